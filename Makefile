@@ -1,0 +1,58 @@
+# microfin: `make` shows what there is.
+.DEFAULT_GOAL := help
+.PHONY: help setup run start stop status clean lint test pins
+
+PYTHON := .venv/bin/python
+PLATFORM := $(PYTHON) -m microfin_local
+
+# Said on the command line (make run WORKERS=8) or in the environment; unsaid, the state remembers.
+export WORKERS SHARDS BROKERS REDIS_REPLICAS API_PROCESSES
+
+help:  ## Show this help
+	@echo 'microfin on one machine. Everything is real and listens on loopback only.'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
+	@echo
+	@echo 'The form of the platform (make run WORKERS=8 API_PROCESSES=4):'
+	@echo '  WORKERS=4         partitions, each with its worker; fixed at the first start'
+	@echo '  API_PROCESSES=2   API processes behind nginx'
+	@echo '  BROKERS=1         Kafka brokers, 1 or 3; fixed at the first start'
+	@echo '  REDIS_REPLICAS=0  replicas of each Redis master, 0 or 1'
+	@echo '  SHARDS=1          PostgreSQL instances; fixed at the first start'
+	@echo
+	@echo 'Data, logs and passwords are in .local/; one process dies or freezes by'
+	@echo '  $(PLATFORM) kill|restart|pause|resume NAME'
+
+setup:  ## Install what is missing: packages, Kafka, .venv (the targets below do it too)
+	@local/setup.sh
+
+run: setup  ## Start the platform and stay in the foreground; Ctrl-C stops it
+	@$(PLATFORM) run
+
+start: setup  ## Start the platform in the background; returns when all is ready
+	@$(PLATFORM) start
+
+stop:  ## Stop the platform; its state stays
+	@if [ -x $(PYTHON) ]; then $(PLATFORM) stop; fi
+
+status:  ## Show the processes and where everything listens
+	@$(PLATFORM) status
+
+clean: stop  ## Forget data, logs and passwords (.venv and downloads stay)
+	@if [ -x $(PYTHON) ]; then $(PLATFORM) clean; fi
+
+lint: setup  ## Check style, format, types and imports
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: setup lint  ## Run lint and all tests, with real parts (ARGS=... goes to pytest)
+	.venv/bin/pytest $(ARGS)
+
+pins: setup  ## Renew requirements.txt from the pyproject files
+	$(PYTHON) -m uv pip compile pyproject.toml --group development --universal --generate-hashes \
+		--no-emit-index-url --no-emit-find-links \
+		--no-emit-package microfin --no-emit-package microfin-api \
+		--no-emit-package microfin-worker --no-emit-package microfin-local \
+		--custom-compile-command 'make pins' -o requirements.txt

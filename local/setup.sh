@@ -1,0 +1,140 @@
+#!/bin/sh
+# Sets this checkout up: the machine's packages, Kafka's jars, .venv. `make` calls it before
+# everything that needs it; where nothing is missing it takes a blink and says nothing.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { echo "setup: $*"; }
+fail() { echo "setup: $*" >&2; exit 1; }
+
+# Two at the same time would trip over each other.
+if command -v flock >/dev/null && [ -z "${MICROFIN_SETUP_LOCKED:-}" ]; then
+    mkdir -p .local
+    MICROFIN_SETUP_LOCKED=1 exec flock .local/setup "$0" "$@"
+fi
+
+# Debian keeps servers in sbin, which an ordinary user's PATH may not have.
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# --- The machine's packages -----------------------------------------------------------------
+
+java_is_recent() {
+    version=$(java -version 2>&1 | sed -n '1s/.*version "\([0-9]*\).*/\1/p')
+    [ "${version:-0}" -ge 17 ]
+}
+
+recent_java_package() {
+    for package in openjdk-17-jre-headless openjdk-21-jre-headless openjdk-25-jre-headless; do
+        if apt-cache show "$package" >/dev/null 2>&1; then echo "$package"; return; fi
+    done
+    echo default-jre-headless
+}
+
+missing_packages() {
+    { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null; } || echo postgresql
+    command -v pgbouncer >/dev/null || echo pgbouncer
+    command -v redis-server >/dev/null || echo redis-server
+    command -v nginx >/dev/null || echo nginx-light
+    java_is_recent || echo java
+    command -v setpriv >/dev/null || echo util-linux
+    # What follows is only needed until its product is there.
+    [ -e "$jars" ] || command -v mvn >/dev/null || echo maven
+    [ -x .venv/bin/python ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+# Debian starts a server when its package is installed. Ours are started by ourselves, on ports of
+# their own, so the packages that we install (and no others) stay stopped, now and after a reboot.
+install_packages() {
+    policy=/usr/sbin/policy-rc.d
+    made_policy=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        made_policy=yes
+    fi
+    status=0
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" || status=$?
+    if [ -n "$made_policy" ]; then as_root rm -f "$policy"; fi
+    [ "$status" -eq 0 ] || fail "the packages could not be installed; what is wrong is said above."
+    command -v systemctl >/dev/null || return 0
+    for package in "$@"; do
+        case $package in
+            postgresql | pgbouncer | redis-server) as_root systemctl disable --quiet "$package" ;;
+            nginx-light) as_root systemctl disable --quiet nginx ;;
+        esac || true
+    done
+}
+
+set_up_packages() {
+    missing=$(missing_packages | tr '\n' ' ')
+    [ -n "$missing" ] || return 0
+    command -v apt-get >/dev/null || fail "these are missing, and this machine has no apt-get to install them with: $missing
+Install them (java: 17 or later) with your package manager, then run make again."
+    if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+        fail "these packages are missing, and there is no sudo to install them with: $missing
+Install them as root with apt-get install, then run make again."
+    fi
+    as_root apt-get update -q
+    packages=$(for name in $missing; do
+        if [ "$name" = java ]; then recent_java_package; else echo "$name"; fi
+    done | tr '\n' ' ')
+    say "installing with apt-get: $packages"
+    # shellcheck disable=SC2086 # one word for each package
+    install_packages $packages
+}
+
+# --- Kafka's jars ---------------------------------------------------------------------------
+
+kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' local/kafka/pom.xml)
+jars=.local/cache/kafka-$kafka_version
+
+set_up_kafka() {
+    [ -e "$jars" ] && return 0
+    say "fetching Kafka $kafka_version with Maven"
+    rm -rf "$jars.draft"
+    mvn --batch-mode --quiet --file local/kafka/pom.xml dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$PWD/$jars.draft" ||
+        fail "Maven could not fetch Kafka's jars; what is wrong is said above. Run make again to retry."
+    mv "$jars.draft" "$jars"
+}
+
+# --- Python ---------------------------------------------------------------------------------
+
+members="services/core services/api services/worker local"
+
+python_state() {
+    {
+        .venv/bin/python --version 2>&1
+        pwd
+        cat requirements.txt pyproject.toml local/setup.sh
+        for member in $members; do cat "$member/pyproject.toml"; done
+    } | sha256sum
+}
+
+set_up_python() {
+    if [ ! -x .venv/bin/python ]; then
+        python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+            fail "microfin needs Python 3.11 or later; python3 is $(python3 --version 2>&1)."
+        say "making .venv"
+        python3 -m venv .venv
+    fi
+    stamp=.venv/microfin-setup
+    if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(python_state)" ]; then return 0; fi
+    say "installing Python packages into .venv"
+    .venv/bin/python -c 'import uv' 2>/dev/null || .venv/bin/python -m pip install --quiet uv
+    uv() { VIRTUAL_ENV="$PWD/.venv" .venv/bin/python -m uv "$@"; }
+    uv pip sync --quiet --require-hashes requirements.txt
+    editable=
+    for member in $members; do editable="$editable --editable $member"; done
+    # shellcheck disable=SC2086 # one word for each member
+    uv pip install --quiet --no-deps --no-build-isolation $editable
+    python_state >"$stamp"
+}
+
+set_up_packages
+set_up_kafka
+set_up_python

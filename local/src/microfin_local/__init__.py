@@ -1,0 +1,1 @@
+"""The whole microfin platform on one machine: real parts, no containers."""

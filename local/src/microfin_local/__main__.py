@@ -1,0 +1,167 @@
+"""Command line: `python -m microfin_local run`, `start`, `stop`, `status` and the rest."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from microfin_local import process_tree
+from microfin_local.background import start_detached, stop_detached
+from microfin_local.cleaning import clean as forget_state
+from microfin_local.configuration import from_environment
+from microfin_local.endpoints import Endpoints, read_endpoints
+from microfin_local.errors import PlatformError
+from microfin_local.foreground import run_until_stopped
+from microfin_local.ownership import owner
+from microfin_local.platform import PROCESSES_FILE, REPOSITORY
+from microfin_local.session import summary, where_things_are
+from microfin_local.supervisor import read_record, running
+
+application = typer.Typer(
+    help="The whole microfin platform on one machine: real parts, no containers. "
+    "WORKERS, SHARDS, BROKERS (1 or 3), REDIS_REPLICAS (0 or 1) and API_PROCESSES are environment "
+    "variables; MICROFIN_ settings are passed on to the API and the workers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_console = Console(highlight=False, markup=False, soft_wrap=True)
+_NAME = Annotated[str, typer.Argument(help="A process's name, such as worker-0; see `status`.")]
+
+
+def _timed_speaker() -> Callable[[str], None]:
+    started = time.monotonic()
+
+    def say(message: str) -> None:
+        _console.print(f"{time.monotonic() - started:6.1f} s  {message}")
+
+    return say
+
+
+@application.callback()
+def _choose_state(
+    context: typer.Context,
+    state: Annotated[Path, typer.Option(help="Folder of data, logs and passwords.")] = REPOSITORY
+    / ".local",
+) -> None:
+    context.obj = state.resolve()
+
+
+@application.command()
+def run(
+    context: typer.Context,
+    *,
+    quiet: Annotated[bool, typer.Option(help="Do not print where things are.")] = False,
+) -> None:
+    """Start everything and stay in the foreground until Ctrl-C."""
+    state: Path = context.obj
+
+    def tell(endpoints: Endpoints) -> None:
+        if not quiet:
+            _console.print("\n" + summary(state, endpoints) + "\nCtrl-C stops it.")
+
+    configuration = from_environment(os.environ, state)
+    asyncio.run(run_until_stopped(configuration, _timed_speaker(), tell))
+
+
+@application.command()
+def start(context: typer.Context) -> None:
+    """Start everything in the background; returns when all is ready."""
+    state: Path = context.obj
+    running_already = owner(state)
+    endpoints = read_endpoints(state)
+    if running_already is not None and endpoints is not None:
+        _console.print(f"The platform is running already (process {running_already}).\n")
+    else:
+        from_environment(os.environ, state)  # What is wrong with it is said before we wait.
+        endpoints = start_detached(state, os.environ, _console.print)
+    _console.print("\n" + summary(state, endpoints) + "\n`make stop` stops it.")
+
+
+@application.command()
+def stop(context: typer.Context) -> None:
+    """Stop the platform, wherever it was started."""
+    stopped = stop_detached(context.obj)
+    _console.print("Stopped." if stopped else "The platform is not running.")
+
+
+@application.command()
+def status(context: typer.Context) -> None:
+    """Show the processes and where everything listens; exit code 1 if it does not run."""
+    state: Path = context.obj
+    if owner(state) is None:
+        _console.print("The platform is not running. `make start` starts it.")
+        raise typer.Exit(1)
+    table = Table("process", "state", "process id", "restarts", "log", box=None)
+    for process in read_record(state / PROCESSES_FILE):
+        log = state / "logs" / f"{process['name']}.log"
+        process_id = str(process["process_id"] or "")
+        restarts = str(process["restarts"])
+        table.add_row(process["name"], process["state"], process_id, restarts, str(log))
+    _console.print(table)
+    endpoints = read_endpoints(state)
+    where = "Not ready yet." if endpoints is None else where_things_are(state, endpoints)
+    _console.print(f"\n{where}")
+
+
+@application.command()
+def clean(context: typer.Context) -> None:
+    """Forget data, logs and passwords; downloads stay."""
+    forget_state(context.obj)
+    _console.print(f"{context.obj} is clean.")
+
+
+def _process_of(context: typer.Context, name: str) -> tuple[int, signal.Signals]:
+    """Return the id and the stop signal of a running process."""
+    record = {process["name"]: process for process in read_record(context.obj / PROCESSES_FILE)}
+    if name not in record:
+        known = ", ".join(record) or "none, the platform is not running"
+        raise PlatformError(f"There is no process called {name}; there are: {known}.")
+    if not running(record[name]):
+        raise PlatformError(f"{name} is not running at the moment.")
+    return record[name]["process_id"], signal.Signals(record[name]["stop_signal"])
+
+
+@application.command()
+def kill(context: typer.Context, name: _NAME) -> None:
+    """Kill a process as a crash would (SIGKILL, children too); it is started again."""
+    process_tree.signal_tree(_process_of(context, name)[0], signal.SIGKILL)
+
+
+@application.command()
+def restart(context: typer.Context, name: _NAME) -> None:
+    """Ask a process to end in its own time; it is started again."""
+    os.kill(*_process_of(context, name))
+
+
+@application.command()
+def pause(context: typer.Context, name: _NAME) -> None:
+    """Freeze a process and its children (SIGSTOP): alive, connected, and not answering."""
+    process_tree.signal_tree(_process_of(context, name)[0], signal.SIGSTOP)
+
+
+@application.command()
+def resume(context: typer.Context, name: _NAME) -> None:
+    """Let a frozen process go on."""
+    process_tree.signal_tree(_process_of(context, name)[0], signal.SIGCONT)
+
+
+def main() -> None:
+    """Run the command line; what a person can act on is said in a sentence, exit code 1."""
+    try:
+        application()
+    except PlatformError as error:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

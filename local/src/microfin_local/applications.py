@@ -1,0 +1,80 @@
+"""microfin's own processes: the migrations, the workers (one a partition) and the API."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from microfin_local.errors import PlatformError
+from microfin_local.files import last_lines
+from microfin_local.supervised import Program, run_to_end
+
+
+def _environment(settings: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+    """Return a process's settings; what connects it to this platform wins over what was asked."""
+    return {"PYTHONUNBUFFERED": "1", **extra, **settings}
+
+
+async def migrate(settings: Mapping[str, str], partitions: int, folder: Path, log: Path) -> None:
+    """Make or renew the schema on all shards. Raises PlatformError with the log's last lines."""
+    command = str(Path(sys.executable).with_name("microfin"))
+    program = Program(
+        name="migrate",
+        arguments=(command, "migrate", "--partitions", str(partitions)),
+        directory=folder,
+        environment=_environment(settings, {}),
+    )
+    code = await run_to_end(program, log)
+    if code != 0:
+        raise PlatformError(f"`microfin migrate` failed (exit code {code}).\n{last_lines(log)}")
+
+
+def worker(
+    partition: int,
+    port: int,
+    folder: Path,
+    settings: Mapping[str, str],
+    extra: Mapping[str, str],
+) -> Program:
+    """Return how to run the worker of a partition."""
+    own = {
+        "MICROFIN_PARTITION": str(partition),
+        "MICROFIN_WORKER_HOST": "127.0.0.1",
+        "MICROFIN_WORKER_PORT": str(port),
+    }
+    return Program(
+        name=f"worker-{partition}",
+        arguments=(sys.executable, "-m", "microfin_worker"),
+        directory=folder,
+        environment=_environment({**settings, **own}, extra),
+        grace_seconds=15,
+    )
+
+
+def api(
+    number: int, port: int, folder: Path, settings: Mapping[str, str], extra: Mapping[str, str]
+) -> Program:
+    """Return how to run one API process."""
+    own = {
+        "MICROFIN_API_HOST": "127.0.0.1",
+        "MICROFIN_API_PORT": str(port),
+        "MICROFIN_TRUSTED_PROXIES": "127.0.0.1/32",
+    }
+    return Program(
+        name=f"api-{number}",
+        arguments=(sys.executable, "-m", "microfin_api"),
+        directory=folder,
+        environment=_environment({**settings, **own}, extra),
+        grace_seconds=20,
+    )
+
+
+async def is_ready(base_url: str) -> bool:
+    """Tell whether a process answers 200 to `/readyz`. Raises OSError if it does not answer."""
+    async with httpx.AsyncClient(timeout=4) as client:
+        try:
+            answer = await client.get(f"{base_url}/readyz")
+        except httpx.TransportError as error:
+            raise ConnectionError(str(error)) from error
+    return answer.status_code == 200

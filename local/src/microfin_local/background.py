@@ -1,0 +1,76 @@
+"""Starts a platform that stays when we go, and stops it again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from microfin_local.endpoints import Endpoints, read_endpoints
+from microfin_local.errors import PlatformError
+from microfin_local.files import last_lines
+from microfin_local.ownership import owner
+
+_PAUSE_SECONDS = 0.1
+_STOP_SECONDS = 90
+
+
+def start_detached(
+    state: Path, environment: Mapping[str, str], say: Callable[[str], None]
+) -> Endpoints:
+    """Start `microfin_local run` in a session of its own; return when all is ready.
+
+    What it says is said here too while we wait. Raises PlatformError if it ends before it is
+    ready.
+    """
+    (state / "logs").mkdir(parents=True, exist_ok=True)
+    log = state / "logs" / "platform.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "microfin_local", "--state", str(state), "run", "--quiet"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=dict(environment),
+        )
+    try:
+        return _follow(process, state, log, say)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _follow(
+    process: "subprocess.Popen[bytes]", state: Path, log: Path, say: Callable[[str], None]
+) -> Endpoints:
+    with log.open(errors="replace") as lines:
+        while True:
+            ended = process.poll() is not None
+            endpoints = read_endpoints(state) if owner(state) == process.pid else None
+            for line in lines:
+                say(line.rstrip("\n"))
+            if ended:
+                raise PlatformError(
+                    f"The platform did not start. The end of {log}:\n{last_lines(log)}"
+                )
+            if endpoints is not None:
+                return endpoints
+            time.sleep(_PAUSE_SECONDS)
+
+
+def stop_detached(state: Path) -> bool:
+    """Stop the platform in this state folder, wherever it was started. False if none runs."""
+    process_id = owner(state)
+    if process_id is None:
+        return False
+    os.kill(process_id, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while owner(state) == process_id:
+        if time.monotonic() > deadline:
+            os.kill(process_id, signal.SIGKILL)  # Its processes end with it.
+        time.sleep(_PAUSE_SECONDS)
+    return True

@@ -1,0 +1,125 @@
+"""What a platform consists of, where its state is, and what may not change once it has state."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from microfin_local.errors import PlatformError
+from microfin_local.files import write_atomically
+
+PARTS = frozenset({"postgres", "pgbouncer", "redis", "kafka", "nginx", "workers", "api"})
+#: What the store, the worker and the API need; tests start those by themselves.
+DATA_PARTS = frozenset({"postgres", "pgbouncer", "redis", "kafka"})
+
+TOPIC = "microfin.commands"
+_MEMORY = "platform.json"
+_LIMITS = {
+    "workers": (1, 64),
+    "shards": (1, 8),
+    "redis_replicas": (0, 1),
+    "api_processes": (1, 16),
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The form of one platform. `extra` are settings (MICROFIN_…) for API and workers."""
+
+    state: Path
+    workers: int = 4
+    shards: int = 1
+    brokers: int = 1
+    redis_replicas: int = 0
+    api_processes: int = 2
+    parts: frozenset[str] = PARTS
+    random_ports: bool = False
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse forms that cannot work, with a sentence."""
+        unknown = self.parts - PARTS
+        if unknown:
+            raise PlatformError(f"There is no part called {', '.join(sorted(unknown))}.")
+        for name, (least, most) in _LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise PlatformError(
+                    f"{name.upper()} is {getattr(self, name)}; "
+                    f"it must be between {least} and {most}."
+                )
+        if self.brokers not in (1, 3):
+            raise PlatformError(f"BROKERS is {self.brokers}; it must be 1 or 3.")
+        if self.workers % self.shards:
+            raise PlatformError(
+                f"WORKERS is {self.workers} and SHARDS is {self.shards}; "
+                "WORKERS must be a multiple of SHARDS, so that no account ever changes its shard."
+            )
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the processes' logs."""
+        return self.state / "logs"
+
+
+def recall(state: Path) -> dict[str, int]:
+    """Return the form that existing state was made with; empty if there is none."""
+    try:
+        memory: dict[str, int] = json.loads((state / _MEMORY).read_text())
+    except FileNotFoundError:
+        return {}
+    return memory
+
+
+def remember(configuration: Configuration) -> None:
+    """Write down the form that the state is made with, for `recall`."""
+    form = {name: getattr(configuration, name) for name in ("workers", "shards", "brokers")}
+    write_atomically(configuration.state / _MEMORY, json.dumps(form, indent=2))
+
+
+def refuse_changed_form(configuration: Configuration, memory: Mapping[str, int]) -> None:
+    """Raise PlatformError if existing state cannot serve this configuration."""
+    for name in ("shards", "brokers"):
+        wanted, made_with = getattr(configuration, name), memory.get(name)
+        if made_with is not None and wanted != made_with:
+            raise PlatformError(
+                f"The state in {configuration.state} was made with {name.upper()}={made_with} and "
+                f"cannot change to {wanted}. Start with {name.upper()}={made_with}, "
+                "or forget the state with `make clean`."
+            )
+    partitions = memory.get("workers")
+    if partitions is None or partitions == configuration.workers:
+        return
+    if configuration.workers < partitions:
+        raise PlatformError(
+            f"The state in {configuration.state} has {partitions} partitions, each needs its "
+            f"worker, and partitions never shrink. Start with WORKERS={partitions}, "
+            "or forget the state with `make clean`."
+        )
+    raise PlatformError(
+        f"The state in {configuration.state} has {partitions} partitions. Start with "
+        f"WORKERS={partitions} and then grow with `make grow WORKERS={configuration.workers}`, "
+        "which keeps every account's order."
+    )
+
+
+def from_environment(environment: Mapping[str, str], state: Path) -> Configuration:
+    """Read WORKERS, SHARDS and the like; what is not said is as the state remembers it."""
+    memory = recall(state)
+
+    def number(name: str, otherwise: int) -> int:
+        text = environment.get(name, "").strip()
+        if not text:
+            return otherwise
+        if not text.isascii() or not text.isdigit():
+            raise PlatformError(f"{name} is {text!r}; it must be a whole number.")
+        return int(text)
+
+    return Configuration(
+        state=state,
+        workers=number("WORKERS", memory.get("workers", 4)),
+        shards=number("SHARDS", memory.get("shards", 1)),
+        brokers=number("BROKERS", memory.get("brokers", 1)),
+        redis_replicas=number("REDIS_REPLICAS", 0),
+        api_processes=number("API_PROCESSES", 2),
+        extra={name: text for name, text in environment.items() if name.startswith("MICROFIN_")},
+    )

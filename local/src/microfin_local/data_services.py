@@ -1,0 +1,141 @@
+"""Starts what holds and carries data: PostgreSQL, PgBouncer, Kafka and the Redis Cluster."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from microfin_local import kafka, postgres, redis_cluster
+from microfin_local.configuration import TOPIC, Configuration
+from microfin_local.credentials import Credentials
+from microfin_local.database_home import DatabaseHome
+from microfin_local.environments import DataServices
+from microfin_local.kafka import Broker, KafkaCluster
+from microfin_local.pgbouncer import PgBouncer
+from microfin_local.ports import Ports
+from microfin_local.postgres import PostgresShard
+from microfin_local.redis_cluster import MASTERS, RedisNode
+from microfin_local.supervisor import Supervisor
+from microfin_local.wait import accepts_connections, wait_until
+
+
+def lay_out(
+    configuration: Configuration,
+    ports: Ports,
+    credentials: Credentials,
+    home: DatabaseHome,
+    jars: Path,
+) -> DataServices:
+    """Choose ports and folders of every part that was asked for; starts nothing."""
+    parts, state = configuration.parts, configuration.state
+    shards = [
+        PostgresShard(
+            shard, ports.choose(f"postgres-{shard}", 5432 + shard),
+            home.folder / f"postgres-{shard}", credentials,
+        )
+        for shard in range(configuration.shards)
+        if "postgres" in parts
+    ]  # fmt: skip
+    pooler = None
+    if "pgbouncer" in parts:
+        folder = home.folder / "pgbouncer"
+        pooler = PgBouncer(ports.choose("pgbouncer", 6432), folder, home, credentials, shards)
+    cluster = None
+    if "kafka" in parts:
+        brokers = [
+            Broker(
+                node,
+                ports.choose(f"kafka-{node}", 9091 + node),
+                ports.choose(f"kafka-{node} controller", 9191 + node),
+                state / f"kafka-{node}",
+            )
+            for node in range(1, configuration.brokers + 1)
+        ]
+        cluster = KafkaCluster(brokers, kafka.find_jars(jars))
+    nodes = [
+        RedisNode(
+            number,
+            ports.choose(f"redis-{number}", 7000 + number),
+            ports.choose(f"redis-{number} bus", 17000 + number),
+            state / f"redis-{number}",
+        )
+        for number in range(MASTERS * (1 + configuration.redis_replicas))
+        if "redis" in parts
+    ]
+    return DataServices(credentials, shards, pooler, cluster, nodes)
+
+
+class DataStarter:
+    """Starts the parts side by side, because together they take as long as the slowest."""
+
+    def __init__(
+        self,
+        services: DataServices,
+        supervisor: Supervisor,
+        configuration: Configuration,
+        home: DatabaseHome,
+        say: Callable[[str], None],
+    ) -> None:
+        self._services = services
+        self._supervisor = supervisor
+        self._configuration = configuration
+        self._home = home
+        self._say = say
+
+    async def start(self, moved: set[str]) -> None:
+        """Start all parts. `moved` are the names whose ports are not those of the last start."""
+        async with asyncio.TaskGroup() as group:
+            for shard in self._services.postgres:
+                group.create_task(self._start_postgres(shard))
+            if self._services.pgbouncer is not None:
+                group.create_task(self._start_pgbouncer(self._services.pgbouncer))
+            if self._services.kafka is not None:
+                group.create_task(self._start_kafka(self._services.kafka))
+            if self._services.redis:
+                forget = any(name.startswith("redis") for name in moved)
+                group.create_task(self._start_redis(self._services.redis, forget=forget))
+
+    def _log(self, name: str) -> Path:
+        return self._configuration.logs / f"{name}.log"
+
+    async def _start_postgres(self, shard: PostgresShard) -> None:
+        program = await postgres.prepare(shard, self._home, self._log(shard.name))
+        process = await self._supervisor.start(program)
+        await wait_until(shard.answers, [process], shard.name)
+        await postgres.make_roles(shard)
+        self._say(f"{shard.name} is ready on port {shard.port}")
+
+    async def _start_pgbouncer(self, pooler: PgBouncer) -> None:
+        process = await self._supervisor.start(pooler.program())
+        await wait_until(lambda: accepts_connections(pooler.port), [process], pooler.name)
+        self._say(f"pgbouncer is ready on port {pooler.port}")
+
+    async def _start_kafka(self, cluster: KafkaCluster) -> None:
+        identity = kafka.make_cluster_id(self._configuration.state / "kafka-cluster-id")
+        programs = await asyncio.gather(
+            *(kafka.prepare(cluster, b, identity, self._log(b.name)) for b in cluster.brokers)
+        )
+        processes = [await self._supervisor.start(program) for program in programs]
+        for broker in cluster.brokers:
+            await wait_until(partial(accepts_connections, broker.port), processes, broker.name)
+        await wait_until(
+            lambda: kafka.make_topic(cluster, TOPIC, self._configuration.workers),
+            processes,
+            "Kafka",
+        )
+        self._say(f"kafka is ready on {cluster.bootstrap}")
+
+    async def _start_redis(self, nodes: list[RedisNode], *, forget: bool) -> None:
+        processes = [
+            await self._supervisor.start(redis_cluster.prepare(node, forget=forget))
+            for node in nodes
+        ]
+        for node in nodes:
+            await wait_until(partial(redis_cluster.answers, node), processes, node.name)
+        if not await redis_cluster.has_layout(nodes):
+            await redis_cluster.make_layout(nodes)
+            await wait_until(
+                lambda: redis_cluster.attach_replicas(nodes), processes, "Redis's replicas"
+            )
+        await wait_until(lambda: redis_cluster.is_whole(nodes), processes, "The Redis Cluster")
+        self._say(f"redis is ready on ports {', '.join(str(node.port) for node in nodes)}")

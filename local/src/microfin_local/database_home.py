@@ -1,0 +1,93 @@
+"""Who runs PostgreSQL and PgBouncer, which refuse to run as root, and where their files can be."""
+
+import hashlib
+import os
+import pwd
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from microfin_local.errors import PlatformError
+from microfin_local.supervised import as_user
+
+_USERS = ("postgres", "nobody")
+_ELSEWHERE = Path("/var/tmp")  # noqa: S108 - the folder made in it is private to its owner.
+
+
+@dataclass(frozen=True)
+class DatabaseHome:
+    """A folder for the databases' files, and the user who owns it; None means ourselves."""
+
+    folder: Path
+    user: str | None
+
+    def own(self, path: Path) -> None:
+        """Give a file or folder to the user who runs the databases."""
+        if self.user is not None:
+            account = pwd.getpwnam(self.user)
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+    def make_folder(self, name: str) -> Path:
+        """Make a folder that only the databases' user can enter."""
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        self.own(folder)
+        return folder
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a file that only the databases' user can read."""
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        path.write_text(text)
+        self.own(path)
+
+
+def elsewhere(state: Path) -> Path:
+    """Return where the databases' files go when their user cannot reach the state's folder."""
+    return _ELSEWHERE / f"microfin-{hashlib.sha256(bytes(state.resolve())).hexdigest()[:12]}"
+
+
+def choose_home(state: Path) -> DatabaseHome:
+    """Choose the user and the folder. As root, the folder must be reachable for that user."""
+    state.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() != 0:
+        return DatabaseHome(state, None)
+    user = next((name for name in _USERS if _exists(name)), None)
+    if user is None:
+        raise PlatformError(
+            "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to "
+            "run it as. Run `make setup`, or start as an ordinary user."
+        )
+    if _reachable(state, user):
+        return DatabaseHome(state, user)
+    folder = elsewhere(state)
+    _make_private(folder)
+    return DatabaseHome(folder, user)
+
+
+def forget(state: Path) -> None:
+    """Remove what `choose_home` put outside the state's folder."""
+    folder = elsewhere(state)
+    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid():
+        shutil.rmtree(folder)
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o711, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise PlatformError(f"{folder} belongs to somebody else. Remove it and start again.")
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def _reachable(folder: Path, user: str) -> bool:
+    command = ["setpriv", *as_user(user), "--", "test", "-x", str(folder.resolve())]
+    return subprocess.run(command, check=False, cwd="/").returncode == 0

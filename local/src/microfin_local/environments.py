@@ -1,0 +1,47 @@
+"""Settings (MICROFIN_…) for each kind of process, made from what the platform listens on."""
+
+from dataclasses import dataclass
+
+from microfin_local.configuration import TOPIC
+from microfin_local.credentials import OWNER, Credentials
+from microfin_local.kafka import KafkaCluster
+from microfin_local.pgbouncer import PgBouncer
+from microfin_local.postgres import DATABASE, PostgresShard
+from microfin_local.redis_cluster import RedisNode
+
+
+@dataclass(frozen=True)
+class DataServices:
+    """Everything that holds or carries data; a part that was not asked for is empty or None."""
+
+    credentials: Credentials
+    postgres: list[PostgresShard]
+    pgbouncer: PgBouncer | None
+    kafka: KafkaCluster | None
+    redis: list[RedisNode]
+
+    def environment(
+        self, role: str, database: str = DATABASE, topic: str = TOPIC
+    ) -> dict[str, str]:
+        """Return the settings of a process of this role.
+
+        `role` is `worker`, `api`, `auditor` or `operator`. An operator's shell reads through the
+        auditor's role and administers as the owner; nobody else knows the owner's password.
+        """
+        login = f"microfin_{'auditor' if role == 'operator' else role}"
+        settings = {"MICROFIN_TOPIC": topic}
+        if self.pgbouncer is not None:
+            settings["MICROFIN_DATABASES"] = " ".join(
+                self.pgbouncer.url(login, shard.shard, database) for shard in self.postgres
+            )
+        if role == "operator":
+            settings["MICROFIN_DATABASES_DIRECT"] = " ".join(
+                shard.url(OWNER, database) for shard in self.postgres
+            )
+        if self.kafka is not None:
+            settings["MICROFIN_KAFKA"] = self.kafka.bootstrap
+        if self.redis:
+            settings["MICROFIN_REDIS"] = " ".join(node.url for node in self.redis)
+        if role == "api":
+            settings["MICROFIN_SECRET"] = self.credentials.signing
+        return settings

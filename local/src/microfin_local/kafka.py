@@ -1,0 +1,187 @@
+"""Kafka in KRaft mode from its released jars: one broker, or three that are controllers too."""
+
+import base64
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from microfin_local.errors import PlatformError
+from microfin_local.files import write_atomically
+from microfin_local.programs import find_program
+from microfin_local.supervised import Program, run_to_end
+from microfin_local.wait import accepts_connections
+
+KAFKA_VERSION = "4.3.1"
+
+# The voters are static: their addresses come from this file at every start, so the ports can
+# change. A broker that died may register again after its session: 3 s instead of 9.
+_SETTINGS = """\
+process.roles=broker,controller
+node.id={node}
+controller.quorum.voters={voters}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+unclean.leader.election.enable=false
+num.partitions=1
+default.replication.factor={replication}
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={replication}
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor={replication}
+transaction.state.log.min.isr={in_sync}
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor={replication}
+share.coordinator.state.topic.min.isr={in_sync}
+group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+replica.lag.time.max.ms=10000
+num.network.threads=2
+num.io.threads=4
+log.retention.ms=-1
+"""
+_JAVA_OPTIONS = (
+    "-Xms96m",
+    "-Xmx384m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
+    "-Dorg.slf4j.simpleLogger.showThreadName=false",
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients=warn",
+)
+
+
+@dataclass(frozen=True)
+class Broker:
+    """One node: broker and controller in one process. Nodes are numbered from 1."""
+
+    node: int
+    port: int
+    controller_port: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The process's name."""
+        return f"kafka-{self.node}"
+
+
+@dataclass(frozen=True)
+class KafkaCluster:
+    """All brokers, and the folder with Kafka's jars."""
+
+    brokers: list[Broker]
+    jars: Path
+
+    @property
+    def bootstrap(self) -> str:
+        """The bootstrap servers, separated by commas."""
+        return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
+
+    @property
+    def replication(self) -> int:
+        """How many copies of a record there are."""
+        return len(self.brokers)
+
+    @property
+    def in_sync(self) -> int:
+        """How many copies an acknowledgement needs."""
+        return 2 if len(self.brokers) > 1 else 1
+
+
+def find_jars(folder: Path) -> Path:
+    """Return the folder with Kafka's jars. Raises PlatformError if they were not fetched."""
+    if not (folder / f"kafka_2.13-{KAFKA_VERSION}.jar").exists():
+        raise PlatformError(f"Kafka's jars are not in {folder}. Run `make setup`; it fetches them.")
+    return folder
+
+
+def make_cluster_id(path: Path) -> str:
+    """Return this platform's cluster id (16 random bytes in base64), kept in a file."""
+    if not path.exists():
+        write_atomically(path, base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("="))
+    return path.read_text().strip()
+
+
+async def prepare(cluster: KafkaCluster, broker: Broker, cluster_id: str, log: Path) -> Program:
+    """Write a broker's settings, format its storage if that is new, and return how to run it."""
+    broker.folder.mkdir(parents=True, exist_ok=True)
+    settings = broker.folder / "server.properties"
+    data = broker.folder / "data"
+    write_atomically(
+        settings,
+        _SETTINGS.format(
+            node=broker.node,
+            voters=",".join(f"{b.node}@127.0.0.1:{b.controller_port}" for b in cluster.brokers),
+            port=broker.port,
+            controller_port=broker.controller_port,
+            data=data,
+            replication=cluster.replication,
+            in_sync=cluster.in_sync,
+        ),
+    )
+    java = (find_program("java"), *_JAVA_OPTIONS, "-cp", f"{cluster.jars}/*")
+    if not (data / "meta.properties").exists():
+        format_storage = Program(
+            name=f"format {broker.name}",
+            arguments=(
+                *(*java, "kafka.tools.StorageTool", "format", "--ignore-formatted"),
+                *("-t", cluster_id, "-c", str(settings)),
+            ),
+            directory=broker.folder,
+        )
+        if await run_to_end(format_storage, log) != 0:
+            raise PlatformError(f"Formatting Kafka's storage failed; its log is {log}.")
+    return Program(
+        name=broker.name,
+        arguments=(*java, "kafka.Kafka", str(settings)),
+        directory=broker.folder,
+        # The last of several has no quorum left to say goodbye to, and would wait for one.
+        grace_seconds=20 if len(cluster.brokers) == 1 else 5,
+    )
+
+
+async def make_topic(cluster: KafkaCluster, name: str, partitions: int) -> bool:
+    """Make a commands topic unless it is there; False while the brokers are not ready for it.
+
+    Records are kept until `microfin log trim` removes them, never by age, and carry the broker's
+    time (DESIGN, section 4).
+    """
+    if not await accepts_connections(cluster.brokers[0].port):
+        return False
+    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap, request_timeout_ms=5000)
+    topic = NewTopic(
+        name=name,
+        num_partitions=partitions,
+        replication_factor=cluster.replication,
+        topic_configs={
+            "message.timestamp.type": "LogAppendTime",
+            "retention.ms": "-1",
+            "retention.bytes": "-1",
+            "cleanup.policy": "delete",
+            "max.message.bytes": str(1024 * 1024),
+            "min.insync.replicas": str(cluster.in_sync),
+            "unclean.leader.election.enable": "false",
+        },
+    )
+    try:
+        await admin.start()
+        response = await admin.create_topics([topic])
+    except KafkaError:
+        return False
+    finally:
+        await admin.close()
+    code = response.topic_errors[0][1]
+    return code == 0 or for_code(code) is TopicAlreadyExistsError

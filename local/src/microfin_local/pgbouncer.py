@@ -1,0 +1,93 @@
+"""PgBouncer in transaction mode: one process, one port, one database name for each shard."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from microfin_local.credentials import SUPERUSER, Credentials
+from microfin_local.database_home import DatabaseHome
+from microfin_local.postgres import DATABASE, PostgresShard
+from microfin_local.programs import find_program
+from microfin_local.supervised import Program
+
+# server_login_retry: after a restart of PostgreSQL clients wait one second, not 15.
+# query_wait_timeout: a client that got no server for so long is told so, not kept.
+# Debian 12 has 1.18, which knows no prepared statements in transaction mode; nobody may use them.
+_SETTINGS = """\
+[databases]
+{databases}
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {users}
+admin_users = {superuser}
+pool_mode = transaction
+max_client_conn = 1000
+default_pool_size = 20
+max_db_connections = 80
+server_idle_timeout = 600
+server_login_retry = 1
+server_connect_timeout = 5
+query_wait_timeout = 10
+tcp_keepalive = 1
+tcp_keepidle = 5
+tcp_keepintvl = 2
+tcp_keepcnt = 3
+ignore_startup_parameters = extra_float_digits
+log_connections = 0
+log_disconnections = 0
+"""
+
+
+@dataclass
+class PgBouncer:
+    """Where the pooler listens, and which databases of which shards it knows."""
+
+    port: int
+    folder: Path
+    home: DatabaseHome
+    credentials: Credentials
+    shards: list[PostgresShard]
+    #: Name in the pooler to (shard, name in PostgreSQL).
+    databases: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    name = "pgbouncer"
+
+    def __post_init__(self) -> None:
+        """Know every shard's own database as microfin_0, microfin_1 and so on."""
+        for shard in self.shards:
+            self.databases[f"{DATABASE}_{shard.shard}"] = (shard.shard, DATABASE)
+
+    def url(self, role: str, shard: int, database: str = DATABASE) -> str:
+        """Return the pooled URL of a role for a database of a shard."""
+        password = self.credentials.passwords[role]
+        return f"postgresql://{role}:{password}@127.0.0.1:{self.port}/{database}_{shard}"
+
+    def write_settings(self) -> None:
+        """Write settings and passwords; a running PgBouncer reads them again on SIGHUP."""
+        databases = "\n".join(
+            f"{name} = host=127.0.0.1 port={self.shards[shard].port} dbname={database}"
+            for name, (shard, database) in self.databases.items()
+        )
+        users = self.folder / "users.txt"
+        self.home.write(
+            users,
+            "".join(f'"{role}" "{word}"\n' for role, word in self.credentials.passwords.items()),
+        )
+        self.home.write(
+            self.folder / "pgbouncer.ini",
+            _SETTINGS.format(databases=databases, port=self.port, users=users, superuser=SUPERUSER),
+        )
+
+    def program(self) -> Program:
+        """Write the settings and return how to run it."""
+        self.home.make_folder(self.folder.name)
+        self.write_settings()
+        return Program(
+            name=self.name,
+            arguments=(find_program("pgbouncer"), str(self.folder / "pgbouncer.ini")),
+            directory=self.folder,
+            user=self.home.user,
+        )

@@ -1,0 +1,67 @@
+"""Which loopback ports the parts listen on: the usual ones, or free ones where those are taken."""
+
+import json
+import random
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from microfin_local.files import write_atomically
+
+# Below Linux's range for outgoing connections (32768 and up), so that no connection takes a port
+# while its owner is down for a restart.
+_RANDOM_FIRST, _RANDOM_LAST = 20000, 32000
+_SEARCH_UPWARDS = 200
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        # As servers do it: a port whose old connections linger in TIME_WAIT counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def _candidates(usual: int | None, remembered: int | None) -> Iterable[int]:
+    if remembered is not None:
+        yield remembered
+    if usual is not None:
+        yield from range(usual, usual + _SEARCH_UPWARDS)
+    while True:
+        yield random.randint(_RANDOM_FIRST, _RANDOM_LAST)  # noqa: S311 - not a secret.
+
+
+class Ports:
+    """Chooses a port for each name, remembers the choice in a file, and keeps to it while free."""
+
+    def __init__(self, memory: Path, *, random_ports: bool = False) -> None:
+        self._memory = memory
+        self._random = random_ports
+        self._remembered: dict[str, int] = {}
+        if memory.exists():
+            self._remembered = json.loads(memory.read_text())
+        self._chosen: dict[str, int] = {}
+        self.changed: set[str] = set()
+
+    def choose(self, name: str, usual: int) -> int:
+        """Return this name's port: the remembered one, else the usual one, else a free one."""
+        if name in self._chosen:
+            return self._chosen[name]
+        remembered = self._remembered.get(name)
+        taken = set(self._chosen.values())
+        # Others' remembered ports are left to them unless this is the one that was ours.
+        reserved = {port for other, port in self._remembered.items() if other != name}
+        for port in _candidates(None if self._random else usual, remembered):
+            if port not in taken and port not in reserved and is_free(port):
+                break
+        if port != remembered:
+            self.changed.add(name)
+        self._chosen[name] = port
+        self._remembered[name] = port
+        write_atomically(self._memory, json.dumps(self._remembered, indent=2, sort_keys=True))
+        return port

@@ -1,0 +1,152 @@
+"""PostgreSQL: one instance (a cluster, in its own words) for each shard, with microfin's roles."""
+
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from microfin_local.credentials import OWNER, ROLES, SUPERUSER, Credentials
+from microfin_local.database_home import DatabaseHome
+from microfin_local.errors import PlatformError
+from microfin_local.programs import find_postgresql
+from microfin_local.supervised import Program, run_to_end
+
+DATABASE = "microfin"
+
+# Durable as in production: fsync and synchronous_commit stay on; only sizes are those of one
+# machine. Roles' time limits come with the migrations.
+_SETTINGS = """\
+listen_addresses = '127.0.0.1'
+port = {port}
+unix_socket_directories = ''
+max_connections = 100
+shared_buffers = 128MB
+fsync = on
+synchronous_commit = on
+full_page_writes = on
+wal_compression = on
+max_wal_size = 1GB
+jit = off
+password_encryption = scram-sha-256
+log_destination = stderr
+logging_collector = off
+log_line_prefix = '%m [%p] %q%u@%d '
+log_lock_waits = on
+log_min_duration_statement = 1s
+log_timezone = UTC
+timezone = UTC
+"""
+_HOST_ACCESS = """\
+# Everybody by password, from this machine only.
+host all all 127.0.0.1/32 scram-sha-256
+"""
+
+
+@dataclass(frozen=True)
+class PostgresShard:
+    """Where one shard's instance listens and keeps its files."""
+
+    shard: int
+    port: int
+    data: Path
+    credentials: Credentials
+
+    @property
+    def name(self) -> str:
+        """The process's name."""
+        return f"postgres-{self.shard}"
+
+    def url(self, role: str = OWNER, database: str = DATABASE) -> str:
+        """Return the direct URL (no pooler) of a role."""
+        password = self.credentials.passwords[role]
+        return f"postgresql://{role}:{password}@127.0.0.1:{self.port}/{database}"
+
+    async def connect(self, role: str, database: str) -> "asyncpg.Connection":
+        """Open a direct connection. Raises OSError while the server is not ready for it."""
+        try:
+            return await asyncpg.connect(self.url(role, database), timeout=5)
+        except asyncpg.CannotConnectNowError as error:
+            raise ConnectionRefusedError(str(error)) from error
+
+    async def answers(self) -> bool:
+        """Tell whether the server takes connections."""
+        connection = await self.connect(SUPERUSER, "postgres")
+        await connection.close()
+        return True
+
+
+async def prepare(shard: PostgresShard, home: DatabaseHome, log: Path) -> Program:
+    """Make the instance's files if they are missing, and return how to run it."""
+    binaries = find_postgresql()
+    if not (shard.data / "PG_VERSION").exists():
+        await _initialize(shard, home, binaries, log)
+    home.write(shard.data / "microfin.conf", _SETTINGS.format(port=shard.port))
+    home.write(shard.data / "pg_hba.conf", _HOST_ACCESS)
+    return Program(
+        name=shard.name,
+        arguments=(str(binaries / "postgres"), "-D", str(shard.data)),
+        directory=shard.data,
+        user=home.user,
+        stop_signal=signal.SIGINT,  # Fast shutdown: ends sessions, writes a checkpoint.
+        death_signal=signal.SIGQUIT,  # Immediate shutdown: as a crash, children included.
+        grace_seconds=30,
+    )
+
+
+async def _initialize(shard: PostgresShard, home: DatabaseHome, binaries: Path, log: Path) -> None:
+    draft = home.folder / f"{shard.data.name}.draft"
+    if draft.exists():  # Of a first start that was interrupted.
+        shutil.rmtree(draft)
+    home.make_folder(draft.name)
+    password_file = home.folder / f"{shard.name}.password"
+    home.write(password_file, shard.credentials.passwords[SUPERUSER])
+    initdb = Program(
+        name="initdb",
+        arguments=(
+            *(str(binaries / "initdb"), "-D", str(draft), f"--username={SUPERUSER}"),
+            *("--encoding=UTF8", "--locale=C.UTF-8", "--auth=scram-sha-256"),
+            f"--pwfile={password_file}",
+        ),
+        directory=draft,
+        user=home.user,
+    )
+    try:
+        if await run_to_end(initdb, log) != 0:
+            raise PlatformError(f"initdb failed; its log is {log}.")
+    finally:
+        password_file.unlink()
+    settings = draft / "postgresql.conf"
+    settings.write_text(settings.read_text() + "\ninclude 'microfin.conf'\n")
+    draft.replace(shard.data)
+
+
+async def make_roles(shard: PostgresShard) -> None:
+    """Make microfin's roles and its database; what is there already stays as it is."""
+    connection = await shard.connect(SUPERUSER, "postgres")
+    try:
+        known = {record[0] for record in await connection.fetch("SELECT rolname FROM pg_roles")}
+        for role in (OWNER, *ROLES):
+            if role not in known:
+                # Passwords are hexadecimal, made by us; a role's name cannot be a parameter.
+                rights = "LOGIN CREATEROLE" if role == OWNER else "LOGIN"
+                password = shard.credentials.passwords[role]
+                await connection.execute(f"CREATE ROLE {role} {rights} PASSWORD '{password}'")
+        if connection.get_server_version().major >= 16:
+            # From 16 on, CREATEROLE alone does not let the owner set others' time limits.
+            await connection.execute(f"GRANT {', '.join(ROLES)} TO {OWNER} WITH ADMIN OPTION")
+    finally:
+        await connection.close()
+    await make_database(shard, DATABASE)
+
+
+async def make_database(shard: PostgresShard, database: str) -> None:
+    """Make a database that belongs to the owner, unless it is there."""
+    connection = await shard.connect(SUPERUSER, "postgres")
+    try:
+        known = await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database)
+        if known is None:
+            await connection.execute(f'CREATE DATABASE "{database}" OWNER {OWNER}')
+    finally:
+        await connection.close()

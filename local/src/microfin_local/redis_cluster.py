@@ -1,0 +1,141 @@
+"""A Redis Cluster: three masters, each with no or one replica. It is a cache and keeps no data."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from microfin_local.files import write_atomically
+from microfin_local.programs import find_program
+from microfin_local.supervised import Program
+
+MASTERS = 3
+_SLOTS = 16384
+
+_SETTINGS = """\
+bind 127.0.0.1
+port {port}
+cluster-enabled yes
+cluster-port {bus_port}
+cluster-config-file nodes.conf
+cluster-node-timeout 2000
+cluster-require-full-coverage no
+cluster-allow-reads-when-down no
+save ""
+appendonly no
+dir {folder}
+daemonize no
+maxmemory 128mb
+maxmemory-policy volatile-lru
+"""
+
+
+@dataclass(frozen=True)
+class RedisNode:
+    """One node; the first three are masters when the cluster is made."""
+
+    number: int
+    port: int
+    bus_port: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The process's name."""
+        return f"redis-{self.number}"
+
+    @property
+    def url(self) -> str:
+        """The node's URL."""
+        return f"redis://127.0.0.1:{self.port}"
+
+
+def prepare(node: RedisNode, *, forget: bool) -> Program:
+    """Write a node's settings and return how to run it. `forget` drops its cluster's layout."""
+    node.folder.mkdir(parents=True, exist_ok=True)
+    if forget:
+        (node.folder / "nodes.conf").unlink(missing_ok=True)
+    settings = node.folder / "redis.conf"
+    write_atomically(
+        settings,
+        _SETTINGS.format(port=node.port, bus_port=node.bus_port, folder=node.folder),
+    )
+    return Program(
+        name=node.name,
+        arguments=(find_program("redis-server"), str(settings)),
+        directory=node.folder,
+    )
+
+
+async def _command(node: RedisNode, *words: str | int) -> object:
+    client = Redis(host="127.0.0.1", port=node.port, socket_timeout=5)
+    try:
+        answer: object = await client.execute_command(*words)  # type: ignore[no-untyped-call]
+        return answer
+    except RedisConnectionError as error:  # Not an OSError in redis-py.
+        raise ConnectionRefusedError(str(error)) from error
+    finally:
+        await client.aclose()
+
+
+async def _information(node: RedisNode) -> dict[str, str]:
+    """Return CLUSTER INFO, whose form differs between versions of redis-py's callbacks."""
+    answer = await _command(node, "CLUSTER INFO")
+    if isinstance(answer, dict):
+        return {str(name): str(value) for name, value in answer.items()}
+    text = answer.decode() if isinstance(answer, bytes) else str(answer)
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+async def answers(node: RedisNode) -> bool:
+    """Tell whether the node takes commands. Raises OSError if not."""
+    await _command(node, "PING")
+    return True
+
+
+async def has_layout(nodes: list[RedisNode]) -> bool:
+    """Tell whether these nodes form a cluster already."""
+    information = await asyncio.gather(*(_information(node) for node in nodes))
+    return all(
+        facts["cluster_known_nodes"] == str(len(nodes))
+        and facts["cluster_slots_assigned"] == str(_SLOTS)
+        for facts in information
+    )
+
+
+async def make_layout(nodes: list[RedisNode]) -> None:
+    """Spread the slots over the masters and let the nodes meet (what redis-cli --cluster does)."""
+    masters = nodes[:MASTERS]
+    for index, node in enumerate(masters):
+        first, last = index * _SLOTS // MASTERS, (index + 1) * _SLOTS // MASTERS - 1
+        await _command(node, "CLUSTER ADDSLOTSRANGE", first, last)
+    for index, node in enumerate(nodes):
+        await _command(node, "CLUSTER SET-CONFIG-EPOCH", index + 1)
+    for node in nodes[1:]:
+        await _command(nodes[0], "CLUSTER MEET", "127.0.0.1", node.port, node.bus_port)
+
+
+async def attach_replicas(nodes: list[RedisNode]) -> bool:
+    """Make the nodes past the third replicas; False while they do not know their master yet."""
+    for index, node in enumerate(nodes[MASTERS:]):
+        master = await _command(nodes[index % MASTERS], "CLUSTER MYID")
+        identity = master.decode() if isinstance(master, bytes) else str(master)
+        try:
+            await _command(node, "CLUSTER REPLICATE", identity)
+        except RedisError:
+            return False
+    return True
+
+
+async def is_whole(nodes: list[RedisNode]) -> bool:
+    """Tell whether every node sees the whole cluster working."""
+    information = await asyncio.gather(*(_information(node) for node in nodes))
+    return all(
+        facts["cluster_state"] == "ok"
+        and facts["cluster_slots_ok"] == str(_SLOTS)
+        and facts["cluster_known_nodes"] == str(len(nodes))
+        for facts in information
+    )

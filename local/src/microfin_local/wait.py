@@ -1,0 +1,48 @@
+"""Waits until something answers, and says what did not when it takes too long."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from microfin_local.errors import PlatformError
+from microfin_local.files import last_lines
+from microfin_local.supervised import SupervisedProcess
+
+_PAUSE_SECONDS = 0.05
+# A process that was restarted this often while we wait for it will not come any more.
+_GIVE_UP_RESTARTS = 4
+
+
+async def wait_until(
+    answers: Callable[[], Awaitable[bool]],
+    processes: list[SupervisedProcess],
+    what: str,
+    seconds: float = 60,
+) -> None:
+    """Call `answers` until it returns True. Raises PlatformError with the logs' last lines.
+
+    An OSError or TimeoutError of `answers` counts as not yet.
+    """
+    restarts = sum(process.restarts for process in processes)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if await asyncio.wait_for(answers(), timeout=5):
+                return
+        except (OSError, TimeoutError):
+            pass
+        if sum(process.restarts for process in processes) - restarts >= _GIVE_UP_RESTARTS:
+            break
+        await asyncio.sleep(_PAUSE_SECONDS)
+    tails = "\n".join(
+        f"--- last lines of {process.log}\n{last_lines(process.log)}" for process in processes
+    )
+    raise PlatformError(f"{what} is not ready.\n{tails}")
+
+
+async def accepts_connections(port: int) -> bool:
+    """Tell whether something listens on this loopback port. Raises OSError if not."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.close()
+    await writer.wait_closed()
+    return True

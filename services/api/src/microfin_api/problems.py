@@ -1,0 +1,314 @@
+"""Everything that an answer can say went wrong: the catalogue behind `docs/reference/errors.md`.
+
+Answers are `application/problem+json` (RFC 9457). A code never changes its meaning; its `type` is
+the catalogue's page under `/docs/errors`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from microfin.operation import Operation, Reason
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class ProblemKind(msgspec.Struct, frozen=True):
+    """One kind of problem: its stable code, HTTP status, what is wrong and what to do."""
+
+    code: str
+    status: int
+    title: str
+    advice: str
+
+
+_KINDS: Final = (
+    # The request cannot be read -------------------------------------------------------------
+    ProblemKind(
+        "malformed_json",
+        400,
+        "The body is not JSON.",
+        "Send one JSON object in UTF-8, without NaN, Infinity, lone surrogates or a key twice.",
+    ),
+    ProblemKind(
+        "invalid_body",
+        400,
+        "The body does not fit.",
+        "Send the fields with the types that the documentation names.",
+    ),
+    ProblemKind(
+        "invalid_amount",
+        400,
+        "The amount is not a positive, exact decimal.",
+        'Send a JSON number or string such as 12.50 or "12.50": digits with at most one point, no '
+        "sign, no exponent, more than zero.",
+    ),
+    ProblemKind(
+        "invalid_account_number",
+        400,
+        "That is not an account number.",
+        "Check the 12 digits; the last is a check digit, so one wrong digit is noticed.",
+    ),
+    ProblemKind(
+        "same_account",
+        400,
+        "Sender and receiver are the same account.",
+        "Name two different accounts.",
+    ),
+    ProblemKind(
+        "invalid_parameter",
+        400,
+        "A parameter of the query does not fit.",
+        "Send the parameters as the documentation describes them.",
+    ),
+    ProblemKind(
+        "invalid_idempotency_key",
+        400,
+        "The Idempotency-Key cannot be used.",
+        "Send one header of 1 to 255 printable ASCII characters, in double quotes or without.",
+    ),
+    ProblemKind(
+        "body_too_large",
+        413,
+        "The body is too large.",
+        "Send less: a request of this API has a few hundred bytes.",
+    ),
+    ProblemKind(
+        "not_json",
+        415,
+        "The body's content type is not JSON.",
+        "Send the header Content-Type: application/json.",
+    ),
+    # Who asks -------------------------------------------------------------------------------
+    ProblemKind(
+        "not_signed_in",
+        401,
+        "No valid session came with the request.",
+        "Sign in, and send the session as the cookie sessionId or as a Bearer token.",
+    ),
+    ProblemKind(
+        "sign_in_failed",
+        401,
+        "E-mail address or password is wrong.",
+        "Check both; the answer does not tell which one it was.",
+    ),
+    ProblemKind(
+        "cross_origin",
+        403,
+        "A cookie's request that changes something came from another origin.",
+        "Send it from our own pages, or with the session as a Bearer token.",
+    ),
+    ProblemKind(
+        "email_taken",
+        409,
+        "There is a user with this e-mail address.",
+        "Sign in, or sign up with another address.",
+    ),
+    ProblemKind(
+        "too_many_sign_ins",
+        429,
+        "Too many sign-ins failed.",
+        "Wait as long as Retry-After says.",
+    ),
+    # What is asked for ----------------------------------------------------------------------
+    ProblemKind("not_found", 404, "There is nothing here.", "See /docs for the paths there are."),
+    ProblemKind(
+        "method_not_allowed",
+        405,
+        "The path does not take this method.",
+        "Use one that the header Allow names.",
+    ),
+    ProblemKind(
+        "account_not_found",
+        404,
+        "There is no such account.",
+        "Check the number. An account of somebody else is treated as missing, except as the "
+        "receiver of a transfer; a missing receiver is a 422.",
+    ),
+    ProblemKind(
+        "operation_not_found",
+        404,
+        "There is no such operation.",
+        "Check the id. Somebody else's operation is treated as missing. To ask for one that was "
+        "just answered with 202, use the whole address in that answer's Location.",
+    ),
+    # The operation was rejected -------------------------------------------------------------
+    ProblemKind(
+        "key_reused",
+        422,
+        "This Idempotency-Key was used for another request.",
+        "Use a new key for every new operation; repeat a key only with the very same request.",
+    ),
+    ProblemKind(
+        "insufficient_funds",
+        422,
+        "The balance does not suffice.",
+        "The members needed and available say what was asked for and what was there.",
+    ),
+    ProblemKind(
+        "account_frozen",
+        422,
+        "The account is frozen.",
+        "Ask the bank to unfreeze it; then use a new key.",
+    ),
+    ProblemKind("account_closed", 422, "The account is closed.", "Use another account."),
+    ProblemKind(
+        "balance_limit",
+        422,
+        "The account would hold more than an account may.",
+        "Move a smaller amount.",
+    ),
+    ProblemKind(
+        "balance_not_zero",
+        422,
+        "An account can only be closed when its balance is zero.",
+        "Withdraw or transfer the rest first.",
+    ),
+    ProblemKind(
+        "currency_mismatch",
+        422,
+        "The receiving account has another currency.",
+        "Transfer between accounts of one currency.",
+    ),
+    ProblemKind(
+        "expired",
+        422,
+        "The command reached the log after its deadline and had no effect.",
+        "Ask again with a new Idempotency-Key.",
+    ),
+    ProblemKind(
+        "no_free_number",
+        422,
+        "No free account number was found.",
+        "Ask again with a new Idempotency-Key.",
+    ),
+    ProblemKind(
+        "quarantined",
+        422,
+        "The command could not be read by its worker and had no effect.",
+        "Ask again with a new Idempotency-Key, and tell the operator.",
+    ),
+    ProblemKind(
+        "state_unchanged",
+        422,
+        "The account is in that state already.",
+        "Nothing needs to be done.",
+    ),
+    ProblemKind(
+        "too_many_decimals",
+        422,
+        "The amount has more decimals than the account's currency.",
+        "Send no more decimals than the currency has: 2 for EUR, 0 for JPY.",
+    ),
+    ProblemKind(
+        "unknown_currency",
+        422,
+        "That is no currency that accounts are held in.",
+        "Send a code of ISO 4217 in capitals, such as EUR.",
+    ),
+    # The platform cannot now ----------------------------------------------------------------
+    ProblemKind(
+        "internal",
+        500,
+        "Something broke on our side.",
+        "Repeat with the same Idempotency-Key; if it persists, tell the operator.",
+    ),
+    ProblemKind(
+        "overloaded",
+        503,
+        "Too much is under way.",
+        "Wait as long as Retry-After says, then repeat with the same Idempotency-Key. Nothing was "
+        "done.",
+    ),
+    ProblemKind(
+        "unavailable",
+        503,
+        "A part of the platform does not answer.",
+        "Wait as long as Retry-After says, then repeat with the same Idempotency-Key. Nothing was "
+        "done.",
+    ),
+    ProblemKind(
+        "unknown",
+        503,
+        "Whether the operation takes effect is not known yet.",
+        "Repeat with the same Idempotency-Key, which is safe: it takes effect once at most. Or ask "
+        "for the operation by its id.",
+    ),
+)
+
+CATALOGUE: Final[dict[str, ProblemKind]] = {kind.code: kind for kind in _KINDS}
+
+RETRY_SECONDS: Final = 1
+"""What Retry-After says where nothing better is known."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Problem(Exception):
+    """Ends a request with an answer that says what is wrong. `members` are added to its JSON."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        status: int = 0,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        super().__init__(code)
+        self.kind = CATALOGUE[code]
+        self.status = status or self.kind.status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.members = members
+
+    def answer(self) -> Response:
+        """Return the response."""
+        if self.status == 503:
+            self.headers.setdefault("Retry-After", str(RETRY_SECONDS))
+        return Response(
+            _encode(self.document()), self.status, media_type=MEDIA_TYPE, headers=self.headers
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return the problem's JSON object."""
+        return {
+            "type": f"/docs/errors#{self.kind.code}",
+            "title": self.kind.title,
+            "status": self.status,
+            "code": self.kind.code,
+            "detail": self.detail or self.kind.advice,
+            **self.members,
+        }
+
+
+class ProblemDocument(msgspec.Struct, rename="camel"):
+    """What is wrong and what to do (RFC 9457). Some codes have further members.
+
+    An operation's problems name it in `operationId` and its `operationStatus`: rejected, refunded
+    (its amount came back) or unknown.
+    """
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    operation_id: str | msgspec.UnsetType = msgspec.UNSET
+    operation_status: str | msgspec.UnsetType = msgspec.UNSET
+    idempotency_key: str | msgspec.UnsetType = msgspec.UNSET
+    needed: str | msgspec.UnsetType = msgspec.UNSET
+    available: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def code_of_reason(reason: Reason | str) -> str:
+    """Return the problem code that tells the client why a leg was rejected."""
+    return "account_not_found" if reason == "not_owner" else reason
+
+
+def names_own_account(operation: Operation) -> bool:
+    """Tell whether a rejection is about the account that the command was sent to."""
+    return operation.at_account in ("", operation.account)

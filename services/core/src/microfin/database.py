@@ -1,0 +1,73 @@
+"""Connections to the shards' PostgreSQL, usually through PgBouncer in transaction mode.
+
+Behind a pooler a connection has no session state: every call stands inside a transaction, and no
+statement is prepared by name unless the settings say that the pooler knows how.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+
+from microfin.settings import CommonSettings
+
+Connection = Any
+"""An asyncpg connection; asyncpg ships no types."""
+
+Pool = Any
+"""An asyncpg pool; asyncpg ships no types."""
+
+
+class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]
+    def get_reset_query(self) -> str:
+        """Reset nothing: a transaction leaves nothing behind, and a reset costs a round trip."""
+        return ""
+
+
+async def connect_pool(url: str, settings: CommonSettings, *, least: int = 0) -> Pool:
+    """Return a pool of connections to one shard. Connects as they are needed, beyond `least`."""
+    return await asyncpg.create_pool(
+        url,
+        min_size=least,
+        max_size=settings.database_connections,
+        max_inactive_connection_lifetime=300,
+        statement_cache_size=settings.database_statement_cache,
+        command_timeout=settings.database_timeout,
+        timeout=settings.database_timeout,
+        connection_class=_PooledConnection,
+        ssl=None if "sslmode=" in url else False,
+    )
+
+
+async def connect_shards(urls: list[str], settings: CommonSettings) -> list[Pool]:
+    """Return a pool for each shard, shard 0 first."""
+    return [await connect_pool(url, settings) for url in urls]
+
+
+@contextlib.asynccontextmanager
+async def read_snapshot(pool: Pool) -> AsyncIterator[Connection]:
+    """Give a connection inside a read-only transaction in which all reads see one moment."""
+    async with (
+        pool.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        yield connection
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Tell whether `error` means that the database could not be reached or is changing hands.
+
+    Among them SQLSTATE 25006 (a demoted primary is read-only), class 57 (shut down, cancelled) and
+    class 08 (PgBouncer's way to say that the server is gone).
+    """
+    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
+        return True
+    state = getattr(error, "sqlstate", None) or ""
+    return state == "25006" or state[:2] in ("08", "57", "53", "40", "55") or state == "25P03"
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Tell whether the database refused the data itself (SQLSTATE class 22 or 23)."""
+    state = getattr(error, "sqlstate", None) or ""
+    return state[:2] in ("22", "23")

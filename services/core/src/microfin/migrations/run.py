@@ -1,0 +1,119 @@
+"""`microfin migrate`: bring every shard's schema up to date and make generation 1."""
+
+from pathlib import Path
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.pool import NullPool
+
+logger = structlog.get_logger(__name__)
+
+_LOCK = 0x6D6963726F66696E  # "microfin": one migration at a time on one database
+
+ROLES: dict[str, dict[str, str]] = {
+    # A frozen worker's lock must not hold its successor (design, "Half-dead owners").
+    "microfin_worker": {
+        "idle_in_transaction_session_timeout": "2s",
+        "statement_timeout": "10s",
+        "lock_timeout": "8s",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+    },
+    "microfin_api": {
+        "idle_in_transaction_session_timeout": "2s",
+        "statement_timeout": "5s",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+    },
+    "microfin_auditor": {
+        "idle_in_transaction_session_timeout": "60s",
+        "default_transaction_read_only": "off",
+    },
+}
+
+
+class ShardMismatch(Exception):
+    """The URLs of the shards are not those that the databases were made for."""
+
+
+def migrate(urls: list[str], partitions: int) -> list[str]:
+    """Bring the shards at `urls` (direct, owner's) to the newest revision, in order.
+
+    A new shard gets routing generation 1 with `partitions`. Returns the revision of each shard.
+    Raises `ShardMismatch` where a database belongs to another place in the list, and `ValueError`
+    where `partitions` is not a positive multiple of the number of shards. Safe to run twice, and
+    at the same time.
+    """
+    if partitions < 1 or partitions % len(urls):
+        raise ValueError(
+            f"--partitions must be a positive multiple of the {len(urls)} shards, not {partitions}."
+        )
+    return [_migrate_shard(url, shard, len(urls), partitions) for shard, url in enumerate(urls)]
+
+
+def _migrate_shard(url: str, shard: int, shards: int, partitions: int) -> str:
+    engine = create_engine(
+        make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool, future=True
+    )
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+        connection.commit()
+        _ensure_roles(connection)
+        configuration = Config(attributes={"connection": connection})
+        configuration.set_main_option("script_location", str(Path(__file__).parent))
+        command.upgrade(configuration, "head")
+        connection.commit()
+        _ensure_routing(connection, shard, shards, partitions)
+        revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+        connection.commit()
+    engine.dispose()
+    logger.info("migrated", shard=shard, revision=revision)
+    return str(revision)
+
+
+def _ensure_roles(connection: Connection) -> None:
+    """Make the processes' roles where they are missing, and give them their timeouts."""
+    for role, settings in ROLES.items():
+        exists = connection.execute(
+            text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}
+        ).scalar()
+        statements = [] if exists else [f"CREATE ROLE {role} NOLOGIN"]
+        statements += [
+            f"ALTER ROLE {role} SET {name} = '{value}'" for name, value in settings.items()
+        ]
+        try:
+            for statement in statements:
+                connection.execute(text(statement))
+            connection.commit()
+        except ProgrammingError as error:
+            connection.rollback()
+            if not exists:
+                raise
+            logger.warning(
+                "role settings left alone",
+                role=role,
+                advice="let the role's administrator run: " + "; ".join(statements),
+                error=str(error.orig).strip(),
+            )
+
+
+def _ensure_routing(connection: Connection, shard: int, shards: int, partitions: int) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO routing (shard, shards, generation, partition_count)"
+            " VALUES (:shard, :shards, 1, :partitions) ON CONFLICT DO NOTHING"
+        ),
+        {"shard": shard, "shards": shards, "partitions": partitions},
+    )
+    found = connection.execute(text("SELECT shard, shards FROM routing")).one()
+    if (found.shard, found.shards) != (shard, shards):
+        connection.rollback()
+        raise ShardMismatch(
+            f"The database at place {shard} of {shards} is shard {found.shard} of {found.shards}: "
+            "MICROFIN_DATABASES_DIRECT must list the same shards in the same order as ever."
+        )

@@ -1,0 +1,248 @@
+"""Read-only questions to the shards: operations, accounts, statements and routing.
+
+The API asks them past its hot path, the command line for people. Times are milliseconds since the
+Unix epoch, amounts and balances minor units of the account's currency.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from microfin.database import Connection, Pool, read_snapshot
+from microfin.operation import AccountState, Kind, Leg, Operation, Outcome, add_up
+from microfin.routing import Routing
+from microfin.store import MILLISECONDS, OUTCOME_COLUMNS, outcome_of
+
+
+class FoundOperation(msgspec.Struct, frozen=True):
+    """An operation that a partition has decided, and the outcome of its request.
+
+    The request's outcome tells whose operation it is and what its body was.
+    """
+
+    operation: Operation
+    request: Outcome
+
+
+class StoredAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """An account's row. `read_at` is the database's clock when it was read."""
+
+    number: str
+    owner: str
+    currency: str
+    balance: int
+    state: AccountState
+    seq: int
+    version: int
+    opened_at: int
+    read_at: int
+
+
+class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of an account's statement. `counterparty` is empty for deposits and withdrawals."""
+
+    seq: int
+    amount: int
+    balance_after: int
+    operation: str
+    leg: Leg
+    kind: Kind
+    counterparty: str
+    time: int
+
+
+class StatementFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which entries of a statement are wanted; what is None does not matter.
+
+    `before_seq` is the keyset cursor: only entries below it. `since` is the first moment that
+    belongs, `until` the first that does not any more.
+    """
+
+    before_seq: int | None = None
+    since: int | None = None
+    until: int | None = None
+    kind: Kind | None = None
+
+
+class RoutingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A shard's routing, and the growth under way there, if any."""
+
+    shard: int
+    shards: int
+    routing: Routing
+    intended: Routing | None
+
+
+_LEGS = f"SELECT {OUTCOME_COLUMNS} FROM outcomes WHERE operation_id = ANY($1::uuid[])"  # noqa: S608 - the columns are ours
+
+_ACCOUNTS = f"""
+SELECT number, owner, currency, balance, state, seq, version,
+    {MILLISECONDS.format(column="opened_at")} AS opened_at,
+    {MILLISECONDS.format(column="clock_timestamp()")} AS read_at
+FROM accounts
+"""  # noqa: S608 - the columns are ours
+
+# Entries of one account have gapless numbers and times that never fall (invariant 3 and "Time" in
+# the design), so a moment is found by halving, without an index on the time.
+_LAST_SEQ_BEFORE = """
+WITH RECURSIVE search (low, high) AS (
+    SELECT 0::bigint, coalesce((SELECT max(seq) FROM entries WHERE account = $1), 0)
+    UNION ALL
+    SELECT CASE WHEN earlier THEN middle ELSE low END,
+        CASE WHEN earlier THEN high ELSE middle - 1 END
+    FROM search
+    CROSS JOIN LATERAL (SELECT (low + high + 1) / 2 AS middle) AS half
+    CROSS JOIN LATERAL (
+        SELECT at < 'epoch'::timestamptz + $2::bigint * interval '1 millisecond' AS earlier
+        FROM entries WHERE account = $1 AND seq = middle
+    ) AS entry
+    WHERE low < high
+)
+SELECT low FROM search WHERE low = high
+"""
+
+_ENTRIES = f"""
+SELECT seq, amount, balance_after, operation_id, leg, kind, counterparty,
+    {MILLISECONDS.format(column="at")} AS time
+FROM entries
+WHERE account = $1 AND seq > $2 AND seq < $3 AND ($4::text IS NULL OR kind = $4)
+ORDER BY seq DESC LIMIT $5
+"""  # noqa: S608 - the columns are ours
+
+_BEYOND_EVERY_SEQ = 2**62
+
+
+async def operations(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, FoundOperation]:
+    """Return those of the operations `ids` whose requests have been decided, from all shards.
+
+    Raises the database's errors: where a shard does not answer, what is missing is not known.
+    """
+    found = await _combined(pools, ids)
+    torn = [operation for operation, complete in found.items() if complete is None]
+    if torn:
+        # The shards were read at different moments, between which a transfer went on: what came
+        # before the leg that was seen is committed by now.
+        found.update(await _combined(pools, torn))
+    return {operation: complete for operation, complete in found.items() if complete is not None}
+
+
+async def _combined(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, FoundOperation | None]:
+    read = await asyncio.gather(*(legs(pool, ids) for pool in pools))
+    return combine(outcome for outcomes in read for outcome in outcomes)
+
+
+async def legs(pool: Pool, ids: Sequence[str]) -> list[Outcome]:
+    """Return the outcomes of all legs of the operations `ids` that one shard knows."""
+    async with read_snapshot(pool) as connection:
+        rows = await connection.fetch(_LEGS, ids)
+    return [outcome_of(row) for row in rows]
+
+
+def combine(outcomes: Iterable[Outcome]) -> dict[str, FoundOperation | None]:
+    """Add the legs up to operations; None where an earlier leg than those seen is missing."""
+    by_operation: dict[str, dict[Leg, Outcome]] = {}
+    for outcome in outcomes:
+        by_operation.setdefault(outcome.operation, {})[outcome.leg] = outcome
+    return {operation: _found(found) for operation, found in by_operation.items()}
+
+
+def _found(found: dict[Leg, Outcome]) -> FoundOperation | None:
+    request, credit, refund = found.get("request"), found.get("credit"), found.get("refund")
+    if request is None or (refund is not None and credit is None):
+        return None
+    return FoundOperation(add_up(request, credit, refund), request)
+
+
+async def account(pool: Pool, number: str) -> StoredAccount | None:
+    """Return the account `number` of this shard, or None."""
+    async with read_snapshot(pool) as connection:
+        row = await connection.fetchrow(_ACCOUNTS + "WHERE number = $1", number)
+    return None if row is None else _stored_account(row)
+
+
+async def accounts_of(pools: Sequence[Pool], owner: str) -> list[StoredAccount]:
+    """Return all accounts of the user `owner`, oldest first."""
+    read = await asyncio.gather(*(_accounts_of(pool, owner) for pool in pools))
+    stored = [found for accounts in read for found in accounts]
+    return sorted(stored, key=lambda found: (found.opened_at, found.number))
+
+
+async def _accounts_of(pool: Pool, owner: str) -> list[StoredAccount]:
+    async with read_snapshot(pool) as connection:
+        rows = await connection.fetch(_ACCOUNTS + "WHERE owner = $1", owner)
+    return [_stored_account(row) for row in rows]
+
+
+def _stored_account(row: Any) -> StoredAccount:
+    return StoredAccount(
+        number=row["number"],
+        owner=row["owner"].hex,
+        currency=row["currency"],
+        balance=row["balance"],
+        state=row["state"],
+        seq=row["seq"],
+        version=row["version"],
+        opened_at=row["opened_at"],
+        read_at=row["read_at"],
+    )
+
+
+async def entries(
+    pool: Pool, number: str, wanted: StatementFilter, limit: int
+) -> list[StatementLine]:
+    """Return at most `limit` entries of the account, newest first."""
+    async with read_snapshot(pool) as connection:
+        above, below = 0, wanted.before_seq or _BEYOND_EVERY_SEQ
+        if wanted.since is not None:
+            above = await _last_seq_before(connection, number, wanted.since)
+        if wanted.until is not None:
+            below = min(below, await _last_seq_before(connection, number, wanted.until) + 1)
+        rows = await connection.fetch(_ENTRIES, number, above, below, wanted.kind, limit)
+    return [_statement_line(row) for row in rows]
+
+
+async def balance_at(pool: Pool, number: str, time: int) -> StatementLine | None:
+    """Return the account's last entry at `time` or before: its balance then. None: it had none."""
+    async with read_snapshot(pool) as connection:
+        seq = await _last_seq_before(connection, number, time + 1)
+        rows = await connection.fetch(_ENTRIES, number, seq - 1, seq + 1, None, 1)
+    return _statement_line(rows[0]) if rows else None
+
+
+async def _last_seq_before(connection: Connection, number: str, time: int) -> int:
+    """Return the number of the account's last entry before `time`, 0 where there is none."""
+    seq: int = await connection.fetchval(_LAST_SEQ_BEFORE, number, time)
+    return seq
+
+
+def _statement_line(row: Any) -> StatementLine:
+    return StatementLine(
+        seq=row["seq"],
+        amount=row["amount"],
+        balance_after=row["balance_after"],
+        operation=row["operation_id"].hex,
+        leg=row["leg"],
+        kind=row["kind"],
+        counterparty=row["counterparty"],
+        time=row["time"],
+    )
+
+
+async def routing(pool: Pool) -> RoutingRow:
+    """Return the shard's routing. Raises `LookupError` where `microfin migrate` has not run."""
+    async with read_snapshot(pool) as connection:
+        row = await connection.fetchrow(
+            "SELECT shard, shards, generation, partition_count, intended_generation,"
+            " intended_partition_count FROM routing"
+        )
+    if row is None:
+        raise LookupError("The shard has no routing yet: run `microfin migrate` first.")
+    intended = row["intended_generation"]
+    return RoutingRow(
+        shard=row["shard"],
+        shards=row["shards"],
+        routing=Routing(row["generation"], row["partition_count"]),
+        intended=None if intended is None else Routing(intended, row["intended_partition_count"]),
+    )

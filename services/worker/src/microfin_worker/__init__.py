@@ -1,0 +1,1 @@
+"""microfin's worker: one for each partition."""

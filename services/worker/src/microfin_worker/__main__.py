@@ -1,0 +1,93 @@
+"""`python -m microfin_worker`: run the worker of one partition until SIGTERM or SIGINT."""
+
+import asyncio
+import signal
+import socket
+import sys
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+
+from microfin.account_cache import AccountCache
+from microfin.database import connect_pool
+from microfin.logs import configure_logs
+from microfin.redis_cluster import GuardedRedis
+from microfin.replies import RedisReplies
+from microfin.routing import shard_of_partition
+from microfin.settings import WorkerSettings
+from microfin.store import PostgresStore
+from microfin_worker.clock import SystemClock
+from microfin_worker.edges import Edges
+from microfin_worker.health import health_server
+from microfin_worker.kafka_log import KafkaLog
+from microfin_worker.partition import partition_from
+from microfin_worker.worker import Limits, Worker
+
+logger = structlog.get_logger(__name__)
+
+
+async def work(settings: WorkerSettings, partition: int) -> None:
+    """Run the worker of `partition` until it is told to stop."""
+    urls = settings.database_urls
+    shard = shard_of_partition(partition, len(urls))
+    pool = await connect_pool(urls[shard], settings)
+    redis = GuardedRedis(settings)
+    log = KafkaLog(settings, partition)
+    edges = Edges(
+        log=log,
+        store=PostgresStore(pool, partition),
+        replies=RedisReplies(redis),
+        cache=AccountCache(redis),
+        clock=SystemClock(),
+    )
+    limits = Limits(settings.batch_limit, settings.account_memory, settings.outbox_limit)
+    worker = Worker(partition, len(urls), edges, limits)
+    stop_on_signals(worker)
+    server = health_server(settings, worker.status)
+    serving = asyncio.create_task(server.serve())
+    starting = asyncio.gather(redis.start(), log.start())
+    logger.info("starting", partition=partition, shard=shard)
+    try:
+        await starting
+        await worker.run()
+    finally:
+        server.should_exit = True
+        await asyncio.gather(serving, log.stop(), redis.close(), return_exceptions=True)
+        pool.terminate()
+        logger.info("ended", partition=partition)
+
+
+def stop_on_signals(worker: Worker) -> None:
+    """Let SIGTERM and SIGINT end the worker after its batch; a second one ends it at once."""
+    loop = asyncio.get_running_loop()
+    tasks = asyncio.current_task()
+
+    def stop() -> None:
+        if worker.stopping and tasks is not None:
+            tasks.cancel()
+        worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+
+
+def main() -> int:
+    """Read the settings and run; exit 2 where they do not add up."""
+    try:
+        settings = WorkerSettings()
+        partition = partition_from(settings.partition, socket.gethostname())
+        _ = settings.database_urls
+    except (ValidationError, ValueError) as error:
+        print(f"microfin worker: {error}", file=sys.stderr)  # noqa: T201 - logs are not set up yet
+        return 2
+    configure_logs(settings, process=f"worker-{partition}")
+    try:
+        uvloop.run(work(settings, partition))
+    except asyncio.CancelledError:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

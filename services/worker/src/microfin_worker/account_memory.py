@@ -1,0 +1,41 @@
+"""The accounts that a worker remembers between batches.
+
+Safe because only the current claimant under the current generation changes them (invariant 6); the
+worker forgets everything when it can no longer be sure of that.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from microfin.decision import Account
+
+
+class AccountMemory:
+    """The accounts used last, at most `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._accounts: dict[str, Account] = {}
+
+    def recall(self, numbers: Iterable[str]) -> tuple[dict[str, Account], list[str]]:
+        """Return those of `numbers` that are remembered, and the numbers of the others."""
+        remembered: dict[str, Account] = {}
+        others: list[str] = []
+        for number in numbers:
+            account = self._accounts.get(number)
+            if account is None:
+                others.append(number)
+            else:
+                remembered[number] = account
+        return remembered, others
+
+    def remember(self, accounts: Mapping[str, Account]) -> None:
+        """Remember `accounts` as they are after a commit."""
+        for number, account in accounts.items():
+            self._accounts.pop(number, None)
+            self._accounts[number] = account
+        for number in list(self._accounts)[: len(self._accounts) - self._limit]:
+            del self._accounts[number]
+
+    def forget(self) -> None:
+        """Forget all accounts."""
+        self._accounts.clear()

@@ -1,0 +1,20 @@
+"""The machine's clock."""
+
+import asyncio
+import time
+
+
+class SystemClock:
+    """The clock of this machine and of asyncio's loop."""
+
+    def monotonic(self) -> float:
+        """Return seconds since some moment, never going back."""
+        return time.monotonic()
+
+    def now(self) -> int:
+        """Return milliseconds since the Unix epoch."""
+        return time.time_ns() // 1_000_000
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)

@@ -1,0 +1,62 @@
+"""The worker's HTTP: `/healthz`, `/readyz`, `/status`, `/metrics`."""
+
+import contextlib
+from collections.abc import Generator
+
+import msgspec
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from microfin.settings import WorkerSettings
+from microfin_worker.status import Status
+
+
+class HealthServer(uvicorn.Server):
+    """Serves beside the worker; signals are the worker's own business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the signals alone."""
+        yield
+
+
+def health_server(settings: WorkerSettings, status: Status) -> HealthServer:
+    """Return the server that tells of `status`."""
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        if status.ready:
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse(f"{status.state}: {status.reason}\n", status_code=503)
+
+    async def tell_status(_: Request) -> Response:
+        return Response(msgspec.json.encode(status), media_type="application/json")
+
+    async def tell_metrics(_: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    application = Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/status", tell_status),
+            Route("/metrics", tell_metrics),
+        ]
+    )
+    return HealthServer(
+        uvicorn.Config(
+            application,
+            host=settings.worker_host,
+            port=settings.worker_port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+        )
+    )

@@ -1,0 +1,29 @@
+"""The worker's metrics (`docs/reference/metrics.md`)."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+OUTCOMES = Counter(
+    "microfin_worker_outcomes_total", "Legs decided.", ["kind", "leg", "status", "reason"]
+)
+REPEATS = Counter("microfin_worker_repeats_total", "Legs that had been decided before.")
+QUARANTINED = Counter("microfin_worker_quarantined_total", "Records set aside.")
+BATCHES = Counter("microfin_worker_batches_total", "Batches committed.")
+BATCH_SIZE = Histogram(
+    "microfin_worker_batch_size",
+    "Commands in a batch.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+COMMIT_SECONDS = Histogram(
+    "microfin_worker_commit_seconds",
+    "Seconds from a batch's BEGIN to its COMMIT.",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+CLAIMS = Counter("microfin_worker_claims_total", "Claims of the partition.")
+FAILURES = Counter("microfin_worker_failures_total", "Batches that were not committed.", ["error"])
+NEXT_OFFSET = Gauge("microfin_worker_next_offset", "The next offset to decide.")
+LAG_RECORDS = Gauge("microfin_worker_lag_records", "Commands in the log that are not decided.")
+LAG_SECONDS = Gauge("microfin_worker_lag_seconds", "Age of the oldest undecided command.")
+OUTBOX_SIZE = Gauge("microfin_worker_outbox_size", "Commands not yet acknowledged by the broker.")
+READY = Gauge("microfin_worker_ready", "1 while the partition is claimed and worked on.")
+EPOCH = Gauge("microfin_worker_epoch", "The epoch of this worker's claim.")
+GENERATION = Gauge("microfin_worker_generation", "The routing generation worked under.")

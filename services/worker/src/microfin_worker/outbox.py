@@ -1,0 +1,98 @@
+"""Sending on what a batch has decided to send: credits, refunds, forwarded commands.
+
+The rows stand in the database until the broker has acknowledged them. They are sent from memory, in
+outbox order, and again after any failure: a repeat has no effect (invariant 4).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+
+from microfin.decision import OutboxRow
+from microfin.routing import Routing, partition_of, shard_of_account, shard_of_partition
+from microfin.store import OutboxPlace
+from microfin_worker.edges import Clock, Log
+
+logger = structlog.get_logger(__name__)
+
+_ROUND: Final = 500  # rows sent before the first acknowledgement is awaited
+_PAUSE: Final = 0.2  # seconds before a failed row is sent again
+
+
+class Outbox:
+    """The rows of one partition that are not yet acknowledged, and the task that sends them."""
+
+    def __init__(self, partition: int, shards: int, log: Log, clock: Clock) -> None:
+        self._shard = shard_of_partition(partition, shards)
+        self._shards = shards
+        self._log = log
+        self._clock = clock
+        self._waiting: deque[OutboxRow] = deque()
+        self._acknowledged: list[OutboxPlace] = []
+        self._changed = asyncio.Event()
+        self._sending = 0
+        self.routing = Routing(0, shards)
+
+    def __len__(self) -> int:
+        """How many rows the broker has not acknowledged."""
+        return len(self._waiting) + self._sending
+
+    def replace_all(self, rows: Iterable[OutboxRow], routing: Routing) -> None:
+        """Start anew with the rows that a claim has read."""
+        self._waiting = deque(rows)
+        self._acknowledged = []
+        self.routing = routing
+        self._changed.set()
+
+    def add(self, rows: Iterable[OutboxRow]) -> None:
+        """Send `rows`, which have just been committed, after those that wait."""
+        self._waiting.extend(rows)
+        self._changed.set()
+
+    def acknowledged(self) -> list[OutboxPlace]:
+        """Return the rows that the broker has and the database still holds."""
+        return list(self._acknowledged)
+
+    def deleted(self, places: Sequence[OutboxPlace]) -> None:
+        """Forget rows whose deletion has been committed."""
+        gone = set(places)
+        self._acknowledged = [place for place in self._acknowledged if place not in gone]
+
+    async def run(self) -> None:
+        """Send rows as they come, until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._waiting:
+                await self._send_round()
+
+    async def _send_round(self) -> None:
+        waiting = self._waiting
+        rows = [waiting.popleft() for _ in range(min(_ROUND, len(waiting)))]
+        self._sending = len(rows)
+        results = await asyncio.gather(*map(self._send, rows), return_exceptions=True)
+        self._sending = 0
+        if waiting is not self._waiting:
+            return  # A new claim came between: its rows, these among them, are sent anew.
+        failed = []
+        for row, result in zip(rows, results, strict=True):
+            if isinstance(result, BaseException):
+                failed.append(row)
+            else:
+                self._acknowledged.append((row.offset, row.step))
+        if failed:
+            logger.warning("sending again", rows=len(failed), operation=failed[0].command.operation)
+            waiting.extendleft(reversed(failed))
+            await self._clock.sleep(_PAUSE)
+
+    async def _send(self, row: OutboxRow) -> None:
+        account = row.command.account
+        partition = partition_of(account, self.routing.partition_count)
+        # Another shard may still be under the routing before ours: its worker forwards.
+        own_shard = shard_of_account(account, self._shards) == self._shard
+        generation = self.routing.generation if own_shard else 0
+        await self._log.append(partition, replace(row.command, generation=generation))

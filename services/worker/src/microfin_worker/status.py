@@ -1,0 +1,31 @@
+"""What a worker tells of itself."""
+
+from typing import Literal
+
+import msgspec
+
+State = Literal["starting", "waiting", "claiming", "working", "fenced", "retrying", "stopped"]
+
+
+class Status(msgspec.Struct):
+    """The body of `/status`. Offsets are of the log; `lag_seconds` is the age of the oldest
+    command that is fetched but undecided."""
+
+    partition: int
+    state: State = "starting"
+    reason: str = "not started yet"
+    epoch: int = 0
+    generation: int = 0
+    partition_count: int = 0
+    next_offset: int = 0
+    end_offset: int = 0
+    lag_records: int = 0
+    lag_seconds: float = 0.0
+    outbox_size: int = 0
+    batches: int = 0
+    commands: int = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the partition is claimed and its commands are being decided."""
+        return self.state == "working"

@@ -1,0 +1,392 @@
+"""The worker: claims its partition, settles its commands batch by batch, and tells the answers.
+
+Whenever a commit is not known to have succeeded the worker forgets everything and claims anew; it
+never guesses. What stops it for good (a lost log, a record from the future) leaves it running, not
+ready, and saying why: a restart would change nothing.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from microfin.account_cache import CachedAccount
+from microfin.database import is_connection_loss, is_data_error
+from microfin.decision import Decisions, GenerationAhead
+from microfin.store import Fenced
+from microfin.wire import NewerVersion
+from microfin_worker import metrics
+from microfin_worker.account_memory import AccountMemory
+from microfin_worker.batch import Place, PlaceLost, RoutingChanged, check, commit_batch, receive
+from microfin_worker.edges import (
+    Edges,
+    OutOfRange,
+    PartitionMissing,
+    Record,
+)
+from microfin_worker.fingerprint import fingerprint
+from microfin_worker.outbox import Outbox
+from microfin_worker.status import Status
+
+logger = structlog.get_logger(__name__)
+
+TOUCH_AFTER: Final = 3.0
+"""Seconds without a commit after which an owner shows that it lives."""
+
+FENCED_PAUSE: Final = 10.0
+"""Seconds for which the row must be idle before a fenced worker claims again."""
+
+_INSPECT_AFTER: Final = 5.0  # seconds between two looks whether the log is still the same
+_LOG_GRACE: Final = 10.0  # seconds in which a log may seem too short after its leader changed
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+_FLUSH: Final = 3.0  # seconds that a graceful stop waits for the outbox
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The most commands in a batch, accounts in memory, and rows in the outbox."""
+
+    batch: int = 500
+    accounts: int = 100_000
+    outbox: int = 10_000
+
+
+class LogLost(Exception):
+    """The log is not the one that this partition's row was written from."""
+
+
+class Worker:
+    """One partition's worker. `run` returns after `stop`, within a batch."""
+
+    def __init__(self, partition: int, shards: int, edges: Edges, limits: Limits) -> None:
+        self._partition = partition
+        self._log = edges.log
+        self._store = edges.store
+        self._replies = edges.replies
+        self._cache = edges.cache
+        self._clock = edges.clock
+        self._limits = limits
+        self._limit = limits.batch
+        self._memory = AccountMemory(limits.accounts)
+        self._outbox = Outbox(partition, shards, edges.log, edges.clock)
+        self._place: Place | None = None
+        self._mark: bytes | None = None
+        self._stopping = asyncio.Event()
+        self._telling: asyncio.Task[None] | None = None
+        self._suspected: int | None = None
+        self._condemned: set[int] = set()
+        self._touched = 0.0
+        self._inspected = 0.0
+        self._pause = _FIRST_PAUSE
+        self.status = Status(partition)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker has been told to stop."""
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """End after the batch under way."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until stopped."""
+        sender = asyncio.create_task(self._outbox.run())
+        try:
+            while not self._stopping.is_set():
+                await self._survive()
+            await self._finish()
+        finally:
+            sender.cancel()
+            self._become("stopped", "asked to stop")
+
+    async def _survive(self) -> None:
+        """Claim and work; turn every failure into the pause or the stop that it asks for."""
+        try:
+            await self._claim()
+            await self._work()
+        except (LogLost, GenerationAhead, NewerVersion) as error:
+            await self._stop_loudly(error)
+        except Fenced as error:
+            await self._wait_unfenced(error)
+        except PartitionMissing as error:
+            self._become("waiting", f"{error}; waiting for it")
+            await self._rest(1.0)
+        except (OutOfRange, PlaceLost) as error:
+            self._become("retrying", str(error))
+            await self._rest(_FIRST_PAUSE)
+        except Exception as error:  # noqa: BLE001 - whatever it is, claiming anew is the safe answer
+            await self._retry(error)
+
+    # Claiming -------------------------------------------------------------------------------
+
+    async def _claim(self) -> None:
+        self._become("claiming", "claiming the partition")
+        self._memory.forget()
+        self._place = None
+        await self._log.bounds()  # a partition that is not there is not claimed
+        claim = await self._store.claim()
+        row = claim.row
+        metrics.CLAIMS.inc()
+        await self._recognise_log(row.next_offset, row.fingerprint)
+        await self._log.seek(row.next_offset)
+        self._place = Place(row.partition, row.epoch, row.next_offset, row.routing)
+        self._mark = row.fingerprint
+        self._outbox.replace_all(claim.outbox, row.routing)
+        self._touched = self._inspected = self._clock.monotonic()
+        self._become("working", "")
+        logger.info(
+            "claimed",
+            partition=row.partition,
+            epoch=row.epoch,
+            next_offset=row.next_offset,
+            generation=row.routing.generation,
+            outbox=len(claim.outbox),
+        )
+
+    async def _recognise_log(self, next_offset: int, mark: bytes | None) -> None:
+        """Raise `LogLost` unless the log holds what this partition's row was written from."""
+        deadline = self._clock.monotonic() + _LOG_GRACE
+        start, end = await self._log.bounds()
+        while end < next_offset and self._clock.monotonic() < deadline:
+            # A new leader may not know yet up to where its followers have everything.
+            self._become("claiming", f"the log ends at {end}, before our {next_offset}")
+            await self._rest(0.5)
+            start, end = await self._log.bounds()
+        if not start <= next_offset <= end:
+            raise LogLost(
+                f"The log keeps offsets {start} to {end}, and {next_offset} is next to be decided: "
+                "records were lost or the topic was replaced. See docs/runbooks/log-lost.md."
+            )
+        if mark is None or next_offset == start:
+            return
+        record = await self._log.record_at(next_offset - 1)
+        if record is None or fingerprint(record) != mark:
+            raise LogLost(
+                f"The record at offset {next_offset - 1} is not the one that was decided last: "
+                "the topic was replaced. See docs/runbooks/log-lost.md."
+            )
+
+    # Working --------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while not self._stopping.is_set():
+            if len(self._outbox) > self._limits.outbox:
+                await self._keep_up()
+                await self._rest(0.05)
+                continue
+            records = await self._log.fetch(self._limit)
+            if records:
+                await self._settle(records)
+            await self._keep_up()
+
+    async def _settle(self, records: Sequence[Record]) -> None:
+        """Commit `records`, all of them, as one batch or as several."""
+        rest = records
+        while rest and not self._stopping.is_set():
+            rest = await self._settle_batch(rest)
+
+    async def _settle_batch(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Commit the first of `records`, at most a batch; return the others."""
+        place = self._claimed()
+        if records[0].offset != place.next_offset:
+            raise PlaceLost(f"fetched {records[0].offset}, expected {place.next_offset}")
+        batch = receive(records[: self._limit], self._condemned)
+        size = len(batch)
+        self._measure(records[0].time)
+        sent = self._outbox.acknowledged()
+        began = self._clock.monotonic()
+        try:
+            decisions = await commit_batch(self._store, place, self._memory, records, batch, sent)
+        except RoutingChanged as change:
+            self._adopt(change)
+            return records
+        except Exception as error:
+            if is_data_error(error):
+                self._narrow(place.next_offset, size)
+            raise
+        metrics.COMMIT_SECONDS.observe(self._clock.monotonic() - began)
+        self._advance(place, records[size - 1], decisions, size)
+        self._outbox.deleted(sent)
+        self._outbox.add(decisions.outbox)
+        await self._tell(decisions)
+        return records[size:]
+
+    def _advance(self, place: Place, last: Record, decisions: Decisions, size: int) -> None:
+        """Take the commit over into memory."""
+        self._place = Place(place.partition, place.epoch, last.offset + 1, place.routing)
+        self._mark = fingerprint(last)
+        self._memory.remember(decisions.accounts)
+        self._suspected = None
+        self._condemned.clear()
+        self._limit = min(self._limits.batch, self._limit * 2)
+        self._pause = _FIRST_PAUSE
+        self._touched = self._clock.monotonic()
+        self.status.batches += 1
+        self.status.commands += size
+        _count(decisions, size)
+
+    def _adopt(self, change: RoutingChanged) -> None:
+        """Work on under the row's routing: a worker's routing *is* its partition's row."""
+        place = self._claimed()
+        logger.info("routing changed", routing=str(change.routing))
+        self._memory.forget()
+        self._place = Place(place.partition, place.epoch, place.next_offset, change.routing)
+        self._outbox.routing = change.routing
+
+    def _narrow(self, offset: int, size: int) -> None:
+        """After a repeated data error halve the batch; a single record that repeats it is out.
+
+        The first time nothing narrows: the same batch is decided again from a fresh claim.
+        """
+        if self._suspected != offset:
+            self._suspected = offset
+        elif size > 1:
+            self._limit = max(1, size // 2)
+        else:
+            logger.error("quarantining a record that the database refuses", offset=offset)
+            self._condemned.add(offset)
+
+    async def _tell(self, decisions: Decisions) -> None:
+        """Refresh the cache and answer, while the next batch is already being gathered."""
+        if self._telling is not None:
+            await self._telling
+        self._telling = asyncio.create_task(self._tell_now(decisions))
+
+    async def _tell_now(self, decisions: Decisions) -> None:
+        await self._cache.put(
+            CachedAccount(
+                account.number,
+                account.owner,
+                account.currency,
+                account.balance,
+                account.state,
+                account.seq,
+                account.version,
+            )
+            for account in decisions.accounts.values()
+        )
+        if decisions.answers:
+            await self._replies.send(decisions.answers)
+
+    # Between batches ------------------------------------------------------------------------
+
+    async def _keep_up(self) -> None:
+        """Show that the partition has an owner, tidy the outbox, watch the log: all when idle."""
+        now = self._clock.monotonic()
+        self._measure(None)
+        sent = self._outbox.acknowledged()
+        if now - self._touched >= TOUCH_AFTER or (sent and now - self._touched >= 0.5):
+            await self._touch(sent)
+            await self._log.note(self._claimed().next_offset)
+        if now - self._inspected >= _INSPECT_AFTER:
+            place = self._claimed()
+            self._inspected = now
+            await self._recognise_log(place.next_offset, self._mark)
+            self._become("working", "")
+
+    async def _touch(self, sent: Sequence[tuple[int, int]]) -> None:
+        try:
+            async with self._store.transaction() as transaction:
+                check(await transaction.lock(), self._claimed())
+                await transaction.touch()
+                await transaction.delete_sent(sent)
+        except RoutingChanged as change:
+            self._adopt(change)
+            return
+        self._touched = self._clock.monotonic()
+        self._outbox.deleted(sent)
+
+    def _claimed(self) -> Place:
+        if self._place is None:
+            raise PlaceLost("the partition is not claimed")
+        return self._place
+
+    def _measure(self, oldest: int | None) -> None:
+        """Bring the status up to date; `oldest` is the time of the first undecided record."""
+        place = self._claimed()
+        status = self.status
+        status.epoch, status.next_offset = place.epoch, place.next_offset
+        status.generation = place.routing.generation
+        status.partition_count = place.routing.partition_count
+        status.end_offset = max(self._log.end(), place.next_offset)
+        status.lag_records = status.end_offset - place.next_offset
+        age = 0 if oldest is None else self._clock.now() - oldest
+        status.lag_seconds = max(0, age) / 1000
+        status.outbox_size = len(self._outbox)
+        metrics.NEXT_OFFSET.set(status.next_offset)
+        metrics.LAG_RECORDS.set(status.lag_records)
+        metrics.LAG_SECONDS.set(status.lag_seconds)
+        metrics.OUTBOX_SIZE.set(status.outbox_size)
+        metrics.EPOCH.set(status.epoch)
+        metrics.GENERATION.set(status.generation)
+
+    # Failures and pauses --------------------------------------------------------------------
+
+    async def _stop_loudly(self, error: Exception) -> None:
+        """Say what is wrong until somebody restarts this worker; decide nothing."""
+        self._become("stopped", str(error))
+        while not self._stopping.is_set():
+            logger.critical("stopped", partition=self._partition, reason=str(error))
+            await self._rest(30.0)
+
+    async def _wait_unfenced(self, error: Fenced) -> None:
+        logger.warning("fenced", partition=self._partition, reason=str(error))
+        self._become("fenced", f"another worker has claimed the partition: {error}")
+        idle = 0.0
+        while idle < FENCED_PAUSE and not self._stopping.is_set():
+            await self._rest(1.0)
+            try:
+                idle = await self._store.idle_seconds()
+            except Exception as lost:  # noqa: BLE001 - a fenced worker only looks, and looks again
+                logger.warning("cannot look for the owner", error=repr(lost))
+
+    async def _retry(self, error: Exception) -> None:
+        metrics.FAILURES.labels(type(error).__name__).inc()
+        self._become("retrying", repr(error))
+        if is_connection_loss(error) or is_data_error(error):
+            logger.warning("claiming anew", partition=self._partition, error=repr(error))
+        else:
+            logger.error("claiming anew", partition=self._partition, exc_info=error)
+        await self._rest(self._pause)
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but no longer than until the stop."""
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((sleeping, stopping), return_when=asyncio.FIRST_COMPLETED)
+        sleeping.cancel()
+        stopping.cancel()
+
+    async def _finish(self) -> None:
+        """Tell the last answers and give the outbox a moment; what is left is resent later."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH):
+                if self._telling is not None:
+                    await self._telling
+                while len(self._outbox):
+                    await self._clock.sleep(0.05)
+        if self._place is not None:
+            with contextlib.suppress(Exception):
+                await self._touch(self._outbox.acknowledged())
+
+    def _become(self, state: str, reason: str) -> None:
+        self.status.state = state  # type: ignore[assignment]
+        self.status.reason = reason
+        metrics.READY.set(1 if state == "working" else 0)
+
+
+def _count(decisions: Decisions, size: int) -> None:
+    metrics.BATCHES.inc()
+    metrics.BATCH_SIZE.observe(size)
+    for outcome in decisions.outcomes:
+        metrics.OUTCOMES.labels(outcome.kind, outcome.leg, outcome.status, outcome.reason).inc()
+    repeats = sum(answer.replayed for answer in decisions.answers)
+    if repeats:
+        metrics.REPEATS.inc(repeats)
+    if decisions.quarantined:
+        metrics.QUARANTINED.inc(len(decisions.quarantined))
