@@ -96,7 +96,7 @@ set_up_kafka() {
     [ -e "$jars" ] && return 0
     say "fetching Kafka $kafka_version with Maven"
     rm -rf "$jars.draft"
-    mvn --batch-mode --quiet --file local/kafka/pom.xml dependency:copy-dependencies \
+    mvn --batch-mode --quiet -Dstyle.color=never --file local/kafka/pom.xml dependency:copy-dependencies \
         -DincludeScope=runtime -DoutputDirectory="$PWD/$jars.draft" ||
         fail "Maven could not fetch Kafka's jars; what is wrong is said above. Run make again to retry."
     mv "$jars.draft" "$jars"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from microfin_local.endpoints import Endpoints, read_endpoints
 from microfin_local.errors import PlatformError
-from microfin_local.files import last_lines
 from microfin_local.ownership import owner
 
 _PAUSE_SECONDS = 0.1
@@ -54,9 +53,7 @@ def _follow(
             for line in lines:
                 say(line.rstrip("\n"))
             if ended:
-                raise PlatformError(
-                    f"The platform did not start. The end of {log}:\n{last_lines(log)}"
-                )
+                raise PlatformError(f"The platform did not start (log: {log}).")
             if endpoints is not None:
                 return endpoints
             time.sleep(_PAUSE_SECONDS)

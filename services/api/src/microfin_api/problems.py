@@ -226,8 +226,8 @@ _KINDS: Final = (
         "unavailable",
         503,
         "A part of the platform does not answer.",
-        "Wait as long as Retry-After says, then repeat with the same Idempotency-Key. Nothing was "
-        "done.",
+        "Wait as long as Retry-After says, then repeat, with the same Idempotency-Key where there "
+        "was one.",
     ),
     ProblemKind(
         "unknown",

@@ -1,0 +1,61 @@
+import socket
+from pathlib import Path
+
+from microfin_local.ports import Ports, is_free
+
+
+def _listener() -> socket.socket:
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen(1)
+    return server
+
+
+def _port_of(server: socket.socket) -> int:
+    port: int = server.getsockname()[1]
+    return port
+
+
+def test_a_port_somebody_listens_on_is_not_free() -> None:
+    with _listener() as server:
+        port = _port_of(server)
+        assert not is_free(port)
+    assert is_free(port)
+
+
+def test_the_usual_port_is_taken_if_it_is_free_and_else_another(tmp_path: Path) -> None:
+    with _listener() as server:
+        taken = _port_of(server)
+        chosen = Ports(tmp_path / "ports.json").choose("part", taken)
+        assert chosen > taken
+        assert is_free(chosen)
+    assert Ports(tmp_path / "other.json").choose("part", taken) == taken
+
+
+def test_two_names_never_share_a_port(tmp_path: Path) -> None:
+    ports = Ports(tmp_path / "ports.json", random_ports=True)
+    usual = ports.choose("first", 1)
+    assert len({ports.choose(name, usual) for name in ("first", "second", "third")}) == 3
+
+
+def test_a_choice_is_remembered_while_its_port_is_free(tmp_path: Path) -> None:
+    memory = tmp_path / "ports.json"
+    first = Ports(memory, random_ports=True)
+    chosen = first.choose("part", 1)
+    assert first.changed == {"part"}
+    again = Ports(memory, random_ports=True)
+    assert again.choose("part", 1) == chosen
+    assert again.changed == set()
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", chosen))
+        server.listen(1)
+        moved = Ports(memory, random_ports=True)
+        assert moved.choose("part", 1) != chosen
+        assert moved.changed == {"part"}
+
+
+def test_random_ports_are_none_that_outgoing_connections_use(tmp_path: Path) -> None:
+    ports = Ports(tmp_path / "ports.json", random_ports=True)
+    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(ports.choose(str(n), 5432) < first_outgoing for n in range(20))

@@ -1,0 +1,233 @@
+"""Request bodies: their fields, how they are read, and every way in which they may not fit."""
+
+import json
+import re
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from microfin.account_number import is_account_number
+from microfin.money import EXPONENTS, InvalidAmount, canonical_amount
+from microfin_api.problems import Problem
+
+PASSWORD_LEAST: Final = 8
+PASSWORD_MOST: Final = 128
+EMAIL_MOST: Final = 254  # RFC 5321, with the erratum on it
+NAME_MOST: Final = 100
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_EMAIL = re.compile(r"[^\s@<>\"(),:;\\\[\]]{1,64}@[^\s@<>\"(),:;\\\[\]]+\.[^\s@<>\"(),:;\\\[\]]+")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
+
+AccountNumber = Annotated[
+    str,
+    msgspec.Meta(
+        description="12 digits, the last of which is a Luhn check digit.",
+        examples=["100000000008"],
+        extra_json_schema={"pattern": "^[0-9]{12}$"},
+    ),
+]
+Amount = Annotated[
+    msgspec.Raw,
+    msgspec.Meta(
+        description="A positive decimal as a JSON number or string, exact, without an exponent.",
+        extra_json_schema={
+            "oneOf": [
+                {"type": "string", "pattern": r"^[0-9]{1,40}(\.[0-9]{1,40})?$"},
+                {"type": "number", "exclusiveMinimum": 0},
+            ],
+            "examples": ["12.50", 12.5],
+        },
+    ),
+]
+Currency = Annotated[
+    str,
+    msgspec.Meta(description="ISO 4217 code.", extra_json_schema={"enum": sorted(EXPONENTS)}),
+]
+Email = Annotated[
+    str,
+    msgspec.Meta(
+        description="Upper and lower case are the same.",
+        extra_json_schema={"format": "email", "maxLength": EMAIL_MOST},
+    ),
+]
+Password = Annotated[
+    str, msgspec.Meta(extra_json_schema={"minLength": PASSWORD_LEAST, "maxLength": PASSWORD_MOST})
+]
+Name = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": NAME_MOST})]
+
+
+class SignUpBody(msgspec.Struct, rename="camel"):
+    """Who signs up."""
+
+    name: Name
+    email: Email
+    password: Password
+
+
+class SignInBody(msgspec.Struct, rename="camel"):
+    """Who signs in."""
+
+    email: str
+    password: str
+
+
+class OpenBody(msgspec.Struct, rename="camel"):
+    """Which account to open."""
+
+    currency: Currency | None = None
+
+
+class DepositBody(msgspec.Struct, rename="camel"):
+    """What to deposit or withdraw, and where."""
+
+    account_number: AccountNumber
+    amount: Amount
+
+
+class TransferBody(msgspec.Struct, rename="camel"):
+    """What to transfer, from where, and to where."""
+
+    sender_account_number: AccountNumber
+    receiver_account_number: AccountNumber
+    amount: Amount
+
+
+_Body = TypeVar("_Body", bound=msgspec.Struct)
+_DECODERS: Final[dict[type[msgspec.Struct], msgspec.json.Decoder[Any]]] = {
+    body: msgspec.json.Decoder(body)
+    for body in (SignUpBody, SignInBody, OpenBody, DepositBody, TransferBody)
+}
+
+
+async def read_body(request: Request, body: type[_Body], limit: int) -> _Body:
+    """Return the request's JSON body. Raises `Problem` for one that is too large or does not fit."""
+    data = await _read(request, limit)
+    _require_json(request)
+    return decode_body(data, body)
+
+
+async def read_optional_body(request: Request, body: type[_Body], limit: int) -> _Body:
+    """Return the request's JSON body, with its defaults where none was sent.
+
+    A client that sends none need not say its type; a browser's form always says one, and is
+    refused by it.
+    """
+    data = await _read(request, limit)
+    if data or "content-type" in request.headers:
+        _require_json(request)
+    return decode_body(data or b"{}", body)
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise _too_large(limit)
+    data = b""
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit:
+            raise _too_large(limit)
+    return data
+
+
+def _too_large(limit: int) -> Problem:
+    # The rest is not read: the connection cannot be used any further.
+    return Problem(
+        "body_too_large", f"The limit is {limit} bytes.", headers={"Connection": "close"}
+    )
+
+
+def _require_json(request: Request) -> None:
+    content_type = request.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise Problem("not_json")
+
+
+def decode_body(data: bytes, body: type[_Body]) -> _Body:
+    """Return `data` as `body`. Raises `Problem` where it is no JSON or does not fit."""
+    try:
+        decoded: _Body = _DECODERS[body].decode(data)
+        _DUPLICATES.decode(data.decode())
+    except msgspec.ValidationError as error:
+        raise Problem("invalid_body", f"{error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem("malformed_json", _json_fault(error)) from None
+    return decoded
+
+
+def _json_fault(error: Exception) -> str:
+    if isinstance(error, msgspec.DecodeError):
+        return f"{error}."
+    if isinstance(error, RecursionError):
+        return "The body is nested too deeply."
+    return "The body is not UTF-8."
+
+
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise Problem("malformed_json", "A key occurs twice in one object.")
+
+
+# Readers disagree about which of two equal keys counts, so neither does. (Numbers stay texts.)
+_DUPLICATES: Final = json.JSONDecoder(
+    object_pairs_hook=_refuse_duplicates, parse_int=str, parse_float=str
+)
+
+
+def read_amount(amount: msgspec.Raw) -> str:
+    """Return the canonical text of an amount. Raises `Problem` for one that is none."""
+    text = bytes(amount).decode()
+    if text.startswith('"'):
+        text = msgspec.json.decode(text, type=str)
+    elif not _NUMBER.fullmatch(text):
+        if text[0] in "-0123456789":
+            raise Problem("invalid_amount", "Write the amount without an exponent.")
+        raise Problem("invalid_body", "Expected a number or a string - at `$.amount`.")
+    try:
+        return canonical_amount(text)
+    except InvalidAmount as error:
+        raise Problem("invalid_amount", str(error)) from None
+
+
+def read_account_number(text: str) -> str:
+    """Return `text` where it is an account number; raises `Problem` where it is none."""
+    if not is_account_number(text):
+        raise Problem("invalid_account_number")
+    return text
+
+
+def read_currency(text: str) -> str:
+    """Return `text` where accounts can be held in it; raises `Problem` otherwise."""
+    if text not in EXPONENTS:
+        raise Problem("unknown_currency")
+    return text
+
+
+def read_email(text: str) -> str:
+    """Return an address in lower case. Raises `Problem` for what cannot be one."""
+    email = text.strip().lower()
+    if len(email) > EMAIL_MOST or _CONTROL.search(email) or not _EMAIL.fullmatch(email):
+        raise Problem("invalid_body", "That is no e-mail address - at `$.email`.")
+    return email
+
+
+def read_name(text: str) -> str:
+    """Return a person's name without the spaces around it. Raises `Problem` for an unfit one."""
+    name = text.strip()
+    if not 1 <= len(name) <= NAME_MOST or _CONTROL.search(name):
+        raise Problem(
+            "invalid_body", f"A name has 1 to {NAME_MOST} printable characters - at `$.name`."
+        )
+    return name
+
+
+def read_new_password(text: str) -> str:
+    """Return a password that may be chosen. Raises `Problem` for one too short or too long."""
+    if not PASSWORD_LEAST <= len(text) <= PASSWORD_MOST or "\0" in text:
+        raise Problem(
+            "invalid_body",
+            f"A password has {PASSWORD_LEAST} to {PASSWORD_MOST} characters - at `$.password`.",
+        )
+    return text

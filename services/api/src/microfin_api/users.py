@@ -1,0 +1,66 @@
+"""The users, on shard 0."""
+
+from typing import Any
+
+import msgspec
+
+from microfin.database import Pool
+from microfin_api.uuid7 import uuid7
+
+
+class User(msgspec.Struct, frozen=True):
+    """A user as stored. `password_hash` is argon2id's own text."""
+
+    id: str
+    name: str
+    email: str
+    password_hash: str
+
+
+_COLUMNS = "SELECT id, name, email, password_hash FROM users "
+
+
+class Users:
+    """Adds and finds users."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def add(self, name: str, email: str, password_hash: str) -> User | None:
+        """Add a user, or return None where the e-mail address is taken."""
+        user = User(uuid7().hex, name, email, password_hash)
+        async with self._pool.acquire() as connection, connection.transaction():
+            added = await connection.fetchval(
+                "INSERT INTO users (id, name, email, password_hash) VALUES ($1, $2, $3, $4)"
+                " ON CONFLICT (email) DO NOTHING RETURNING id",
+                user.id,
+                name,
+                email,
+                password_hash,
+            )
+        return None if added is None else user
+
+    async def with_email(self, email: str) -> User | None:
+        """Return the user with this address (in lower case), or None."""
+        return await self._find(_COLUMNS + "WHERE email = $1", email)
+
+    async def with_id(self, user: str) -> User | None:
+        """Return the user with this id, or None."""
+        return await self._find(_COLUMNS + "WHERE id = $1", user)
+
+    async def replace_hash(self, user: User, password_hash: str) -> None:
+        """Store another hash of the same password."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(
+                "UPDATE users SET password_hash = $2 WHERE id = $1 AND password_hash = $3",
+                user.id,
+                password_hash,
+                user.password_hash,
+            )
+
+    async def _find(self, query: str, argument: str) -> User | None:
+        async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+            row: Any = await connection.fetchrow(query, argument)
+        if row is None:
+            return None
+        return User(row["id"].hex, row["name"], row["email"], row["password_hash"])

@@ -1,0 +1,77 @@
+"""What an audit of one shard looks at: everything, or what came after the last one.
+
+Both are the same names (`audited_outcomes`, `effects`, …) in a `WITH` clause, so that every check
+is written once.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+_EFFECTS: Final = """
+    SELECT operation_id, leg, kind, account, seq,
+        CASE WHEN kind = 'deposit' OR leg <> 'request' THEN amount ELSE -amount END AS amount,
+        balance AS balance_after,
+        CASE kind WHEN 'transfer' THEN 'in_transit' ELSE 'cash' END AS contra,
+        counterparty, currency, partition, at,
+        leg <> 'credit' AS by_owner, user_id
+    FROM audited_outcomes
+    WHERE status <> 'rejected' AND kind IN ('deposit', 'withdraw', 'transfer')
+    UNION ALL
+    SELECT operation_id, leg, kind, counterparty, counterparty_seq, amount, NULL, 'in_transit',
+        account, currency, partition, at, false, NULL
+    FROM audited_outcomes
+    WHERE status = 'settled' AND kind = 'transfer' AND leg = 'request'
+"""
+"""The entries that the outcomes say there are: one each, two for a transfer in one decision."""
+
+_BETWEEN_PARTITIONS: Final = "(leg <> 'request' OR status = 'debited')"
+
+_EVERYTHING: Final = f"""
+WITH audited_outcomes AS NOT MATERIALIZED (SELECT * FROM outcomes),
+effects AS NOT MATERIALIZED ({_EFFECTS}),
+audited_entries AS NOT MATERIALIZED (SELECT * FROM entries),
+audited_accounts AS NOT MATERIALIZED (SELECT * FROM accounts),
+moving_legs AS NOT MATERIALIZED (SELECT * FROM outcomes WHERE {_BETWEEN_PARTITIONS})
+"""  # noqa: S608 - all parts are ours
+
+# Outcomes are numbered by the log, entries are not: those of the window are the entries of the
+# accounts that its outcomes touch, from the first that one of them names.
+_WINDOW: Final = f"""
+WITH audited_outcomes AS MATERIALIZED (
+    SELECT outcomes.* FROM unnest($1::integer[], $2::bigint[]) AS mark (partition, next_offset)
+    JOIN outcomes ON outcomes.partition = mark.partition
+        AND outcomes.log_offset >= mark.next_offset
+), effects AS MATERIALIZED ({_EFFECTS}), touched AS MATERIALIZED (
+    SELECT number, min(first_seq) AS first_seq FROM (
+        SELECT account AS number, seq AS first_seq FROM effects
+        UNION ALL
+        SELECT account, NULL FROM audited_outcomes WHERE status <> 'rejected'
+    ) AS named GROUP BY number
+), audited_entries AS NOT MATERIALIZED (
+    SELECT entries.* FROM touched
+    JOIN entries ON entries.account = touched.number AND entries.seq >= touched.first_seq
+), audited_accounts AS NOT MATERIALIZED (
+    SELECT accounts.* FROM touched JOIN accounts USING (number)
+), moving_legs AS NOT MATERIALIZED (
+    SELECT outcomes.* FROM (
+        SELECT DISTINCT operation_id FROM audited_outcomes WHERE {_BETWEEN_PARTITIONS}
+    ) AS moving JOIN outcomes USING (operation_id) WHERE {_BETWEEN_PARTITIONS}
+)
+"""  # noqa: S608 - all parts are ours
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """A `WITH` clause and its arguments. A query's own arguments are numbered after them."""
+
+    clause: str
+    arguments: list[Any]
+    full: bool
+
+
+EVERYTHING: Final = Scope(_EVERYTHING, [], full=True)
+
+
+def window(next_offsets: dict[int, int]) -> Scope:
+    """Return the scope of what was decided from `next_offsets` (per partition) on."""
+    return Scope(_WINDOW, [list(next_offsets), list(next_offsets.values())], full=False)

@@ -1,0 +1,94 @@
+"""The ledger as a newcomer would write it: one command at a time, exact fractions, plain loops.
+
+It shares no code with the decision core but the words, so that both must be wrong in the same way
+for a test against it to pass.
+"""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+DECIMALS = {"EUR": 2, "JPY": 0, "KWD": 3}
+LIMIT = {currency: Decimal(10**15).scaleb(-decimals) for currency, decimals in DECIMALS.items()}
+
+
+@dataclass
+class NaiveAccount:
+    owner: str
+    currency: str
+    balance: Decimal = Decimal(0)
+    state: str = "open"
+    lines: list[Decimal] = field(default_factory=list)
+
+
+class NaiveBank:
+    """All accounts of all partitions at once: a transfer is one step."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, NaiveAccount] = {}
+        self.answers: dict[str, str] = {}
+
+    def apply(self, command) -> str:  # noqa: ANN001
+        """Apply a request, once; return `settled` or the reason that it was not."""
+        if command.operation not in self.answers:
+            self.answers[command.operation] = self._apply(command)
+        return self.answers[command.operation]
+
+    def _apply(self, command) -> str:  # noqa: ANN001, C901, PLR0911, PLR0912
+        account = self.accounts.get(command.account)
+        if command.kind == "open":
+            if command.currency not in DECIMALS:
+                return "unknown_currency"
+            self.accounts[command.account] = NaiveAccount(command.user, command.currency)
+            return "settled"
+        if account is None:
+            return "account_not_found"
+        if command.kind == "set_state":
+            allowed = {
+                ("open", "frozen"): True,
+                ("open", "closed"): account.balance == 0,
+                ("frozen", "open"): True,
+                ("frozen", "closed"): account.balance == 0,
+                ("closed", "open"): True,
+            }
+            if not allowed.get((account.state, command.state), False):
+                if account.state == command.state:
+                    return "state_unchanged"
+                return "account_closed" if account.state == "closed" else "balance_not_zero"
+            account.state = command.state
+            return "settled"
+        if account.owner != command.user:
+            return "not_owner"
+        if account.state != "open":
+            return f"account_{account.state}"
+        if command.kind == "transfer" and command.counterparty == command.account:
+            return "same_account"
+        amount = Decimal(command.amount)
+        if -amount.as_tuple().exponent > DECIMALS[account.currency]:
+            return "too_many_decimals"
+        if command.kind == "deposit":
+            if account.balance + amount > LIMIT[account.currency]:
+                return "balance_limit"
+            self._move(account, amount)
+            return "settled"
+        if amount > account.balance:
+            return "insufficient_funds"
+        if command.kind == "withdraw":
+            self._move(account, -amount)
+            return "settled"
+        receiver = self.accounts.get(command.counterparty)
+        if receiver is None:
+            return "account_not_found"
+        if receiver.state != "open":
+            return f"account_{receiver.state}"
+        if receiver.currency != account.currency:
+            return "currency_mismatch"
+        if receiver.balance + amount > LIMIT[receiver.currency]:
+            return "balance_limit"
+        self._move(account, -amount)
+        self._move(receiver, amount)
+        return "settled"
+
+    @staticmethod
+    def _move(account: NaiveAccount, amount: Decimal) -> None:
+        account.balance += amount
+        account.lines.append(amount)

@@ -1,0 +1,459 @@
+"""The decision core against a naive model, and its rules one by one."""
+
+import copy
+from collections import defaultdict
+from decimal import Decimal
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_ledger import Cluster, PartitionLedger
+from msgspec.structs import replace
+from naive_model import DECIMALS, NaiveBank
+
+from microfin.account_number import check_digit, derive_account_number
+from microfin.decision import GenerationAhead, Received
+from microfin.money import BALANCE_LIMIT, to_decimal_text
+from microfin.routing import Routing, partition_of
+from microfin.wire import Command, Identity, body_hash
+
+ANNA, BERT = "a" * 32, "b" * 32
+
+
+def number(index: int) -> str:
+    body = str(10**10 + index)
+    return body + check_digit(body)
+
+
+def operation(index: int) -> str:
+    return f"{index:032x}"
+
+
+NUMBERS = [number(index) for index in range(6)]
+CURRENCIES = [*DECIMALS, "XXX"]
+AMOUNTS = ["1", "5", "0.5", "0.25", "0.001", "12.34", "100", "9999999999999", "10000000000000"]
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> list[Command]:
+    """A log of requests over few accounts, so that they meet; some are repeats."""
+    commands: list[Command] = []
+    for index in range(draw(st.integers(1, 40))):
+        if commands and draw(st.integers(0, 9)) == 0:
+            commands.append(draw(st.sampled_from(commands)))
+            continue
+        kind = draw(
+            st.sampled_from(
+                ["open", "deposit", "deposit", "withdraw", "transfer", "transfer", "set_state"]
+            )
+        )
+        account = draw(st.sampled_from(NUMBERS))
+        fields: dict[str, object] = {}
+        if kind == "open":
+            opened = {command.account for command in commands if command.kind == "open"}
+            if account in opened:  # who opens a taken number is a test of its own
+                continue
+            fields = {"currency": draw(st.sampled_from(CURRENCIES))}
+        elif kind == "set_state":
+            fields = {"state": draw(st.sampled_from(["open", "frozen", "closed"]))}
+        else:
+            fields = {"amount": draw(st.sampled_from(AMOUNTS))}
+        if kind == "transfer":
+            fields["counterparty"] = draw(st.sampled_from(NUMBERS))
+        commands.append(
+            Command(
+                kind=kind,
+                leg="request",
+                operation=operation(index),
+                account=account,
+                user=draw(st.sampled_from([ANNA, ANNA, ANNA, BERT])),
+                reply=f"api/{index}",
+                **fields,
+            )
+        )
+    return commands
+
+
+def receive(commands: list[Command]) -> list[Received]:
+    return [Received(offset, 1_000 + offset, command) for offset, command in enumerate(commands)]
+
+
+def split(batch: list[Received], cuts: list[int]) -> list[list[Received]]:
+    edges = sorted({0, len(batch), *(cut % (len(batch) + 1) for cut in cuts)})
+    return [batch[start:end] for start, end in pairwise(edges)]
+
+
+def assert_invariants(cluster: Cluster) -> None:
+    for ledger in cluster.ledgers:
+        sums: dict[tuple[str, str], int] = defaultdict(int)
+        lines: dict[str, list] = defaultdict(list)
+        for entry in ledger.entries:
+            currency = ledger.accounts[entry.account].currency
+            sums[(entry.contra, currency)] -= entry.amount
+            lines[entry.account].append(entry)
+        assert {key: value for key, value in sums.items() if value} == {
+            key: value for key, value in ledger.contra.items() if value
+        }
+        for account in ledger.accounts.values():
+            balance = time = 0
+            for seq, entry in enumerate(lines[account.number], start=1):
+                balance += entry.amount
+                assert (entry.seq, entry.balance_after) == (seq, balance)
+                assert balance >= 0
+                assert entry.time >= time
+                time = entry.time
+            assert (account.balance, account.seq) == (balance, len(lines[account.number]))
+
+
+@given(requests())
+@settings(max_examples=400, deadline=None)
+def test_one_partition_agrees_with_the_naive_model(commands: list[Command]) -> None:
+    bank, cluster = NaiveBank(), Cluster(1)
+    for command in commands:
+        bank.apply(command)
+        cluster.append(command)
+    cluster.drain()
+    ledger = cluster.ledgers[0]
+    assert_invariants(cluster)
+    assert {
+        key[0]: outcome.reason or outcome.status for key, outcome in ledger.outcomes.items()
+    } == bank.answers
+    assert set(ledger.accounts) == set(bank.accounts)
+    for held, account in ledger.accounts.items():
+        naive = bank.accounts[held]
+        assert to_decimal_text(account.balance, account.currency) == str(
+            naive.balance.quantize(Decimal(1).scaleb(-DECIMALS[account.currency]))
+        )
+        assert account.state == naive.state
+        assert account.seq == len(naive.lines)
+
+
+@given(requests(), st.lists(st.integers(0, 100), max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_any_split_into_batches_gives_the_same_state(
+    commands: list[Command], cuts: list[int]
+) -> None:
+    whole, parts = PartitionLedger(0, Routing(1, 1)), PartitionLedger(0, Routing(1, 1))
+    batch = receive(commands)
+    whole.settle(batch)
+    for part in split(batch, cuts):
+        parts.settle(part)
+    assert whole.state() == parts.state()
+
+
+@given(requests(), st.integers(2, 5), st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_money_arrives_across_partitions_whatever_the_order(
+    commands: list[Command], partitions: int, seed: int
+) -> None:
+    """Every leg may be delivered twice, every partition may lag: each transfer ends once."""
+    random = Random(seed)
+    cluster = Cluster(partitions)
+    waiting = list(commands)
+    while waiting or any(cluster.logs):
+        if waiting and random.random() < 0.4:
+            cluster.append(waiting.pop(0))
+            continue
+        partition = random.randrange(partitions)
+        log = cluster.logs[partition]
+        if log and random.random() < 0.2:
+            repeated = random.choice(log).command
+            cluster.append(repeated, partition)
+        cluster.settle(partition, random.randint(1, 5))
+    assert_invariants(cluster)
+    in_transit: dict[str, int] = defaultdict(int)
+    legs: dict[str, dict[str, str]] = defaultdict(dict)
+    for ledger in cluster.ledgers:
+        for (contra, currency), balance in ledger.contra.items():
+            if contra == "in_transit":
+                in_transit[currency] += balance
+        for (held, leg), outcome in ledger.outcomes.items():
+            legs[held][leg] = outcome.status
+    assert not any(in_transit.values())
+    for statuses in legs.values():
+        if statuses["request"] == "debited":
+            arrived = (statuses["credit"] == "settled", statuses.get("refund") == "settled")
+            assert arrived in ((True, False), (False, True))
+        else:
+            assert set(statuses) == {"request"}
+
+
+@given(requests())
+@settings(max_examples=200, deadline=None)
+def test_rejections_and_repeats_change_nothing_and_inputs_are_left_alone(
+    commands: list[Command],
+) -> None:
+    ledger = PartitionLedger(0, Routing(1, 1))
+    for received in receive(commands):
+        before = copy.deepcopy(ledger.accounts)
+        entries = len(ledger.entries)
+        held = ledger.accounts
+        decisions = ledger.settle([received])
+        settled = [outcome for outcome in decisions.outcomes if outcome.status != "rejected"]
+        if not settled:
+            assert ledger.accounts == before
+            assert len(ledger.entries) == entries
+            assert not decisions.contra
+        assert held is ledger.accounts
+
+
+def opened(*balances: int, partitions: int = 1, numbers: list[str] = NUMBERS) -> Cluster:
+    """A cluster where the accounts of Anna hold `balances` cents."""
+    cluster = Cluster(partitions)
+    for index, balance in enumerate(balances):
+        account = numbers[index]
+        cluster.append(
+            Command(
+                kind="open",
+                leg="request",
+                operation=operation(900 + index),
+                account=account,
+                user=ANNA,
+                currency="EUR",
+            )
+        )
+        if balance:
+            cluster.append(
+                deposit(
+                    account, to_decimal_text(balance, "EUR").rstrip("0").rstrip("."), 950 + index
+                )
+            )
+    cluster.drain()
+    return cluster
+
+
+def deposit(account: str, amount: str, index: int = 1, **fields: object) -> Command:
+    return Command(
+        kind="deposit",
+        leg="request",
+        operation=operation(index),
+        account=account,
+        user=ANNA,
+        amount=amount,
+        **{"reply": "api/1", **fields},
+    )
+
+
+def transfer(source: str, destination: str, amount: str, index: int = 1) -> Command:
+    return Command(
+        kind="transfer",
+        leg="request",
+        operation=operation(index),
+        account=source,
+        user=ANNA,
+        counterparty=destination,
+        amount=amount,
+        reply="api/1",
+    )
+
+
+def set_state(account: str, state: str, index: int) -> Command:
+    return Command(
+        kind="set_state", leg="request", operation=operation(index), account=account, state=state
+    )
+
+
+def apart(partitions: int = 2) -> tuple[str, str]:
+    """Two account numbers on two partitions."""
+    first = NUMBERS[0]
+    home = partition_of(first, partitions)
+    return first, next(it for it in NUMBERS if partition_of(it, partitions) != home)
+
+
+def test_a_known_id_with_another_body_is_refused() -> None:
+    cluster = opened(1000)
+    cluster.append(deposit(NUMBERS[0], "1"))
+    cluster.append(deposit(NUMBERS[0], "2", reply="api/2"))
+    cluster.drain()
+    first, second = cluster.ledgers[0].answers[-2:]
+    assert not first.refused
+    assert second.refused
+    assert cluster.account(NUMBERS[0]).balance == 1100
+
+
+def test_a_repeat_gets_the_first_answer() -> None:
+    cluster = opened(0)
+    cluster.append(deposit(NUMBERS[0], "1"))
+    cluster.append(deposit(NUMBERS[0], "5", index=2))
+    cluster.append(deposit(NUMBERS[0], "1", reply="api/9"))
+    cluster.drain()
+    answer = cluster.ledgers[0].answers[-1]
+    assert (answer.reply, answer.replayed, answer.operation.balance) == ("api/9", True, 100)
+
+
+def test_a_refused_credit_stays_refused_after_the_account_is_opened_again() -> None:
+    source, destination = apart()
+    cluster = opened(1000, 0, partitions=2, numbers=[source, destination])
+    cluster.append(set_state(destination, "frozen", 50))
+    cluster.drain()
+    cluster.append(transfer(source, destination, "4"))
+    cluster.drain()
+    credit = next(
+        command for ledger in cluster.ledgers for command in ledger.sent if command.leg == "credit"
+    )
+    cluster.append(set_state(destination, "open", 51))
+    cluster.append(credit)
+    cluster.drain()
+    assert cluster.account(source).balance == 1000
+    assert cluster.account(destination).balance == 0
+
+
+@pytest.mark.parametrize("state", ["frozen", "closed"])
+def test_a_refund_applies_in_any_state(state: str) -> None:
+    source, nowhere = apart()
+    cluster = opened(1000, partitions=2, numbers=[source])
+    cluster.append(transfer(source, nowhere, "10"))
+    cluster.settle(partition_of(source, 2))
+    cluster.append(set_state(source, state, 60))
+    cluster.settle(partition_of(source, 2))
+    cluster.drain()
+    account = cluster.account(source)
+    assert (account.balance, account.state) == (1000, state)
+    answers = cluster.ledgers[partition_of(source, 2)].answers
+    told = answers[-1].operation
+    assert (told.status, told.reason, told.at_account) == (
+        "refunded",
+        "account_not_found",
+        nowhere,
+    )
+
+
+def test_a_refund_goes_beyond_the_balance_limit() -> None:
+    source, nowhere = apart()
+    cluster = opened(BALANCE_LIMIT, partitions=2, numbers=[source])
+    home = partition_of(source, 2)
+    cluster.append(transfer(source, nowhere, "10"))
+    cluster.settle(home)
+    cluster.append(deposit(source, "10", index=2))
+    cluster.settle(home)
+    cluster.drain()
+    assert cluster.account(source).balance == BALANCE_LIMIT + 1000
+
+
+def test_a_refund_without_its_account_is_set_aside_without_an_outcome() -> None:
+    ledger = PartitionLedger(0, Routing(1, 1))
+    refund = Command(
+        kind="transfer",
+        leg="refund",
+        operation=operation(1),
+        account=NUMBERS[0],
+        counterparty=NUMBERS[1],
+        amount="1",
+        currency="EUR",
+    )
+    ledger.settle([Received(0, 1, refund)])
+    assert not ledger.outcomes
+    assert len(ledger.quarantined) == 1
+
+
+def test_a_command_in_the_wrong_partition_is_forwarded_with_its_first_time() -> None:
+    command = deposit(NUMBERS[0], "1", deadline=5_000)
+    wrong = 1 - partition_of(NUMBERS[0], 2)
+    ledger = PartitionLedger(wrong, Routing(1, 2))
+    ledger.settle([Received(0, 4_000, command)])
+    assert ledger.sent == [replace(command, appended=4_000)]
+    assert not ledger.outcomes
+    assert not ledger.answers
+
+
+def test_a_late_command_expires_but_not_for_having_been_forwarded() -> None:
+    cluster = opened(0)
+    ledger = cluster.ledgers[0]
+    ledger.settle([Received(90, 6_000, deposit(NUMBERS[0], "1", deadline=5_000))])
+    ledger.settle(
+        [Received(91, 6_000, deposit(NUMBERS[0], "1", 2, deadline=5_000, appended=4_000))]
+    )
+    assert ledger.outcomes[(operation(1), "request")].reason == "expired"
+    assert ledger.outcomes[(operation(2), "request")].status == "settled"
+
+
+def test_a_record_from_a_later_routing_stops_the_batch() -> None:
+    ledger = PartitionLedger(0, Routing(3, 1))
+    with pytest.raises(GenerationAhead, match="generation 4"):
+        ledger.settle([Received(7, 1, deposit(NUMBERS[0], "1", generation=4))])
+
+
+def test_a_taken_number_is_passed_on_without_an_outcome() -> None:
+    cluster = opened(0)
+    ledger = cluster.ledgers[0]
+    again = Command(
+        kind="open",
+        leg="request",
+        operation=operation(5),
+        account=NUMBERS[0],
+        user=BERT,
+        currency="EUR",
+        reply="api/5",
+    )
+    cluster.append(again)
+    cluster.drain()
+    assert cluster.account(NUMBERS[0]).owner == ANNA
+    outcome = ledger.outcomes[(operation(5), "request")]
+    assert outcome.account == derive_account_number(operation(5), 1)
+    assert cluster.account(outcome.account).owner == BERT
+    cluster.append(again)
+    cluster.drain()
+    assert len([it for it in ledger.accounts.values() if it.owner == BERT]) == 1
+    assert ledger.answers[-1].replayed
+
+
+def test_an_entry_is_never_older_than_the_one_before() -> None:
+    cluster = opened(0)
+    ledger = cluster.ledgers[0]
+    ledger.settle([Received(50, 9_000, deposit(NUMBERS[0], "1", 1))])
+    ledger.settle([Received(51, 8_000, deposit(NUMBERS[0], "1", 2))])
+    assert [entry.time for entry in ledger.entries] == [9_000, 9_000]
+
+
+def test_an_unreadable_request_of_this_partition_is_told_so() -> None:
+    ledger = opened(0).ledgers[0]
+    identity = Identity(operation(3), "request", NUMBERS[0], "deposit", ANNA, "api/3")
+    ledger.settle([Received(80, 1, None, "not a command", identity)])
+    outcome = ledger.outcomes[(operation(3), "request")]
+    assert (outcome.status, outcome.reason) == ("rejected", "quarantined")
+    assert ledger.answers[-1].operation.reason == "quarantined"
+    repeat = deposit(NUMBERS[0], "1", index=3)
+    ledger.settle([Received(81, 2, repeat)])
+    assert ledger.answers[-1].replayed
+    assert not ledger.answers[-1].refused
+
+
+def test_an_unreadable_credit_gets_no_outcome() -> None:
+    ledger = opened(0).ledgers[0]
+    identity = Identity(operation(3), "credit", NUMBERS[0], "transfer", ANNA, "api/3")
+    ledger.settle([Received(80, 1, None, "not a command", identity)])
+    assert (operation(3), "credit") not in ledger.outcomes
+    assert len(ledger.quarantined) == 1
+
+
+def test_one_bad_command_does_not_fail_its_neighbours() -> None:
+    ledger = opened(100).ledgers[0]
+    ledger.settle(
+        [
+            Received(70, 1, deposit(NUMBERS[0], "1", 1)),
+            Received(71, 1, None, "garbage"),
+            Received(72, 1, transfer(NUMBERS[0], NUMBERS[5], "1", 2)),
+            Received(73, 1, deposit(NUMBERS[0], "1", 3)),
+        ]
+    )
+    assert ledger.accounts[NUMBERS[0]].balance == 300
+
+
+def test_the_body_hash_covers_what_is_asked_and_not_how_it_travels() -> None:
+    command = deposit(NUMBERS[0], "1")
+    travelled = replace(
+        command, reply="b/2", generation=9, deadline=1, appended=2, sender_balance=3
+    )
+    assert body_hash(travelled) == body_hash(command)
+    for other in (
+        {"amount": "2"},
+        {"account": NUMBERS[1]},
+        {"counterparty": NUMBERS[1]},
+        {"user": BERT},
+        {"kind": "withdraw"},
+        {"currency": "EUR"},
+        {"state": "open"},
+    ):
+        assert body_hash(replace(command, **other)) != body_hash(command)
