@@ -27,7 +27,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
     async def begin(*arguments: str, said: list[str] | None = None) -> SupervisedProcess:
         program = Program(name=f"try-{len(started)}", arguments=arguments, directory=tmp_path)
-        say = [].append if said is None else said.append
+        say = print if said is None else said.append
         log = tmp_path / f"{program.name}.log"
         process = SupervisedProcess(program, log, say, lambda: None)
         started.append(process)
@@ -41,7 +41,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 async def _until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - other processes set no event.
             await asyncio.sleep(0.01)
 
 

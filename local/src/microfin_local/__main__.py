@@ -16,7 +16,7 @@ from rich.table import Table
 from microfin_local import process_tree
 from microfin_local.background import start_detached, stop_detached
 from microfin_local.cleaning import clean as forget_state
-from microfin_local.configuration import from_environment
+from microfin_local.configuration import from_environment, recall, refuse_changed_form
 from microfin_local.endpoints import Endpoints, read_endpoints
 from microfin_local.errors import PlatformError
 from microfin_local.foreground import run_until_stopped
@@ -81,7 +81,7 @@ def start(context: typer.Context) -> None:
     if running_already is not None and endpoints is not None:
         _console.print(f"The platform is running already (process {running_already}).\n")
     else:
-        from_environment(os.environ, state)  # What is wrong with it is said before we wait.
+        refuse_changed_form(from_environment(os.environ, state), recall(state))
         endpoints = start_detached(state, os.environ, _console.print)
     _console.print("\n" + summary(state, endpoints) + "\n`make stop` stops it.")
 

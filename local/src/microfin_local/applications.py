@@ -10,6 +10,9 @@ from microfin_local.errors import PlatformError
 from microfin_local.files import last_lines
 from microfin_local.supervised import Program, run_to_end
 
+# -P: nothing in the folder it runs in is taken for a module.
+_PYTHON_MODULE = (sys.executable, "-P", "-m")
+
 
 def _environment(settings: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
     """Return a process's settings; what connects it to this platform wins over what was asked."""
@@ -45,7 +48,7 @@ def worker(
     }
     return Program(
         name=f"worker-{partition}",
-        arguments=(sys.executable, "-m", "microfin_worker"),
+        arguments=(*_PYTHON_MODULE, "microfin_worker"),
         directory=folder,
         environment=_environment({**settings, **own}, extra),
         grace_seconds=15,
@@ -63,7 +66,7 @@ def api(
     }
     return Program(
         name=f"api-{number}",
-        arguments=(sys.executable, "-m", "microfin_api"),
+        arguments=(*_PYTHON_MODULE, "microfin_api"),
         directory=folder,
         environment=_environment({**settings, **own}, extra),
         grace_seconds=20,

@@ -108,6 +108,8 @@ async def has_layout(nodes: list[RedisNode]) -> bool:
 
 async def make_layout(nodes: list[RedisNode]) -> None:
     """Spread the slots over the masters and let the nodes meet (what redis-cli --cluster does)."""
+    for node in nodes:  # It may belong to a cluster of another size, of an earlier start.
+        await _command(node, "CLUSTER RESET", "HARD")
     masters = nodes[:MASTERS]
     for index, node in enumerate(masters):
         first, last = index * _SLOTS // MASTERS, (index + 1) * _SLOTS // MASTERS - 1

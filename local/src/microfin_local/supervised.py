@@ -16,6 +16,7 @@ from microfin_local import process_tree
 # keeps dying is started ever more slowly. One that has lived this long counts as well again.
 _FIRST_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 _WELL_AGAIN_SECONDS = 10.0
+_ORPHAN_POLLS, _ORPHAN_POLL_SECONDS = 100, 0.02
 
 
 @dataclass(frozen=True)
@@ -215,13 +216,15 @@ def _ending(code: int) -> str:
 
 
 async def _end_orphans(process_ids: list[int]) -> None:
-    """Kill children that outlive their parent; most end by themselves when it does."""
+    """Wait for children that outlive their parent (most end with it), and kill the rest."""
     known = [(member, process_tree.start_time(member)) for member in process_ids]
-    for _ in range(50):
-        known = [(m, s) for m, s in known if s is not None and process_tree.is_alive(m, s)]
-        if not known:
+    alive = [(member, started) for member, started in known if started is not None]
+    for attempt in range(_ORPHAN_POLLS):
+        alive = [pair for pair in alive if process_tree.is_alive(*pair)]
+        if not alive:
             return
-        await asyncio.sleep(0.02)
-    for member, _ in known:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(member, signal.SIGKILL)
+        if attempt == _ORPHAN_POLLS // 2:
+            for member, _ in alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL)
+        await asyncio.sleep(_ORPHAN_POLL_SECONDS)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from microfin.operation import Operation, Reason
+from microfin.operation import Reason
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -304,11 +304,3 @@ class ProblemDocument(msgspec.Struct, rename="camel"):
     available: str | msgspec.UnsetType = msgspec.UNSET
 
 
-def code_of_reason(reason: Reason | str) -> str:
-    """Return the problem code that tells the client why a leg was rejected."""
-    return "account_not_found" if reason == "not_owner" else reason
-
-
-def names_own_account(operation: Operation) -> bool:
-    """Tell whether a rejection is about the account that the command was sent to."""
-    return operation.at_account in ("", operation.account)

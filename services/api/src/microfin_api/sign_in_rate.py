@@ -25,16 +25,26 @@ class SignInRate:
         self._redis = redis
         self._own = _OwnCounts()
 
-    async def check(self, email: str, address: str) -> None:
-        """Raise `Problem` where this e-mail or client address has failed too often."""
-        for key, limit in self._limits(email, address):
+    async def begin(self, email: str, address: str) -> None:
+        """Raise `Problem` where this e-mail or client address has failed too often.
+
+        An attempt counts as failed here until it succeeds, so that many at once gain nothing.
+        """
+        limits = self._limits(email, address)
+        for key, limit in limits:
             if await self._count(key) >= limit:
                 raise Problem("too_many_sign_ins", headers={"Retry-After": str(WINDOW_SECONDS)})
+        for key, _ in limits:
+            self._own.add(key, 1)
+
+    def note_success(self, email: str, address: str) -> None:
+        """Take back what `begin` counted."""
+        for key, _ in self._limits(email, address):
+            self._own.add(key, -1)
 
     async def note_failure(self, email: str, address: str) -> None:
-        """Count one failure."""
+        """Count one failure, for all processes."""
         for key, _ in self._limits(email, address):
-            self._own.increment(key)
             try:
                 await self._redis.increment(key, seconds=WINDOW_SECONDS)
             except RedisUnavailable:
@@ -67,9 +77,11 @@ class _OwnCounts:
         ends, count = self._counts.get(key, (0.0, 0))
         return count if ends > time.monotonic() else 0
 
-    def increment(self, key: str) -> None:
+    def add(self, key: str, change: int) -> None:
         now = time.monotonic()
         ends, count = self._counts.pop(key, (0.0, 0))
-        self._counts[key] = (ends, count + 1) if ends > now else (now + WINDOW_SECONDS, 1)
+        if ends <= now:
+            ends, count = now + WINDOW_SECONDS, 0
+        self._counts[key] = (ends, max(count + change, 0))
         if len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)

@@ -1,10 +1,12 @@
 """The cache of accounts in Redis, for reading only: nothing is ever decided from it."""
 
 import contextlib
+import time
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from microfin.operation import AccountState
 from microfin.redis_cluster import GuardedRedis, RedisUnavailable
@@ -23,7 +25,11 @@ return 1
 
 
 class CachedAccount(msgspec.Struct, frozen=True, gc=False):
-    """An account as it was at `version`. `balance` is minor units of `currency`."""
+    """An account as it was at `version`. `balance` is minor units of `currency`.
+
+    `as_of` is when it was the newest, in milliseconds since the Unix epoch; 0 in what a worker puts
+    means now.
+    """
 
     number: str
     owner: str
@@ -32,6 +38,7 @@ class CachedAccount(msgspec.Struct, frozen=True, gc=False):
     state: AccountState
     seq: int
     version: int
+    as_of: int = 0
 
 
 _encode = msgspec.json.Encoder().encode
@@ -53,16 +60,22 @@ class AccountCache:
         if held is None:
             return None
         try:
-            return _decode(held.partition(b" ")[2])
-        except msgspec.MsgspecError:
+            _, as_of, account = held.split(b" ", 2)
+            return replace(_decode(account), as_of=int(as_of))
+        except (ValueError, msgspec.MsgspecError):
             return None
 
     async def put(self, accounts: Iterable[CachedAccount]) -> None:
         """Cache `accounts`, each unless a newer version is there. Never fails."""
+        now = time.time_ns() // 1_000_000
         calls = [
             (
                 f"account:{account.number}",
-                (str(account.version).encode(), _encode(account), str(SECONDS).encode()),
+                (
+                    b"%d" % account.version,
+                    b"%d %b" % (account.as_of or now, _encode(account)),
+                    b"%d" % SECONDS,
+                ),
             )
             for account in accounts
         ]

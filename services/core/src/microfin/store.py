@@ -73,8 +73,7 @@ counterparty_seq, reason, at_account, needed, available, body_hash, log_offset,
 """
 
 _KNOWN = f"""
-SELECT {OUTCOME_COLUMNS} FROM outcomes
-JOIN unnest($1::uuid[], $2::text[]) AS wanted (operation_id, leg) USING (operation_id, leg)
+SELECT {OUTCOME_COLUMNS} FROM outcomes WHERE operation_id = ANY($1::uuid[])
 """  # noqa: S608 - the columns are ours
 
 _ACCOUNTS = f"""
@@ -174,12 +173,10 @@ class PostgresTransaction:
         return _partition_row(row)
 
     async def known_outcomes(self, keys: Sequence[LegKey]) -> dict[LegKey, Outcome]:
-        """Return the outcomes that exist of `keys`."""
+        """Return the outcomes that exist of `keys`, perhaps with other legs of their operations."""
         if not keys:
             return {}
-        rows = await self._connection.fetch(
-            _KNOWN, [operation for operation, _ in keys], [leg for _, leg in keys]
-        )
+        rows = await self._connection.fetch(_KNOWN, [operation for operation, _ in keys])
         outcomes = [outcome_of(row) for row in rows]
         return {(outcome.operation, outcome.leg): outcome for outcome in outcomes}
 

@@ -23,7 +23,15 @@ SIZE_LIMIT: Final = 16_384
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Command(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag_field="v",
+    tag=VERSION,
+):
     """Asks a partition to decide one leg of an operation on `account`.
 
     Times are milliseconds since the Unix epoch. `counterparty` is the other account of a transfer
@@ -31,7 +39,6 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     forwarded. `reply` is `instance/request`: where the answer is awaited.
     """
 
-    v: int = VERSION
     kind: Kind
     leg: Leg
     operation: str
@@ -104,9 +111,6 @@ def decode(key: bytes | None, value: bytes | None) -> Command:
         raise Undecodable(f"not a command: {error}", _identity(value)) from None
     except UnicodeDecodeError:
         raise Undecodable("not UTF-8") from None
-    if command.v != VERSION:
-        _refuse_newer(value)
-        raise Undecodable(f"wire version {command.v} was never written", _identity(value))
     fault = _fault(command) or (
         "the key is not the account" if key != command.account.encode() else None
     )

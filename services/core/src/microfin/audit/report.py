@@ -86,13 +86,3 @@ class Findings:
             self.violations.append(
                 Violation(invariant=invariant, what=what, shard=shard, rows=rows)
             )
-
-    def violations_beyond(self, count: int) -> None:
-        """Count violations of which no rows were read."""
-        self.violations_total += count
-
-    def closed(self, row: Row) -> None:
-        """Add a closed account that holds money."""
-        self.closed_with_balance_total += 1
-        if len(self.closed_with_balance) < LISTED:
-            self.closed_with_balance.append(row)

@@ -35,9 +35,9 @@ COMMENT ON TABLE partitions IS 'Each partition: its claimant (epoch), place in t
 COMMENT ON COLUMN partitions.fingerprint IS 'Hash of the record before next_offset';
 
 CREATE TABLE accounts (
-    number text COLLATE "C" PRIMARY KEY CHECK (number ~ '^[0-9]{12}$'),
+    number text COLLATE "C" PRIMARY KEY CHECK (length(number) = 12),
     owner uuid NOT NULL,
-    currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    currency text NOT NULL CHECK (length(currency) = 3),
     balance bigint NOT NULL DEFAULT 0 CHECK (balance >= 0),
     state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'frozen', 'closed')),
     seq bigint NOT NULL DEFAULT 0 CHECK (seq >= 0),

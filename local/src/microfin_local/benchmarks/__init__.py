@@ -1,0 +1,1 @@
+"""Benchmarks: commands that measure on this machine and print one JSON object."""

@@ -1,0 +1,84 @@
+"""Edges in memory for what a benchmark does not measure: the log, the replies and the cache."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from microfin import wire
+from microfin.account_cache import CachedAccount
+from microfin.decision import Answer
+from microfin.wire import Command
+from microfin_worker.edges import Record
+
+
+class MemoryTopic:
+    """Partitions of records; a credit that one worker appends another one fetches."""
+
+    def __init__(self, partitions: int) -> None:
+        self.records: list[list[Record]] = [[] for _ in range(partitions)]
+        self.arrived = [asyncio.Event() for _ in range(partitions)]
+
+    def append(self, partition: int, command: Command) -> None:
+        """Append one command."""
+        records = self.records[partition]
+        records.append(Record(len(records), 1_000, command.account.encode(), wire.encode(command)))
+        self.arrived[partition].set()
+
+
+class MemoryLog:
+    """One partition of a `MemoryTopic`, as a worker's log."""
+
+    def __init__(self, topic: MemoryTopic, partition: int) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._next = 0
+
+    async def bounds(self) -> tuple[int, int]:
+        """Return the first offset and the one after the last."""
+        return 0, self.end()
+
+    async def record_at(self, offset: int) -> Record | None:
+        """Return the record at `offset`."""
+        return self._topic.records[self._partition][offset]
+
+    async def seek(self, offset: int) -> None:
+        """Let the next `fetch` begin at `offset`."""
+        self._next = offset
+
+    async def fetch(self, limit: int) -> Sequence[Record]:
+        """Return the next records, at most `limit`."""
+        records = self._topic.records[self._partition]
+        if self._next == len(records):
+            arrived = self._topic.arrived[self._partition]
+            arrived.clear()
+            try:
+                await asyncio.wait_for(arrived.wait(), 0.5)
+            except TimeoutError:
+                return []
+        fetched = records[self._next : self._next + limit]
+        self._next += len(fetched)
+        return fetched
+
+    def end(self) -> int:
+        """Return the offset after the last record."""
+        return len(self._topic.records[self._partition])
+
+    async def append(self, partition: int, command: Command) -> None:
+        """Append to any partition."""
+        self._topic.append(partition, command)
+
+    async def note(self, next_offset: int) -> None:
+        """Do nothing: no lag tool looks."""
+
+
+class NoReplies:
+    """Answers go nowhere."""
+
+    async def send(self, answers: Sequence[Answer]) -> None:
+        """Drop the answers."""
+
+
+class NoCache:
+    """Accounts are cached nowhere."""
+
+    async def put(self, accounts: Iterable[CachedAccount]) -> None:
+        """Drop the accounts."""

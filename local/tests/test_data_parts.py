@@ -1,0 +1,151 @@
+"""The parts that hold and carry data, as the platform starts them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import asyncpg
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from redis.asyncio import RedisCluster
+
+from microfin_local.configuration import TOPIC
+from microfin_local.platform import Platform
+
+
+async def _pooled(platform: Platform, role: str = "microfin_worker") -> "asyncpg.Connection":
+    url = platform.postgres_pooled(0, role)
+    return await asyncpg.connect(url, statement_cache_size=0, timeout=5)
+
+
+async def _until(answers: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(40):
+        while True:
+            try:
+                await answers()
+            except (OSError, TimeoutError, asyncpg.PostgresError):
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+async def test_postgresql_is_durable(platform_parts: Platform) -> None:
+    connection = await asyncpg.connect(platform_parts.postgres_direct())
+    settings = dict(
+        await connection.fetch(
+            "SELECT name, setting FROM pg_settings WHERE name = ANY($1)",
+            ["fsync", "synchronous_commit", "full_page_writes"],
+        )
+    )
+    await connection.close()
+    assert settings == {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+
+
+async def test_the_owner_can_limit_the_other_roles(platform_parts: Platform) -> None:
+    connection = await asyncpg.connect(platform_parts.postgres_direct())
+    for role in ("microfin_worker", "microfin_api", "microfin_auditor"):
+        await connection.execute(f"ALTER ROLE {role} SET statement_timeout = '30s'")
+        await connection.execute(f"ALTER ROLE {role} RESET statement_timeout")
+    await connection.close()
+
+
+async def test_every_role_reaches_its_database_through_the_pooler(platform_parts: Platform) -> None:
+    for role in ("microfin_worker", "microfin_api", "microfin_auditor"):
+        connection = await _pooled(platform_parts, role)
+        assert await connection.fetchval("SELECT current_user::text") == role
+        assert await connection.fetchval("SELECT current_database()::text") == "microfin"
+        await connection.close()
+
+
+async def test_a_wrong_password_is_refused(platform_parts: Platform) -> None:
+    url = platform_parts.postgres_pooled(0, "microfin_worker")
+    with pytest.raises(asyncpg.PostgresError):
+        await asyncpg.connect(url.replace("microfin_worker:", "microfin_worker:x"), timeout=5)
+
+
+async def test_the_pooler_lends_a_server_for_a_transaction_only(platform_parts: Platform) -> None:
+    first, second = await _pooled(platform_parts), await _pooled(platform_parts)
+    transaction = first.transaction()
+    await transaction.start()
+    lent = await first.fetchval("SELECT pg_backend_pid()")
+    assert await second.fetchval("SELECT pg_backend_pid()") != lent
+    await transaction.rollback()
+    async with second.transaction():
+        assert await second.fetchval("SELECT pg_backend_pid()") == lent
+    await first.close()
+    await second.close()
+
+
+async def test_the_pooler_survives_a_restart_of_postgresql(platform_parts: Platform) -> None:
+    pooler = platform_parts.process("pgbouncer").process_id
+    restarts = platform_parts.process("postgres-0").restarts
+
+    async def answers() -> None:
+        connection = await _pooled(platform_parts)
+        try:
+            await connection.fetchval("SELECT 1")
+        finally:
+            connection.terminate()
+
+    for end in (platform_parts.terminate, platform_parts.kill):
+        await end("postgres-0")
+        restarts += 1
+        await _until(partial(_restarted, platform_parts, "postgres-0", restarts))
+        await _until(answers)
+    assert platform_parts.process("pgbouncer").process_id == pooler
+
+
+async def _restarted(platform: Platform, name: str, times: int) -> None:
+    if platform.process(name).restarts < times or platform.process(name).process_id is None:
+        raise TimeoutError
+
+
+async def test_a_database_made_later_is_known_to_the_pooler(platform_parts: Platform) -> None:
+    await platform_parts.create_database("made_later")
+
+    async def answers() -> None:
+        url = platform_parts.postgres_pooled(0, "microfin_api", "made_later")
+        connection = await asyncpg.connect(url, statement_cache_size=0, timeout=5)
+        assert await connection.fetchval("SELECT current_database()::text") == "made_later"
+        await connection.close()
+
+    await _until(answers)
+    settings = platform_parts.environment("worker", "made_later", "another.topic")
+    assert settings["MICROFIN_DATABASES"].endswith("/made_later_0")
+    assert settings["MICROFIN_TOPIC"] == "another.topic"
+
+
+async def test_only_an_operator_is_told_the_owners_password(platform_parts: Platform) -> None:
+    owner = platform_parts.postgres_direct()
+    assert platform_parts.environment("operator")["MICROFIN_DATABASES_DIRECT"] == owner
+    for role in ("worker", "api", "auditor"):
+        assert owner not in platform_parts.environment(role).values()
+        assert "MICROFIN_DATABASES_DIRECT" not in platform_parts.environment(role)
+    assert len(platform_parts.environment("api")["MICROFIN_SECRET"]) >= 32
+
+
+async def test_the_commands_topic_keeps_everything_and_has_the_brokers_time(
+    platform_parts: Platform,
+) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=platform_parts.endpoints.kafka)
+    await admin.start()
+    try:
+        topics = await admin.describe_topics([TOPIC])
+        answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, TOPIC)])
+    finally:
+        await admin.close()
+    assert len(topics[0]["partitions"]) == platform_parts.configuration.workers
+    settings = {entry[0]: entry[1] for entry in answers[0].resources[0][4]}
+    assert settings["message.timestamp.type"] == "LogAppendTime"
+    assert (settings["retention.ms"], settings["retention.bytes"]) == ("-1", "-1")
+    assert settings["cleanup.policy"] == "delete"
+    assert settings["unclean.leader.election.enable"] == "false"
+
+
+async def test_the_redis_cluster_serves_every_slot(platform_parts: Platform) -> None:
+    client = RedisCluster.from_url(platform_parts.endpoints.redis[0])
+    for number in range(50):
+        await client.set(f"try:{number}", number, ex=60)
+        assert await client.get(f"try:{number}") == str(number).encode()
+    await client.aclose()

@@ -1,0 +1,111 @@
+"""nginx as the platform configures it, in front of small servers of our own."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest_asyncio
+
+from microfin_local import nginx
+from microfin_local.ports import Ports
+from microfin_local.supervised import SupervisedProcess
+from microfin_local.wait import accepts_connections, wait_until
+
+
+class Upstream:
+    """Stands where an API process would: keeps what it was asked; on demand it hangs up."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.hangs_up = False
+        self.server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port: int = self.server.sockets[0].getsockname()[1]
+        return port
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.requests.append(head)
+        if not self.hangs_up:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+class Front:
+    """nginx before two upstreams."""
+
+    def __init__(self, client: httpx.AsyncClient, upstreams: list[Upstream]) -> None:
+        self.client = client
+        self.upstreams = upstreams
+
+    @property
+    def requests(self) -> list[str]:
+        return [request for upstream in self.upstreams for request in upstream.requests]
+
+
+@pytest_asyncio.fixture
+async def front(tmp_path: Path) -> AsyncIterator[Front]:
+    upstreams = [Upstream(), Upstream()]
+    upstream_ports = [await upstream.start() for upstream in upstreams]
+    port = Ports(tmp_path / "ports.json", random_ports=True).choose("nginx", 0)
+    program = nginx.prepare(tmp_path / "nginx", port, upstream_ports, as_root=os.geteuid() == 0)
+    process = SupervisedProcess(program, tmp_path / "nginx.log", print, lambda: None)
+    await process.start()
+    try:
+        await wait_until(lambda: accepts_connections(port), [process], "nginx")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            yield Front(client, upstreams)
+    finally:
+        await process.stop()
+        for upstream in upstreams:
+            assert upstream.server is not None
+            upstream.server.close()
+            await upstream.server.wait_closed()
+
+
+async def test_it_passes_on_who_asked_and_lets_nobody_pretend(front: Front) -> None:
+    headers = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
+    answer = await front.client.get("/api/me", headers=headers)
+    assert answer.status_code == 200
+    request = front.requests[0].lower()
+    assert "x-forwarded-for: 127.0.0.1\r\n" in request
+    assert "x-forwarded-proto: http\r\n" in request
+    assert f"host: 127.0.0.1:{front.client.base_url.port}\r\n" in request
+
+
+async def test_a_large_body_stops_here(front: Front) -> None:
+    answer = await front.client.post("/api/deposit", content=b" " * (64 * 1024 + 1))
+    assert answer.status_code == 413
+    assert front.requests == []
+
+
+async def test_a_process_that_does_not_listen_is_passed_over(front: Front) -> None:
+    gone = front.upstreams[0].server
+    assert gone is not None
+    gone.close()
+    await gone.wait_closed()
+    for _ in range(6):
+        assert (await front.client.post("/api/deposit", content=b"{}")).status_code == 200
+    assert len(front.upstreams[1].requests) == 6
+
+
+async def test_what_may_have_been_done_is_never_repeated(front: Front) -> None:
+    for upstream in front.upstreams:
+        upstream.hangs_up = True
+    assert (await front.client.post("/api/deposit", content=b"{}")).status_code == 502
+    assert len(front.requests) == 1
+    assert (await front.client.get("/api/accountGeneration/")).status_code == 502
+    assert len(front.requests) == 2
+
+
+async def test_a_question_is_asked_again_elsewhere(front: Front) -> None:
+    for upstream in front.upstreams:
+        upstream.hangs_up = True
+    await front.client.get("/api/accounts")
+    assert len(front.requests) == 2

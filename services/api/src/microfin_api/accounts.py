@@ -1,0 +1,126 @@
+"""Opening and showing accounts."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from microfin import reading
+from microfin.account_cache import CachedAccount
+from microfin.account_number import is_account_number
+from microfin.database import Pool
+from microfin.money import to_decimal_text
+from microfin.reading import StoredAccount
+from microfin.routing import shard_of_account
+from microfin_api.answers import AccountList, AccountView, answer, moment
+from microfin_api.bodies import OpenBody, read_currency, read_optional_body
+from microfin_api.parts import Parts
+from microfin_api.performing import Change, prefers_async
+from microfin_api.problems import Problem
+
+DEPRECATED = {"Deprecation": "@1795305600", "Link": '</docs>; rel="deprecation"'}
+"""Since 2026-11-22 (RFC 9745)."""
+
+
+async def open_account(request: Request, parts: Parts) -> Response:
+    """Open an account."""
+    change = await Change.begin(request, parts)
+    body = await read_optional_body(request, OpenBody, parts.settings.body_limit)
+    currency = read_currency(body.currency or parts.settings.default_currency)
+    return await change.open(currency, status=201, at_once=prefers_async(request))
+
+
+async def generate_account(request: Request, parts: Parts) -> Response:
+    """Open an account the way that existing clients do: by GET too, answered with 200."""
+    change = await Change.begin(request, parts)
+    body = await read_optional_body(request, OpenBody, parts.settings.body_limit)
+    currency = read_currency(body.currency or parts.settings.default_currency)
+    response = await change.open(currency, status=200, at_once=False)
+    response.headers.update(DEPRECATED)
+    return response
+
+
+async def list_accounts(request: Request, parts: Parts) -> Response:
+    """List the user's accounts, as PostgreSQL has them."""
+    session = await parts.sessions.require(request)
+    stored = await reading.accounts_of(parts.pools, session.user)
+    return answer(AccountList(accounts=[_view_of_stored(account) for account in stored]))
+
+
+async def show_account(request: Request, parts: Parts) -> Response:
+    """Show one account: from the cache, or where the client wants it so, from PostgreSQL."""
+    session = await parts.sessions.require(request)
+    number = request.path_params["number"]
+    if "no-cache" not in request.headers.get("cache-control", "").lower():
+        cached = await parts.cache.get(number) if is_account_number(number) else None
+        if cached is not None:
+            _require_owner(cached.owner, session.user)
+            return answer(_view_of_cached(cached))
+    stored = await find_stored(parts, number)
+    _require_owner(stored.owner, session.user)
+    return answer(_view_of_stored(stored))
+
+
+async def find_stored(parts: Parts, number: str) -> StoredAccount:
+    """Return the account as PostgreSQL has it, and fill the cache with it.
+
+    Raises `Problem` where there is none of this number.
+    """
+    if not is_account_number(number):
+        raise Problem("account_not_found")
+    stored = await reading.account(pool_of(parts, number), number)
+    if stored is None:
+        raise Problem("account_not_found")
+    await parts.cache.put(
+        [
+            CachedAccount(
+                number=stored.number,
+                owner=stored.owner,
+                currency=stored.currency,
+                balance=stored.balance,
+                state=stored.state,
+                seq=stored.seq,
+                version=stored.version,
+                as_of=stored.read_at,
+            )
+        ]
+    )
+    return stored
+
+
+async def require_own_account(parts: Parts, number: str, user: str) -> str:
+    """Return the currency of the user's account. Raises `Problem` where it is not theirs.
+
+    Neither owner nor currency ever changes, so a cached account says it as well as any.
+    """
+    known = await parts.cache.get(number) if is_account_number(number) else None
+    account = known or await find_stored(parts, number)
+    _require_owner(account.owner, user)
+    return account.currency
+
+
+def pool_of(parts: Parts, number: str) -> Pool:
+    """Return the pool of the account's shard."""
+    return parts.pools[shard_of_account(number, len(parts.pools))]
+
+
+def _require_owner(owner: str, user: str) -> None:
+    if owner != user:
+        raise Problem("account_not_found")
+
+
+def _view_of_stored(account: StoredAccount) -> AccountView:
+    return _view(account, account.read_at)
+
+
+def _view_of_cached(account: CachedAccount) -> AccountView:
+    return _view(account, account.as_of)
+
+
+def _view(account: StoredAccount | CachedAccount, as_of: int) -> AccountView:
+    return AccountView(
+        account_number=account.number,
+        balance=to_decimal_text(account.balance, account.currency),
+        currency=account.currency,
+        state=account.state,
+        seq=account.seq,
+        as_of=moment(as_of),
+    )

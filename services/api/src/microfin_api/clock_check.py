@@ -1,0 +1,31 @@
+"""Compares this machine's clock with the broker's: deadlines and signatures rely on it."""
+
+import time
+from typing import Final
+
+TOLERANCE_SECONDS: Final = 5.0
+_BELIEVED_SECONDS: Final = 30.0  # after which a finding is too old to keep a process out of work
+
+
+class ClockCheck:
+    """Remembers how far the broker's append times are outside of our own before and after."""
+
+    def __init__(self) -> None:
+        self._difference = 0.0
+        self._found = -_BELIEVED_SECONDS
+
+    def observe(self, sent: float, appended: int) -> None:
+        """Note that a command sent at `sent` (our seconds) was appended at `appended` (ms)."""
+        broker, now = appended / 1000, time.time()
+        self._difference = min(0.0, broker - sent) + max(0.0, broker - now)
+        self._found = time.monotonic()
+
+    def faults(self) -> list[str]:
+        """Return what is wrong with the clock, if anything."""
+        recent = time.monotonic() - self._found < _BELIEVED_SECONDS
+        if not recent or abs(self._difference) <= TOLERANCE_SECONDS:
+            return []
+        return [
+            f"this machine's clock and Kafka's differ by {abs(self._difference):.1f} s, more than "
+            f"{TOLERANCE_SECONDS:.0f} s: synchronise them"
+        ]

@@ -1,0 +1,216 @@
+"""Leases: what lets this process send commands to a shard, and tells it the shard's routing.
+
+Every 250 ms a small write to each shard, synchronously committed, renews this process's lease and
+returns `routing`. A read could come from an isolated old primary; a committed write cannot. A lease
+counts from when its renewal was sent: whoever wants to change the routing announces it, waits for a
+second, and then knows that nobody still sends by the old one unaware.
+"""
+
+import asyncio
+import contextlib
+import time
+from typing import Final
+
+import msgspec
+import structlog
+
+from microfin.database import Connection, Pool, connect_pool
+from microfin.routing import Routing, partition_of, shard_of_account
+from microfin.settings import ApiSettings
+
+logger = structlog.get_logger(__name__)
+
+RENEWAL_SECONDS: Final = 0.25
+LEASE_SECONDS: Final = 1.0
+_LEAST_PAUSE: Final = 0.025  # between renewals that waiting answers ask for
+_FORGET_EVERY: Final = 600.0
+
+_RENEW = """
+WITH renewed AS (
+    INSERT INTO leases (instance, generation, renewed_at)
+    SELECT $1, generation, clock_timestamp() FROM routing
+    ON CONFLICT (instance)
+    DO UPDATE SET generation = excluded.generation, renewed_at = excluded.renewed_at
+)
+SELECT shard, shards, generation, partition_count, intended_generation, intended_partition_count
+FROM routing
+"""
+
+_FORGET = "DELETE FROM leases WHERE renewed_at < clock_timestamp() - interval '1 hour'"
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """One renewal: when it was sent (monotonic seconds) and the routing that it returned.
+
+    `intended_count` is the number of partitions that a growth is preparing, None where none is.
+    """
+
+    sent: float
+    routing: Routing
+    intended_count: int | None
+
+    @property
+    def expires(self) -> float:
+        """Until when (monotonic seconds) commands may be sent by it."""
+        return self.sent + LEASE_SECONDS
+
+    def moves(self, account: str) -> bool:
+        """Tell whether the growth under way will move `account` to another partition."""
+        return self.intended_count is not None and (
+            partition_of(account, self.intended_count)
+            != partition_of(account, self.routing.partition_count)
+        )
+
+
+class WrongShard(Exception):
+    """A database is not the shard that its place in MICROFIN_DATABASES says."""
+
+
+class ShardLease:
+    """The lease on one shard, renewed for as long as it runs."""
+
+    def __init__(self, instance: str, settings: ApiSettings, shard: int) -> None:
+        self._instance = instance
+        self._settings = settings
+        self._shard = shard
+        self._pool: Pool | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        self._renewed = asyncio.Event()
+        self.fault = "no lease yet"
+        self.latest: Lease | None = None
+
+    async def start(self) -> None:
+        """Start renewing; returns after the first attempt."""
+        self._pool = await self._connect()
+        await self._renew()
+        self._renewing = asyncio.create_task(self._renew_for_ever())
+
+    async def stop(self) -> None:
+        """Stop renewing and give the lease back."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        self.latest = None
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(LEASE_SECONDS):
+                await self._execute("DELETE FROM leases WHERE instance = $1", self._instance)
+        if self._pool is not None:
+            self._pool.terminate()
+
+    async def _connect(self) -> Pool:
+        # A pool of its own: slow questions of others must not cost the lease.
+        settings = self._settings.model_copy(
+            update={"database_connections": 1, "database_timeout": LEASE_SECONDS}
+        )
+        return await connect_pool(self._settings.database_urls[self._shard], settings)
+
+    def valid(self) -> Lease | None:
+        """Return the lease where commands may be sent by it now."""
+        lease = self.latest
+        return lease if lease is not None and time.monotonic() < lease.expires else None
+
+    async def sent_after(self, moment: float) -> Lease:
+        """Return a lease whose renewal was sent after `moment` (monotonic). Wait with a deadline.
+
+        All who wait share a renewal, which is sent a little sooner for them.
+        """
+        while self.latest is None or self.latest.sent <= moment:
+            self._wanted.set()
+            await self._renewed.wait()
+        return self.latest
+
+    async def _renew_for_ever(self) -> None:
+        next_cleaning = time.monotonic() + _FORGET_EVERY
+        while True:
+            await asyncio.sleep(_LEAST_PAUSE)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), RENEWAL_SECONDS - _LEAST_PAUSE)
+            self._wanted.clear()
+            await self._renew()
+            if time.monotonic() > next_cleaning:
+                next_cleaning = time.monotonic() + _FORGET_EVERY
+                with contextlib.suppress(Exception):
+                    await self._execute(_FORGET)
+
+    async def _renew(self) -> None:
+        sent = time.monotonic()
+        renewal = asyncio.create_task(self._renewal(sent))
+        await asyncio.wait({renewal}, timeout=LEASE_SECONDS)
+        if renewal.done() and renewal.exception() is None:
+            self._accept(renewal.result())
+        else:
+            await self._fail(renewal)
+
+    def _accept(self, lease: Lease) -> None:
+        if self.fault and self.latest is not None:
+            logger.info("lease renewed again", shard=self._shard)
+        self.fault = ""
+        self.latest = lease
+        self._renewed.set()
+        self._renewed = asyncio.Event()
+
+    async def _fail(self, renewal: asyncio.Task[Lease]) -> None:
+        error = renewal.exception() if renewal.done() else TimeoutError("it does not answer")
+        if not self.fault:
+            logger.warning("lease not renewed", shard=self._shard, error=repr(error))
+        self.fault = f"shard {self._shard}: {error or type(error).__name__}"
+        # Breaking the connection off ends whatever still waits on it, whichever way it hangs.
+        if self._pool is not None:
+            self._pool.terminate()
+        renewal.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        self._pool = await self._connect()
+
+    async def _renewal(self, sent: float) -> Lease:
+        async with self._acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(_RENEW, self._instance)
+        if row is None:
+            raise LookupError("it has no routing yet: run `microfin migrate` first")
+        shards = len(self._settings.database_urls)
+        if (row["shard"], row["shards"]) != (self._shard, shards):
+            raise WrongShard(
+                f"the database is shard {row['shard']} of {row['shards']}, but stands at place "
+                f"{self._shard} of {shards} in MICROFIN_DATABASES"
+            )
+        return Lease(
+            sent,
+            Routing(row["generation"], row["partition_count"]),
+            row["intended_partition_count"] if row["intended_generation"] else None,
+        )
+
+    async def _execute(self, statement: str, *arguments: str) -> None:
+        async with self._acquire() as connection, connection.transaction():
+            await connection.execute(statement, *arguments)
+
+    def _acquire(self) -> Connection:
+        if self._pool is None:
+            raise RuntimeError("start() was not called")
+        return self._pool.acquire()
+
+
+class Leases:
+    """This process's leases on all shards."""
+
+    def __init__(self, instance: str, settings: ApiSettings) -> None:
+        self._shards = [
+            ShardLease(instance, settings, shard) for shard in range(len(settings.database_urls))
+        ]
+
+    async def start(self) -> None:
+        """Take all leases, or begin to try."""
+        await asyncio.gather(*(lease.start() for lease in self._shards))
+
+    async def stop(self) -> None:
+        """Give all leases back."""
+        await asyncio.gather(*(lease.stop() for lease in self._shards))
+
+    def of_account(self, account: str) -> ShardLease:
+        """Return the lease on the shard of `account`."""
+        return self._shards[shard_of_account(account, len(self._shards))]
+
+    def faults(self) -> list[str]:
+        """Return what keeps this process from sending, one line a shard without a lease."""
+        return [
+            f"no lease: {lease.fault or 'it has expired'}"
+            for lease in self._shards
+            if lease.valid() is None
+        ]

@@ -1,0 +1,50 @@
+"""What `/metrics` tells about this process (listed in `docs/reference/metrics.md`)."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS: Final = (
+    0.001,
+    0.002,
+    0.004,
+    0.008,
+    0.016,
+    0.032,
+    0.064,
+    0.128,
+    0.256,
+    0.512,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+)
+
+REQUESTS: Final = Counter(
+    "microfin_api_requests", "Requests answered.", ["method", "route", "status"]
+)
+REQUEST_SECONDS: Final = Histogram(
+    "microfin_api_request_seconds",
+    "Time from a request to its answer.",
+    ["method", "route"],
+    buckets=_SECONDS,
+)
+PHASE_SECONDS: Final = Histogram(
+    "microfin_api_phase_seconds",
+    "Time of a command's phases: admit, produce (until acknowledged), wait (until answered).",
+    ["phase"],
+    buckets=_SECONDS,
+)
+OPERATIONS: Final = Counter(
+    "microfin_api_operations", "Operations answered, by how they stood then.", ["kind", "status"]
+)
+WAITING: Final = Gauge(
+    "microfin_api_waiting", "Commands not acknowledged or not answered yet.", ["partition"]
+)
+LOOK_UPS: Final = Counter(
+    "microfin_api_look_ups", "Waiting operations looked up in PostgreSQL.", ["shard"]
+)
+PASSWORD_HASHES: Final = Gauge(
+    "microfin_api_password_hashes", "Password hashes being computed or waiting to be."
+)

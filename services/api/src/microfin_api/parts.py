@@ -1,0 +1,93 @@
+"""The parts of one API process: what it is made of, started and stopped in their order."""
+
+import asyncio
+import secrets
+
+import structlog
+
+from microfin.account_cache import AccountCache
+from microfin.database import connect_shards
+from microfin.producer import CommandProducer
+from microfin.redis_cluster import GuardedRedis
+from microfin.settings import ApiSettings
+from microfin_api.at_token import AtTokens
+from microfin_api.client_address import TrustedProxies
+from microfin_api.clock_check import ClockCheck
+from microfin_api.cross_origin import OriginRule
+from microfin_api.leases import Leases
+from microfin_api.passwords import Passwords
+from microfin_api.sending_gate import SendingGate
+from microfin_api.sessions import Sessions
+from microfin_api.sign_in_rate import SignInRate
+from microfin_api.submission import Submission
+from microfin_api.users import Users
+from microfin_api.waiting import Waiting
+
+logger = structlog.get_logger(__name__)
+
+_FLUSH_SECONDS = 5.0
+_CLEANING_SECONDS = 600.0
+
+
+class Parts:
+    """Everything that the endpoints use. `instance` names this process until it ends."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self.settings = settings
+        self.instance = secrets.token_hex(8)
+        self.proxies = TrustedProxies(settings.trusted_proxies)
+        self.origins = OriginRule(settings.allowed_origins, self.proxies)
+        self.at_tokens = AtTokens(settings)
+        self.passwords = Passwords(settings)
+        self.clock = ClockCheck()
+        self.redis = GuardedRedis(settings)
+        self.cache = AccountCache(self.redis)
+        self.sign_in_rate = SignInRate(settings, self.redis)
+        self.producer = CommandProducer(settings, f"microfin-api-{self.instance}")
+        self.leases = Leases(self.instance, settings)
+        self.gate = SendingGate(self.leases)
+        self.stopping = False
+
+    async def start(self) -> None:
+        """Connect to everything that answers; what does not is tried again, and shows in readyz."""
+        settings = self.settings
+        self.pools = await connect_shards(settings.database_urls, settings)
+        self.users = Users(self.pools[0])
+        self.sessions = Sessions(settings, self.pools[0], self.redis)
+        self.waiting = Waiting(self.instance, self.redis, self.pools, settings.look_up_after)
+        self.submission = Submission(settings, self.gate, self.producer, self.waiting, self.clock)
+        self._producing = asyncio.create_task(self.producer.start())
+        self._cleaning = asyncio.create_task(self._clean_for_ever())
+        await asyncio.gather(self.redis.start(), self.leases.start())
+        self.waiting.start()
+        logger.info("started", instance=self.instance)
+
+    async def stop(self) -> None:
+        """Let what is under way reach the log, give back the leases, and disconnect."""
+        self.stopping = True
+        await self.submission.finish(_FLUSH_SECONDS)
+        for task in (self._producing, self._cleaning):
+            task.cancel()
+        await self.producer.stop()
+        await asyncio.gather(self.leases.stop(), self.waiting.stop())
+        await self.redis.close()
+        for pool in self.pools:
+            pool.terminate()
+        self.passwords.close()
+        logger.info("stopped", instance=self.instance)
+
+    def missing(self) -> list[str]:
+        """Return what keeps this process from taking requests; empty when it is ready."""
+        missing = ["this process is stopping"] if self.stopping else []
+        missing += self.leases.faults()
+        if not self.producer.ready:
+            missing.append("Kafka cannot be reached")
+        return missing + self.clock.faults()
+
+    async def _clean_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_CLEANING_SECONDS)
+            try:
+                await self.sessions.forget_expired()
+            except Exception:  # noqa: BLE001 - it is tried again, and nothing depends on it
+                logger.warning("could not delete expired sessions", exc_info=True)

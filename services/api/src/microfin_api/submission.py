@@ -1,0 +1,150 @@
+"""The way of a command: through the gate, into the log, and back with its outcome.
+
+Nothing here asks PostgreSQL for anything: the lease is held, the rest is Kafka and a reply.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from microfin.producer import Appended, CommandProducer, ProduceRefused, ProduceUnknown
+from microfin.settings import ApiSettings
+from microfin.wire import Command
+from microfin_api import metrics
+from microfin_api.backpressure import Backpressure
+from microfin_api.clock_check import ClockCheck
+from microfin_api.problems import Problem
+from microfin_api.sending_gate import Destination, SendingGate
+from microfin_api.waiting import Settled, Waiter, Waiting
+
+logger = structlog.get_logger(__name__)
+
+TraceHeaders = Sequence[tuple[str, bytes]]
+
+_ADMIT: Final = metrics.PHASE_SECONDS.labels("admit")
+_PRODUCE: Final = metrics.PHASE_SECONDS.labels("produce")
+_WAIT: Final = metrics.PHASE_SECONDS.labels("wait")
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A command that will be decided, or was: it is in the log for good.
+
+    `appended` is None where that is known from its outcome alone.
+    """
+
+    operation: str
+    appended: Appended | None
+    debited: bool
+
+
+class Unknown(Problem):
+    """Nobody knows yet whether the command takes effect."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__("unknown", operationId=operation, operationStatus="unknown")
+
+
+class Submission:
+    """Sends commands and waits for what becomes of them."""
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        gate: SendingGate,
+        producer: CommandProducer,
+        waiting: Waiting,
+        clock: ClockCheck,
+    ) -> None:
+        self._settings = settings
+        self._gate = gate
+        self._producer = producer
+        self._waiting = waiting
+        self._clock = clock
+        self._backpressure = Backpressure(settings.partition_limit)
+        self._sendings: set[asyncio.Task[None]] = set()
+
+    async def submit(
+        self, command: Command, *, at_once: bool, trace: TraceHeaders, begun: float
+    ) -> Settled | Accepted:
+        """Send `command` and return its final outcome, or that it is accepted.
+
+        `at_once`: acceptance is enough, also where the outcome is known first. `begun` is when the request began (monotonic seconds).
+        Raises `Problem` where it was not sent, was refused, or nothing may be said in time.
+        """
+        destination = await self._gate.pass_through(command.account)
+        self._backpressure.enter(destination.partition)
+        command = replace(
+            command,
+            generation=destination.generation,
+            deadline=int((time.time() + self._settings.command_deadline) * 1000),
+            reply=self._waiting.reply_address(),
+        )
+        waiter = self._waiting.expect(command)
+        sending = asyncio.create_task(self._send(waiter, destination, trace))
+        self._sendings.add(sending)
+        sending.add_done_callback(self._sendings.discard)
+        sent = time.monotonic()
+        _ADMIT.observe(sent - begun)
+        try:
+            return await self._answer(waiter, destination, at_once=at_once)
+        finally:
+            _WAIT.observe(time.monotonic() - sent)
+            self._backpressure.leave(destination.partition, sending)
+            self._waiting.forget(waiter)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until all commands under way have been acknowledged, or the time is over."""
+        if self._sendings:
+            await asyncio.wait(self._sendings, timeout=seconds)
+
+    async def _send(self, waiter: Waiter, destination: Destination, trace: TraceHeaders) -> None:
+        begun, sent_at = time.monotonic(), time.time()
+        try:
+            appended = await self._producer.send(destination.partition, waiter.command, trace)
+        except ProduceRefused as error:
+            logger.warning("not sent", operation=waiter.command.operation, error=str(error))
+            waiter.fail(Problem("unavailable", "The log takes no commands. Nothing was done."))
+        except ProduceUnknown as error:
+            logger.warning("no ack", operation=waiter.command.operation, error=str(error))
+        else:
+            _PRODUCE.observe(time.monotonic() - begun)
+            self._clock.observe(sent_at, appended.time)
+            if not waiter.appended.done():
+                waiter.appended.set_result(appended)
+
+    async def _answer(
+        self, waiter: Waiter, destination: Destination, *, at_once: bool
+    ) -> Settled | Accepted:
+        """Wait for the final outcome; after a while, be content with less."""
+        if not at_once:
+            await asyncio.wait({waiter.settled}, timeout=self._settings.answer_within)
+            if waiter.settled.done():
+                return waiter.settled.result()
+        waited = 0.0 if at_once else self._settings.answer_within
+        accepting = asyncio.create_task(self._accept(waiter, destination))
+        try:
+            await asyncio.wait(
+                {waiter.settled, waiter.debited, accepting},
+                timeout=max(self._settings.unknown_after - waited, 0.0),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            accepting.cancel()
+        if waiter.settled.done() and not (at_once and waiter.settled.exception() is None):
+            return waiter.settled.result()
+        if waiter.settled.done() or waiter.debited.done() or accepting.done():
+            appended = waiter.appended.result() if waiter.appended.done() else None
+            return Accepted(waiter.command.operation, appended, waiter.debited.done())
+        raise Unknown(waiter.command.operation)
+
+    async def _accept(self, waiter: Waiter, destination: Destination) -> None:
+        """Return once the command is in the log and nothing sent after it can overtake it."""
+        await asyncio.shield(waiter.appended)
+        await self._gate.until_order_is_certain(waiter.command.account, destination.generation)
+
+

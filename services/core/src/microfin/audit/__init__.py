@@ -1,0 +1,56 @@
+"""The auditor: whether the ledger keeps invariants 1, 2, 3, 4 and 8 of the design, on all shards.
+
+report = await audit(settings.database_urls)
+assert report.ok, report.violations
+"""
+
+import time
+from collections.abc import Sequence
+
+import asyncpg
+
+from microfin.audit.impossible import AuditImpossible, explain, first
+from microfin.audit.report import AuditReport, Checked, InTransit, Violation
+from microfin.audit.run import AuditRun, Progress
+from microfin.audit.second_look import LogEnds
+from microfin.audit.shard import open_shards
+
+__all__ = [
+    "AuditImpossible",
+    "AuditReport",
+    "Checked",
+    "InTransit",
+    "LogEnds",
+    "Progress",
+    "Violation",
+    "audit",
+]
+
+
+async def audit(
+    urls: Sequence[str],
+    *,
+    at_rest: bool = False,
+    since: bool = False,
+    progress: Progress | None = None,
+    log_ends: LogEnds | None = None,
+) -> AuditReport:
+    """Audit the shards at `urls` (all of them, shard 0 first), pooled or direct.
+
+    `at_rest` says that nothing is moving: a transfer that has not arrived is then a violation, and
+    otherwise counted. `since` looks only at what came after the last audit with `since` that found
+    nothing (the first one is a full audit), and remembers where it ended. `log_ends` returns the
+    log's end offsets, by which a live audit tells a transfer that is in the log from a lost one.
+    Raises `AuditImpossible` where the databases do not answer or are not the ledger's shards.
+    """
+    started = time.monotonic()
+    run = AuditRun(at_rest=at_rest, since=since, progress=progress, log_ends=log_ends)
+    try:
+        async with open_shards(urls) as shards:
+            report = await run.audit(shards)
+    except* (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as failures:
+        raise AuditImpossible(explain(failures)) from failures
+    except* AuditImpossible as failures:
+        raise AuditImpossible(str(first(failures))) from None
+    report.seconds = round(time.monotonic() - started, 3)
+    return report

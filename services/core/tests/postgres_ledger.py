@@ -1,0 +1,183 @@
+"""A ledger on real PostgreSQL whose log is in memory: the real decision core and the real store.
+
+For tests that need the rows of a valid history, on any number of shards.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from itertools import count
+from typing import Self
+
+import asyncpg
+
+from microfin.account_number import derive_account_number
+from microfin.database import Connection, Pool, connect_pool
+from microfin.decision import Decisions, Received, account_numbers, decide, leg_keys
+from microfin.migrations.run import migrate
+from microfin.operation import AccountState, Kind, operation_id
+from microfin.routing import Routing, partition_of, shard_of_account
+from microfin.settings import CommonSettings
+from microfin.store import OutboxPlace, PostgresStore, Quarantined
+from microfin.wire import Command
+from microfin_local.platform import Platform
+
+SUPERUSER = "postgres"
+
+
+async def make_ledger_databases(
+    platform: Platform, name: str, shards: int, partitions: int
+) -> list[str]:
+    """Make one migrated database a shard, all on the platform's first server."""
+    databases = [f"{name}_{shard}" for shard in range(shards)]
+    for database in databases:
+        await platform.create_database(database)
+    urls = [platform.postgres_direct(0, database=database) for database in databases]
+    await asyncio.to_thread(migrate, urls, partitions)
+    return databases
+
+
+async def copy_database(platform: Platform, source: str, copy: str) -> None:
+    """Make `copy` as `source` is. Nobody may be connected to `source`."""
+    connection = await _connect(platform.postgres_direct(0, SUPERUSER, "postgres"))
+    await connection.execute(f'CREATE DATABASE "{copy}" TEMPLATE "{source}" OWNER microfin')
+    await connection.close()
+
+
+async def drop_database(platform: Platform, database: str) -> None:
+    """Forget a database."""
+    connection = await _connect(platform.postgres_direct(0, SUPERUSER, "postgres"))
+    await connection.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
+    await connection.close()
+
+
+async def _connect(url: str) -> Connection:
+    return await asyncpg.connect(url, ssl=False)
+
+
+class PostgresLedger:
+    """All partitions of some shards, each with a log in memory; commands travel between them."""
+
+    def __init__(self, urls: Sequence[str], partitions: int) -> None:
+        self.urls = list(urls)
+        self.routing = Routing(1, partitions)
+        self.logs: list[deque[Received]] = [deque() for _ in range(partitions)]
+        self.offsets = [0] * partitions
+        self.time = 1_700_000_000_000
+        self.keys = count()
+        self.pools: list[Pool] = []
+        self.stores: list[PostgresStore] = []
+        self.sent: list[list[OutboxPlace]] = [[] for _ in range(partitions)]
+
+    async def __aenter__(self) -> Self:
+        """Connect and claim all partitions; goes on where the databases are."""
+        settings = CommonSettings()
+        self.pools = [await connect_pool(url, settings) for url in self.urls]
+        for partition in range(self.routing.partition_count):
+            store = PostgresStore(self.pools[partition % len(self.pools)], partition)
+            claim = await store.claim()
+            self.offsets[partition] = claim.row.next_offset
+            self.stores.append(store)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Close all connections."""
+        for pool in self.pools:
+            await pool.close()
+
+    def append(self, command: Command) -> None:
+        """Append a command to the log of its partition."""
+        self.append_to(partition_of(command.account, self.routing.partition_count), command)
+
+    def append_to(self, partition: int, command: Command | None) -> None:
+        """Append a command, or None for a record that nobody can read, to a partition's log."""
+        self.time += 1
+        offset = self.offsets[partition]
+        fault = "" if command else "not a command"
+        self.logs[partition].append(Received(offset, self.time, command, fault))
+        self.offsets[partition] = offset + 1
+
+    async def settle(self, partition: int, most: int = 1_000) -> Decisions:
+        """Let one partition settle a batch, then deliver what it sends on."""
+        log = self.logs[partition]
+        batch = [log.popleft() for _ in range(min(most, len(log)))]
+        sent, self.sent[partition] = self.sent[partition], []
+        async with self.stores[partition].transaction() as transaction:
+            row = await transaction.lock()
+            known = await transaction.known_outcomes(leg_keys(batch))
+            numbers = account_numbers(batch, partition, row.routing)
+            accounts = await transaction.accounts(numbers)
+            decisions = decide(partition, row.routing, accounts, known, batch)
+            await transaction.write(
+                decisions,
+                {number: account.version for number, account in accounts.items()},
+                [
+                    Quarantined(record.offset, record.time, None, b"garbage", record.fault)
+                    for record in decisions.quarantined
+                ],
+                sent,
+                batch[-1].offset + 1 if batch else row.next_offset,
+                b"fingerprint",
+            )
+        for outgoing in decisions.outbox:
+            self.append(outgoing.command)
+            self.sent[partition].append((outgoing.offset, outgoing.step))
+        return decisions
+
+    async def drain(self) -> None:
+        """Settle until nothing is under way, and the outboxes are empty."""
+        while any(self.logs) or any(self.sent):
+            for partition in range(len(self.logs)):
+                if self.logs[partition] or self.sent[partition]:
+                    await self.settle(partition)
+
+    # Requests ---------------------------------------------------------------------------------
+
+    def open(self, user: str, currency: str, partition: int) -> str:
+        """Ask for a new account on a certain partition and return its number."""
+        while True:
+            operation = operation_id(user, str(next(self.keys)), "open", "")
+            number = derive_account_number(operation, 0)
+            if partition_of(number, self.routing.partition_count) == partition:
+                break
+        self.append(
+            Command(
+                kind="open",
+                leg="request",
+                operation=operation,
+                account=number,
+                user=user,
+                currency=currency,
+            )
+        )
+        return number
+
+    def request(
+        self,
+        kind: Kind,
+        account: str,
+        *,
+        user: str = "",
+        amount: str = "",
+        to: str = "",
+        state: AccountState | None = None,
+    ) -> str:
+        """Ask for an operation and return its id."""
+        operation = operation_id(user, str(next(self.keys)), kind, account)
+        self.append(
+            Command(
+                kind=kind,
+                leg="request",
+                operation=operation,
+                account=account,
+                user=user,
+                counterparty=to,
+                amount=amount,
+                state=state,
+            )
+        )
+        return operation
+
+    def shard(self, account: str) -> int:
+        """Return the shard that an account is on."""
+        return shard_of_account(account, len(self.urls))
