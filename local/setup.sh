@@ -41,6 +41,7 @@ missing_packages() {
     command -v nginx >/dev/null || echo nginx-light
     java_is_recent || echo java
     command -v setpriv >/dev/null || echo util-linux
+    command -v curl >/dev/null || echo curl
     # What follows is only needed until its product is there.
     [ -e "$jars" ] || command -v mvn >/dev/null || echo maven
     [ -x .venv/bin/python ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -50,16 +51,13 @@ missing_packages() {
 # their own, so the packages that we install (and no others) stay stopped, now and after a reboot.
 install_packages() {
     policy=/usr/sbin/policy-rc.d
-    made_policy=
     if [ ! -e "$policy" ]; then
+        trap 'as_root rm -f "$policy"' EXIT
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
         as_root chmod 755 "$policy"
-        made_policy=yes
     fi
-    status=0
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" || status=$?
-    if [ -n "$made_policy" ]; then as_root rm -f "$policy"; fi
-    [ "$status" -eq 0 ] || fail "the packages could not be installed; what is wrong is said above."
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" ||
+        fail "the packages could not be installed; what is wrong is said above."
     command -v systemctl >/dev/null || return 0
     for package in "$@"; do
         case $package in

@@ -16,4 +16,4 @@ def test_the_session_is_shell() -> None:
 
 
 def test_no_password_is_printed(tmp_path: Path) -> None:
-    assert "secret" not in summary(tmp_path, _ENDPOINTS)
+    assert "secret" not in summary(tmp_path, _ENDPOINTS, "Ctrl-C")

@@ -66,7 +66,7 @@ def run(
 
     def tell(endpoints: Endpoints) -> None:
         if not quiet:
-            _console.print("\n" + summary(state, endpoints) + "\nCtrl-C stops it.")
+            _console.print("\n" + summary(state, endpoints, "Ctrl-C"))
 
     configuration = from_environment(os.environ, state)
     asyncio.run(run_until_stopped(configuration, _timed_speaker(), tell))
@@ -83,7 +83,7 @@ def start(context: typer.Context) -> None:
     else:
         refuse_changed_form(from_environment(os.environ, state), recall(state))
         endpoints = start_detached(state, os.environ, _console.print)
-    _console.print("\n" + summary(state, endpoints) + "\n`make stop` stops it.")
+    _console.print("\n" + summary(state, endpoints, "`make stop`"))
 
 
 @application.command()
@@ -100,12 +100,11 @@ def status(context: typer.Context) -> None:
     if owner(state) is None:
         _console.print("The platform is not running. `make start` starts it.")
         raise typer.Exit(1)
-    table = Table("process", "state", "process id", "restarts", "log", box=None)
+    table = Table("process", "state", "process id", "restarts", box=None)
     for process in read_record(state / PROCESSES_FILE):
-        log = state / "logs" / f"{process['name']}.log"
         process_id = str(process["process_id"] or "")
         restarts = str(process["restarts"])
-        table.add_row(process["name"], process["state"], process_id, restarts, str(log))
+        table.add_row(process["name"], process["state"], process_id, restarts)
     _console.print(table)
     endpoints = read_endpoints(state)
     where = "Not ready yet." if endpoints is None else where_things_are(state, endpoints)

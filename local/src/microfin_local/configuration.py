@@ -121,5 +121,10 @@ def from_environment(environment: Mapping[str, str], state: Path) -> Configurati
         brokers=number("BROKERS", memory.get("brokers", 1)),
         redis_replicas=number("REDIS_REPLICAS", 0),
         api_processes=number("API_PROCESSES", 2),
-        extra={name: text for name, text in environment.items() if name.startswith("MICROFIN_")},
+        extra={
+            name: text
+            for name, text in environment.items()
+            # The owner's URLs, which an operator's shell may hold, are for no process.
+            if name.startswith("MICROFIN_") and name != "MICROFIN_DATABASES_DIRECT"
+        },
     )

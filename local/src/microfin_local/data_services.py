@@ -1,7 +1,7 @@
 """Starts what holds and carries data: PostgreSQL, PgBouncer, Kafka and the Redis Cluster."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -82,11 +82,13 @@ class DataStarter:
         self._home = home
         self._say = say
 
-    async def start(self, moved: set[str]) -> None:
-        """Start all parts. `moved` are the names whose ports are not those of the last start."""
+    async def start(self, moved: set[str], migrate: Callable[[], Awaitable[None]]) -> None:
+        """Start all parts, and migrate as soon as the databases are ready.
+
+        `moved` are the names whose ports are not those of the last start.
+        """
         async with asyncio.TaskGroup() as group:
-            for shard in self._services.postgres:
-                group.create_task(self._start_postgres(shard))
+            group.create_task(self._start_databases(migrate))
             if self._services.pgbouncer is not None:
                 group.create_task(self._start_pgbouncer(self._services.pgbouncer))
             if self._services.kafka is not None:
@@ -97,6 +99,10 @@ class DataStarter:
 
     def _log(self, name: str) -> Path:
         return self._configuration.logs / f"{name}.log"
+
+    async def _start_databases(self, migrate: Callable[[], Awaitable[None]]) -> None:
+        await asyncio.gather(*(self._start_postgres(shard) for shard in self._services.postgres))
+        await migrate()
 
     async def _start_postgres(self, shard: PostgresShard) -> None:
         program = await postgres.prepare(shard, self._home, self._log(shard.name))

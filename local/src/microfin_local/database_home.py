@@ -13,6 +13,7 @@ from microfin_local.supervised import as_user
 
 _USERS = ("postgres", "nobody")
 _ELSEWHERE = Path("/var/tmp")  # noqa: S108 - the folder made in it is private to its owner.
+_OWNER = "state-folder"
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,35 @@ def choose_home(state: Path) -> DatabaseHome:
         )
     if _reachable(state, user):
         return DatabaseHome(state, user)
+    forget_orphans()
     folder = elsewhere(state)
     _make_private(folder)
+    (folder / _OWNER).write_text(f"{state.resolve()}\n")
     return DatabaseHome(folder, user)
 
 
 def forget(state: Path) -> None:
     """Remove what `choose_home` put outside the state's folder."""
     folder = elsewhere(state)
-    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid():
+    if folder.is_dir() and _is_ours(folder):
         shutil.rmtree(folder)
+
+
+def forget_orphans() -> None:
+    """Remove what was put elsewhere for states that are gone: tests that were cut off, mostly."""
+    for mark in _ELSEWHERE.glob(f"microfin-*/{_OWNER}"):
+        if _is_ours(mark.parent) and not Path(mark.read_text().strip()).exists():
+            shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o711, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+    if not _is_ours(folder):
         raise PlatformError(f"{folder} belongs to somebody else. Remove it and start again.")
+
+
+def _is_ours(folder: Path) -> bool:
+    return not folder.is_symlink() and folder.stat().st_uid == os.geteuid()
 
 
 def _exists(user: str) -> bool:

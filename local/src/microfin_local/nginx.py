@@ -9,7 +9,7 @@ from microfin_local.supervised import Program
 # proxy_next_upstream: another process is tried where this one did not answer, but a POST only if
 # it was not sent yet (nginx repeats none without `non_idempotent`). GET accountGeneration opens an
 # account, so it is never repeated.
-# keepalive_timeout: shorter than the API keeps idle connections (5 s), so that no request is sent
+# keepalive_timeout: shorter than the API keeps idle connections (75 s), so that no request is sent
 # into one that is just being closed.
 # max_fails=0: with few processes, leaving one out for 10 s would turn its restart into an outage.
 # proxy_read_timeout: longer than the API's own deadlines, so that its answer is the one told.
@@ -42,7 +42,7 @@ http {{
 {servers}
         keepalive 64;
         keepalive_requests 100000;
-        keepalive_timeout 3s;
+        keepalive_timeout 60s;
     }}
 
     server {{

@@ -91,7 +91,7 @@ class Platform:
         remember(self.configuration)
         starter = DataStarter(services, self._supervisor, self.configuration, self._home, self._say)
         try:
-            await starter.start(self._ports.changed)
+            await starter.start(self._ports.changed, self._migrate)
         except* PlatformError as failures:
             raise PlatformError("\n".join(map(str, failures.exceptions))) from None
         self.endpoints = self._data_endpoints(services)
@@ -207,18 +207,20 @@ class Platform:
             environment=services.environment("operator"),
         )
 
-    async def _start_applications(self) -> None:
-        parts = self.configuration.parts
-        if not parts & {"workers", "api", "nginx"}:
+    async def _migrate(self) -> None:
+        """Make or renew the schema for the workers and the API, if there will be any."""
+        if not self.configuration.parts & {"workers", "api"}:
             return
-        state, services = self.configuration.state, self._started_services()
-        self._say("making the schema (microfin migrate)")
         await applications.migrate(
-            services.environment("operator"),
+            self.environment("operator"),
             self.configuration.workers,
-            state,
+            self.configuration.state,
             self.configuration.logs / "migrate.log",
         )
+        self._say("the schema is as it should be (microfin migrate)")
+
+    async def _start_applications(self) -> None:
+        parts = self.configuration.parts
         workers = await self._start_workers() if "workers" in parts else []
         apis = await self._start_apis() if "api" in parts else []
         self.endpoints = dataclasses.replace(self.endpoints, workers=workers, apis=apis)

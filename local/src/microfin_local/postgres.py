@@ -126,6 +126,8 @@ async def make_roles(shard: PostgresShard) -> None:
     """Make microfin's roles and its database; what is there already stays as it is."""
     connection = await shard.connect(SUPERUSER, "postgres")
     try:
+        # A statement that is logged because it was slow would show a password.
+        await connection.execute("SET log_min_duration_statement = -1")
         known = {record[0] for record in await connection.fetch("SELECT rolname FROM pg_roles")}
         for role in (OWNER, *ROLES):
             if role not in known:

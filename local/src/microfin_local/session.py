@@ -15,8 +15,8 @@ FIRST=$(call $API/api/accounts -d '{{}}' | field accountNumber)
 SECOND=$(call $API/api/accounts -d '{{}}' | field accountNumber)
 call $API/api/deposit -d '{{"accountNumber": "'$FIRST'", "amount": "100.00"}}'; echo
 call $API/api/accounts/$FIRST; echo
-OPERATION=$(call $API/api/transfer -d '{{"senderAccountNumber": "'$FIRST'", "receiverAccountNumber": "'$SECOND'", "amount": "25.50"}}' | field operationId)
-call $API/api/operations/$OPERATION; echo
+TRANSFER=$(call $API/api/transfer -d '{{"senderAccountNumber": "'$FIRST'", "receiverAccountNumber": "'$SECOND'", "amount": "25.50"}}'); echo "$TRANSFER"
+call $API/api/operations/$(echo "$TRANSFER" | field operationId); echo
 call $API/api/accounts/$SECOND; echo
 """  # noqa: E501 - commands to paste stay on their line.
 
@@ -49,11 +49,11 @@ def where_things_are(state: Path, endpoints: Endpoints) -> str:
     return "\n".join(f"  {name:<15}{text}" for name, text in rows if text)
 
 
-def summary(state: Path, endpoints: Endpoints) -> str:
-    """Return everything that is printed once the platform is ready."""
+def summary(state: Path, endpoints: Endpoints, how_to_stop: str) -> str:
+    """Return everything that is printed once the platform is ready; the session comes last."""
     return "\n".join(
         [
-            "microfin is ready.",
+            f"microfin is ready. {how_to_stop} stops it.",
             "",
             where_things_are(state, endpoints),
             "",

@@ -5,8 +5,11 @@ from random import Random
 import msgspec
 from postgres_ledger import PostgresLedger
 
+from microfin.operation import AccountState
+
 ANNA, BERT = "a" * 32, "b" * 32
 PARTITIONS = 4
+STATES: list[AccountState] = ["open", "open", "open", "frozen", "closed"]
 
 
 class History(msgspec.Struct):
@@ -16,7 +19,7 @@ class History(msgspec.Struct):
     shard where there are two.
     """
 
-    accounts: list[str]
+    owners: dict[str, str]
     anna: str = ""
     carl: str = ""
     emil: str = ""
@@ -31,18 +34,17 @@ class History(msgspec.Struct):
 
 async def begin(ledger: PostgresLedger, random: Random) -> History:
     """Open accounts, and let money move."""
-    opened = [
-        ledger.open(user, currency, partition)
+    owners = {
+        ledger.open(user, currency, partition): user
         for partition in range(PARTITIONS)
         for user in (ANNA, BERT)
         for currency in ("EUR", "EUR", "USD")
-    ]
+    }
     await ledger.drain()
-    history = History(opened)
-    for account in opened:
-        for user in (ANNA, BERT):
-            ledger.request("deposit", account, user=user, amount="1000")
-    await move_money(ledger, history, random, 120)
+    history = History(owners)
+    for account, user in owners.items():
+        ledger.request("deposit", account, user=user, amount="1000")
+    await move_money(ledger, history, random, 200)
     await ledger.drain()
     return history
 
@@ -52,8 +54,8 @@ async def move_money(
 ) -> None:
     """Ask for operations at random, rejected ones too, and settle here and there."""
     for _ in range(requests):
-        account, other = random.choice(history.accounts), random.choice(history.accounts)
-        user = random.choice((ANNA, BERT))
+        account, other = random.choices(list(history.owners), k=2)
+        user = history.owners[account] if random.random() < 0.9 else random.choice((ANNA, BERT))
         amount = str(random.randint(1, 300))
         match random.randint(0, 11):
             case 0 | 1:
@@ -61,7 +63,7 @@ async def move_money(
             case 2 | 3:
                 ledger.request("withdraw", account, user=user, amount=amount)
             case 4:
-                state = random.choice(("open", "frozen", "closed", "open"))
+                state = random.choice(STATES)
                 ledger.request("set_state", account, state=state)
             case 5:
                 partition = random.randrange(PARTITIONS)

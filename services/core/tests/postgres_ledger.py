@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Self
 
-import asyncpg
-
 from microfin.account_number import derive_account_number
-from microfin.database import Connection, Pool, connect_pool
+from microfin.database import Pool, connect_pool
 from microfin.decision import Decisions, Received, account_numbers, decide, leg_keys
 from microfin.migrations.run import migrate
 from microfin.operation import AccountState, Kind, operation_id
@@ -21,8 +19,6 @@ from microfin.settings import CommonSettings
 from microfin.store import OutboxPlace, PostgresStore, Quarantined
 from microfin.wire import Command
 from microfin_local.platform import Platform
-
-SUPERUSER = "postgres"
 
 
 async def make_ledger_databases(
@@ -35,24 +31,6 @@ async def make_ledger_databases(
     urls = [platform.postgres_direct(0, database=database) for database in databases]
     await asyncio.to_thread(migrate, urls, partitions)
     return databases
-
-
-async def copy_database(platform: Platform, source: str, copy: str) -> None:
-    """Make `copy` as `source` is. Nobody may be connected to `source`."""
-    connection = await _connect(platform.postgres_direct(0, SUPERUSER, "postgres"))
-    await connection.execute(f'CREATE DATABASE "{copy}" TEMPLATE "{source}" OWNER microfin')
-    await connection.close()
-
-
-async def drop_database(platform: Platform, database: str) -> None:
-    """Forget a database."""
-    connection = await _connect(platform.postgres_direct(0, SUPERUSER, "postgres"))
-    await connection.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
-    await connection.close()
-
-
-async def _connect(url: str) -> Connection:
-    return await asyncpg.connect(url, ssl=False)
 
 
 class PostgresLedger:

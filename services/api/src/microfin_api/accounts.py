@@ -31,7 +31,9 @@ async def open_account(request: Request, parts: Parts) -> Response:
 async def generate_account(request: Request, parts: Parts) -> Response:
     """Open an account the way that existing clients do: by GET too, answered with 200."""
     change = await Change.begin(request, parts)
-    body = await read_optional_body(request, OpenBody, parts.settings.body_limit)
+    body = OpenBody()
+    if request.method == "POST":
+        body = await read_optional_body(request, OpenBody, parts.settings.body_limit)
     currency = read_currency(body.currency or parts.settings.default_currency)
     response = await change.open(currency, status=200, at_once=False)
     response.headers.update(DEPRECATED)

@@ -173,9 +173,7 @@ class Health(Answer, frozen=True):
 JSON: Final = "application/json"
 
 
-def answer(
-    view: Answer, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def answer(view: Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return `view` as a JSON response."""
     return Response(_encode(view), status, media_type=JSON, headers=headers)
 

@@ -102,7 +102,7 @@ _DECODERS: Final[dict[type[msgspec.Struct], msgspec.json.Decoder[Any]]] = {
 
 
 async def read_body(request: Request, body: type[_Body], limit: int) -> _Body:
-    """Return the request's JSON body. Raises `Problem` for one that is too large or does not fit."""
+    """Return the request's JSON body. Raises `Problem` where it is too large or does not fit."""
     data = await _read(request, limit)
     _require_json(request)
     return decode_body(data, body)

@@ -89,5 +89,5 @@ class Parts:
             await asyncio.sleep(_CLEANING_SECONDS)
             try:
                 await self.sessions.forget_expired()
-            except Exception:  # noqa: BLE001 - it is tried again, and nothing depends on it
+            except Exception:
                 logger.warning("could not delete expired sessions", exc_info=True)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+from argon2.exceptions import InvalidHashError, VerificationError
 
 from microfin.settings import ApiSettings
 from microfin_api.problems import Problem
@@ -50,10 +50,10 @@ class Passwords:
 
     def _verify(self, stored: str | None, password: str) -> bool:
         try:
-            fits = self._hasher.verify(stored or self._nobody, password)
-        except (VerifyMismatchError, VerificationError, InvalidHashError):
+            self._hasher.verify(stored or self._nobody, password)
+        except (VerificationError, InvalidHashError):
             return False
-        return fits and stored is not None
+        return stored is not None
 
     async def _run(self, work: Callable[[], _Result]) -> _Result:
         if self.under_way >= self._most:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from typing import Final
+from typing import Final, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -102,7 +102,7 @@ class Change:
         return answer(settled_view(operation), status, headers)
 
     def _accepted(self, kind: Kind, accepted: Accepted) -> Response:
-        status = "in_transit" if accepted.debited else "accepted"
+        status: Literal["accepted", "in_transit"] = "in_transit" if accepted.debited else "accepted"
         metrics.OPERATIONS.labels(kind, status).inc()
         headers = {
             HEADER: self.key.header,

@@ -10,8 +10,6 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from microfin.operation import Reason
-
 MEDIA_TYPE: Final = "application/problem+json"
 
 
@@ -302,5 +300,3 @@ class ProblemDocument(msgspec.Struct, rename="camel"):
     idempotency_key: str | msgspec.UnsetType = msgspec.UNSET
     needed: str | msgspec.UnsetType = msgspec.UNSET
     available: str | msgspec.UnsetType = msgspec.UNSET
-
-

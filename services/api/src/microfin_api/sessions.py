@@ -61,9 +61,7 @@ class Sessions:
         """Tell whether we made this id, by its tag alone."""
         random, tag = session_id[:_RANDOM_LENGTH], session_id[_RANDOM_LENGTH:]
         return (
-            len(session_id) == _LENGTH
-            and session_id.isascii()
-            and self._signer.is_tag(tag, random)
+            len(session_id) == _LENGTH and session_id.isascii() and self._signer.is_tag(tag, random)
         )
 
     async def open(self, user: str) -> str:
@@ -113,14 +111,14 @@ class Sessions:
 
     async def _cache(self, session_id: str, session: Session) -> None:
         with contextlib.suppress(RedisUnavailable):
-            await self._redis.set(
-                _redis_key(session_id), _encode(session), seconds=_CACHED_SECONDS
-            )
+            await self._redis.set(_redis_key(session_id), _encode(session), seconds=_CACHED_SECONDS)
 
     async def end(self, session_id: str) -> None:
         """End the session of this id."""
         async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute("DELETE FROM sessions WHERE token_hash = $1", _hash(session_id))
+            await connection.execute(
+                "DELETE FROM sessions WHERE token_hash = $1", _hash(session_id)
+            )
         with contextlib.suppress(RedisUnavailable):
             await self._redis.delete(_redis_key(session_id))
 

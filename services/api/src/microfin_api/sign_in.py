@@ -41,7 +41,7 @@ async def sign_in(request: Request, parts: Parts) -> Response:
     if user is None or not fits:
         await parts.sign_in_rate.note_failure(email, address)
         raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})
-    parts.sign_in_rate.note_success(email, address)
+    parts.sign_in_rate.take_back(email, address)
     if parts.passwords.is_outdated(user.password_hash):
         await parts.users.replace_hash(user, await parts.passwords.hash(body.password))
     return await _signed_in(request, parts, user)

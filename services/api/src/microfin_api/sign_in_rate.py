@@ -31,14 +31,17 @@ class SignInRate:
         An attempt counts as failed here until it succeeds, so that many at once gain nothing.
         """
         limits = self._limits(email, address)
-        for key, limit in limits:
-            if await self._count(key) >= limit:
-                raise Problem("too_many_sign_ins", headers={"Retry-After": str(WINDOW_SECONDS)})
+        if any(self._own.count(key) >= limit for key, limit in limits):
+            raise _too_many()
         for key, _ in limits:
             self._own.add(key, 1)
+        for key, limit in limits:
+            if await self._count_of_all(key) >= limit:
+                self.take_back(email, address)
+                raise _too_many()
 
-    def note_success(self, email: str, address: str) -> None:
-        """Take back what `begin` counted."""
+    def take_back(self, email: str, address: str) -> None:
+        """Take back what `begin` counted: the attempt has not failed."""
         for key, _ in self._limits(email, address):
             self._own.add(key, -1)
 
@@ -50,13 +53,12 @@ class SignInRate:
             except RedisUnavailable:
                 continue
 
-    async def _count(self, key: str) -> int:
-        own = self._own.count(key)
+    async def _count_of_all(self, key: str) -> int:
         try:
             held = await self._redis.get(key)
         except RedisUnavailable:
-            return own
-        return max(own, int(held)) if held is not None and held.isdigit() else own
+            return 0
+        return int(held) if held is not None and held.isdigit() else 0
 
     def _limits(self, email: str, address: str) -> list[tuple[str, int]]:
         hashed = blake2b(email.encode(), digest_size=16).hexdigest()
@@ -65,6 +67,10 @@ class SignInRate:
             (f"rate:sign_in:address:{address}", self._address_limit),
         ]
         return [(key, limit) for key, limit in limits if limit > 0]
+
+
+def _too_many() -> Problem:
+    return Problem("too_many_sign_ins", headers={"Retry-After": str(WINDOW_SECONDS)})
 
 
 class _OwnCounts:

@@ -6,7 +6,7 @@ Nothing here asks PostgreSQL for anything: the lease is held, the rest is Kafka 
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -73,7 +73,8 @@ class Submission:
     ) -> Settled | Accepted:
         """Send `command` and return its final outcome, or that it is accepted.
 
-        `at_once`: acceptance is enough, also where the outcome is known first. `begun` is when the request began (monotonic seconds).
+        `at_once`: acceptance is enough, also where the outcome is known first. `begun` is when the
+        request began (monotonic seconds).
         Raises `Problem` where it was not sent, was refused, or nothing may be said in time.
         """
         destination = await self._gate.pass_through(command.account)
@@ -128,8 +129,9 @@ class Submission:
         waited = 0.0 if at_once else self._settings.answer_within
         accepting = asyncio.create_task(self._accept(waiter, destination))
         try:
+            awaited: set[asyncio.Future[Any]] = {waiter.settled, waiter.debited, accepting}
             await asyncio.wait(
-                {waiter.settled, waiter.debited, accepting},
+                awaited,
                 timeout=max(self._settings.unknown_after - waited, 0.0),
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -146,5 +148,3 @@ class Submission:
         """Return once the command is in the log and nothing sent after it can overtake it."""
         await asyncio.shield(waiter.appended)
         await self._gate.until_order_is_certain(waiter.command.account, destination.generation)
-
-

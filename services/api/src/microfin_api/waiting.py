@@ -2,8 +2,8 @@
 
 Each waits under an id of its own: two requests with one key must not wake each other. Answers come
 over Redis and may be lost, so from half a second on what is still waited for is looked up in
-PostgreSQL: one query per process, shard and tick, with growing, jittered pauses for each request, so
-that overload does not feed itself.
+PostgreSQL: one query per process, shard and tick, with growing, jittered pauses for each request,
+so that overload does not feed itself.
 """
 
 import asyncio

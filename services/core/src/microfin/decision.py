@@ -103,12 +103,16 @@ class OutboxRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decisions(msgspec.Struct, kw_only=True):
-    """All that one batch changes, and the answers it gives, in offset order."""
+    """All that one batch changes, and the answers it gives, in offset order.
+
+    `opened` tells when those of `accounts` were opened that are new, in milliseconds since the Unix
+    epoch.
+    """
 
     outcomes: list[Outcome]
     entries: list[Entry]
     accounts: dict[str, Account]
-    opened: set[str]
+    opened: dict[str, int]
     contra: dict[tuple[Contra, str], int]
     outbox: list[OutboxRow]
     quarantined: list[Received]
@@ -213,7 +217,7 @@ class _Run:
             outcomes=[],
             entries=[],
             accounts={},
-            opened=set(),
+            opened={},
             contra={},
             outbox=[],
             quarantined=[],
@@ -280,7 +284,7 @@ class _Run:
             entry_time=self.time,
         )
         self.decisions.accounts[account.number] = account
-        self.decisions.opened.add(account.number)
+        self.decisions.opened[account.number] = self.time
         self.settle(command, currency=account.currency, balance=0, seq=0)
 
     def open_elsewhere(self, command: Command) -> None:

@@ -95,7 +95,9 @@ class CommandProducer:
             metadata = await delivery
         except MessageSizeTooLargeError as error:
             raise ProduceRefused(str(error)) from error
-        except (KafkaError, AssertionError) as error:
+        except AssertionError as error:  # aiokafka's way to say that there is no such partition
+            raise ProduceRefused(str(error)) from error
+        except KafkaError as error:
             if not getattr(error, "retriable", False):
                 self._give_up(producer, error)
             raise ProduceUnknown(repr(error)) from error

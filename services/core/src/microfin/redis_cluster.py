@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from microfin.settings import CommonSettings
 
@@ -24,6 +24,9 @@ _PAUSE: Final = 1.0  # seconds for which a failing node is not asked
 _HEARTBEAT: Final = 1.0  # seconds between two heartbeats on a subscribed channel
 _SILENCE: Final = 4.0  # seconds without one after which the subscription is made anew
 _ANY_NODE: Final = ""
+
+# Two families without a common base: the cluster's own errors are no RedisErrors.
+_FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError, LookupError)
 
 
 class RedisUnavailable(Exception):
@@ -48,7 +51,7 @@ class GuardedRedis:
         """Close all connections."""
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*_FAILURES):
                 await cluster.aclose()
 
     async def get(self, key: str) -> bytes | None:
@@ -112,7 +115,7 @@ class GuardedRedis:
                 try:
                     async for payload in self._listen(channel):
                         yield payload
-                except (RedisError, OSError, TimeoutError, RedisUnavailable) as error:
+                except (*_FAILURES, RedisUnavailable) as error:
                     logger.warning("subscribing again", channel=channel, error=repr(error))
                 await asyncio.sleep(0.2)
         finally:
@@ -138,7 +141,7 @@ class GuardedRedis:
                         yield message["data"]
             raise RedisUnavailable("no heartbeat on the channel")
         finally:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*_FAILURES):
                 await asyncio.wait_for(subscription.aclose(), self._timeout)
 
     async def _connected(self) -> RedisCluster:
@@ -159,7 +162,7 @@ class GuardedRedis:
                 cluster = await self._connected()
             async with asyncio.timeout(self._timeout):
                 return await call(cluster)
-        except (RedisError, OSError, TimeoutError, KeyError, IndexError) as error:
+        except _FAILURES as error:
             self._paused[node] = time.monotonic() + _PAUSE
             logger.warning("Redis is unavailable", node=node, error=repr(error))
             raise RedisUnavailable(repr(error)) from error
@@ -169,7 +172,7 @@ class GuardedRedis:
             return _ANY_NODE
         try:
             node = self._cluster.get_node_from_key(key)
-        except (RedisError, KeyError, IndexError):
+        except _FAILURES:
             return _ANY_NODE
         return node.name if node else _ANY_NODE
 

@@ -127,11 +127,11 @@ SELECT count(*) FROM changed_accounts
 
 _OPEN_ACCOUNTS = f"""
 INSERT INTO accounts (number, owner, currency, balance, state, seq, version, entry_time, opened_at)
-SELECT number, owner, currency, balance, state, seq, version, {_EPOCH.format(column="time")},
-    {_EPOCH.format(column="time")}
+SELECT number, owner, currency, balance, state, seq, version, {_EPOCH.format(column="entry_time")},
+    {_EPOCH.format(column="opened_at")}
 FROM unnest($1::text[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::bigint[],
-    $7::bigint[], $8::bigint[])
-AS row (number, owner, currency, balance, state, seq, version, time)
+    $7::bigint[], $8::bigint[], $9::bigint[])
+AS row (number, owner, currency, balance, state, seq, version, entry_time, opened_at)
 """  # noqa: S608 - the columns are ours
 
 _CONTRA = """
@@ -233,6 +233,7 @@ class PostgresTransaction:
                 [account.seq for account in opened],
                 [account.version for account in opened],
                 [account.entry_time for account in opened],
+                list(decisions.opened.values()),
             )
 
     async def _write_the_rest(
@@ -295,13 +296,14 @@ class PostgresStore:
         self._pool = pool
         self.partition = partition
 
-    async def claim(self) -> Claim:
+    async def claim(self, held: int | None = None) -> Claim:
         """Claim the partition: raise its epoch, commit that, and only then read what is there.
 
         The update waits for an orphaned transaction of an earlier claimant to end, and fences it.
-        Raises `Fenced` where another claimant came between.
+        `held` is the epoch that this worker held before, if it did. Raises `Fenced` where another
+        claimant came after that, or between.
         """
-        epoch = await self._raise_epoch()
+        epoch = await self._raise_epoch(held)
         async with self._pool.acquire() as connection, connection.transaction():
             row = _partition_row(await connection.fetchrow(_ROW + "FOR UPDATE", self.partition))
             if row.epoch != epoch:
@@ -317,13 +319,16 @@ class PostgresStore:
         ]
         return Claim(row, outbox)
 
-    async def _raise_epoch(self) -> int:
+    async def _raise_epoch(self, held: int | None) -> int:
         async with self._pool.acquire() as connection, connection.transaction():
             epoch: int | None = await connection.fetchval(
                 "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"
-                " WHERE partition = $1 RETURNING epoch",
+                " WHERE partition = $1 AND epoch = coalesce($2, epoch) RETURNING epoch",
                 self.partition,
+                held,
             )
+            if epoch is None and held is not None:
+                raise Fenced(f"another epoch came after our {held}")
             if epoch is None:
                 # The shared lock makes a growth's activation wait, so that no row misses it.
                 epoch = await connection.fetchval(

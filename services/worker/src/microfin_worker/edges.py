@@ -91,8 +91,11 @@ class Transaction(Protocol):
 class Store(Protocol):
     """One partition's place in its shard; see `microfin.store.PostgresStore`."""
 
-    async def claim(self) -> Claim:
-        """Raise the epoch, commit, then read the row and the outbox."""
+    async def claim(self, held: int | None = None) -> Claim:
+        """Raise the epoch, commit, then read the row and the outbox.
+
+        Raises `Fenced` where another claimant came after the epoch that this worker `held`.
+        """
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a transaction that commits when the block ends without an error."""

@@ -74,6 +74,7 @@ class Worker:
         self._outbox = Outbox(partition, shards, edges.log, edges.clock)
         self._place: Place | None = None
         self._mark: bytes | None = None
+        self._held: int | None = None
         self._stopping = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
         self._suspected: int | None = None
@@ -128,8 +129,10 @@ class Worker:
         self._memory.forget()
         self._place = None
         await self._log.bounds()  # a partition that is not there is not claimed
-        claim = await self._store.claim()
+        held, self._held = self._held, None  # a claim that fails may have raised the epoch itself
+        claim = await self._store.claim(held)
         row = claim.row
+        self._held = row.epoch
         metrics.CLAIMS.inc()
         await self._recognise_log(row.next_offset, row.fingerprint)
         await self._log.seek(row.next_offset)
@@ -336,6 +339,7 @@ class Worker:
     async def _wait_unfenced(self, error: Fenced) -> None:
         logger.warning("fenced", partition=self._partition, reason=str(error))
         self._become("fenced", f"another worker has claimed the partition: {error}")
+        self._held = None
         idle = 0.0
         while idle < FENCED_PAUSE and not self._stopping.is_set():
             await self._rest(1.0)

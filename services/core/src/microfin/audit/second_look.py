@@ -20,14 +20,14 @@ from microfin.audit.shard import AuditedShard, on_all
 LogEnds = Callable[[], Awaitable[dict[int, int]]]
 """Asks the log for the end offset of each partition."""
 
-_PAUSES: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
+_PAUSES: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds before each look at a live system."""
 
 _PAUSES_AT_REST: Final = (0.0, 0.0)
 
 _AT_A_TIME: Final = 1_000
 
-_DECIDED_WITHIN: Final = 50
+_DECIDED_WITHIN: Final = 20
 """How many times, a tenth of a second apart, the log's end is waited for."""
 
 _LEGS: Final = f"""

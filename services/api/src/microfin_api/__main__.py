@@ -1,0 +1,42 @@
+"""`python -m microfin_api`: one API process on one port, until SIGTERM or SIGINT."""
+
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from microfin.logs import configure_logs
+from microfin.settings import ApiSettings
+from microfin_api.app import create_app
+
+_GRACE_SECONDS = 11  # a little longer than the longest wait for an outcome
+_KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, so that they close first
+
+
+def main() -> None:
+    """Serve until told to stop; then let what waits end, and stop."""
+    try:
+        settings = ApiSettings()
+        configure_logs(settings, process=f"api-{settings.api_port}")
+        app = create_app(settings)
+    except (ValidationError, ValueError) as error:
+        sys.exit(f"microfin_api cannot start: {error}")
+    uvicorn.run(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+if __name__ == "__main__":
+    main()

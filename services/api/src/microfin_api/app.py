@@ -1,0 +1,128 @@
+"""The application: the endpoints' routes, and what becomes of the errors that they raise."""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from typing import Final
+
+import asyncpg
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from microfin.database import is_connection_loss
+from microfin.settings import ApiSettings
+from microfin_api.documentation import Documents
+from microfin_api.endpoint import Endpoint
+from microfin_api.entrance import Entrance
+from microfin_api.parts import Parts
+from microfin_api.problems import Problem
+from microfin_api.routes import ENDPOINTS
+
+logger = structlog.get_logger(__name__)
+
+_LONGEST_SECONDS: Final = 25.0
+"""When a request ends at the latest: past every deadline of its own, before a proxy gives up."""
+
+
+def create_app(settings: ApiSettings) -> Entrance:
+    """Return the application. Its parts start and stop with the server's lifespan.
+
+    Raises `ValueError` where the settings lack what nothing works without.
+    """
+    parts = Parts(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await parts.start()
+        try:
+            yield
+        finally:
+            await parts.stop()
+
+    app = Starlette(
+        routes=list(_routes(ENDPOINTS, parts)),
+        lifespan=lifespan,
+        exception_handlers={
+            Problem: _answer_problem,
+            HTTPException: _answer_http_error,
+            asyncpg.PostgresError: _answer_database_error,
+            asyncpg.InterfaceError: _answer_database_error,
+            OSError: _answer_database_error,
+            TimeoutError: _answer_database_error,
+            Exception: _answer_unexpected,
+        },
+    )
+    app.router.redirect_slashes = False
+    app.state.documents = Documents.of(ENDPOINTS)
+    app.state.parts = parts
+    return Entrance(app, parts.origins)
+
+
+def _routes(endpoints: Iterable[Endpoint], parts: Parts) -> Iterable[Route]:
+    by_path: defaultdict[str, list[Endpoint]] = defaultdict(list)
+    for endpoint in endpoints:
+        by_path[endpoint.path].append(endpoint)
+    for path, methods in by_path.items():
+        yield Route(path, Dispatcher(methods, parts), name=path)
+
+
+class Dispatcher:
+    """Serves one path: calls the endpoint of the request's method."""
+
+    def __init__(self, endpoints: Iterable[Endpoint], parts: Parts) -> None:
+        self._parts = parts
+        self._by_method: dict[str, Endpoint] = {}
+        for endpoint in endpoints:
+            self._by_method[endpoint.method] = endpoint
+            if endpoint.method == "GET" and endpoint.safe:
+                self._by_method["HEAD"] = endpoint
+        self._allowed = ", ".join(sorted(self._by_method))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        response = await self._answer(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        endpoint = self._by_method.get(request.method)
+        if endpoint is None:
+            preflight = self._parts.origins.preflight(request, self._allowed)
+            if preflight is None:
+                raise Problem("method_not_allowed", headers={"Allow": self._allowed})
+            return preflight
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            return await endpoint.handler(request, self._parts)
+
+
+async def _answer_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101 - it is registered for it
+    return error.answer()
+
+
+async def _answer_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for it
+    code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+    problem = Problem(
+        code.get(error.status_code, "invalid_body"),
+        status=error.status_code,
+        headers=error.headers,
+    )
+    return problem.answer()
+
+
+async def _answer_database_error(request: Request, error: Exception) -> Response:
+    if not is_connection_loss(error):
+        logger.error("unexpected error", path=request.url.path, exc_info=error)
+        return Problem("internal").answer()
+    logger.warning("database unavailable", path=request.url.path, error=repr(error))
+    return Problem("unavailable", "The database does not answer.").answer()
+
+
+async def _answer_unexpected(_: Request, __: Exception) -> Response:
+    return Problem("internal").answer()

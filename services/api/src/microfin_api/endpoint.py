@@ -1,0 +1,54 @@
+"""How one endpoint is described: what its route and its documentation are made from."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from microfin_api.parts import Parts
+
+Handler = Callable[[Request, Parts], Awaitable[Response]]
+Method = Literal["GET", "POST"]
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A query or header parameter, with its JSON schema."""
+
+    name: str
+    place: Literal["query", "header", "path"]
+    description: str
+    schema: Mapping[str, Any]
+
+
+class Given(msgspec.Struct, frozen=True):
+    """One answer that is no problem: what it carries, as which media type, and its headers."""
+
+    description: str
+    carries: tuple[type[msgspec.Struct], ...] = ()
+    other_media_type: str = ""
+    headers: tuple[str, ...] = ()
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one path.
+
+    `answers` maps the status to what it carries, `problems` are codes of the catalogue. `body` is
+    the JSON that it takes. `safe`: a HEAD may be answered like a GET.
+    """
+
+    method: Method
+    path: str
+    handler: Handler
+    name: str
+    summary: str
+    tag: str
+    answers: Mapping[int, Given]
+    problems: tuple[str, ...] = ()
+    body: type[msgspec.Struct] | None = None
+    body_required: bool = True
+    parameters: tuple[Parameter, ...] = ()
+    signed_in: bool = True
+    safe: bool = True
+    deprecated: bool = False

@@ -1,0 +1,73 @@
+"""What every request passes first: trailing slashes, headers of every answer, metrics."""
+
+import time
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from microfin_api import metrics
+from microfin_api.cross_origin import OriginRule
+from microfin_api.documentation import STYLE_HASH
+
+_POLICY: Final = (
+    f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_HEADERS: Final[list[tuple[bytes, bytes]]] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", _POLICY.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_NO_ROUTE: Final = "none"
+
+
+class Entrance:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, origins: OriginRule) -> None:
+        self._app = app
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (or the lifespan, which just passes)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.monotonic()
+        status = 500
+        path: str = scope["path"]
+        if path.endswith("/") and path != "/":
+            scope["path"] = path.rstrip("/") or "/"
+        added = self._headers(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            _count(scope, status, time.monotonic() - begun)
+
+    def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        headers = list(_HEADERS)
+        if scope["path"].startswith("/api/"):
+            headers.append(_NO_STORE)
+        for name, value in scope["headers"]:
+            if name == b"origin":
+                headers += self._origins.headers_for(value.decode("latin-1"))
+        return headers
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    route = scope.get("route")
+    template = getattr(route, "path", _NO_ROUTE)
+    method = scope["method"] if template != _NO_ROUTE else "any"
+    metrics.REQUESTS.labels(method, template, status).inc()
+    metrics.REQUEST_SECONDS.labels(method, template).observe(seconds)

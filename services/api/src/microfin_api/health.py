@@ -1,0 +1,26 @@
+"""Whether this process lives, is ready, and how it fares."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from microfin_api.answers import Health, answer
+from microfin_api.parts import Parts
+
+
+async def healthz(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
+    """Say that the process lives."""
+    return answer(Health(status="ok"))
+
+
+async def readyz(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
+    """Say whether requests may be sent here, and what is missing."""
+    missing = parts.missing()
+    if missing:
+        return answer(Health(status="not ready", missing=missing), 503, {"Retry-After": "1"})
+    return answer(Health(status="ready"))
+
+
+async def show_metrics(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
+    """Show the metrics in Prometheus' text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,148 @@
+"""The OpenAPI 3.1 document, made from the table of endpoints."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from microfin_api.endpoint import Endpoint, Given, Parameter
+from microfin_api.problems import CATALOGUE, MEDIA_TYPE, ProblemDocument
+
+_REFERENCE: Final = "#/components/schemas/{name}"
+_HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "Idempotency-Key": ("The key that a repeat must carry.", {"type": "string"}),
+    "Idempotency-Replayed": (
+        "Sent as true where an earlier request had decided it.",
+        {"type": "string", "enum": ["true"]},
+    ),
+    "Location": ("Where to ask further.", {"type": "string"}),
+    "Set-Cookie": ("The cookie sessionId.", {"type": "string"}),
+}
+_INTRODUCTION: Final = """\
+Amounts are exact decimals; they come as JSON numbers or strings and are answered as strings.
+Whatever changes money or opens an account takes an `Idempotency-Key`: repeat a request with its key
+as often as you like, it takes effect once. Where the outcome takes longer than a few seconds the
+answer is 202; ask at its `Location` then. A trailing slash is accepted on every path. What can go
+wrong is told as `application/problem+json`, each code explained under `/docs/errors`.
+"""
+
+
+def make_document(endpoints: Iterable[Endpoint], version: str) -> dict[str, Any]:
+    """Return the OpenAPI document of `endpoints`."""
+    endpoints = tuple(endpoints)
+    paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for endpoint in endpoints:
+        paths[endpoint.path][endpoint.method.lower()] = _operation(endpoint)
+    _, schemas = msgspec.json.schema_components(_carried(endpoints), ref_template=_REFERENCE)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "microfin",
+            "version": version,
+            "summary": "Accounts, deposits, withdrawals and transfers.",
+            "description": _INTRODUCTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
+        "paths": dict(paths),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "cookie": {"type": "apiKey", "in": "cookie", "name": "sessionId"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _carried(endpoints: Iterable[Endpoint]) -> list[type[msgspec.Struct]]:
+    carried: dict[type[msgspec.Struct], None] = {ProblemDocument: None}
+    for endpoint in endpoints:
+        if endpoint.body is not None:
+            carried[endpoint.body] = None
+        for given in endpoint.answers.values():
+            carried.update(dict.fromkeys(given.carries))
+    return list(carried)
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        "tags": [endpoint.tag],
+        "responses": _responses(endpoint),
+        "security": [{"cookie": []}, {"bearer": []}] if endpoint.signed_in else [],
+    }
+    if endpoint.parameters:
+        operation["parameters"] = [_parameter(parameter) for parameter in endpoint.parameters]
+    if endpoint.body is not None:
+        operation["requestBody"] = {
+            "required": endpoint.body_required,
+            "content": {"application/json": {"schema": _reference(endpoint.body)}},
+        }
+    if endpoint.deprecated:
+        operation["deprecated"] = True
+    return operation
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "description": parameter.description,
+        "required": parameter.place == "path",
+        "schema": dict(parameter.schema),
+    }
+
+
+def _responses(endpoint: Endpoint) -> dict[str, Any]:
+    responses = {str(status): _given(given) for status, given in endpoint.answers.items()}
+    by_status: defaultdict[int, list[str]] = defaultdict(list)
+    for code in endpoint.problems:
+        for status in _statuses(endpoint, code):
+            by_status[status].append(code)
+    for status, codes in by_status.items():
+        responses[str(status)] = _problems(status, codes)
+    return dict(sorted(responses.items()))
+
+
+def _statuses(endpoint: Endpoint, code: str) -> Sequence[int]:
+    status = CATALOGUE[code].status
+    # A transfer's missing receiver is a rejection, its missing sender is a path to nothing.
+    receiver_too = code == "account_not_found" and "currency_mismatch" in endpoint.problems
+    return (status, 422) if receiver_too else (status,)
+
+
+def _problems(status: int, codes: Sequence[str]) -> dict[str, Any]:
+    headers = ["Retry-After"] if status in (429, 503) else []
+    return {
+        "description": ", ".join(codes),
+        "headers": {
+            name: {"description": "Seconds to wait.", "schema": {"type": "string"}}
+            for name in headers
+        },
+        "content": {MEDIA_TYPE: {"schema": _reference(ProblemDocument)}},
+    }
+
+
+def _given(given: Given) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if given.carries:
+        references = [_reference(carried) for carried in given.carries]
+        schema = references[0] if len(references) == 1 else {"anyOf": references}
+        content["application/json"] = {"schema": schema}
+    if given.other_media_type:
+        content[given.other_media_type] = {"schema": {}}
+    response: dict[str, Any] = {"description": given.description, "content": content}
+    if given.headers:
+        response["headers"] = {
+            name: {"description": _HEADERS[name][0], "schema": _HEADERS[name][1]}
+            for name in given.headers
+        }
+    return response
+
+
+def _reference(struct: type[msgspec.Struct]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(name=struct.__name__)}

@@ -1,0 +1,35 @@
+"""How far an operation is."""
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from microfin import reading
+from microfin_api.answers import OperationView, answer
+from microfin_api.outcome_answers import operation_view
+from microfin_api.parts import Parts
+from microfin_api.problems import Problem
+
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+
+async def show_operation(request: Request, parts: Parts) -> Response:
+    """Show one of the user's operations, from all shards.
+
+    An operation that no partition has decided yet is `accepted` for whoever holds the `at` that it
+    was answered with.
+    """
+    session = await parts.sessions.require(request)
+    operation: str = request.path_params["operation"]
+    if not _ID.fullmatch(operation):
+        raise Problem("operation_not_found")
+    found = (await reading.operations(parts.pools, [operation])).get(operation)
+    if found is not None:
+        if found.request.user != session.user:
+            raise Problem("operation_not_found")
+        return answer(operation_view(found.operation))
+    at = request.query_params.get("at", "")
+    if not parts.at_tokens.is_valid(at, operation, session.user):
+        raise Problem("operation_not_found")
+    return answer(OperationView(operation_id=operation, status="accepted"))

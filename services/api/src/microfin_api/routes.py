@@ -1,0 +1,338 @@
+"""The table of all endpoints, from which the routes and the OpenAPI document are made."""
+
+from typing import Any, Final, get_args
+
+from microfin.operation import Kind
+from microfin_api import (
+    accounts,
+    answers,
+    bodies,
+    documentation,
+    health,
+    money_movement,
+    operations,
+    sign_in,
+    statements,
+)
+from microfin_api.endpoint import Endpoint, Given, Parameter
+from microfin_api.idempotency import HEADER, REPLAYED
+
+_TIME: Final = {"type": "string", "format": "date-time"}
+
+_KEY: Final = Parameter(
+    HEADER,
+    "header",
+    "Makes a repeat safe: the same key with the same request takes effect once and gets the first "
+    "answer. Without it one is made and answered.",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x20-\\x7e]+$"},
+)
+_PREFER: Final = Parameter(
+    "Prefer",
+    "header",
+    "respond-async asks for a 202 as soon as the operation is durable (RFC 7240).",
+    {"type": "string", "examples": ["respond-async"]},
+)
+_NUMBER: Final = Parameter(
+    "number", "path", "The account number.", {"type": "string", "pattern": "^[0-9]{12}$"}
+)
+_OPERATION: Final = Parameter(
+    "operation", "path", "The operation's id.", {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+)
+_AT: Final = Parameter(
+    "at", "query", "The token in a 202's Location.", {"type": "string", "maxLength": 128}
+)
+_NO_CACHE: Final = Parameter(
+    "Cache-Control", "header", "no-cache reads the database.", {"type": "string"}
+)
+_STATEMENT: Final = (
+    _NUMBER,
+    Parameter(
+        "cursor",
+        "query",
+        "nextCursor of the page before.",
+        {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
+    ),
+    Parameter(
+        "limit",
+        "query",
+        f"Entries on a page; {statements.LIMIT_USUAL} if not sent. Without it CSV has all.",
+        {"type": "integer", "minimum": 1, "maximum": statements.LIMIT_MOST},
+    ),
+    Parameter("from", "query", "The first moment that belongs (RFC 3339).", _TIME),
+    Parameter("to", "query", "The first moment that does not belong any more (RFC 3339).", _TIME),
+    Parameter("kind", "query", "Only this kind.", {"type": "string", "enum": list(get_args(Kind))}),
+    Parameter("at", "query", "Answer the balance at this moment instead (RFC 3339).", _TIME),
+)
+
+_READING: Final = ("not_signed_in", "internal", "unavailable")
+_CHANGING: Final = (
+    "malformed_json",
+    "invalid_body",
+    "body_too_large",
+    "not_json",
+    "cross_origin",
+    "internal",
+    "overloaded",
+    "unavailable",
+)
+_OPERATING: Final = (
+    *_CHANGING,
+    "not_signed_in",
+    "invalid_idempotency_key",
+    "key_reused",
+    "unknown",
+    "expired",
+    "quarantined",
+)
+_MOVING: Final = (
+    *_OPERATING,
+    "invalid_amount",
+    "invalid_account_number",
+    "account_not_found",
+    "account_frozen",
+    "account_closed",
+    "balance_limit",
+    "insufficient_funds",
+    "too_many_decimals",
+)
+_OPENING: Final = (*_OPERATING, "unknown_currency", "no_free_number")
+
+_KEYED: Final = (HEADER, REPLAYED)
+_ACCEPTED: Final = Given(
+    "Durable, not settled yet", (answers.AcceptedOperation,), headers=(HEADER, "Location")
+)
+_SIGNED_IN: Final = Given("Signed in", (answers.SignedIn,), headers=("Set-Cookie",))
+
+
+def _moving(path: str, summary: str, **others: Any) -> Endpoint:
+    return Endpoint(
+        method="POST",
+        path=path,
+        summary=summary,
+        tag="money",
+        parameters=(_KEY, _PREFER),
+        **others,
+    )
+
+
+def _generating(method: Any) -> Endpoint:
+    return Endpoint(
+        method=method,
+        path="/api/accountGeneration",
+        handler=accounts.generate_account,
+        name=f"accountGenerationBy{method.title()}",
+        summary="Open an account, as existing clients do; POST /api/accounts is the way to do it",
+        tag="accounts",
+        body=bodies.OpenBody if method == "POST" else None,
+        body_required=False,
+        answers={200: Given("Opened", (answers.Opened,), headers=_KEYED), 202: _ACCEPTED},
+        problems=_OPENING,
+        parameters=(_KEY,),
+        safe=False,
+        deprecated=True,
+    )
+
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    _moving(
+        "/api/deposit",
+        "Put money on an account",
+        handler=money_movement.deposit,
+        name="deposit",
+        body=bodies.DepositBody,
+        answers={200: Given("Settled", (answers.Moved,), headers=_KEYED), 202: _ACCEPTED},
+        problems=_MOVING,
+    ),
+    _moving(
+        "/api/withdraw",
+        "Take money from an account",
+        handler=money_movement.withdraw,
+        name="withdraw",
+        body=bodies.DepositBody,
+        answers={200: Given("Settled", (answers.Moved,), headers=_KEYED), 202: _ACCEPTED},
+        problems=_MOVING,
+    ),
+    _moving(
+        "/api/transfer",
+        "Move money to another account",
+        handler=money_movement.transfer,
+        name="transfer",
+        body=bodies.TransferBody,
+        answers={200: Given("Settled", (answers.Transferred,), headers=_KEYED), 202: _ACCEPTED},
+        problems=(*_MOVING, "same_account", "currency_mismatch"),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/accounts/{number}",
+        handler=accounts.show_account,
+        name="showAccount",
+        summary="Show an account",
+        tag="accounts",
+        answers={200: Given("The account", (answers.AccountView,))},
+        problems=(*_READING, "account_not_found"),
+        parameters=(_NUMBER, _NO_CACHE),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/accounts/{number}/entries",
+        handler=statements.statement,
+        name="showStatement",
+        summary="Show an account's entries, newest first, or its balance at a time",
+        tag="accounts",
+        answers={
+            200: Given(
+                "The entries, or with `at` the balance then",
+                (answers.Statement, answers.BalanceAt),
+                other_media_type="text/csv",
+            )
+        },
+        problems=(*_READING, "account_not_found", "invalid_parameter"),
+        parameters=_STATEMENT,
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/accounts",
+        handler=accounts.list_accounts,
+        name="listAccounts",
+        summary="List own accounts",
+        tag="accounts",
+        answers={200: Given("The accounts", (answers.AccountList,))},
+        problems=_READING,
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/accounts",
+        handler=accounts.open_account,
+        name="openAccount",
+        summary="Open an account",
+        tag="accounts",
+        body=bodies.OpenBody,
+        body_required=False,
+        answers={
+            201: Given("Opened", (answers.Opened,), headers=(*_KEYED, "Location")),
+            202: _ACCEPTED,
+        },
+        problems=_OPENING,
+        parameters=(_KEY, _PREFER),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/operations/{operation}",
+        handler=operations.show_operation,
+        name="showOperation",
+        summary="Show how far an operation is",
+        tag="money",
+        answers={200: Given("The operation", (answers.OperationView,))},
+        problems=(*_READING, "operation_not_found"),
+        parameters=(_OPERATION, _AT),
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/signup",
+        handler=sign_in.sign_up,
+        name="signUp",
+        summary="Become a user, and sign in",
+        tag="people",
+        body=bodies.SignUpBody,
+        answers={200: _SIGNED_IN},
+        problems=(*_CHANGING, "email_taken"),
+        signed_in=False,
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/signin",
+        handler=sign_in.sign_in,
+        name="signIn",
+        summary="Sign in",
+        tag="people",
+        body=bodies.SignInBody,
+        answers={200: _SIGNED_IN},
+        problems=(*_CHANGING, "sign_in_failed", "too_many_sign_ins"),
+        signed_in=False,
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/signout",
+        handler=sign_in.sign_out,
+        name="signOut",
+        summary="Sign out",
+        tag="people",
+        answers={200: Given("Signed out", (answers.SignedOut,), headers=("Set-Cookie",))},
+        problems=("not_signed_in", "cross_origin", "internal", "unavailable"),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/me",
+        handler=sign_in.me,
+        name="me",
+        summary="Tell who is signed in",
+        tag="people",
+        answers={200: Given("The user", (answers.Me,))},
+        problems=_READING,
+    ),
+    _generating("GET"),
+    _generating("POST"),
+    Endpoint(
+        method="GET",
+        path="/healthz",
+        handler=health.healthz,
+        name="healthz",
+        summary="Tell whether the process lives",
+        tag="operating",
+        answers={200: Given("It lives", (answers.Health,))},
+        signed_in=False,
+    ),
+    Endpoint(
+        method="GET",
+        path="/readyz",
+        handler=health.readyz,
+        name="readyz",
+        summary="Tell whether requests may be sent here",
+        tag="operating",
+        answers={
+            200: Given("Ready", (answers.Health,)),
+            503: Given("Not ready; it says what is missing", (answers.Health,)),
+        },
+        signed_in=False,
+    ),
+    Endpoint(
+        method="GET",
+        path="/metrics",
+        handler=health.show_metrics,
+        name="metrics",
+        summary="Show metrics for Prometheus",
+        tag="operating",
+        answers={200: Given("The metrics", other_media_type="text/plain")},
+        signed_in=False,
+    ),
+    Endpoint(
+        method="GET",
+        path="/openapi.json",
+        handler=documentation.openapi_document,
+        name="openapi",
+        summary="Show this document",
+        tag="documentation",
+        answers={200: Given("OpenAPI 3.1", other_media_type="application/json")},
+        signed_in=False,
+    ),
+    Endpoint(
+        method="GET",
+        path="/docs",
+        handler=documentation.documentation_page,
+        name="docs",
+        summary="Show this document to people",
+        tag="documentation",
+        answers={200: Given("A page", other_media_type="text/html")},
+        signed_in=False,
+    ),
+    Endpoint(
+        method="GET",
+        path="/docs/errors",
+        handler=documentation.problems_page,
+        name="docsErrors",
+        summary="Show every problem that an answer can name",
+        tag="documentation",
+        answers={200: Given("A page", other_media_type="text/html")},
+        signed_in=False,
+    ),
+)

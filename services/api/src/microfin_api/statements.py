@@ -1,0 +1,145 @@
+"""Statements: the entries of an account, and its balance at a time."""
+
+import csv
+import io
+from collections.abc import AsyncIterator
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from microfin import reading
+from microfin.money import to_decimal_text
+from microfin.reading import StatementFilter, StatementLine
+from microfin_api.accounts import pool_of, require_own_account
+from microfin_api.answers import BalanceAt, EntryView, Statement, answer, moment
+from microfin_api.parameters import read_kind, read_moment, read_number
+from microfin_api.parts import Parts
+
+LIMIT_MOST = 200
+LIMIT_USUAL = 50
+_CSV_PAGE = 1_000
+_HIGHEST_SEQ = 2**62
+_COLUMNS = (
+    "seq",
+    "time",
+    "kind",
+    "leg",
+    "amount",
+    "currency",
+    "balanceAfter",
+    "operationId",
+    "counterparty",
+)
+
+
+async def statement(request: Request, parts: Parts) -> Response:
+    """Show an account's entries, newest first, or with `at` its balance at that time."""
+    session = await parts.sessions.require(request)
+    number = request.path_params["number"]
+    currency = await require_own_account(parts, number, session.user)
+    at = read_moment(request, "at")
+    if at is not None:
+        return await _balance_at(parts, number, currency, at)
+    wanted = StatementFilter(
+        before_seq=read_number(request, "cursor", _HIGHEST_SEQ),
+        since=read_moment(request, "from"),
+        until=read_moment(request, "to"),
+        kind=read_kind(request),
+    )
+    limit = read_number(request, "limit", LIMIT_MOST)
+    if _wants_csv(request):
+        return _as_csv(parts, number, currency, wanted, limit)
+    return await _as_json(parts, number, currency, wanted, limit or LIMIT_USUAL)
+
+
+def _wants_csv(request: Request) -> bool:
+    accepted = request.headers.get("accept", "").lower()
+    return "text/csv" in accepted and "application/json" not in accepted
+
+
+async def _balance_at(parts: Parts, number: str, currency: str, at: int) -> Response:
+    last = await reading.balance_at(pool_of(parts, number), number, at)
+    view = BalanceAt(
+        account_number=number,
+        currency=currency,
+        at=moment(at),
+        balance=to_decimal_text(last.balance_after if last else 0, currency),
+        seq=last.seq if last else 0,
+    )
+    return answer(view)
+
+
+async def _as_json(
+    parts: Parts, number: str, currency: str, wanted: StatementFilter, limit: int
+) -> Response:
+    lines = await reading.entries(pool_of(parts, number), number, wanted, limit)
+    more = len(lines) == limit and lines[-1].seq > 1
+    view = Statement(
+        account_number=number,
+        currency=currency,
+        entries=[_entry(line, currency) for line in lines],
+        next_cursor=str(lines[-1].seq) if more else None,
+    )
+    return answer(view)
+
+
+def _entry(line: StatementLine, currency: str) -> EntryView:
+    return EntryView(
+        seq=line.seq,
+        time=moment(line.time),
+        kind=line.kind,
+        leg=line.leg,
+        amount=to_decimal_text(line.amount, currency),
+        balance_after=to_decimal_text(line.balance_after, currency),
+        operation_id=line.operation,
+        counterparty=line.counterparty or None,
+    )
+
+
+def _as_csv(
+    parts: Parts, number: str, currency: str, wanted: StatementFilter, limit: int | None
+) -> Response:
+    """Return the entries as text/csv (RFC 4180): `limit` of them, or all, page by page.
+
+    No column holds a text that somebody chose, so none can be a spreadsheet's formula; a leading
+    minus is a number's.
+    """
+    return StreamingResponse(
+        _csv_pages(parts, number, currency, wanted, limit),
+        media_type="text/csv; charset=utf-8; header=present",
+        headers={"Content-Disposition": f'attachment; filename="statement-{number}.csv"'},
+    )
+
+
+async def _csv_pages(
+    parts: Parts, number: str, currency: str, wanted: StatementFilter, limit: int | None
+) -> AsyncIterator[str]:
+    yield _csv([_COLUMNS])
+    while True:
+        size = limit or _CSV_PAGE
+        lines = await reading.entries(pool_of(parts, number), number, wanted, size)
+        yield _csv([_row(line, currency) for line in lines])
+        if limit is not None or len(lines) < size:
+            return
+        wanted = msgspec.structs.replace(wanted, before_seq=lines[-1].seq)
+
+
+def _row(line: StatementLine, currency: str) -> tuple[str, ...]:
+    return (
+        str(line.seq),
+        moment(line.time),
+        line.kind,
+        line.leg,
+        to_decimal_text(line.amount, currency),
+        currency,
+        to_decimal_text(line.balance_after, currency),
+        line.operation,
+        line.counterparty,
+    )
+
+
+def _csv(rows: list[tuple[str, ...]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()

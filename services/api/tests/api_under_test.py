@@ -1,0 +1,161 @@
+"""An API in this process on real parts, with a worker process on each of its partitions."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import httpx
+
+from microfin.migrations.run import migrate
+from microfin.settings import ApiSettings
+from microfin_api.app import create_app
+from microfin_api.parts import Parts
+from microfin_local.platform import Platform
+
+PARTITIONS = 2
+PASSWORD = "correct horse"
+ORIGIN = "http://api.test"
+
+
+class Ledger:
+    """A database and a topic of its own, with its workers."""
+
+    def __init__(self, platform: Platform, folder: Path) -> None:
+        self.platform = platform
+        self.name = f"api_{uuid4().hex[:10]}"
+        self._log = folder / "workers.log"
+        self._workers: list[asyncio.subprocess.Process] = []
+
+    async def __aenter__(self) -> Self:
+        await asyncio.gather(
+            self.platform.create_database(self.name),
+            self.platform.create_topic(self.name, PARTITIONS),
+        )
+        url = self.platform.postgres_direct(database=self.name)
+        await asyncio.to_thread(migrate, [url], PARTITIONS)
+        await self.start_workers()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop_workers()
+
+    async def start_workers(self) -> None:
+        for partition in range(PARTITIONS):
+            port = free_port()
+            environment = {
+                **os.environ,
+                **self.platform.environment("worker", self.name, self.name),
+                "MICROFIN_PARTITION": str(partition),
+                "MICROFIN_WORKER_PORT": str(port),
+            }
+            with self._log.open("ab") as log:
+                worker = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "microfin_worker", env=environment, stdout=log, stderr=log
+                )
+            self._workers.append(worker)
+
+    async def stop_workers(self) -> None:
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.terminate()
+        await asyncio.gather(*(worker.wait() for worker in workers))
+
+    def settings(self, **others: Any) -> ApiSettings:
+        """Return settings for an API on this ledger, with passwords that cost little."""
+        values = {
+            name.removeprefix("MICROFIN_").lower(): value
+            for name, value in self.platform.environment("api", self.name, self.name).items()
+        }
+        cheap = {"argon2_memory": 8, "argon2_time": 1}
+        return ApiSettings(**{**values, **cheap, **others})
+
+
+class Api:
+    """An API in this process."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self.settings = settings
+        self.app = create_app(settings)
+
+    @property
+    def parts(self) -> Parts:
+        parts: Parts = self.app._app.state.parts  # type: ignore[attr-defined]
+        return parts
+
+    def client(self, **headers: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app),
+            base_url=ORIGIN,
+            headers={"Content-Type": "application/json", **headers},
+            timeout=30,
+        )
+
+    async def user(self) -> "User":
+        """Sign somebody up."""
+        client = self.client()
+        email = f"{uuid4().hex}@example.com"
+        body = {"name": "Anna", "email": email, "password": PASSWORD}
+        answer = await client.post("/api/signup", json=body)
+        assert answer.status_code == 200, answer.text
+        return User(client, answer.json())
+
+
+class User:
+    """Somebody who is signed in by cookie."""
+
+    def __init__(self, client: httpx.AsyncClient, signed_in: dict[str, str]) -> None:
+        self.client = client
+        self.id = signed_in["userId"]
+        self.email = signed_in["email"]
+        self.session_id = signed_in["sessionId"]
+
+    async def account(self, currency: str = "EUR", balance: str = "") -> str:
+        """Open an account, with money on it."""
+        answer = await self.client.post("/api/accounts", json={"currency": currency})
+        assert answer.status_code == 201, answer.text
+        number: str = answer.json()["accountNumber"]
+        if balance:
+            await self.deposit(number, balance)
+        return number
+
+    async def deposit(self, number: str, amount: str) -> dict[str, Any]:
+        body = {"accountNumber": number, "amount": amount}
+        answer = await self.client.post("/api/deposit", json=body)
+        assert answer.status_code == 200, answer.text
+        settled: dict[str, Any] = answer.json()
+        return settled
+
+    async def balance(self, number: str) -> str:
+        """Return the balance, as PostgreSQL has it."""
+        headers = {"Cache-Control": "no-cache"}
+        answer = await self.client.get(f"/api/accounts/{number}", headers=headers)
+        assert answer.status_code == 200, answer.text
+        balance: str = answer.json()["balance"]
+        return balance
+
+
+@contextlib.asynccontextmanager
+async def running(settings: ApiSettings) -> AsyncIterator[Api]:
+    """Start an API, wait until it is ready, and stop it in the end."""
+    api = Api(settings)
+    await api.parts.start()
+    try:
+        while api.parts.missing():
+            await asyncio.sleep(0.05)
+        yield api
+    finally:
+        await api.parts.stop()
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,253 @@
+"""Session ids, `at` tokens, keys and origins: what is decided without asking anybody."""
+
+import time
+from collections.abc import Mapping
+
+import pytest
+from starlette.requests import Request
+
+from microfin.producer import Appended
+from microfin.redis_cluster import GuardedRedis
+from microfin.settings import ApiSettings
+from microfin_api.at_token import AtTokens
+from microfin_api.client_address import TrustedProxies
+from microfin_api.cross_origin import OriginRule
+from microfin_api.idempotency import read_key
+from microfin_api.parameters import read_kind, read_moment, read_number
+from microfin_api.parts import Parts
+from microfin_api.performing import prefers_async
+from microfin_api.problems import Problem
+from microfin_api.sessions import Sessions, session_id_of
+from microfin_api.uuid7 import uuid7
+
+SETTINGS = ApiSettings(secret="s" * 32)
+OTHERS = ApiSettings(secret="t" * 32)
+
+
+def request_of(
+    headers: Mapping[str, str] | list[tuple[str, str]] = (),  # type: ignore[assignment]
+    client: str = "127.0.0.1",
+    query: str = "",
+) -> Request:
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return Request(
+        {
+            "type": "http",
+            "method": "POST",
+            "scheme": "http",
+            "path": "/api/deposit",
+            "query_string": query.encode(),
+            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs],
+            "client": (client, 1234),
+            "server": ("127.0.0.1", 8080),
+        }
+    )
+
+
+def sessions_of(settings: ApiSettings) -> Sessions:
+    return Sessions(settings, None, GuardedRedis(settings))
+
+
+def test_only_ids_with_our_tag_are_ours() -> None:
+    sessions = sessions_of(SETTINGS)
+    session_id = sessions.new_id()
+    assert sessions.is_ours(session_id)
+    assert not sessions_of(OTHERS).is_ours(session_id)
+    for place in range(len(session_id)):
+        changed = "A" if session_id[place] != "A" else "B"
+        assert not sessions.is_ours(session_id[:place] + changed + session_id[place + 1 :])
+    for forged in ("", "x", session_id[:-1], session_id + "A", "é" * len(session_id), "\0"):
+        assert not sessions.is_ours(forged)
+
+
+def test_without_a_secret_nothing_starts() -> None:
+    with pytest.raises(ValueError, match="MICROFIN_SECRET"):
+        Parts(ApiSettings())
+    with pytest.raises(ValueError, match="32 characters"):
+        ApiSettings(secret="short")
+
+
+def test_a_bearer_token_comes_before_the_cookie() -> None:
+    both = {"Authorization": "Bearer token", "Cookie": "sessionId=cookie"}
+    assert session_id_of(request_of(both)) == "token"
+    assert session_id_of(request_of({"Cookie": "a=b; sessionId=cookie"})) == "cookie"
+    assert session_id_of(request_of({"Authorization": "Basic abc"})) == ""
+
+
+@pytest.mark.parametrize(
+    ("setting", "headers", "client", "secure"),
+    [
+        ("auto", {}, "127.0.0.1", False),
+        ("auto", {"X-Forwarded-Proto": "https"}, "127.0.0.1", True),
+        ("auto", {"X-Forwarded-Proto": "https"}, "203.0.113.9", False),
+        ("always", {}, "127.0.0.1", True),
+        ("never", {"X-Forwarded-Proto": "https"}, "127.0.0.1", False),
+    ],
+)
+def test_the_cookie_is_secure_behind_tls(
+    setting: str, headers: dict[str, str], client: str, secure: bool
+) -> None:
+    sessions = sessions_of(ApiSettings(secret="s" * 32, cookie_secure=setting))
+    cookie = sessions.cookie("id", request_of(headers, client))
+    assert cookie.startswith("sessionId=id; Path=/; ")
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert cookie.endswith("; Secure") is secure
+
+
+def test_at_tokens_are_for_one_operation_of_one_user() -> None:
+    tokens = AtTokens(SETTINGS)
+    token = tokens.make("a" * 32, "anna", Appended(3, 17, 0))
+    assert tokens.is_valid(token, "a" * 32, "anna")
+    assert not tokens.is_valid(token, "b" * 32, "anna")
+    assert not tokens.is_valid(token, "a" * 32, "bert")
+    assert not AtTokens(OTHERS).is_valid(token, "a" * 32, "anna")
+    for forged in ("", ".", "..", "3.18." + token.rpartition(".")[2], "3.17.é", token + ".x"):
+        assert not tokens.is_valid(forged, "a" * 32, "anna")
+
+
+@pytest.mark.parametrize(
+    ("headers", "client", "address"),
+    [
+        ({}, "203.0.113.9", "203.0.113.9"),
+        ({"X-Forwarded-For": "198.51.100.1"}, "203.0.113.9", "203.0.113.9"),
+        ({"X-Forwarded-For": "198.51.100.1"}, "10.0.0.1", "198.51.100.1"),
+        ({"X-Forwarded-For": "6.6.6.6, 198.51.100.1"}, "10.0.0.1", "198.51.100.1"),
+        ({"X-Forwarded-For": "198.51.100.1, 10.0.0.2"}, "10.0.0.1", "198.51.100.1"),
+        ({"X-Forwarded-For": "nonsense"}, "10.0.0.1", "10.0.0.1"),
+        ({}, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ({}, "::ffff:203.0.113.9", "203.0.113.9"),
+    ],
+)
+def test_only_trusted_proxies_say_who_the_client_is(
+    headers: dict[str, str], client: str, address: str
+) -> None:
+    assert TrustedProxies("10.0.0.0/8").client_of(request_of(headers, client)) == address
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"Origin": "http://bank.example"}, True),
+        ({"Origin": "HTTP://BANK.example"}, True),
+        ({"Origin": "https://bank.example"}, False),
+        ({"Origin": "https://bank.example", "X-Forwarded-Proto": "https"}, True),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "http://bank.example.evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://evil.example", "Authorization": "Bearer x"}, True),
+        ({"Origin": "https://app.example"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+    ],
+)
+def test_other_origins_are_refused(headers: dict[str, str], allowed: bool) -> None:
+    rule = OriginRule("https://app.example", TrustedProxies("127.0.0.0/8"))
+    request = request_of({"Host": "bank.example", **headers})
+    if allowed:
+        rule.check(request)
+    else:
+        with pytest.raises(Problem, match="cross_origin"):
+            rule.check(request)
+
+
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        ("abc", "abc"),
+        ("a b", "a b"),
+        ('"abc"', "abc"),
+        (r'"a\"b\\c"', r'a"b\c'),
+        ("x" * 255, "x" * 255),
+        ("8e03978e-40d5-43dd-bc93-6894a57f9324", "8e03978e-40d5-43dd-bc93-6894a57f9324"),
+    ],
+)
+def test_keys_are_read(header: str, text: str) -> None:
+    key = read_key(request_of({"Idempotency-Key": header}))
+    assert (key.text, key.header, key.from_client) == (text, header, True)
+
+
+@pytest.mark.parametrize(
+    "header", ["", '""', '"abc', '"a"b"', r'"a\b"', "x" * 256, "sch\xf6n", "a\tb", "a\0b"]
+)
+def test_unfit_keys_are_refused(header: str) -> None:
+    with pytest.raises(Problem, match="invalid_idempotency_key"):
+        read_key(request_of({"Idempotency-Key": header}))
+
+
+def test_two_keys_are_refused() -> None:
+    with pytest.raises(Problem, match="invalid_idempotency_key"):
+        read_key(request_of([("Idempotency-Key", "a"), ("Idempotency-Key", "b")]))
+
+
+def test_a_missing_key_is_made() -> None:
+    first, second = read_key(request_of()), read_key(request_of())
+    assert first.text != second.text
+    assert not first.from_client
+
+
+def test_uuids_of_version_7_sort_by_time() -> None:
+    first = uuid7()
+    time.sleep(0.002)
+    second = uuid7()
+    assert first < second
+    assert (first.version, first.variant) == (7, second.variant)
+    assert abs((first.int >> 80) / 1000 - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [
+        ("respond-async", True),
+        ("wait=5, respond-async", True),
+        ("Respond-Async; x=y", True),
+        ("return=minimal", False),
+        ("", False),
+    ],
+)
+def test_a_preference_for_202_is_read(header: str, wanted: bool) -> None:
+    assert prefers_async(request_of({"Prefer": header})) is wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:01.5Z", 1500),
+        ("1970-01-01t01:00:00.123456789%2B01:00", 123),
+        ("1969-12-31T23:59:59.999Z", -1),
+    ],
+)
+def test_times_are_read(text: str, milliseconds: int) -> None:
+    assert read_moment(request_of(query=f"at={text}"), "at") == milliseconds
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "at=",
+        "at=yesterday",
+        "at=2026-11-22",
+        "at=2026-11-22T10:00:00",
+        "at=2026-02-30T10:00:00Z",
+        "at=0001-01-01T00:00:00%2B23:59",
+        "at=20261122T100000Z",
+    ],
+)
+def test_unfit_times_are_refused(query: str) -> None:
+    with pytest.raises(Problem, match="invalid_parameter"):
+        read_moment(request_of(query=query), "at")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "201", "1.5", "x", "", "%D9%A1", "9" * 30])
+def test_unfit_numbers_are_refused(text: str) -> None:
+    with pytest.raises(Problem, match="invalid_parameter"):
+        read_number(request_of(query=f"limit={text}"), "limit", 200)
+
+
+def test_unknown_kinds_are_refused() -> None:
+    with pytest.raises(Problem, match="invalid_parameter"):
+        read_kind(request_of(query="kind=gift"))

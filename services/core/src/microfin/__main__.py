@@ -1,0 +1,5 @@
+"""`python -m microfin`: the command line."""
+
+from microfin.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""The commands of `microfin`, put together."""
+
+import typer
+
+from microfin.cli.account import account
+from microfin.cli.audit import audit
+from microfin.cli.log import log
+from microfin.cli.migrate import migrate
+from microfin.cli.operation import operation
+from microfin.cli.outbox import outbox
+from microfin.cli.quarantine import quarantine
+from microfin.cli.routing import routing
+from microfin.cli.user import user
+
+HELP = """Administer a microfin ledger.
+
+Settings come from environment variables, each also from a file by NAME_FILE:
+
+\b
+  MICROFIN_DATABASES         PostgreSQL of each shard through the pooler, for reading
+  MICROFIN_DATABASES_DIRECT  the same past the pooler with the owner's role, for changes
+  MICROFIN_KAFKA             host:port of some brokers, by commas
+  MICROFIN_TOPIC             the commands topic (microfin.commands)
+
+On one machine, `source .local/environment` sets them.
+
+Exit code 0: done. 1: the answer is no. 2: it could not be done.
+
+\b
+Start with:
+  microfin migrate --partitions 6     make the databases
+  microfin audit                      is every cent where it should be?
+  microfin routing show               which partitions are there, how far are they?
+"""
+
+application = typer.Typer(
+    name="microfin",
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+application.command()(migrate)
+application.command()(audit)
+application.add_typer(account, name="account")
+application.add_typer(operation, name="operation")
+application.add_typer(routing, name="routing")
+application.add_typer(quarantine, name="quarantine")
+application.add_typer(outbox, name="outbox")
+application.add_typer(log, name="log")
+application.add_typer(user, name="user")

@@ -1,0 +1,87 @@
+"""What a command that did not succeed says, and its exit code.
+
+0: done, and the answer is yes. 1: the answer is no (not found, rejected, violations). 2: the
+command was wrong or could not be carried out (setting missing, database or Kafka away).
+"""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Coroutine, Iterator
+from typing import Any, Final, NoReturn, TypeVar
+
+import asyncpg
+import typer
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from microfin.audit import AuditImpossible
+from microfin.migrations.run import ShardMismatch
+from microfin.producer import ProduceRefused, ProduceUnknown
+
+Result = TypeVar("Result")
+
+NO: Final = 1
+COULD_NOT: Final = 2
+
+
+class Refused(Exception):
+    """The answer is no; the message says why and what to do."""
+
+
+class CouldNot(Exception):
+    """The command could not be carried out; the message says why and what to do."""
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run `work` to its end; an error ends the process with a sentence and an exit code."""
+    with reported():
+        return asyncio.run(work)
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Turn an error of the block into a sentence on stderr and an exit code."""
+    try:
+        yield
+    except Refused as error:
+        _end(str(error), NO)
+    except (CouldNot, AuditImpossible, ShardMismatch, LookupError) as error:
+        _end(str(error), COULD_NOT)
+    except ValidationError as error:
+        _end("\n".join(_setting(dict(fault)) for fault in error.errors()), COULD_NOT)
+    except ValueError as error:
+        _end(str(error), COULD_NOT)
+    except ProduceUnknown as error:
+        _end(
+            f"Kafka did not acknowledge ({error}): the command may or may not be in the log. "
+            "Repeat it with the same --key; that is safe.",
+            COULD_NOT,
+        )
+    except (ProduceRefused, KafkaError) as error:
+        _end(
+            f"Kafka could not be used ({error}): is it running, and is MICROFIN_KAFKA right?",
+            COULD_NOT,
+        )
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError) as error:
+        _end(_database(error), COULD_NOT)
+
+
+def _setting(fault: dict[str, Any]) -> str:
+    name = "_".join(str(part) for part in fault["loc"]).upper()
+    return f"The setting MICROFIN_{name} is wrong: {fault['msg']}."
+
+
+def _database(error: Exception) -> str:
+    text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+    if isinstance(error, asyncpg.UndefinedTableError):
+        return f"The database is no microfin ledger ({text}): run `microfin migrate` first."
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return f"The database's role may not do this ({text}): see `microfin COMMAND --help`."
+    return f"The database could not be used ({text}): is it running, and is its URL right?"
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    print(sentence, file=sys.stderr)  # noqa: T201 - this is what the command says
+    raise typer.Exit(code) from None

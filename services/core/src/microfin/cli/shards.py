@@ -1,0 +1,40 @@
+"""The shards' databases as commands use them."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from microfin import reading
+from microfin.database import Pool, connect_shards
+from microfin.routing import partition_of, shard_of_account
+from microfin.settings import CommonSettings
+
+
+@contextlib.asynccontextmanager
+async def reading_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
+    """Give pools for reading, shard 0 first: past the pooler only where no pooler is set."""
+    urls = settings.database_urls if settings.databases else settings.direct_database_urls
+    async with _connected(urls, settings) as pools:
+        yield pools
+
+
+@contextlib.asynccontextmanager
+async def administered_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
+    """Give pools with the owner's role (MICROFIN_DATABASES_DIRECT), shard 0 first."""
+    async with _connected(settings.direct_database_urls, settings) as pools:
+        yield pools
+
+
+@contextlib.asynccontextmanager
+async def _connected(urls: list[str], settings: CommonSettings) -> AsyncIterator[list[Pool]]:
+    pools = await connect_shards(urls, settings)
+    try:
+        yield pools
+    finally:
+        for pool in pools:
+            pool.terminate()
+
+
+async def partition_under_routing(pools: Sequence[Pool], account: str) -> tuple[int, int]:
+    """Return the partition of `account` now, and the generation of the routing that says so."""
+    row = await reading.routing(pools[shard_of_account(account, len(pools))])
+    return partition_of(account, row.routing.partition_count), row.routing.generation

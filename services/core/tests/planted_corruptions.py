@@ -1,0 +1,286 @@
+"""What may go wrong with a ledger's rows, as SQL on a copy of the history of `ledger_history`."""
+
+# ruff: noqa: S608, ISC004 - all text is ours, and a long statement reads best in its own lines
+
+CORRUPT = "ALTER TABLE outcomes DISABLE TRIGGER USER; ALTER TABLE entries DISABLE TRIGGER USER;"
+
+_TABLES = (
+    *("accounts", "outcomes", "entries", "contra_balances"),
+    *("outbox", "partitions", "quarantine", "audit_watermarks"),
+)
+KEEP = "CREATE SCHEMA kept;" + "".join(
+    f"CREATE TABLE kept.{table} AS TABLE {table};" for table in _TABLES
+)
+"""Keeps a copy of all rows."""
+
+RESTORE = (
+    CORRUPT
+    + "".join(f"DELETE FROM {table}; INSERT INTO {table} TABLE kept.{table};" for table in _TABLES)
+    + """
+    ALTER TABLE accounts DROP CONSTRAINT IF EXISTS accounts_balance_check,
+        ADD CONSTRAINT accounts_balance_check CHECK (balance >= 0);
+    ALTER TABLE entries DROP CONSTRAINT IF EXISTS entries_balance_after_check,
+        ADD CONSTRAINT entries_balance_after_check CHECK (balance_after >= 0);
+    """
+)
+"""Makes the rows, and the constraints that a corruption drops, as they were."""
+
+LAST = "(SELECT max(seq) FROM entries WHERE account = '{anna}')"
+
+# What the credit of `crossed` did, taken back without a trace on the destination's shard.
+UNDO_CREDIT = """
+    DELETE FROM outcomes WHERE operation_id = '{crossed}' AND leg = 'credit';
+    DELETE FROM entries WHERE operation_id = '{crossed}' AND leg = 'credit';
+    UPDATE accounts SET balance = balance - 700, seq = seq - 1,
+        entry_time = (SELECT max(at) FROM entries WHERE account = '{bert}') WHERE number = '{bert}';
+    UPDATE contra_balances SET balance = balance + 700
+        WHERE partition = 1 AND contra = 'in_transit' AND currency = 'EUR';
+"""
+# What the refund of `refunded` did, taken back; that of `crossed` came after it.
+UNDO_REFUND = """
+    DELETE FROM outcomes WHERE operation_id = '{refunded}' AND leg = 'refund';
+    DELETE FROM entries WHERE operation_id = '{refunded}' AND leg = 'refund';
+    UPDATE entries SET seq = seq - 1, balance_after = balance_after - 300
+        WHERE operation_id = '{crossed}' AND leg = 'request';
+    UPDATE outcomes SET seq = seq - 1, balance = balance - 300
+        WHERE operation_id = '{crossed}' AND leg = 'request';
+    UPDATE accounts SET balance = balance - 300, seq = seq - 1 WHERE number = '{anna}';
+    UPDATE contra_balances SET balance = balance + 300
+        WHERE partition = 0 AND contra = 'in_transit' AND currency = 'EUR';
+"""
+# One more entry on Anna's account, with everything but an outcome.
+ONE_MORE_ENTRY = """
+    INSERT INTO entries SELECT account, seq + 1, 100, balance_after + 100, {operation}, 'request',
+        'deposit', 'cash', '', partition, at
+    FROM entries WHERE account = '{anna}' AND seq = LAST;
+    UPDATE accounts SET balance = balance + 100, seq = seq + 1 WHERE number = '{anna}';
+    UPDATE contra_balances SET balance = balance - 100
+        WHERE partition = 0 AND contra = 'cash' AND currency = 'EUR';
+"""
+BOTH_CREDIT_AND_REFUND = """
+    INSERT INTO outcomes SELECT operation_id, 'refund', kind, 'settled', account, counterparty,
+        user_id, amount, currency, seq + 1, balance + amount, NULL, '', '', NULL, NULL, body_hash,
+        partition, log_offset, at
+    FROM outcomes WHERE operation_id = '{crossed}' AND leg = 'request';
+    INSERT INTO entries SELECT account, seq + 1, -amount, balance_after - amount, operation_id,
+        'refund', kind, contra, counterparty, partition, at
+    FROM entries WHERE operation_id = '{crossed}' AND leg = 'request';
+    UPDATE accounts SET balance = balance + 700, seq = seq + 1 WHERE number = '{anna}';
+    UPDATE contra_balances SET balance = balance - 700
+        WHERE partition = 0 AND contra = 'in_transit' AND currency = 'EUR';
+"""
+ANOTHER_CREDIT_AMOUNT = """
+    UPDATE outcomes SET amount = amount + 1, balance = balance + 1
+        WHERE operation_id = '{crossed}' AND leg = 'credit';
+    UPDATE entries SET amount = amount + 1, balance_after = balance_after + 1
+        WHERE operation_id = '{crossed}' AND leg = 'credit';
+    UPDATE accounts SET balance = balance + 1 WHERE number = '{bert}';
+    UPDATE contra_balances SET balance = balance - 1
+        WHERE partition = 1 AND contra = 'in_transit' AND currency = 'EUR';
+"""
+REJECTED = "status = 'rejected', reason = 'expired'"
+THE_DEPOSIT = "operation_id = '{deposit}'"
+
+# Name: shard ("source" is Anna's, "destination" Bert's), statements, the invariants that a full
+# audit names at least, and those that one with --since does.
+CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
+    "balance changed": (
+        "source",
+        "UPDATE accounts SET balance = balance + 1 WHERE number = '{anna}'",
+        {1, 3},
+        {3},
+    ),
+    "contra balance changed": (
+        "source",
+        "UPDATE contra_balances SET balance = balance + 1 WHERE partition = 0 AND contra = 'cash'"
+        " AND currency = 'EUR'",
+        {1},
+        {1},
+    ),
+    "contra balance deleted": (
+        "source",
+        "DELETE FROM contra_balances WHERE partition = 0 AND contra = 'cash'",
+        {1},
+        {1},
+    ),
+    "last entry deleted": (
+        "source",
+        "DELETE FROM entries WHERE account = '{anna}' AND seq = LAST",
+        {1, 3, 4},
+        {3, 4},
+    ),
+    "middle entry deleted": (
+        "source",
+        f"DELETE FROM entries WHERE {THE_DEPOSIT}",
+        {1, 3, 4},
+        {3, 4},
+    ),
+    "receiver's entry of a transfer in one decision deleted": (
+        "source",
+        "DELETE FROM entries WHERE operation_id = '{inside}' AND account = '{carl}'",
+        {1, 3, 4},
+        {3, 4},
+    ),
+    "entry amount changed": (
+        "source",
+        f"UPDATE entries SET amount = amount + 1 WHERE {THE_DEPOSIT}",
+        {1, 3, 4},
+        {3, 4},
+    ),
+    "gap in seq": (
+        "source",
+        "UPDATE entries SET seq = seq + 1 WHERE account = '{anna}' AND seq = LAST;"
+        "UPDATE accounts SET seq = seq + 1 WHERE number = '{anna}'",
+        {3, 4},
+        {3, 4},
+    ),
+    "seq of the account behind": (
+        "source",
+        "UPDATE accounts SET seq = seq - 1 WHERE number = '{anna}'",
+        {3},
+        {3},
+    ),
+    "balance_after broken": (
+        "source",
+        f"UPDATE entries SET balance_after = balance_after + 1 WHERE {THE_DEPOSIT}",
+        {3, 4},
+        {3, 4},
+    ),
+    "time goes back": (
+        "source",
+        "UPDATE entries SET at = at - interval '1 day' WHERE account = '{anna}' AND seq = LAST",
+        {3, 4},
+        {3, 4},
+    ),
+    "one effect twice": (
+        "source",
+        ONE_MORE_ENTRY.replace("{operation}", "'{deposit}'"),
+        {4},
+        {4},
+    ),
+    "entry without an outcome": (
+        "source",
+        ONE_MORE_ENTRY.replace("{operation}", "gen_random_uuid()"),
+        {4},
+        {4},
+    ),
+    "rejected outcome with an entry": (
+        "source",
+        ONE_MORE_ENTRY.replace("{operation}", "'{rejected}'"),
+        {4},
+        {4},
+    ),
+    "outcome deleted": ("source", f"DELETE FROM outcomes WHERE {THE_DEPOSIT}", {4}, {4}),
+    "outcome now rejected": (
+        "source",
+        f"UPDATE outcomes SET {REJECTED} WHERE {THE_DEPOSIT}",
+        {4},
+        {4},
+    ),
+    "outcome of another amount": (
+        "source",
+        f"UPDATE outcomes SET amount = amount + 1 WHERE {THE_DEPOSIT}",
+        {4},
+        {4},
+    ),
+    "outcome of another account": (
+        "source",
+        f"UPDATE outcomes SET account = '{{carl}}' WHERE {THE_DEPOSIT}",
+        {4},
+        {4},
+    ),
+    "debit now settled": (
+        "source",
+        "UPDATE outcomes SET status = 'settled' WHERE operation_id = '{crossed}'"
+        " AND leg = 'request'",
+        {4, 8},
+        {4, 8},
+    ),
+    "credit deleted": ("destination", UNDO_CREDIT, {8}, {8}),
+    "refund deleted": ("source", UNDO_REFUND, {8}, {8}),
+    "credit and refund": ("source", BOTH_CREDIT_AND_REFUND, {8}, {8}),
+    "refund without a rejected credit": (
+        "destination",
+        "DELETE FROM outcomes WHERE operation_id = '{refunded}' AND leg = 'credit'",
+        {8},
+        {8},
+    ),
+    "credit without its request": (
+        "source",
+        "DELETE FROM outcomes WHERE operation_id = '{crossed}' AND leg = 'request'",
+        {4, 8},
+        {4, 8},
+    ),
+    "credit of another amount": ("destination", ANOTHER_CREDIT_AMOUNT, {8}, {8}),
+    "credit from another account": (
+        "destination",
+        "UPDATE outcomes SET counterparty = '{carl}' WHERE operation_id = '{crossed}'"
+        " AND leg = 'credit'; UPDATE entries SET counterparty = '{carl}'"
+        " WHERE operation_id = '{crossed}' AND leg = 'credit'",
+        {8},
+        {8},
+    ),
+    "negative balance": (
+        "source",
+        "ALTER TABLE accounts DROP CONSTRAINT accounts_balance_check;"
+        "UPDATE accounts SET balance = -1 WHERE number = '{anna}'",
+        {1, 2, 3},
+        {2, 3},
+    ),
+    "negative balance after an entry": (
+        "source",
+        "ALTER TABLE entries DROP CONSTRAINT entries_balance_after_check;"
+        f"UPDATE entries SET balance_after = -1 WHERE {THE_DEPOSIT}",
+        {2, 3, 4},
+        {2, 3, 4},
+    ),
+    "another currency": (
+        "source",
+        "UPDATE accounts SET currency = 'USD' WHERE number = '{anna}'",
+        {1, 4},
+        {4},
+    ),
+    "another contra account": (
+        "source",
+        f"UPDATE entries SET contra = 'in_transit' WHERE {THE_DEPOSIT}",
+        {1, 4},
+        {4},
+    ),
+    "another owner": (
+        "source",
+        "UPDATE accounts SET owner = gen_random_uuid() WHERE number = '{anna}'",
+        {4},
+        {4},
+    ),
+    "account deleted": (
+        "source",
+        "DELETE FROM accounts WHERE number = '{anna}'",
+        {1, 3, 4},
+        {4},
+    ),
+    "account that nobody opened": (
+        "source",
+        "DELETE FROM outcomes WHERE account = '{emil}' AND kind = 'open'",
+        {4},
+        set(),
+    ),
+    "partition behind its outcomes": (
+        "source",
+        "UPDATE partitions SET next_offset = (SELECT max(log_offset) FROM outcomes"
+        " WHERE partition = 0) WHERE partition = 0",
+        {4},
+        {4},
+    ),
+    "partition behind the last audit": (
+        "source",
+        "UPDATE partitions SET next_offset = 1 WHERE partition = 0",
+        {4},
+        {4, 5},
+    ),
+    "partition deleted": (
+        "source",
+        "DELETE FROM partitions WHERE partition = 0",
+        {4},
+        {5},
+    ),
+}

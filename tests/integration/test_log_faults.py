@@ -1,0 +1,199 @@
+"""Records that no API wrote, and logs that are not what they were."""
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.records_to_delete import RecordsToDelete
+from bank import ANNA, Bank, MakeBank, until
+
+from microfin import wire
+from microfin.operation import operation_id
+
+
+async def append_raw(bank: Bank, partition: int, key: bytes | None, value: bytes | None) -> int:
+    producer = AIOKafkaProducer(bootstrap_servers=bank.settings().kafka)
+    await producer.start()
+    try:
+        sent = await producer.send_and_wait(bank.topic, value, key=key, partition=partition)
+    finally:
+        await producer.stop()
+    offset: int = sent.offset
+    return offset
+
+
+async def admin(bank: Bank) -> AIOKafkaAdminClient:
+    client = AIOKafkaAdminClient(bootstrap_servers=bank.settings().kafka)
+    await client.start()
+    return client
+
+
+async def test_garbage_is_quarantined_and_its_neighbours_are_settled(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=1)
+    worker = (await bank.workers())[0]
+    account = await bank.open_on(0, balance="1")
+    garbage = [
+        (b"", b""),
+        (None, b"keyless"),
+        (b"valueless", None),
+        (b"x", b"\x00\xff" * 50),
+        (b"x", b"[1,2,3]"),
+        (b"x", b'{"v":1}'),
+        (account.encode(), b'{"v":1,"kind":"deposit"'),
+        (account.encode(), b"null"),
+        (account.encode(), b'{"v":1,"kind":"\xed\xa0\x80"}'),
+        (b"big", b"x" * 900_000),
+    ]
+    for key, value in garbage:
+        await append_raw(bank, 0, key, value)
+        await bank.deposit(account, "1", f"after {key!r} {len(value or b'')} {value!r:.20}")
+    await bank.check()
+    rows = await bank.fetch("SELECT key, value, reason FROM quarantine ORDER BY log_offset")
+    assert [(row["key"], row["value"]) for row in rows] == garbage
+    assert all(row["reason"] for row in rows)
+    assert (await worker.status())["epoch"] == 1, "garbage made the worker start anew"
+    metrics = (await worker.get("/metrics")).text
+    assert f"microfin_worker_quarantined_total {len(garbage)}.0" in metrics
+
+
+async def test_a_broken_request_is_answered_and_stays_rejected(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=1)
+    await bank.workers()
+    account = await bank.open_on(0, balance="1")
+    broken = wire.encode(bank.request("deposit", account, "broken", amount="1")).replace(
+        b'"amount":"1"', b'"amount":"one"'
+    )
+    await append_raw(bank, 0, account.encode(), broken)
+    operation = await bank.final(operation_id(ANNA, "broken", "deposit", account))
+    assert (operation.status, operation.reason) == ("rejected", "quarantined")
+    await bank.deposit(account, "1", "broken")
+    await bank.check()
+    assert await bank.balance(account) == 100
+
+
+async def test_what_the_database_refuses_is_cut_out_alone(make_bank: MakeBank) -> None:
+    """PostgreSQL's text knows no NUL, the wire's JSON does: only the commit finds out."""
+    bank = await make_bank(partitions=1)
+    account = await bank.open_on(0, balance="1")
+    poison = bank.request("deposit", account, "poison", amount="1", counterparty="\x00")
+    for n in range(30):
+        await bank.deposit(account, "1", f"before {n}")
+    await bank.append(poison)
+    for n in range(30):
+        await bank.deposit(account, "1", f"behind {n}")
+    worker = (await bank.workers())[0]
+    await bank.check()
+    assert (await bank.final(poison.operation)).reason == "quarantined"
+    assert await bank.balance(account) == 6_100
+    rows = await bank.fetch("SELECT log_offset, reason FROM quarantine")
+    assert [row["log_offset"] for row in rows] == [bank.acknowledged[poison.operation].offset]
+    assert (await worker.status())["state"] == "working"
+
+
+async def test_a_record_of_a_newer_version_stops_the_partition_loudly(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=2)
+    workers = await bank.workers()
+    account = await bank.open_on(0, balance="1")
+    other = await bank.open_on(1, balance="1")
+    offset = await append_raw(bank, 0, account.encode(), b'{"v":2,"kind":"from the future"}')
+    status = await workers[0].reaches("stopped")
+    assert "version 2" in status["reason"]
+    assert status["next_offset"] == offset
+    assert (await workers[0].get("/readyz")).status_code == 503
+    assert (await workers[0].get("/healthz")).status_code == 200
+    await bank.final(await bank.deposit(other, "1", "the other partition goes on"))
+    assert not await bank.fetch("SELECT 1 FROM quarantine")
+
+
+async def test_a_record_of_a_later_routing_stops_the_partition(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=1)
+    worker = (await bank.workers())[0]
+    account = await bank.open_on(0, balance="1")
+    await bank.check()
+    ahead = wire.encode(bank.request("deposit", account, "ahead", amount="1")).replace(
+        b'"generation":1', b'"generation":2'
+    )
+    await append_raw(bank, 0, account.encode(), ahead)
+    status = await worker.reaches("stopped")
+    assert "generation 2" in status["reason"]
+    assert await bank.balance(account) == 100
+
+
+async def test_a_command_in_the_wrong_partition_is_forwarded(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=2)
+    await bank.workers()
+    account = await bank.open_on(0, balance="1")
+    await bank.check()
+    command = bank.request("deposit", account, "astray", amount="2")
+    await bank.append(command, partition=1)
+    assert (await bank.final(command.operation)).balance == 300
+    await bank.check()
+
+
+async def test_a_topic_made_anew_stops_the_worker(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=1)
+    worker = (await bank.workers())[0]
+    account = await bank.open_on(0, balance="1")
+    await bank.check()
+    client = await admin(bank)
+    await client.delete_topics([bank.topic])
+
+    async def made() -> bool:
+        answer = await client.create_topics([NewTopic(bank.topic, 1, 1)])
+        return all(code == 0 for _, code, *_ in answer.topic_errors)
+
+    await until(made, "the topic is made anew")
+    await client.close()
+    for n in range(5):  # as long as the old log, so that only the fingerprint tells
+        await append_raw(
+            bank,
+            0,
+            account.encode(),
+            wire.encode(bank.request("deposit", account, f"new log {n}", amount="1")),
+        )
+    status = await worker.reaches("stopped", seconds=60)
+    assert "replaced" in status["reason"] or "lost" in status["reason"]
+    assert await bank.balance(account) == 100
+    again = await bank.worker(0)
+    await again.reaches("stopped", seconds=60)
+    assert await bank.balance(account) == 100
+
+
+async def test_a_log_trimmed_up_to_the_committed_offset_is_worked_on(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=1)
+    worker = (await bank.workers())[0]
+    account = await bank.open_on(0, balance="1")
+    await bank.check()
+    next_offset = (await worker.status())["next_offset"]
+    await worker.end()
+    client = await admin(bank)
+    place = TopicPartition(bank.topic, 0)
+    await client.delete_records({place: RecordsToDelete(next_offset)})
+    await client.close()
+    await (await bank.worker(0)).ready()
+    await bank.deposit(account, "1", "after the trim")
+    await bank.check()
+
+
+async def test_a_log_trimmed_beyond_the_committed_offset_stops_the_worker(
+    make_bank: MakeBank,
+) -> None:
+    bank = await make_bank(partitions=1)
+    worker = (await bank.workers())[0]
+    account = await bank.open_on(0, balance="1")
+    await bank.check()
+    await worker.end()
+    lost = await bank.deposit(account, "1", "trimmed away")
+    client = await admin(bank)
+    place = TopicPartition(bank.topic, 0)
+    await client.delete_records({place: RecordsToDelete(bank.acknowledged[lost].offset + 1)})
+    await client.close()
+    status = await (await bank.worker(0)).reaches("stopped")
+    assert "lost" in status["reason"]
+
+
+async def test_a_worker_waits_for_its_partition(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=1)
+    worker = await bank.worker(1)
+    status = await worker.reaches("waiting")
+    assert "no partition 1" in status["reason"]
+    assert (await worker.get("/readyz")).status_code == 503
+    assert not await bank.fetch("SELECT 1 FROM partitions WHERE partition = 1")
