@@ -46,6 +46,8 @@ class Ledger:
         await self.stop_workers()
 
     async def start_workers(self) -> None:
+        """Start the workers and wait until they are ready."""
+        ports: list[int] = []
         for partition in range(PARTITIONS):
             port = free_port()
             environment = {
@@ -59,6 +61,8 @@ class Ledger:
                     sys.executable, "-m", "microfin_worker", env=environment, stdout=log, stderr=log
                 )
             self._workers.append(worker)
+            ports.append(port)
+        await asyncio.gather(*(until_ready(port) for port in ports))
 
     async def stop_workers(self) -> None:
         workers, self._workers = self._workers, []
@@ -151,6 +155,16 @@ async def running(settings: ApiSettings) -> AsyncIterator[Api]:
         yield api
     finally:
         await api.parts.stop()
+
+
+async def until_ready(port: int) -> None:
+    """Wait until the process on `port` says that it is ready."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get("/readyz")).status_code == 200:
+                    return
+            await asyncio.sleep(0.05)
 
 
 def free_port() -> int:

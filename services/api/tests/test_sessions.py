@@ -109,17 +109,17 @@ async def hung_server() -> AsyncIterator[int]:
 async def use_everything(api: Api) -> dict[str, Any]:
     """Sign up, move money, sign in and out; return the last state of the account."""
     user = await api.user()
-    async with user.client:
-        number = await user.account(balance="5")
-        async with api.client() as client:
-            body = {"email": user.email, "password": PASSWORD}
-            assert (await client.post("/api/signin", json=body)).status_code == 200
-            wrong = {**body, "password": "wrong"}
-            assert (await client.post("/api/signin", json=wrong)).status_code == 401
-            assert (await client.post("/api/signout")).status_code == 200
-            assert (await client.get("/api/me")).status_code == 401
-        shown: dict[str, Any] = (await user.client.get(f"/api/accounts/{number}")).json()
-        return shown
+    number = await user.account(balance="5")
+    async with api.client() as client:
+        body = {"email": user.email, "password": PASSWORD}
+        assert (await client.post("/api/signin", json=body)).status_code == 200
+        wrong = {**body, "password": "wrong"}
+        assert (await client.post("/api/signin", json=wrong)).status_code == 401
+        assert (await client.post("/api/signout")).status_code == 200
+        assert (await client.get("/api/me")).status_code == 401
+    shown: dict[str, Any] = (await user.client.get(f"/api/accounts/{number}")).json()
+    await user.client.aclose()
+    return shown
 
 
 async def test_redis_gone(ledger: Ledger) -> None:

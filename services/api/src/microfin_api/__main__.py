@@ -1,6 +1,8 @@
 """`python -m microfin_api`: one API process on one port, until SIGTERM or SIGINT."""
 
+import signal
 import sys
+from types import FrameType
 
 import uvicorn
 from pydantic import ValidationError
@@ -13,8 +15,14 @@ _GRACE_SECONDS = 11  # a little longer than the longest wait for an outcome
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, so that they close first
 
 
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
 def main() -> None:
     """Serve until told to stop; then let what waits end, and stop."""
+    # uvicorn stops gracefully and then raises the signal again: that it was told to is no failure.
+    signal.signal(signal.SIGTERM, _end)
     try:
         settings = ApiSettings()
         configure_logs(settings, process=f"api-{settings.api_port}")

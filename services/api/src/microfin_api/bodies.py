@@ -1,7 +1,10 @@
 """Request bodies: their fields, how they are read, and every way in which they may not fit."""
 
+import asyncio
+import contextlib
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -16,6 +19,8 @@ PASSWORD_MOST: Final = 128
 EMAIL_MOST: Final = 254  # RFC 5321, with the erratum on it
 NAME_MOST: Final = 100
 
+_DISCARD_MOST: Final = 4 * 2**20
+_DISCARD_SECONDS: Final = 2.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _EMAIL = re.compile(r"[^\s@<>\"(),:;\\\[\]]{1,64}@[^\s@<>\"(),:;\\\[\]]+\.[^\s@<>\"(),:;\\\[\]]+")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
@@ -121,22 +126,27 @@ async def read_optional_body(request: Request, body: type[_Body], limit: int) ->
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced[:20]) > limit:
-        raise _too_large(limit)
     data = b""
-    async for chunk in request.stream():
+    stream = request.stream()
+    async for chunk in stream:
         data += chunk
         if len(data) > limit:
-            raise _too_large(limit)
+            await _discard(stream)
+            raise Problem(
+                "body_too_large", f"The limit is {limit} bytes.", headers={"Connection": "close"}
+            )
     return data
 
 
-def _too_large(limit: int) -> Problem:
-    # The rest is not read: the connection cannot be used any further.
-    return Problem(
-        "body_too_large", f"The limit is {limit} bytes.", headers={"Connection": "close"}
-    )
+async def _discard(stream: AsyncIterator[bytes]) -> None:
+    """Read on for a while: who still sends when we hang up may never see our answer."""
+    discarded = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            async for chunk in stream:
+                discarded += len(chunk)
+                if discarded > _DISCARD_MOST:
+                    return
 
 
 def _require_json(request: Request) -> None:

@@ -36,8 +36,12 @@ async def sign_in(request: Request, parts: Parts) -> Response:
     body = await read_body(request, SignInBody, parts.settings.body_limit)
     email, address = read_email(body.email), parts.proxies.client_of(request)
     await parts.sign_in_rate.begin(email, address)
-    user = await parts.users.with_email(email)
-    fits = await parts.passwords.verify(user.password_hash if user else None, body.password)
+    try:
+        user = await parts.users.with_email(email)
+        fits = await parts.passwords.verify(user.password_hash if user else None, body.password)
+    except Exception:
+        parts.sign_in_rate.take_back(email, address)
+        raise
     if user is None or not fits:
         await parts.sign_in_rate.note_failure(email, address)
         raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})

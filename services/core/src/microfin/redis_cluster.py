@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import structlog
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from microfin.settings import CommonSettings
@@ -185,7 +187,7 @@ def _client(settings: CommonSettings) -> RedisCluster:
         password=urls[0].password,
         ssl=urls[0].scheme == "rediss",
         require_full_coverage=False,
-        cluster_error_retry_attempts=1,
+        retry=Retry(NoBackoff(), 1),
         socket_timeout=settings.redis_timeout * 8,
         socket_connect_timeout=settings.redis_timeout,
     )

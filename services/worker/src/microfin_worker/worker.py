@@ -89,6 +89,11 @@ class Worker:
         """Whether the worker has been told to stop."""
         return self._stopping.is_set()
 
+    @property
+    def undelivered(self) -> int:
+        """How many commands this worker has sent on, or must, without an acknowledgement."""
+        return len(self._outbox)
+
     def stop(self) -> None:
         """End after the batch under way."""
         self._stopping.set()

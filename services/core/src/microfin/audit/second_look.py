@@ -17,8 +17,8 @@ from microfin.audit.legs import LEG_COLUMNS, LegOutcome, decode_legs, judge
 from microfin.audit.report import Findings, InTransit, Row
 from microfin.audit.shard import AuditedShard, on_all
 
-LogEnds = Callable[[], Awaitable[dict[int, int]]]
-"""Asks the log for the end offset of each partition."""
+LogEnds = Callable[[], Awaitable[dict[int, int] | None]]
+"""Asks the log for the end offset of each partition; None: it does not answer."""
 
 _PAUSES: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds before each look at a live system."""
@@ -173,7 +173,8 @@ async def _lost(
     """
     lost = {operation for operation, trace in pending.items() if _without_trace(trace)}
     for _ in range(2):
-        if not lost or not await _decided_up_to(shards, await log_ends()):
+        ends = await log_ends() if lost else None
+        if ends is None or not await _decided_up_to(shards, ends):
             return set()
         before = {operation: len(pending[operation].legs) for operation in lost}
         await _look(shards, pending, findings)

@@ -20,9 +20,9 @@ from microfin.cli.output import (
     print_text,
     time_text,
 )
+from microfin.cli.sending import connected_producer
 from microfin.cli.shards import partition_under_routing, reading_shards
 from microfin.operation import AccountState, Operation, operation_id
-from microfin.producer import CommandProducer
 from microfin.routing import shard_of_account
 from microfin.settings import CommonSettings
 from microfin.wire import Command
@@ -31,8 +31,7 @@ account = typer.Typer(
     no_args_is_help=True, help="Look at an account, freeze, unfreeze or close it."
 )
 
-_CONNECT: Final = 15
-"""Seconds to wait for Kafka."""
+_LOOKS_A_SECOND: Final = 20
 
 _DEADLINE: Final = 60_000
 """Milliseconds after which a command that was late to the log is rejected (design, "Time")."""
@@ -54,9 +53,7 @@ Key = Annotated[
         "random."
     ),
 ]
-Wait = Annotated[
-    int, typer.Option(min=0, help="Seconds to wait for the outcome; 0 does not wait.")
-]
+Wait = Annotated[int, typer.Option(min=0, help="Seconds to wait for the outcome; 0 does not wait.")]
 
 
 @account.command()
@@ -98,8 +95,10 @@ def show(
 def freeze(number: Number, key: Key = None, wait: Wait = 10, json: Json = False) -> None:
     """Freeze an account: it takes nothing and gives nothing, but for refunds.
 
-    Deposits, withdrawals and transfers are rejected, credits go back to their senders. The account's
-    worker decides it, in order with everything else. Needs MICROFIN_KAFKA and MICROFIN_DATABASES.
+    Deposits, withdrawals and transfers are rejected, credits go back to their senders. The worker
+    of the account's partition decides it, in order with everything else.
+
+    Needs MICROFIN_KAFKA and MICROFIN_DATABASES.
 
     \b
     Examples:
@@ -179,41 +178,31 @@ def _set_state(
         raise typer.Exit(NO)
 
 
-async def _ask(
-    number: str, state: AccountState, operation: str, wait: int
-) -> Operation | None:
+async def _ask(number: str, state: AccountState, operation: str, wait: int) -> Operation | None:
     """Send the command and return what became of it; None where that is not waited for."""
     settings = CommonSettings()
-    producer = CommandProducer(settings, "microfin-cli")
     async with reading_shards(settings) as pools:
         partition, generation = await partition_under_routing(pools, number)
-        try:
-            async with asyncio.timeout(_CONNECT):
-                await producer.start()
-                await producer.send(
-                    partition,
-                    Command(
-                        kind="set_state",
-                        leg="request",
-                        operation=operation,
-                        account=number,
-                        state=state,
-                        generation=generation,
-                        deadline=int(time.time() * 1000) + _DEADLINE,
-                    ),
-                )
-        finally:
-            await producer.stop()
+        command = Command(
+            kind="set_state",
+            leg="request",
+            operation=operation,
+            account=number,
+            state=state,
+            generation=generation,
+            deadline=int(time.time() * 1000) + _DEADLINE,
+        )
+        async with connected_producer(settings) as producer:
+            await producer.send(partition, command)
         if not wait:
             return None
-        try:
-            async with asyncio.timeout(wait):
-                while not (found := await reading.operations(pools, [operation])):
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise Refused(
-                f"Operation {operation} is in the log, and its partition's worker has not decided "
-                f"it within {wait} s. Look again with `microfin operation show {operation}`; is the "
-                "worker running?"
-            ) from None
-    return found[operation].operation
+        for _ in range(wait * _LOOKS_A_SECOND):
+            found = await reading.operations(pools, [operation])
+            if found:
+                return found[operation].operation
+            await asyncio.sleep(1 / _LOOKS_A_SECOND)
+    raise Refused(
+        f"Operation {operation} is in the log, and the worker of partition {partition} has not "
+        f"decided it within {wait} s: is it running? Look again with "
+        f"`microfin operation show {operation}`."
+    )

@@ -4,6 +4,7 @@ import typer
 
 from microfin.cli.account import account
 from microfin.cli.audit import audit
+from microfin.cli.failures import reported
 from microfin.cli.log import log
 from microfin.cli.migrate import migrate
 from microfin.cli.operation import operation
@@ -11,6 +12,8 @@ from microfin.cli.outbox import outbox
 from microfin.cli.quarantine import quarantine
 from microfin.cli.routing import routing
 from microfin.cli.user import user
+from microfin.logs import configure_logs
+from microfin.settings import CommonSettings
 
 HELP = """Administer a microfin ledger.
 
@@ -35,13 +38,26 @@ Start with:
 
 application = typer.Typer(
     name="microfin",
-    help=HELP,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+@application.callback(help=HELP)
+def configure() -> None:
+    """Write logs to stderr; people want to read only what went wrong."""
+    with reported():
+        settings = CommonSettings()
+        if "log_format" not in settings.model_fields_set:
+            settings.log_format = "console"
+        if "log_level" not in settings.model_fields_set:
+            settings.log_level = "warning"
+        configure_logs(settings, process="microfin")
+
+
 application.command()(migrate)
 application.command()(audit)
 application.add_typer(account, name="account")

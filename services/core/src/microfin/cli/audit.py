@@ -12,6 +12,7 @@ from microfin.audit import audit as audit_shards
 from microfin.cli.failures import NO, run
 from microfin.cli.log_ends import LogEndsAsked
 from microfin.cli.output import Json, print_fields, print_json, print_text
+from microfin.cli.shards import reading_urls
 from microfin.settings import CommonSettings
 
 
@@ -60,7 +61,7 @@ def audit(
 
 async def _audit(*, at_rest: bool, since: bool) -> AuditReport:
     settings = CommonSettings()
-    urls = settings.database_urls if settings.databases else settings.direct_database_urls
+    urls = reading_urls(settings)
     log_ends = LogEndsAsked(settings) if "kafka" in settings.model_fields_set else None
     console = Console(stderr=True)
     with Progress(

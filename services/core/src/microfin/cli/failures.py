@@ -74,7 +74,7 @@ def _setting(fault: dict[str, Any]) -> str:
 
 
 def _database(error: Exception) -> str:
-    text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+    text = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
     if isinstance(error, asyncpg.UndefinedTableError):
         return f"The database is no microfin ledger ({text}): run `microfin migrate` first."
     if isinstance(error, asyncpg.InsufficientPrivilegeError):

@@ -1,9 +1,9 @@
 """The log's end offsets for the auditor, asked for only where a transfer is unmatched."""
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from microfin.kafka_client import connection_options
+from microfin.cli.failures import CouldNot
+from microfin.cli.topic import open_topic
 from microfin.settings import CommonSettings
 
 
@@ -15,22 +15,8 @@ class LogEndsAsked:
 
     async def __call__(self) -> dict[int, int] | None:
         """Ask the brokers."""
-        options = connection_options(self._settings, "microfin-cli")
-        consumer = AIOKafkaConsumer(**options, enable_auto_commit=False)
         try:
-            await consumer.start()
-            numbers = consumer.partitions_for_topic(self._settings.topic) or await _fetched(
-                consumer, self._settings.topic
-            )
-            places = [TopicPartition(self._settings.topic, number) for number in sorted(numbers)]
-            ends = await consumer.end_offsets(places)
-        except (KafkaError, OSError, TimeoutError):
+            async with open_topic(self._settings) as topic:
+                return await topic.ends()
+        except (CouldNot, KafkaError, OSError):
             return None
-        finally:
-            await consumer.stop()
-        return {place.partition: end for place, end in ends.items()}
-
-
-async def _fetched(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    await consumer.topics()
-    return set(consumer.partitions_for_topic(topic) or ())

@@ -6,7 +6,7 @@ import typer
 
 from microfin.cli.failures import reported
 from microfin.cli.output import Json, print_json, print_rows
-from microfin.logs import configure_logs
+from microfin.cli.shards import administration_urls
 from microfin.migrations.run import migrate as migrate_shards
 from microfin.settings import CommonSettings
 
@@ -34,14 +34,10 @@ def migrate(
       MICROFIN_DATABASES_DIRECT_FILE=/run/secrets/direct microfin migrate
     """
     with reported():
-        settings = CommonSettings()
-        configure_logs(settings, process="migrate")
-        urls = settings.direct_database_urls
+        urls = administration_urls(CommonSettings())
         count = partitions or -(-3 // len(urls)) * len(urls)
         revisions = migrate_shards(urls, count)
-    rows = [
-        {"shard": shard, "revision": revision} for shard, revision in enumerate(revisions)
-    ]
+    rows = [{"shard": shard, "revision": revision} for shard, revision in enumerate(revisions)]
     if json:
         print_json(rows)
     else:

@@ -82,8 +82,8 @@ async def _read(operation: str) -> tuple[Operation, list[Outcome]]:
         found = (await reading.operations(pools, [operation])).get(operation)
         if found is None:
             raise Refused(
-                f"No shard has decided operation {operation}. If it was only just sent, look again; "
-                "if not, it is unknown."
+                f"No shard has decided operation {operation}. If it was only just sent, look "
+                "again; if not, nobody knows it."
             )
         legs = [leg for pool in pools for leg in await reading.legs(pool, [operation])]
     return found.operation, sorted(legs, key=lambda leg: _LEG_ORDER.index(leg.leg))

@@ -4,8 +4,7 @@ import typer
 
 from microfin import reading
 from microfin.cli.failures import run
-from microfin.cli.output import Json, print_json, print_rows, print_text
-from microfin.cli.output import time_text
+from microfin.cli.output import Json, print_json, print_rows, print_text, time_text
 from microfin.cli.shards import reading_shards
 from microfin.database import Pool, read_snapshot
 from microfin.settings import CommonSettings

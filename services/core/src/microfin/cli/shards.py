@@ -4,23 +4,46 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from microfin import reading
+from microfin.cli.failures import CouldNot
 from microfin.database import Pool, connect_shards
 from microfin.routing import partition_of, shard_of_account
 from microfin.settings import CommonSettings
 
 
+def reading_urls(settings: CommonSettings) -> list[str]:
+    """Return the URLs to read from, shard 0 first."""
+    if settings.databases:
+        return settings.database_urls
+    if settings.databases_direct:
+        return settings.direct_database_urls
+    raise CouldNot(
+        "MICROFIN_DATABASES is not set: give the PostgreSQL URLs of all shards, separated by "
+        "spaces. On one machine, `source .local/environment` sets it."
+    )
+
+
+def administration_urls(settings: CommonSettings) -> list[str]:
+    """Return the URLs to change things by, past the pooler, shard 0 first."""
+    if settings.databases_direct:
+        return settings.direct_database_urls
+    raise CouldNot(
+        "MICROFIN_DATABASES_DIRECT is not set: this needs the PostgreSQL URLs of all shards past "
+        "the pooler, with the owner's role, separated by spaces. On one machine, "
+        "`source .local/environment` sets it."
+    )
+
+
 @contextlib.asynccontextmanager
 async def reading_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
     """Give pools for reading, shard 0 first: past the pooler only where no pooler is set."""
-    urls = settings.database_urls if settings.databases else settings.direct_database_urls
-    async with _connected(urls, settings) as pools:
+    async with _connected(reading_urls(settings), settings) as pools:
         yield pools
 
 
 @contextlib.asynccontextmanager
 async def administered_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
     """Give pools with the owner's role (MICROFIN_DATABASES_DIRECT), shard 0 first."""
-    async with _connected(settings.direct_database_urls, settings) as pools:
+    async with _connected(administration_urls(settings), settings) as pools:
         yield pools
 
 

@@ -1,0 +1,141 @@
+"""Decision and batch commit: how many operations workers settle on this machine's PostgreSQL.
+
+The real worker, decision core, store, PgBouncer and PostgreSQL (fsync and synchronous_commit on);
+the log is in memory, and neither Redis nor an API is there. Compared with pgbench, run right before
+and right after on the same server. A run counts only if the audit after it finds nothing.
+"""
+
+import asyncio
+import time
+from typing import Any, Literal
+
+from microfin.account_number import derive_account_number
+from microfin.audit import audit
+from microfin.database import connect_pool
+from microfin.migrations.run import migrate
+from microfin.operation import operation_id
+from microfin.routing import partition_of
+from microfin.settings import WorkerSettings
+from microfin.store import PostgresStore
+from microfin.wire import Command
+from microfin_local.benchmarks import pgbench
+from microfin_local.benchmarks.memory_edges import MemoryLog, MemoryTopic, NoCache, NoReplies
+from microfin_local.platform import Platform
+from microfin_worker.clock import SystemClock
+from microfin_worker.edges import Edges
+from microfin_worker.worker import Limits, Worker
+
+Kind = Literal["deposit", "transfer"]
+
+_USER = "b" * 32
+_ACCOUNTS = 2_000
+_PGBENCH_SECONDS = 5
+
+
+async def measure(platform: Platform, run: int, kind: Kind, operations: int) -> dict[str, Any]:
+    """Settle `operations` of `kind` and return the rates and their ratio to pgbench's.
+
+    Deposits have one worker; transfers have four, and every one crosses partitions.
+    """
+    database = f"bench_{kind}_{run}"
+    partitions = 1 if kind == "deposit" else 4
+    await platform.create_database(database)
+    url = platform.postgres_direct(0, database=database)
+    await asyncio.to_thread(migrate, [url], partitions)
+    await pgbench.prepare(url)
+    before = await pgbench.transactions_per_second(url, _PGBENCH_SECONDS)
+    settled = await _settle(platform, database, kind, partitions, operations)
+    after = await pgbench.transactions_per_second(url, _PGBENCH_SECONDS)
+    report = await audit([url], at_rest=True)
+    yardstick = (before + after) / 2
+    return {
+        "settled_per_second": round(settled),
+        "pgbench_transactions_per_second": round(yardstick),
+        "ratio": round(settled / yardstick, 2),
+        "audit_ok": report.ok,
+        "operations": operations,
+    }
+
+
+async def _settle(
+    platform: Platform, database: str, kind: Kind, partitions: int, operations: int
+) -> float:
+    settings = WorkerSettings(
+        databases=platform.postgres_pooled(0, "microfin_worker", database), database_connections=2
+    )
+    topic = MemoryTopic(partitions)
+    accounts = _open_and_fund(topic, partitions)
+    workers = [await _worker(settings, topic, partition) for partition in range(partitions)]
+    tasks = [asyncio.create_task(worker.run()) for worker in workers]
+    await _until_drained(workers, topic)
+    for number in range(operations):
+        _request(topic, partitions, kind, accounts, number)
+    began = time.monotonic()
+    await _until_drained(workers, topic)
+    seconds = time.monotonic() - began
+    for worker in workers:
+        worker.stop()
+    await asyncio.gather(*tasks)
+    return operations / seconds
+
+
+async def _worker(settings: WorkerSettings, topic: MemoryTopic, partition: int) -> Worker:
+    pool = await connect_pool(settings.database_urls[0], settings)
+    edges = Edges(
+        MemoryLog(topic, partition),
+        PostgresStore(pool, partition),
+        NoReplies(),
+        NoCache(),
+        SystemClock(),
+    )
+    return Worker(partition, 1, edges, Limits())
+
+
+def _open_and_fund(topic: MemoryTopic, partitions: int) -> list[list[str]]:
+    """Ask for accounts and a deposit into each; return their numbers by partition."""
+    accounts: list[list[str]] = [[] for _ in range(partitions)]
+    for number in range(_ACCOUNTS):
+        operation = operation_id(_USER, str(number), "open", "")
+        account = derive_account_number(operation, 0)
+        partition = partition_of(account, partitions)
+        accounts[partition].append(account)
+        topic.append(partition, _command("open", account, operation, currency="EUR"))
+        fund = operation_id(_USER, "fund", "deposit", account)
+        topic.append(partition, _command("deposit", account, fund, amount="1000000"))
+    return accounts
+
+
+def _request(
+    topic: MemoryTopic, partitions: int, kind: Kind, accounts: list[list[str]], number: int
+) -> None:
+    source = number % partitions
+    account = accounts[source][number * 7919 % len(accounts[source])]
+    fields = {"amount": "1.5"}
+    if kind == "transfer":
+        others = accounts[(source + 1 + number % 3) % partitions]
+        fields["counterparty"] = others[number * 104_729 % len(others)]
+    operation = operation_id(_USER, f"run {number}", kind, account)
+    topic.append(source, _command(kind, account, operation, **fields))
+
+
+def _command(kind: Any, account: str, operation: str, **fields: str) -> Command:
+    return Command(
+        kind=kind,
+        leg="request",
+        operation=operation,
+        account=account,
+        user=_USER,
+        generation=1,
+        deadline=2**52,
+        reply="nobody/waits",
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+async def _until_drained(workers: list[Worker], topic: MemoryTopic) -> None:
+    """Wait until every record, the credits that followed among them, is committed."""
+    while any(  # noqa: ASYNC110 - the worker has no event for this, and needs none
+        worker.status.next_offset < len(records) or worker.undelivered
+        for worker, records in zip(workers, topic.records, strict=True)
+    ):
+        await asyncio.sleep(0.002)

@@ -1,0 +1,88 @@
+"""What moves money asks PostgreSQL for nothing."""
+
+from typing import Any
+
+from api_under_test import Api, Ledger, User, running
+
+from microfin_api.entrance import Entrance
+
+
+class CountedPool:
+    """A pool that counts how often it is asked for a connection."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self.acquired = 0
+
+    def acquire(self, **arguments: Any) -> Any:
+        self.acquired += 1
+        return self._pool.acquire(**arguments)
+
+    def terminate(self) -> None:
+        self._pool.terminate()
+
+
+def count_calls(api: Api) -> CountedPool:
+    """Put a counting pool wherever this API's endpoints reach PostgreSQL (leases do beside them)."""
+    parts = api.parts
+    counted = CountedPool(parts.pools[0])
+    parts.pools = parts.waiting._pools = [counted]
+    parts.sessions._pool = parts.users._pool = counted
+    return counted
+
+
+async def test_the_hot_path_makes_no_call_to_postgresql(ledger: Ledger) -> None:
+    # Looking up what takes long is no part of the hot path, and this machine may be busy.
+    async with running(ledger.settings(look_up_after=4.0)) as api:
+        assert isinstance(api.app, Entrance)
+        user = await api.user()
+        sender = await user.account(balance="100")
+        receivers = [await user.account() for _ in range(4)]
+        counted = count_calls(api)
+        cached = await user.client.get("/api/me")
+        assert cached.status_code == 200
+        counted.acquired = 0
+        for receiver in receivers:
+            movements = [
+                ("/api/deposit", {"accountNumber": sender, "amount": "2"}),
+                ("/api/withdraw", {"accountNumber": sender, "amount": 1}),
+                (
+                    "/api/transfer",
+                    {
+                        "senderAccountNumber": sender,
+                        "receiverAccountNumber": receiver,
+                        "amount": "1",
+                    },
+                ),
+                ("/api/accounts", {}),
+            ]
+            for number, (path, body) in enumerate(movements):
+                headers = {"Idempotency-Key": f"{receiver} {number}"}
+                answer = await user.client.post(path, json=body, headers=headers)
+                assert answer.status_code in (200, 201)
+            shown = await user.client.get(f"/api/accounts/{sender}")
+            assert shown.json()["balance"] == "100.00"
+        rejected = {"accountNumber": sender, "amount": "1000"}
+        answer = await user.client.post("/api/withdraw", json=rejected)
+        assert answer.status_code == 422
+        accepted = {"Prefer": "respond-async"}
+        answer = await user.client.post("/api/withdraw", json=rejected, headers=accepted)
+        assert answer.status_code == 202
+        assert counted.acquired == 0
+
+
+async def test_a_forged_session_makes_no_call_at_all(ledger: Ledger) -> None:
+    async with running(ledger.settings()) as api:
+        counted = count_calls(api)
+        async with api.client(Authorization=f"Bearer {'A' * 48}") as client:
+            assert (await client.get("/api/me")).status_code == 401
+        assert counted.acquired == 0
+
+
+async def test_a_worker_refreshes_the_cache_before_it_answers(user: User) -> None:
+    number = await user.account()
+    for amount in range(1, 20):
+        settled = await user.deposit(number, "1")
+        shown = (await user.client.get(f"/api/accounts/{number}")).json()
+        assert shown["balance"] == settled["balance"] == f"{amount}.00"
+        assert shown["seq"] == settled["seq"] == amount

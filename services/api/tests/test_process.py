@@ -1,0 +1,116 @@
+"""The API as a process of its own: what it says, what it refuses, how it stops."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+from api_under_test import PASSWORD, Ledger, free_port, until_ready
+
+
+@contextlib.asynccontextmanager
+async def process(
+    ledger: Ledger, **others: str
+) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    port = free_port()
+    environment = {
+        **os.environ,
+        **ledger.platform.environment("api", ledger.name, ledger.name),
+        "MICROFIN_API_PORT": str(port),
+        **others,
+    }
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "microfin_api", env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        yield f"http://127.0.0.1:{port}", running
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.communicate()
+
+
+async def test_it_serves_and_stops(ledger: Ledger) -> None:
+    async with process(ledger) as (url, running):
+        await until_ready(int(url.rpartition(":")[2]))
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            body = {"name": "Anna", "email": "process@example.com", "password": PASSWORD}
+            answer = await client.post("/api/signup", json=body)
+            assert answer.status_code == 200
+            assert "server" not in answer.headers
+            number = (await client.get("/api/accountGeneration")).json()["accountNumber"]
+            deposit = {"accountNumber": number, "amount": "5"}
+            waiting = asyncio.create_task(client.post("/api/deposit", json=deposit))
+            await asyncio.sleep(0)
+            settled = await waiting
+            assert settled.json()["balance"] == "5.00"
+            running.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(running.wait(), 20) == 0
+
+
+async def test_what_waits_is_answered_before_the_end(ledger: Ledger) -> None:
+    await ledger.stop_workers()
+    try:
+        async with process(ledger, MICROFIN_ANSWER_WITHIN="2") as (url, running):
+            await until_ready(int(url.rpartition(":")[2]))
+            async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+                body = {"name": "Anna", "email": "waits@example.com", "password": PASSWORD}
+                await client.post("/api/signup", json=body)
+                waiting = asyncio.create_task(client.post("/api/accounts", json={}))
+                while 'waiting{partition="' not in (await client.get("/metrics")).text:
+                    await asyncio.sleep(0.02)
+                running.send_signal(signal.SIGTERM)
+                assert (await waiting).status_code == 202
+                assert await asyncio.wait_for(running.wait(), 20) == 0
+    finally:
+        await ledger.start_workers()
+
+
+async def test_a_body_without_an_announced_size_is_limited_too(ledger: Ledger) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'{"email":"'
+        for _ in range(1_000):
+            yield b"x" * 1_000
+
+    async with process(ledger) as (url, _):
+        await until_ready(int(url.rpartition(":")[2]))
+        headers = {"Content-Type": "application/json"}
+        async with httpx.AsyncClient(base_url=url, timeout=30, headers=headers) as client:
+            answer = await client.post("/api/signin", content=endless())
+            assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+            assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_without_a_secret_it_says_so(ledger: Ledger) -> None:
+    async with process(ledger, MICROFIN_SECRET="") as (_, running):
+        _, said = await running.communicate()
+        assert running.returncode == 1
+        assert b"MICROFIN_SECRET is not set" in said
+
+
+async def test_it_starts_without_anything_to_connect_to(ledger: Ledger) -> None:
+    nowhere = {
+        "MICROFIN_DATABASES": "postgresql://microfin_api:x@127.0.0.1:1/nowhere",
+        "MICROFIN_KAFKA": "127.0.0.1:1",
+        "MICROFIN_REDIS": "redis://127.0.0.1:1",
+    }
+    async with process(ledger, **nowhere) as (url, running):
+        deadline = time.monotonic() + 30
+        async with httpx.AsyncClient(base_url=url, timeout=5) as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    ready = await client.get("/readyz")
+                    break
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            assert ready.status_code == 503
+            missing = " ".join(ready.json()["missing"])
+            assert "lease" in missing
+            assert "Kafka" in missing
+            assert (await client.get("/healthz")).status_code == 200
+        running.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(running.wait(), 20) == 0
