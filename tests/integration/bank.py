@@ -266,13 +266,12 @@ class Bank:
         return number
 
     def request(self, kind: Any, account: str, key: str, **fields: Any) -> Command:
-        user = fields.pop("user", ANNA)
+        user = fields.setdefault("user", ANNA)
+        fields.setdefault("operation", operation_id(user, key, kind, account))
         return Command(
             kind=kind,
             leg="request",
-            operation=operation_id(user, key, kind, account),
             account=account,
-            user=user,
             generation=1,
             reply="nobody/waits",
             **fields,

@@ -3,8 +3,11 @@
 import msgspec
 from bank import ANNA, Bank, MakeBank
 
+from microfin.account_number import derive_account_number
 from microfin.operation import operation_id
+from microfin.routing import partition_of
 from microfin.wire import Command
+from microfin_worker.worker import LOOK_UP_BATCHES
 
 
 async def between_two_partitions(make_bank: MakeBank) -> tuple[Bank, str, str]:
@@ -92,3 +95,27 @@ async def test_an_account_number_that_is_taken_is_passed_on(make_bank: MakeBank)
     assert operation.status == "settled"
     assert operation.account != number
     await bank.check()
+
+
+async def test_a_repeated_open_opens_nothing_more(make_bank: MakeBank) -> None:
+    """On the shard of its second number nothing would know the operation."""
+    bank = await make_bank(partitions=2, shards=2)
+    await bank.workers()
+    request = first_and_second_number_apart(bank)
+    number = (await bank.final(await bank.append(request))).account
+    for n in range(LOOK_UP_BATCHES + 10):
+        await bank.final(await bank.deposit(number, "1", f"a batch of its own {n}"))
+    await bank.append(request)
+    await bank.final(await bank.deposit(number, "1", "behind the repeat"))
+    await bank.check()
+    assert [row["number"] for row in await bank.fetch("SELECT number FROM accounts")] == [number]
+
+
+def first_and_second_number_apart(bank: Bank) -> Command:
+    """A request to open an account whose second number is on another partition than its first."""
+    for n in range(1_000):
+        operation = operation_id(ANNA, f"apart {n}", "open", "")
+        numbers = [derive_account_number(operation, attempt) for attempt in (0, 1)]
+        if len({partition_of(it, bank.partitions) for it in numbers}) == 2:
+            break
+    return bank.request("open", numbers[0], f"apart {n}", operation=operation, currency="EUR")

@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -24,21 +24,21 @@ ORIGIN = "http://api.test"
 
 
 class Ledger:
-    """A database and a topic of its own, with its workers."""
+    """A database for each shard and a topic of its own, with its workers."""
 
-    def __init__(self, platform: Platform, folder: Path) -> None:
+    def __init__(self, platform: Platform, folder: Path, shards: int = 1) -> None:
         self.platform = platform
         self.name = f"api_{uuid4().hex[:10]}"
-        self._log = folder / "workers.log"
+        self._databases = [f"{self.name}_{shard}" for shard in range(shards)]
+        self.folder = folder
         self._workers: list[asyncio.subprocess.Process] = []
 
     async def __aenter__(self) -> Self:
-        await asyncio.gather(
-            self.platform.create_database(self.name),
-            self.platform.create_topic(self.name, PARTITIONS),
-        )
-        url = self.platform.postgres_direct(database=self.name)
-        await asyncio.to_thread(migrate, [url], PARTITIONS)
+        await self.platform.create_topic(self.name, PARTITIONS)
+        for database in self._databases:
+            await self.platform.create_database(database)
+        urls = [self.platform.postgres_direct(database=database) for database in self._databases]
+        await asyncio.to_thread(migrate, urls, PARTITIONS)
         await self.start_workers()
         return self
 
@@ -52,17 +52,25 @@ class Ledger:
             port = free_port()
             environment = {
                 **os.environ,
-                **self.platform.environment("worker", self.name, self.name),
+                **self.environment("worker"),
                 "MICROFIN_PARTITION": str(partition),
                 "MICROFIN_WORKER_PORT": str(port),
             }
-            with self._log.open("ab") as log:
+            with (self.folder / "workers.log").open("ab") as log:
                 worker = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "microfin_worker", env=environment, stdout=log, stderr=log
                 )
             self._workers.append(worker)
             ports.append(port)
         await asyncio.gather(*(until_ready(port) for port in ports))
+
+    def environment(self, role: str) -> dict[str, str]:
+        """Return the settings of a process of this ledger."""
+        environments = [
+            self.platform.environment(role, database, self.name) for database in self._databases
+        ]
+        databases = " ".join(environment["MICROFIN_DATABASES"] for environment in environments)
+        return {**environments[0], "MICROFIN_DATABASES": databases}
 
     async def stop_workers(self) -> None:
         workers, self._workers = self._workers, []
@@ -74,7 +82,7 @@ class Ledger:
         """Return settings for an API on this ledger, with passwords that cost little."""
         values = {
             name.removeprefix("MICROFIN_").lower(): value
-            for name, value in self.platform.environment("api", self.name, self.name).items()
+            for name, value in self.environment("api").items()
         }
         cheap = {"argon2_memory": 8, "argon2_time": 1}
         return ApiSettings(**{**values, **cheap, **others})
@@ -150,11 +158,16 @@ async def running(settings: ApiSettings) -> AsyncIterator[Api]:
     api = Api(settings)
     await api.parts.start()
     try:
-        while api.parts.missing():
-            await asyncio.sleep(0.05)
+        await until_true(lambda: not api.parts.missing())
         yield api
     finally:
         await api.parts.stop()
+
+
+async def until_true(ask: Callable[[], bool]) -> None:
+    """Wait until the answer is yes."""
+    while not ask():  # noqa: ASYNC110 - nobody sets an event for it
+        await asyncio.sleep(0.05)
 
 
 async def until_ready(port: int) -> None:

@@ -2,13 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from api_under_test import Api, Ledger, User, running
 
 from microfin.operation import operation_id
-from microfin.producer import Appended, ProduceRefused, ProduceUnknown
+from microfin.producer import (
+    Appended,
+    CommandProducer,
+    Headers,
+    ProduceRefused,
+    ProduceUnknown,
+)
 from microfin.routing import Routing
 from microfin.wire import Command
 from microfin_api.leases import Lease
@@ -18,7 +25,7 @@ ASYNC = {"Prefer": "respond-async"}
 
 
 @pytest_asyncio.fixture
-async def quiet(platform_parts: Platform, tmp_path) -> AsyncIterator[Ledger]:
+async def quiet(platform_parts: Platform, tmp_path: Path) -> AsyncIterator[Ledger]:
     """A ledger whose workers the test stops and starts."""
     async with Ledger(platform_parts, tmp_path) as ledger:
         yield ledger
@@ -50,7 +57,7 @@ async def test_a_slow_worker_makes_it_202(quiet: Ledger) -> None:
         location = answer.headers["location"]
         assert location.startswith(f"/api/operations/{operation}?at=")
 
-        # Nobody has decided it, yet with its `at` it is never missing; without, or for others, it is.
+        # Nobody has decided it, yet with its `at` it is not missing; without, or for others, it is.
         assert (await user.client.get(location)).json()["status"] == "accepted"
         assert (await user.client.get(location.partition("?")[0])).status_code == 404
         assert (await user.client.get(f"{location}x")).status_code == 404
@@ -134,7 +141,7 @@ async def test_without_a_reply_the_outcome_is_looked_up(ledger: Ledger) -> None:
         assert await user.balance(first) == "14.00"
 
 
-async def test_without_a_lease_nothing_is_sent(ledger: Ledger, monkeypatch) -> None:
+async def test_without_a_lease_nothing_is_sent(ledger: Ledger) -> None:
     async with running(ledger.settings()) as api:
         user = await api.user()
         number = await user.account()
@@ -191,12 +198,12 @@ async def test_the_database_gone_is_503(ledger: Ledger) -> None:
 class FaultyProducer:
     """Sends like the real one, and then loses the acknowledgement, or refuses beforehand."""
 
-    def __init__(self, producer, fault: Exception, *, sends: bool) -> None:
+    def __init__(self, producer: CommandProducer, fault: Exception, *, sends: bool) -> None:
         self._producer = producer
         self._fault = fault
         self._sends = sends
 
-    async def send(self, partition: int, command: Command, headers=()) -> Appended:
+    async def send(self, partition: int, command: Command, headers: Headers = ()) -> Appended:
         if self._sends:
             await self._producer.send(partition, command, headers)
         raise self._fault
@@ -204,7 +211,7 @@ class FaultyProducer:
 
 def break_producer(api: Api, fault: Exception, *, sends: bool) -> None:
     real = api.parts.producer
-    api.parts.submission._producer = FaultyProducer(real, fault, sends=sends)
+    api.parts.submission._producer = FaultyProducer(real, fault, sends=sends)  # type: ignore[assignment]
 
 
 async def test_a_refused_command_is_503(ledger: Ledger) -> None:
@@ -273,7 +280,11 @@ async def test_too_many_under_way_are_refused(quiet: Ledger) -> None:
     [(1, None, True), (1, 2, True), (1, 4, False), (2, None, False)],
 )
 async def test_202_waits_for_a_lease_that_shows_the_same_routing(
-    ledger: Ledger, monkeypatch, generation: int, intended: int | None, certain: bool
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    intended: int | None,
+    certain: bool,
 ) -> None:
     """A growth under way, as the lease would show it, on an account that it moves."""
     async with running(ledger.settings(answer_within=0.1, unknown_after=0.5)) as api:

@@ -3,6 +3,7 @@
 import csv
 import io
 
+import pytest
 from api_under_test import Api, Ledger, User, running
 
 from microfin.account_cache import CachedAccount
@@ -147,7 +148,9 @@ async def test_a_statement_as_csv(user: User) -> None:
     assert rows[1]["counterparty"] == other
 
 
-async def test_csv_without_a_limit_has_every_page(user: User, monkeypatch) -> None:
+async def test_csv_without_a_limit_has_every_page(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("microfin_api.statements._CSV_PAGE", 2)
     number = await user.account()
     for _ in range(5):

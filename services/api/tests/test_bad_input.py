@@ -192,7 +192,9 @@ async def test_a_head_request_opens_no_account(user: User) -> None:
     assert (await user.client.get("/api/accounts")).json()["accounts"] == []
 
 
-@pytest.mark.parametrize("number", ["1", "100000000009", "abc", NOBODYS, "%00", "%ff", "１" * 12])
+@pytest.mark.parametrize(
+    "number", ["1", "100000000009", "abc", NOBODYS, "%00", "%ff", "\uff11" * 12]
+)
 async def test_accounts_that_are_not_there(user: User, number: str) -> None:
     for path in (f"/api/accounts/{number}", f"/api/accounts/{number}/entries"):
         assert problem_of(await user.client.get(path), 404)["code"] == "account_not_found"

@@ -1,5 +1,7 @@
 """What a body may hold, without any server: amounts, JSON, names."""
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -17,7 +19,7 @@ from microfin_api.bodies import (
 from microfin_api.problems import Problem
 
 
-def code_of(act, *arguments: object) -> str:
+def code_of(act: Callable[..., object], *arguments: object) -> str:
     with pytest.raises(Problem) as raised:
         act(*arguments)
     return raised.value.kind.code
@@ -142,7 +144,7 @@ def test_fields_that_nobody_knows_are_ignored() -> None:
         "1000000000081",
         "10000000000",
         "10000000000a",
-        "１00000000008",
+        "\uff1100000000008",
         "100000000008\0",
         " 100000000008",
     ],

@@ -23,7 +23,7 @@ class CountedPool:
 
 
 def count_calls(api: Api) -> CountedPool:
-    """Put a counting pool wherever this API's endpoints reach PostgreSQL (leases do beside them)."""
+    """Count what this API's endpoints ask of PostgreSQL; leases have connections of their own."""
     parts = api.parts
     counted = CountedPool(parts.pools[0])
     parts.pools = parts.waiting._pools = [counted]

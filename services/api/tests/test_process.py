@@ -19,19 +19,26 @@ async def process(
     port = free_port()
     environment = {
         **os.environ,
-        **ledger.platform.environment("api", ledger.name, ledger.name),
+        **ledger.environment("api"),
         "MICROFIN_API_PORT": str(port),
         **others,
     }
-    running = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "microfin_api", env=environment, stderr=asyncio.subprocess.PIPE
-    )
+    with (ledger.folder / f"api-{port}.log").open("wb") as log:
+        running = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "microfin_api", env=environment, stderr=log
+        )
     try:
         yield f"http://127.0.0.1:{port}", running
     finally:
         if running.returncode is None:
             running.kill()
-        await running.communicate()
+        await running.wait()
+
+
+async def stop(running: asyncio.subprocess.Process) -> None:
+    """Ask a process to end, which it must do by itself and without complaint."""
+    running.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(running.wait(), 20) == 0
 
 
 async def test_it_serves_and_stops(ledger: Ledger) -> None:
@@ -48,8 +55,7 @@ async def test_it_serves_and_stops(ledger: Ledger) -> None:
             await asyncio.sleep(0)
             settled = await waiting
             assert settled.json()["balance"] == "5.00"
-            running.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(running.wait(), 20) == 0
+            await stop(running)
 
 
 async def test_what_waits_is_answered_before_the_end(ledger: Ledger) -> None:
@@ -61,13 +67,17 @@ async def test_what_waits_is_answered_before_the_end(ledger: Ledger) -> None:
                 body = {"name": "Anna", "email": "waits@example.com", "password": PASSWORD}
                 await client.post("/api/signup", json=body)
                 waiting = asyncio.create_task(client.post("/api/accounts", json={}))
-                while 'waiting{partition="' not in (await client.get("/metrics")).text:
-                    await asyncio.sleep(0.02)
-                running.send_signal(signal.SIGTERM)
-                assert (await waiting).status_code == 202
-                assert await asyncio.wait_for(running.wait(), 20) == 0
+                await until_waiting(client)
+                await asyncio.gather(stop(running), waiting)
+                assert waiting.result().status_code == 202
     finally:
         await ledger.start_workers()
+
+
+async def until_waiting(client: httpx.AsyncClient) -> None:
+    """Wait until a command is under way."""
+    while 'waiting{partition="' not in (await client.get("/metrics")).text:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
 
 
 async def test_a_body_without_an_announced_size_is_limited_too(ledger: Ledger) -> None:
@@ -86,10 +96,10 @@ async def test_a_body_without_an_announced_size_is_limited_too(ledger: Ledger) -
 
 
 async def test_without_a_secret_it_says_so(ledger: Ledger) -> None:
-    async with process(ledger, MICROFIN_SECRET="") as (_, running):
-        _, said = await running.communicate()
-        assert running.returncode == 1
-        assert b"MICROFIN_SECRET is not set" in said
+    async with process(ledger, MICROFIN_SECRET="") as (url, running):
+        assert await running.wait() == 1
+        said = (ledger.folder / f"api-{url.rpartition(':')[2]}.log").read_text()
+        assert "MICROFIN_SECRET is not set" in said
 
 
 async def test_it_starts_without_anything_to_connect_to(ledger: Ledger) -> None:
@@ -112,5 +122,4 @@ async def test_it_starts_without_anything_to_connect_to(ledger: Ledger) -> None:
             assert "lease" in missing
             assert "Kafka" in missing
             assert (await client.get("/healthz")).status_code == 200
-        running.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(running.wait(), 20) == 0
+        await stop(running)

@@ -87,7 +87,9 @@ def test_a_bearer_token_comes_before_the_cookie() -> None:
 def test_the_cookie_is_secure_behind_tls(
     setting: str, headers: dict[str, str], client: str, secure: bool
 ) -> None:
-    sessions = sessions_of(ApiSettings(secret="s" * 32, cookie_secure=setting))
+    sessions = sessions_of(
+        ApiSettings.model_validate({"secret": "s" * 32, "cookie_secure": setting})
+    )
     cookie = sessions.cookie("id", request_of(headers, client))
     assert cookie.startswith("sessionId=id; Path=/; ")
     assert "HttpOnly" in cookie

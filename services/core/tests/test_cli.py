@@ -21,6 +21,7 @@ from postgres_ledger import PostgresLedger, make_ledger_databases
 from microfin import reading, wire
 from microfin.account_number import derive_account_number
 from microfin.cli.log import Bounds, Trim, plan
+from microfin.cli.log_ends import LogEndsAsked
 from microfin.database import Pool, connect_shards
 from microfin.operation import Kind, Operation, operation_id
 from microfin.producer import CommandProducer
@@ -384,6 +385,17 @@ async def test_kafka_that_is_away_is_said_so(bank: Bank) -> None:
     ran = await microfin(environment, "log", "trim", "--dry-run")
     assert ran.code == 2
     assert "MICROFIN_KAFKA" in ran.errors
+
+
+async def test_the_auditor_is_told_the_ends_of_the_log(bank: Bank) -> None:
+    number = await bank.opened(0)
+    await bank.asked("deposit", number, "1")
+    ends = await LogEndsAsked(bank.settings)()
+    assert ends is not None
+    assert sorted(ends) == [0, 1]
+    assert ends[0] >= 2
+    away = bank.settings.model_copy(update={"kafka": "127.0.0.1:1"})
+    assert await LogEndsAsked(away)() is None
 
 
 async def test_routing_is_shown_with_its_partitions(bank: Bank) -> None:

@@ -180,5 +180,5 @@ def answer(view: Answer, status: int = 200, headers: Mapping[str, str] | None = 
 
 def moment(milliseconds: int) -> str:
     """Return milliseconds since the Unix epoch as RFC 3339."""
-    whole = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    seconds = datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat()
+    return f"{seconds.removesuffix('+00:00')}.{milliseconds % 1000:03d}Z"

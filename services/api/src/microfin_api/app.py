@@ -10,7 +10,7 @@ import asyncpg
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -50,6 +50,7 @@ def create_app(settings: ApiSettings) -> Entrance:
         lifespan=lifespan,
         exception_handlers={
             Problem: _answer_problem,
+            ClientDisconnect: _answer_nobody,
             HTTPException: _answer_http_error,
             asyncpg.PostgresError: _answer_database_error,
             asyncpg.InterfaceError: _answer_database_error,
@@ -122,6 +123,10 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
         return Problem("internal").answer()
     logger.warning("database unavailable", path=request.url.path, error=repr(error))
     return Problem("unavailable", "The database does not answer.").answer()
+
+
+async def _answer_nobody(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # the client has gone before it had sent its body
 
 
 async def _answer_unexpected(_: Request, __: Exception) -> Response:

@@ -124,7 +124,8 @@ class ShardLease:
         while True:
             await asyncio.sleep(_LEAST_PAUSE)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), RENEWAL_SECONDS - _LEAST_PAUSE)
+                async with asyncio.timeout(RENEWAL_SECONDS - _LEAST_PAUSE):
+                    await self._wanted.wait()
             self._wanted.clear()
             await self._renew()
             if time.monotonic() > next_cleaning:

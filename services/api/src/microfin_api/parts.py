@@ -1,6 +1,7 @@
 """The parts of one API process: what it is made of, started and stopped in their order."""
 
 import asyncio
+import contextlib
 import secrets
 
 import structlog
@@ -26,6 +27,7 @@ from microfin_api.waiting import Waiting
 logger = structlog.get_logger(__name__)
 
 _FLUSH_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
 _CLEANING_SECONDS = 600.0
 
 
@@ -70,7 +72,9 @@ class Parts:
             task.cancel()
         await self.producer.stop()
         await asyncio.gather(self.leases.stop(), self.waiting.stop())
-        await self.redis.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.redis.close()
         for pool in self.pools:
             pool.terminate()
         self.passwords.close()

@@ -9,6 +9,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from microfin.settings import ApiSettings
+from microfin_api import metrics
 from microfin_api.problems import Problem
 
 _WAITING_PER_THREAD: Final = 16
@@ -28,7 +29,7 @@ class Passwords:
         )
         self._threads = ThreadPoolExecutor(settings.argon2_concurrency, "argon2")
         self._most = settings.argon2_concurrency * (1 + _WAITING_PER_THREAD)
-        self.under_way = 0
+        self._under_way = 0
         # Verified against where there is no such user, so that the answer takes as long.
         self._nobody = self._hasher.hash("nobody's password")
 
@@ -56,10 +57,14 @@ class Passwords:
         return stored is not None
 
     async def _run(self, work: Callable[[], _Result]) -> _Result:
-        if self.under_way >= self._most:
+        if self._under_way >= self._most:
             raise Problem("overloaded", "Too many people are signing in at this moment.")
-        self.under_way += 1
+        self._change(1)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
-            self.under_way -= 1
+            self._change(-1)
+
+    def _change(self, change: int) -> None:
+        self._under_way += change
+        metrics.PASSWORD_HASHES.set(self._under_way)

@@ -4,6 +4,7 @@ import re
 import time
 from typing import Final, Literal
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +20,8 @@ from microfin_api.problems import Problem
 from microfin_api.sessions import Session
 from microfin_api.submission import Accepted, TraceHeaders
 from microfin_api.waiting import Settled
+
+logger = structlog.get_logger(__name__)
 
 _TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -90,6 +93,7 @@ class Change:
     def _settled(self, settled: Settled, status: int) -> Response:
         operation = settled.operation
         metrics.OPERATIONS.labels(operation.kind, operation.status).inc()
+        logger.debug("settled", operation=operation.operation, status=operation.status)
         headers = {HEADER: self.key.header}
         if settled.replayed:
             headers[REPLAYED] = "true"
@@ -104,6 +108,7 @@ class Change:
     def _accepted(self, kind: Kind, accepted: Accepted) -> Response:
         status: Literal["accepted", "in_transit"] = "in_transit" if accepted.debited else "accepted"
         metrics.OPERATIONS.labels(kind, status).inc()
+        logger.debug("accepted", operation=accepted.operation, status=status)
         headers = {
             HEADER: self.key.header,
             "Location": self.parts.at_tokens.location(

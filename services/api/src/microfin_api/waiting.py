@@ -33,6 +33,7 @@ logger = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.1
 _GROWTH: Final = 1.6
 _LONGEST_PAUSE: Final = 5.0
+_STOP_SECONDS: Final = 1.0
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -53,7 +54,7 @@ class Waiter:
         self.settled: asyncio.Future[Settled] = loop.create_future()
         self.debited: asyncio.Future[None] = loop.create_future()
         self.outcomes: dict[str, Outcome] = {}
-        self.pause = look_up_after
+        self.pauses = dict.fromkeys(shards, look_up_after)
         self.due = dict.fromkeys(shards, time.monotonic() + look_up_after)
 
     def fail(self, problem: Problem) -> None:
@@ -79,9 +80,9 @@ class Waiter:
 
     def postpone(self, shard: int) -> None:
         """Set the time of the next look-up on `shard`."""
-        self.pause = min(self.pause * _GROWTH, _LONGEST_PAUSE)
+        self.pauses[shard] = min(self.pauses[shard] * _GROWTH, _LONGEST_PAUSE)
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 - not for secrets
-        self.due[shard] = time.monotonic() + self.pause * jitter
+        self.due[shard] = time.monotonic() + self.pauses[shard] * jitter
 
     def learn(self, outcome: Outcome) -> None:
         """Take in an outcome found in a database; they never change, so they add up."""
@@ -126,7 +127,8 @@ class Waiting:
         """Stop listening and looking up."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
 
     def reply_address(self) -> str:
         """Return a new address for one request's reply."""
@@ -184,7 +186,8 @@ class Waiting:
                 self._some.clear()
                 await self._some.wait()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry[shard].wait(), _TICK_SECONDS)
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._hurry[shard].wait()
             self._hurry[shard].clear()
             now = time.monotonic()
             due = [

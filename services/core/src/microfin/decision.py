@@ -176,10 +176,10 @@ def decide(
     `accounts` holds those of `account_numbers(batch)` that exist, `known` the outcomes that exist
     of `leg_keys(batch)`. Raises `GenerationAhead` where a record is of a later routing.
     """
-    run = _Run(partition, routing, accounts, known)
+    deciding = Deciding(partition, routing, accounts, known)
     for received in batch:
-        run.take(received)
-    return run.decisions
+        deciding.take(received)
+    return deciding.decisions
 
 
 class _Rejection(Exception):
@@ -199,8 +199,11 @@ class _Rejection(Exception):
         self.available = available
 
 
-class _Run:
-    """One call of `decide`: the inputs, and over them what the batch has decided so far."""
+class Deciding:
+    """A batch being decided, command by command: `decide` for callers who must pause between.
+
+    Holds the inputs, and over them what the batch has decided so far.
+    """
 
     def __init__(
         self,
@@ -228,54 +231,55 @@ class _Run:
         self.step = 0
 
     def take(self, received: Received) -> None:
+        """Decide the next record of the batch."""
         self.offset = received.offset
         self.step = 0
         command = received.command
         if command is None:
             self.time = received.time
-            self.quarantine(received)
+            self._quarantine(received)
             return
         self.time = command.appended or received.time
         if command.generation > self.routing.generation:
             raise GenerationAhead(received.offset, command.generation, self.routing.generation)
         if partition_of(command.account, self.routing.partition_count) != self.partition:
-            self.send(replace(command, appended=self.time))
+            self._send(replace(command, appended=self.time))
             return
         outcome = self.known.get((command.operation, command.leg))
         if outcome is not None:
-            self.repeat(command, outcome)
+            self._repeat(command, outcome)
         elif command.leg == "request":
-            self.request(command)
+            self._request(command)
         elif command.leg == "credit":
-            self.credit(command)
+            self._credit(command)
         else:
-            self.refund(command, received)
+            self._refund(command, received)
 
     # Requests -------------------------------------------------------------------------------
 
-    def request(self, command: Command) -> None:
+    def _request(self, command: Command) -> None:
         try:
             if command.deadline and self.time > command.deadline:
                 raise _Rejection("expired")
             match command.kind:
                 case "open":
-                    self.open(command)
+                    self._open(command)
                 case "deposit":
-                    self.deposit(command)
+                    self._deposit(command)
                 case "withdraw":
-                    self.withdraw(command)
+                    self._withdraw(command)
                 case "transfer":
-                    self.transfer(command)
+                    self._transfer(command)
                 case "set_state":
-                    self.set_state(command)
+                    self._set_state(command)
         except _Rejection as rejection:
-            self.reject(command, rejection)
+            self._reject(command, rejection)
 
-    def open(self, command: Command) -> None:
+    def _open(self, command: Command) -> None:
         if command.currency not in EXPONENTS:
             raise _Rejection("unknown_currency")
-        if self.account(command.account) is not None:
-            self.open_elsewhere(command)
+        if self._account(command.account) is not None:
+            self._open_elsewhere(command)
             return
         account = Account(
             number=command.account,
@@ -285,52 +289,52 @@ class _Run:
         )
         self.decisions.accounts[account.number] = account
         self.decisions.opened[account.number] = self.time
-        self.settle(command, currency=account.currency, balance=0, seq=0)
+        self._settle(command, currency=account.currency, balance=0, seq=0)
 
-    def open_elsewhere(self, command: Command) -> None:
+    def _open_elsewhere(self, command: Command) -> None:
         """Send the next attempt on; this partition records nothing of an operation it passes on."""
         attempt = command.attempt + 1
         if attempt >= NUMBER_ATTEMPTS:
             raise _Rejection("no_free_number")
         number = derive_account_number(command.operation, attempt)
-        self.send(replace(command, account=number, attempt=attempt, appended=self.time))
+        self._send(replace(command, account=number, attempt=attempt, appended=self.time))
 
-    def deposit(self, command: Command) -> None:
-        account = self.own_open_account(command)
-        amount = self.scale(command, account.currency)
-        self.check_limit(account, amount)
-        account = self.write_entry(account, amount, command, "cash")
-        self.settle_with(command, account, amount)
+    def _deposit(self, command: Command) -> None:
+        account = self._own_open_account(command)
+        amount = self._scale(command, account.currency)
+        self._check_limit(account, amount)
+        account = self._write_entry(account, amount, command, "cash")
+        self._settle_with(command, account, amount)
 
-    def withdraw(self, command: Command) -> None:
-        account = self.own_open_account(command)
-        amount = self.scale(command, account.currency)
-        self.check_funds(account, amount)
-        account = self.write_entry(account, -amount, command, "cash")
-        self.settle_with(command, account, amount)
+    def _withdraw(self, command: Command) -> None:
+        account = self._own_open_account(command)
+        amount = self._scale(command, account.currency)
+        self._check_funds(account, amount)
+        account = self._write_entry(account, -amount, command, "cash")
+        self._settle_with(command, account, amount)
 
-    def transfer(self, command: Command) -> None:
-        sender = self.own_open_account(command)
+    def _transfer(self, command: Command) -> None:
+        sender = self._own_open_account(command)
         if command.counterparty == sender.number:
             raise _Rejection("same_account", sender.number)
-        amount = self.scale(command, sender.currency)
-        self.check_funds(sender, amount)
+        amount = self._scale(command, sender.currency)
+        self._check_funds(sender, amount)
         count = self.routing.partition_count
         if partition_of(command.counterparty, count) == self.partition:
-            self.transfer_inside(command, sender, amount)
+            self._transfer_inside(command, sender, amount)
         else:
-            self.transfer_out(command, sender, amount)
+            self._transfer_out(command, sender, amount)
 
-    def transfer_inside(self, command: Command, sender: Account, amount: int) -> None:
-        receiver = self.receiver(command.counterparty, sender.currency, amount)
-        sender = self.write_entry(sender, -amount, command, "in_transit")
-        receiver = self.write_entry(receiver, amount, command, "in_transit")
-        self.settle_with(command, sender, amount, counterparty_seq=receiver.seq)
+    def _transfer_inside(self, command: Command, sender: Account, amount: int) -> None:
+        receiver = self._receiver(command.counterparty, sender.currency, amount)
+        sender = self._write_entry(sender, -amount, command, "in_transit")
+        receiver = self._write_entry(receiver, amount, command, "in_transit")
+        self._settle_with(command, sender, amount, counterparty_seq=receiver.seq)
 
-    def transfer_out(self, command: Command, sender: Account, amount: int) -> None:
-        sender = self.write_entry(sender, -amount, command, "in_transit")
-        self.settle_with(command, sender, amount, status="debited")
-        self.send(
+    def _transfer_out(self, command: Command, sender: Account, amount: int) -> None:
+        sender = self._write_entry(sender, -amount, command, "in_transit")
+        self._settle_with(command, sender, amount, status="debited")
+        self._send(
             Command(
                 kind="transfer",
                 leg="credit",
@@ -346,8 +350,8 @@ class _Run:
             )
         )
 
-    def set_state(self, command: Command) -> None:
-        account = self.account(command.account)
+    def _set_state(self, command: Command) -> None:
+        account = self._account(command.account)
         if account is None:
             raise _Rejection("account_not_found", command.account)
         if command.state is None or command.state == account.state:
@@ -358,26 +362,26 @@ class _Run:
             raise _Rejection("balance_not_zero", account.number, available=account.balance)
         account = replace(account, state=command.state, version=account.version + 1)
         self.decisions.accounts[account.number] = account
-        self.settle(command, currency=account.currency, balance=account.balance, seq=account.seq)
+        self._settle(command, currency=account.currency, balance=account.balance, seq=account.seq)
 
     # Credits and refunds --------------------------------------------------------------------
 
-    def credit(self, command: Command) -> None:
+    def _credit(self, command: Command) -> None:
         try:
             amount = to_minor_units(command.amount, command.currency)
-            account = self.receiver(command.account, command.currency, amount)
+            account = self._receiver(command.account, command.currency, amount)
         except TooManyDecimals:
-            self.reject(command, _Rejection("too_many_decimals"))
-            self.send_refund(command, _Rejection("too_many_decimals"))
+            self._reject(command, _Rejection("too_many_decimals"))
+            self._send_refund(command, _Rejection("too_many_decimals"))
         except _Rejection as rejection:
-            self.reject(command, rejection)
-            self.send_refund(command, rejection)
+            self._reject(command, rejection)
+            self._send_refund(command, rejection)
         else:
-            account = self.write_entry(account, amount, command, "in_transit")
-            self.settle_with(command, account, amount)
+            account = self._write_entry(account, amount, command, "in_transit")
+            self._settle_with(command, account, amount)
 
-    def send_refund(self, command: Command, rejection: _Rejection) -> None:
-        self.send(
+    def _send_refund(self, command: Command, rejection: _Rejection) -> None:
+        self._send(
             Command(
                 kind="transfer",
                 leg="refund",
@@ -393,25 +397,25 @@ class _Run:
             )
         )
 
-    def refund(self, command: Command, received: Received) -> None:
+    def _refund(self, command: Command, received: Received) -> None:
         """Apply a refund: in any state of the account, and beyond the balance limit."""
-        account = self.account(command.account)
+        account = self._account(command.account)
         if account is None or account.currency != command.currency:
             # No outcome: once the account is back, the record can be replayed.
             fault = "a refund for an account that is missing or of another currency"
             self.decisions.quarantined.append(replace(received, fault=fault))
             return
         amount = to_minor_units(command.amount, account.currency)
-        account = self.write_entry(account, amount, command, "in_transit")
-        self.settle_with(command, account, amount)
+        account = self._write_entry(account, amount, command, "in_transit")
+        self._settle_with(command, account, amount)
 
     # Rules ----------------------------------------------------------------------------------
 
-    def account(self, number: str) -> Account | None:
+    def _account(self, number: str) -> Account | None:
         return self.decisions.accounts.get(number) or self.existing.get(number)
 
-    def own_open_account(self, command: Command) -> Account:
-        account = self.account(command.account)
+    def _own_open_account(self, command: Command) -> Account:
+        account = self._account(command.account)
         if account is None:
             raise _Rejection("account_not_found", command.account)
         if account.owner != command.user:
@@ -419,38 +423,38 @@ class _Run:
         _require_open(account)
         return account
 
-    def receiver(self, number: str, currency: str, amount: int) -> Account:
-        account = self.account(number)
+    def _receiver(self, number: str, currency: str, amount: int) -> Account:
+        account = self._account(number)
         if account is None:
             raise _Rejection("account_not_found", number)
         _require_open(account)
         if account.currency != currency:
             raise _Rejection("currency_mismatch", number)
-        self.check_limit(account, amount)
+        self._check_limit(account, amount)
         return account
 
     @staticmethod
-    def scale(command: Command, currency: str) -> int:
+    def _scale(command: Command, currency: str) -> int:
         try:
             return to_minor_units(command.amount, currency)
         except TooManyDecimals:
             raise _Rejection("too_many_decimals", command.account) from None
 
     @staticmethod
-    def check_funds(account: Account, amount: int) -> None:
+    def _check_funds(account: Account, amount: int) -> None:
         if amount > account.balance:
             raise _Rejection(
                 "insufficient_funds", account.number, needed=amount, available=account.balance
             )
 
     @staticmethod
-    def check_limit(account: Account, amount: int) -> None:
+    def _check_limit(account: Account, amount: int) -> None:
         if account.balance + amount > BALANCE_LIMIT:
             raise _Rejection("balance_limit", account.number)
 
     # Effects --------------------------------------------------------------------------------
 
-    def write_entry(
+    def _write_entry(
         self, account: Account, amount: int, command: Command, contra: Contra
     ) -> Account:
         time = max(self.time, account.entry_time)
@@ -484,7 +488,7 @@ class _Run:
         self.decisions.contra[key] = self.decisions.contra.get(key, 0) - amount
         return account
 
-    def settle_with(
+    def _settle_with(
         self,
         command: Command,
         account: Account,
@@ -492,7 +496,7 @@ class _Run:
         status: OutcomeStatus = "settled",
         counterparty_seq: int | None = None,
     ) -> None:
-        self.settle(
+        self._settle(
             command,
             status=status,
             amount=amount,
@@ -502,7 +506,7 @@ class _Run:
             counterparty_seq=counterparty_seq,
         )
 
-    def settle(
+    def _settle(
         self,
         command: Command,
         *,
@@ -513,7 +517,7 @@ class _Run:
         amount: int | None = None,
         counterparty_seq: int | None = None,
     ) -> None:
-        self.record(
+        self._record(
             command,
             Outcome(
                 operation=command.operation,
@@ -534,9 +538,9 @@ class _Run:
             ),
         )
 
-    def reject(self, command: Command, rejection: _Rejection) -> None:
-        account = self.account(command.account)
-        self.record(
+    def _reject(self, command: Command, rejection: _Rejection) -> None:
+        account = self._account(command.account)
+        self._record(
             command,
             Outcome(
                 operation=command.operation,
@@ -557,21 +561,21 @@ class _Run:
             ),
         )
 
-    def record(self, command: Command, outcome: Outcome) -> None:
+    def _record(self, command: Command, outcome: Outcome) -> None:
         self.decisions.outcomes.append(outcome)
         self.known[(outcome.operation, outcome.leg)] = outcome
-        self.answer(command, outcome, replayed=False)
+        self._answer(command, outcome, replayed=False)
 
-    def repeat(self, command: Command, outcome: Outcome) -> None:
+    def _repeat(self, command: Command, outcome: Outcome) -> None:
         """A leg that was decided before: its first answer again, and no effect."""
         if same_body(outcome, body_hash(command)):
-            self.answer(command, outcome, replayed=True)
+            self._answer(command, outcome, replayed=True)
         elif command.reply:
             self.decisions.answers.append(
                 Answer(command.reply, add_up(outcome, None, None), replayed=True, refused=True)
             )
 
-    def answer(self, command: Command, outcome: Outcome, *, replayed: bool) -> None:
+    def _answer(self, command: Command, outcome: Outcome, *, replayed: bool) -> None:
         """Tell the waiting client what it can be told now.
 
         A first debit says nothing yet: the credit's or the refund's worker will. A repeated debit
@@ -591,11 +595,11 @@ class _Run:
             operation = add_up(outcome, None, None)
         self.decisions.answers.append(Answer(command.reply, operation, replayed))
 
-    def send(self, command: Command) -> None:
+    def _send(self, command: Command) -> None:
         self.decisions.outbox.append(OutboxRow(self.offset, self.step, command))
         self.step += 1
 
-    def quarantine(self, received: Received) -> None:
+    def _quarantine(self, received: Received) -> None:
         """Set a record aside. An undecided request of this partition is told so by its outcome."""
         self.decisions.quarantined.append(received)
         identity = received.identity
@@ -613,7 +617,7 @@ class _Run:
             user=identity.user,
             reply=identity.reply,
         )
-        self.reject(command, _Rejection("quarantined"))
+        self._reject(command, _Rejection("quarantined"))
 
 
 _KINDS: Final[dict[str, Kind]] = {

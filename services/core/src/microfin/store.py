@@ -8,12 +8,13 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import asyncpg
 import msgspec
 
 from microfin import wire
 from microfin.database import Connection, Pool
-from microfin.decision import Account, Decisions, LegKey, OutboxRow
-from microfin.operation import Outcome
+from microfin.decision import Account, Decisions, Entry, LegKey, OutboxRow
+from microfin.operation import Contra, Outcome
 from microfin.routing import Routing
 
 OutboxPlace = tuple[int, int]
@@ -51,6 +52,11 @@ class Quarantined(msgspec.Struct, frozen=True):
 
 class Fenced(Exception):
     """Another worker has claimed the partition since."""
+
+
+class RepeatsFound(Exception):
+    """A leg of the batch was decided before, and its outcome was not looked up; nothing was
+    written."""
 
 
 class StaleAccounts(Exception):
@@ -118,6 +124,18 @@ WITH new_outcomes AS (
     AS row (number, balance, state, seq, version, entry_time, known_version)
     WHERE accounts.number = row.number AND accounts.version = row.known_version
     RETURNING 1
+), changed_contra AS (
+    INSERT INTO contra_balances (partition, contra, currency, balance)
+    SELECT $1, contra, currency, change FROM unnest($40::text[], $41::text[], $42::bigint[])
+    AS row (contra, currency, change)
+    ON CONFLICT (partition, contra, currency)
+    DO UPDATE SET balance = contra_balances.balance + excluded.balance
+), new_outbox AS (
+    INSERT INTO outbox (partition, log_offset, step, operation_id, command)
+    SELECT $1, * FROM unnest($43::bigint[], $44::integer[], $45::uuid[], $46::bytea[])
+), deleted_outbox AS (
+    DELETE FROM outbox USING unnest($47::bigint[], $48::integer[]) AS sent (log_offset, step)
+    WHERE partition = $1 AND outbox.log_offset = sent.log_offset AND outbox.step = sent.step
 ), changed_partition AS (
     UPDATE partitions SET next_offset = $2, fingerprint = $3, touched_at = clock_timestamp()
     WHERE partition = $1
@@ -133,19 +151,6 @@ FROM unnest($1::text[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::bi
     $7::bigint[], $8::bigint[], $9::bigint[])
 AS row (number, owner, currency, balance, state, seq, version, entry_time, opened_at)
 """  # noqa: S608 - the columns are ours
-
-_CONTRA = """
-INSERT INTO contra_balances (partition, contra, currency, balance)
-SELECT $1, contra, currency, change FROM unnest($2::text[], $3::text[], $4::bigint[])
-AS row (contra, currency, change)
-ON CONFLICT (partition, contra, currency)
-DO UPDATE SET balance = contra_balances.balance + excluded.balance
-"""
-
-_SEND_ON = """
-INSERT INTO outbox (partition, log_offset, step, operation_id, command)
-SELECT $1, * FROM unnest($2::bigint[], $3::integer[], $4::uuid[], $5::bytea[])
-"""
 
 _SENT = """
 DELETE FROM outbox USING unnest($2::bigint[], $3::integer[]) AS sent (log_offset, step)
@@ -199,26 +204,36 @@ class PostgresTransaction:
         """Write the batch and advance the partition to `next_offset`.
 
         `versions` are those that the changed accounts had before; raises `StaleAccounts` where one
-        has another by now. `sent` are outbox rows that the broker has acknowledged.
+        has another by now, and `RepeatsFound` where a leg has its outcome already. `sent` are
+        outbox rows that the broker has acknowledged.
         """
         await self._open_accounts(decisions)
+        await self._quarantine(quarantined)
         changed = [
             account
             for account in decisions.accounts.values()
             if account.number not in decisions.opened
         ]
-        updated = await self._connection.fetchval(
-            _WRITE,
-            self._partition,
-            next_offset,
-            fingerprint,
-            *_outcome_columns(decisions.outcomes),
-            *_entry_columns(decisions),
-            *_account_columns(changed, versions),
-        )
+        try:
+            updated = await self._connection.fetchval(
+                _WRITE,
+                self._partition,
+                next_offset,
+                fingerprint,
+                *_outcome_columns(decisions.outcomes),
+                *_entry_columns(decisions.entries),
+                *_account_columns(changed, versions),
+                *_contra_columns(decisions.contra),
+                *_outbox_columns(decisions.outbox),
+                [offset for offset, _ in sent],
+                [step for _, step in sent],
+            )
+        except asyncpg.UniqueViolationError as error:
+            if error.constraint_name == "outcomes_pkey":
+                raise RepeatsFound from error
+            raise
         if updated != len(changed):
             raise StaleAccounts(f"{len(changed) - updated} accounts are not as remembered")
-        await self._write_the_rest(decisions, quarantined, sent)
 
     async def _open_accounts(self, decisions: Decisions) -> None:
         opened = [decisions.accounts[number] for number in decisions.opened]
@@ -236,40 +251,17 @@ class PostgresTransaction:
                 list(decisions.opened.values()),
             )
 
-    async def _write_the_rest(
-        self,
-        decisions: Decisions,
-        quarantined: Sequence[Quarantined],
-        sent: Sequence[OutboxPlace],
-    ) -> None:
-        if decisions.contra:
-            await self._connection.execute(
-                _CONTRA,
-                self._partition,
-                [contra for contra, _ in decisions.contra],
-                [currency for _, currency in decisions.contra],
-                list(decisions.contra.values()),
-            )
-        if decisions.outbox:
-            await self._connection.execute(
-                _SEND_ON,
-                self._partition,
-                [row.offset for row in decisions.outbox],
-                [row.step for row in decisions.outbox],
-                [row.command.operation for row in decisions.outbox],
-                [wire.encode(row.command) for row in decisions.outbox],
-            )
-        if quarantined:
+    async def _quarantine(self, records: Sequence[Quarantined]) -> None:
+        if records:
             await self._connection.execute(
                 _QUARANTINE,
                 self._partition,
-                [record.offset for record in quarantined],
-                [record.time for record in quarantined],
-                [record.key for record in quarantined],
-                [record.value for record in quarantined],
-                [record.reason for record in quarantined],
+                [record.offset for record in records],
+                [record.time for record in records],
+                [record.key for record in records],
+                [record.value for record in records],
+                [record.reason for record in records],
             )
-        await self.delete_sent(sent)
 
     async def delete_sent(self, sent: Sequence[OutboxPlace]) -> None:
         """Delete outbox rows that the broker has acknowledged."""
@@ -437,8 +429,7 @@ def _outcome_columns(outcomes: Sequence[Outcome]) -> list[list[Any]]:
     ]
 
 
-def _entry_columns(decisions: Decisions) -> list[list[Any]]:
-    entries = decisions.entries
+def _entry_columns(entries: Sequence[Entry]) -> list[list[Any]]:
     return [
         [entry.account for entry in entries],
         [entry.seq for entry in entries],
@@ -462,4 +453,21 @@ def _account_columns(changed: Sequence[Account], versions: dict[str, int]) -> li
         [account.version for account in changed],
         [account.entry_time for account in changed],
         [versions[account.number] for account in changed],
+    ]
+
+
+def _contra_columns(changes: dict[tuple[Contra, str], int]) -> list[list[Any]]:
+    return [
+        [contra for contra, _ in changes],
+        [currency for _, currency in changes],
+        list(changes.values()),
+    ]
+
+
+def _outbox_columns(rows: Sequence[OutboxRow]) -> list[list[Any]]:
+    return [
+        [row.offset for row in rows],
+        [row.step for row in rows],
+        [row.command.operation for row in rows],
+        [wire.encode(row.command) for row in rows],
     ]

@@ -1,12 +1,14 @@
 """One batch: read its records, decide it inside the worker's transaction, commit."""
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 import msgspec
 
 from microfin import wire
 from microfin.decision import (
     Account,
+    Deciding,
     Decisions,
     Received,
     account_numbers,
@@ -17,8 +19,10 @@ from microfin.routing import Routing
 from microfin.store import Fenced, OutboxPlace, PartitionRow, Quarantined
 from microfin.wire import Identity
 from microfin_worker.account_memory import AccountMemory
-from microfin_worker.edges import Record, Store, Transaction
+from microfin_worker.edges import Clock, Record, Store
 from microfin_worker.fingerprint import fingerprint
+
+_STEP_ASIDE: Final = 50  # commands decided ahead between two steps aside
 
 
 class PlaceLost(Exception):
@@ -40,6 +44,24 @@ class Place(msgspec.Struct, frozen=True):
     epoch: int
     next_offset: int
     routing: Routing
+
+
+class Batch(msgspec.Struct):
+    """Records to be committed together.
+
+    `decisions` is None until they are decided, `accounts` what they were decided from.
+    """
+
+    records: Sequence[Record]
+    received: list[Received]
+    accounts: dict[str, Account]
+    decisions: Decisions | None = None
+
+
+def gather(records: Sequence[Record], limit: int, condemned: Collection[int]) -> Batch:
+    """Return the first of `records`, at most `limit`, decoded but not decided."""
+    received = receive(records[:limit], condemned)
+    return Batch(records[: len(received)], received, {})
 
 
 def receive(records: Sequence[Record], condemned: Collection[int]) -> list[Received]:
@@ -74,33 +96,71 @@ def _receive(record: Record, condemned: bool) -> Received:
     )
 
 
+async def decide_ahead(
+    batch: Batch, place: Place, memory: AccountMemory, before: Decisions | None, clock: Clock
+) -> None:
+    """Decide `batch` from memory alone, if that holds every account it touches.
+
+    What is decided ahead takes every leg for new and leaves it to the unique key to say otherwise.
+    A repeated `open` would escape it: taken for new, it finds its own account, is passed on to
+    another number and leaves no outcome here. So a batch with an `open` is not decided ahead.
+
+    `before` are the decisions of the batch that is being committed meanwhile: this one counts on
+    them, and its caller throws it away should that commit fail. Now and then it steps aside, so
+    that the other commit's answers from the database do not wait.
+    """
+    if any(it.command is not None and it.command.kind == "open" for it in batch.received):
+        return
+    numbers = account_numbers(batch.received, place.partition, place.routing)
+    accounts, others = memory.recall(numbers)
+    if before is not None:
+        changed = before.accounts
+        accounts |= {number: changed[number] for number in numbers if number in changed}
+        others = [number for number in others if number not in changed]
+    if others:
+        return
+    deciding = Deciding(place.partition, place.routing, accounts, {})
+    for count, received in enumerate(batch.received, start=1):
+        deciding.take(received)
+        if before is not None and count % _STEP_ASIDE == 0:
+            await clock.sleep(0)
+    batch.accounts, batch.decisions = accounts, deciding.decisions
+
+
 async def commit_batch(
     store: Store,
     place: Place,
     memory: AccountMemory,
-    records: Sequence[Record],
-    batch: Sequence[Received],
+    batch: Batch,
     sent: Sequence[OutboxPlace],
 ) -> Decisions:
-    """Decide `batch` from `place` and commit it; return what was decided.
+    """Commit `batch` from `place`, decided now if it is not yet; return its decisions.
 
-    Raises `Fenced`, `PlaceLost` or `RoutingChanged` where the row is not as `place` says, and
-    whatever the database raises: after any error it is unknown whether the commit took place.
+    What was decided ahead took all its legs for new, which most are; where one is not, the unique
+    key says so and `RepeatsFound` leaves everything as it was. Raises `Fenced`, `PlaceLost` or
+    `RoutingChanged` where the row is not as `place` says, and whatever the database raises: after
+    any other error it is unknown whether the commit took place.
     """
     async with store.transaction() as transaction:
         check(await transaction.lock(), place)
-        known = await transaction.known_outcomes(leg_keys(batch))
-        accounts = await _accounts(transaction, place, memory, batch)
-        decisions = decide(place.partition, place.routing, accounts, known, batch)
-        last = records[len(batch) - 1]
+        decisions = batch.decisions
+        if decisions is None:
+            known = await transaction.known_outcomes(leg_keys(batch.received))
+            numbers = account_numbers(batch.received, place.partition, place.routing)
+            remembered, others = memory.recall(numbers)
+            batch.accounts = remembered | await transaction.accounts(others)
+            decisions = decide(
+                place.partition, place.routing, batch.accounts, known, batch.received
+            )
+        last = batch.records[-1]
         await transaction.write(
             decisions,
             {
-                number: accounts[number].version
+                number: batch.accounts[number].version
                 for number in decisions.accounts
-                if number in accounts
+                if number in batch.accounts
             },
-            _quarantined(decisions, records),
+            _quarantined(decisions, batch.records),
             sent,
             last.offset + 1,
             fingerprint(last),
@@ -116,14 +176,6 @@ def check(row: PartitionRow, place: Place) -> None:
         raise RoutingChanged(row.routing)
     if row.next_offset != place.next_offset:
         raise PlaceLost(f"the row is at {row.next_offset}, this worker at {place.next_offset}")
-
-
-async def _accounts(
-    transaction: Transaction, place: Place, memory: AccountMemory, batch: Sequence[Received]
-) -> dict[str, Account]:
-    numbers = account_numbers(batch, place.partition, place.routing)
-    remembered, others = memory.recall(numbers)
-    return remembered | await transaction.accounts(others)
 
 
 def _quarantined(decisions: Decisions, records: Sequence[Record]) -> list[Quarantined]:

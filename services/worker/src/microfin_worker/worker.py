@@ -7,6 +7,7 @@ ready, and saying why: a restart would change nothing.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,11 +17,20 @@ import structlog
 from microfin.account_cache import CachedAccount
 from microfin.database import is_connection_loss, is_data_error
 from microfin.decision import Decisions, GenerationAhead
-from microfin.store import Fenced
+from microfin.store import Fenced, RepeatsFound
 from microfin.wire import NewerVersion
 from microfin_worker import metrics
 from microfin_worker.account_memory import AccountMemory
-from microfin_worker.batch import Place, PlaceLost, RoutingChanged, check, commit_batch, receive
+from microfin_worker.batch import (
+    Batch,
+    Place,
+    PlaceLost,
+    RoutingChanged,
+    check,
+    commit_batch,
+    decide_ahead,
+    gather,
+)
 from microfin_worker.edges import (
     Edges,
     OutOfRange,
@@ -38,6 +48,12 @@ TOUCH_AFTER: Final = 3.0
 
 FENCED_PAUSE: Final = 10.0
 """Seconds for which the row must be idle before a fenced worker claims again."""
+
+BATCHES_AHEAD: Final = 4
+"""Batches fetched at one time, so that one can be decided while another is committed."""
+
+LOOK_UP_BATCHES: Final = 50
+"""Batches whose outcomes are looked up first after a repeat was met: repeats come in bursts."""
 
 _INSPECT_AFTER: Final = 5.0  # seconds between two looks whether the log is still the same
 _LOG_GRACE: Final = 10.0  # seconds in which a log may seem too short after its leader changed
@@ -79,6 +95,7 @@ class Worker:
         self._telling: asyncio.Task[None] | None = None
         self._suspected: int | None = None
         self._condemned: set[int] = set()
+        self._look_up = LOOK_UP_BATCHES
         self._touched = 0.0
         self._inspected = 0.0
         self._pause = _FIRST_PAUSE
@@ -133,6 +150,7 @@ class Worker:
         self._become("claiming", "claiming the partition")
         self._memory.forget()
         self._place = None
+        self._look_up = LOOK_UP_BATCHES  # the log may repeat what an earlier claim has settled
         await self._log.bounds()  # a partition that is not there is not claimed
         held, self._held = self._held, None  # a claim that fails may have raised the epoch itself
         claim = await self._store.claim(held)
@@ -145,6 +163,7 @@ class Worker:
         self._mark = row.fingerprint
         self._outbox.replace_all(claim.outbox, row.routing)
         self._touched = self._inspected = self._clock.monotonic()
+        self._measure(None)
         self._become("working", "")
         logger.info(
             "claimed",
@@ -186,42 +205,73 @@ class Worker:
                 await self._keep_up()
                 await self._rest(0.05)
                 continue
-            records = await self._log.fetch(self._limit)
+            records = await self._log.fetch(self._limit * BATCHES_AHEAD)
             if records:
                 await self._settle(records)
             await self._keep_up()
 
     async def _settle(self, records: Sequence[Record]) -> None:
-        """Commit `records`, all of them, as one batch or as several."""
-        rest = records
-        while rest and not self._stopping.is_set():
-            rest = await self._settle_batch(rest)
+        """Commit `records`, all of them, batch by batch.
 
-    async def _settle_batch(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Commit the first of `records`, at most a batch; return the others."""
+        While the database commits one batch the next one is decided, if memory alone allows.
+        """
+        batch = await self._gather(records, before=None)
+        while not self._stopping.is_set():
+            committing = asyncio.create_task(self._commit(batch))
+            try:
+                following = await self._decide_following(records, batch)
+            finally:
+                committed = await committing
+            if not committed:
+                following = None
+            records = [it for it in records if it.offset >= self._claimed().next_offset]
+            if not records:
+                return
+            batch = following or await self._gather(records, before=None)
+
+    async def _gather(self, records: Sequence[Record], before: Decisions | None) -> Batch:
+        batch = gather(records, self._limit, self._condemned)
+        if self._look_up == 0:
+            await decide_ahead(batch, self._claimed(), self._memory, before, self._clock)
+        return batch
+
+    async def _decide_following(self, records: Sequence[Record], batch: Batch) -> Batch | None:
+        """Decide what comes after `batch` while that is being committed, if it can be."""
+        rest = records[len(batch.records) :]
+        if not rest or batch.decisions is None:
+            return None
+        try:
+            following = await self._gather(rest, before=batch.decisions)
+        except (GenerationAhead, NewerVersion):
+            return None  # said when its turn comes
+        return following if following.decisions is not None else None
+
+    async def _commit(self, batch: Batch) -> bool:
+        """Commit a batch and take it over; False where it must be gathered and decided again."""
         place = self._claimed()
-        if records[0].offset != place.next_offset:
-            raise PlaceLost(f"fetched {records[0].offset}, expected {place.next_offset}")
-        batch = receive(records[: self._limit], self._condemned)
-        size = len(batch)
-        self._measure(records[0].time)
+        if batch.records[0].offset != place.next_offset:
+            raise PlaceLost(f"fetched {batch.records[0].offset}, expected {place.next_offset}")
+        self._measure(batch.records[0].time)
         sent = self._outbox.acknowledged()
         began = self._clock.monotonic()
         try:
-            decisions = await commit_batch(self._store, place, self._memory, records, batch, sent)
+            decisions = await commit_batch(self._store, place, self._memory, batch, sent)
         except RoutingChanged as change:
             self._adopt(change)
-            return records
+            return False
+        except RepeatsFound:
+            self._look_up = LOOK_UP_BATCHES
+            return False
         except Exception as error:
             if is_data_error(error):
-                self._narrow(place.next_offset, size)
+                self._narrow(place.next_offset, len(batch.records))
             raise
         metrics.COMMIT_SECONDS.observe(self._clock.monotonic() - began)
-        self._advance(place, records[size - 1], decisions, size)
+        self._advance(place, batch.records[-1], decisions, len(batch.records))
         self._outbox.deleted(sent)
         self._outbox.add(decisions.outbox)
         await self._tell(decisions)
-        return records[size:]
+        return True
 
     def _advance(self, place: Place, last: Record, decisions: Decisions, size: int) -> None:
         """Take the commit over into memory."""
@@ -230,6 +280,7 @@ class Worker:
         self._memory.remember(decisions.accounts)
         self._suspected = None
         self._condemned.clear()
+        self._look_up = max(0, self._look_up - 1)
         self._limit = min(self._limits.batch, self._limit * 2)
         self._pause = _FIRST_PAUSE
         self._touched = self._clock.monotonic()
@@ -392,8 +443,12 @@ class Worker:
 def _count(decisions: Decisions, size: int) -> None:
     metrics.BATCHES.inc()
     metrics.BATCH_SIZE.observe(size)
-    for outcome in decisions.outcomes:
-        metrics.OUTCOMES.labels(outcome.kind, outcome.leg, outcome.status, outcome.reason).inc()
+    kinds = Counter(
+        (outcome.kind, outcome.leg, outcome.status, outcome.reason)
+        for outcome in decisions.outcomes
+    )
+    for labels, count in kinds.items():
+        metrics.OUTCOMES.labels(*labels).inc(count)
     repeats = sum(answer.replayed for answer in decisions.answers)
     if repeats:
         metrics.REPEATS.inc(repeats)

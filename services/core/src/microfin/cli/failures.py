@@ -14,10 +14,8 @@ import asyncpg
 import typer
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
 from microfin.audit import AuditImpossible
-from microfin.migrations.run import ShardMismatch
 from microfin.producer import ProduceRefused, ProduceUnknown
 
 Result = TypeVar("Result")
@@ -47,7 +45,7 @@ def reported() -> Iterator[None]:
         yield
     except Refused as error:
         _end(str(error), NO)
-    except (CouldNot, AuditImpossible, ShardMismatch, LookupError) as error:
+    except (CouldNot, AuditImpossible, LookupError) as error:
         _end(str(error), COULD_NOT)
     except ValidationError as error:
         _end("\n".join(_setting(dict(fault)) for fault in error.errors()), COULD_NOT)
@@ -64,8 +62,8 @@ def reported() -> Iterator[None]:
             f"Kafka could not be used ({error}): is it running, and is MICROFIN_KAFKA right?",
             COULD_NOT,
         )
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError) as error:
-        _end(_database(error), COULD_NOT)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        _end(database_failure(error), COULD_NOT)
 
 
 def _setting(fault: dict[str, Any]) -> str:
@@ -73,8 +71,9 @@ def _setting(fault: dict[str, Any]) -> str:
     return f"The setting MICROFIN_{name} is wrong: {fault['msg']}."
 
 
-def _database(error: Exception) -> str:
-    text = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
+def database_failure(error: BaseException) -> str:
+    """Return what an error of the database means to whoever ran the command."""
+    text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, asyncpg.UndefinedTableError):
         return f"The database is no microfin ledger ({text}): run `microfin migrate` first."
     if isinstance(error, asyncpg.InsufficientPrivilegeError):

@@ -1,14 +1,16 @@
 """`microfin migrate`."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from microfin.cli.failures import reported
+from microfin.cli.failures import CouldNot, database_failure, reported
 from microfin.cli.output import Json, print_json, print_rows
 from microfin.cli.shards import administration_urls
-from microfin.migrations.run import migrate as migrate_shards
 from microfin.settings import CommonSettings
+
+_DEFAULT: Final = 3
+"""How many partitions a new ledger starts with, rounded up to a multiple of its shards."""
 
 
 def migrate(
@@ -35,10 +37,23 @@ def migrate(
     """
     with reported():
         urls = administration_urls(CommonSettings())
-        count = partitions or -(-3 // len(urls)) * len(urls)
-        revisions = migrate_shards(urls, count)
-    rows = [{"shard": shard, "revision": revision} for shard, revision in enumerate(revisions)]
+        rows = _migrate(urls, partitions or -(-_DEFAULT // len(urls)) * len(urls))
     if json:
         print_json(rows)
     else:
         print_rows(rows, "")
+
+
+def _migrate(urls: list[str], partitions: int) -> list[dict[str, object]]:
+    # SQLAlchemy and Alembic take longer to load than most commands take to run.
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+
+    from microfin.migrations.run import ShardMismatch, migrate  # noqa: PLC0415
+
+    try:
+        revisions = migrate(urls, partitions)
+    except ShardMismatch as error:
+        raise CouldNot(str(error)) from error
+    except DBAPIError as error:
+        raise CouldNot(database_failure(error.orig or error)) from error
+    return [{"shard": shard, "revision": revision} for shard, revision in enumerate(revisions)]
