@@ -34,7 +34,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], nothing: str) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in rows[0]:
         numeric = isinstance(rows[0][name], int) and not isinstance(rows[0][name], bool)
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     _console().print(table)
@@ -44,7 +44,7 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     """Print one thing as a list of its fields; those without a value are left out."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in fields.items():
         if value is not None and value != "":
             table.add_row(name, _cell(value))
@@ -69,5 +69,6 @@ def _cell(value: Any) -> str:
 
 
 def _console() -> Console:
-    # Without a terminal nothing is cut or wrapped: a line is a row.
-    return Console() if sys.stdout.isatty() else Console(width=10_000, no_color=True)
+    # Without a terminal nothing is wrapped: a line is a row. What a record says is not markup.
+    width = None if sys.stdout.isatty() else 10_000
+    return Console(width=width, markup=False, highlight=False, emoji=False)

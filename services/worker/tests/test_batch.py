@@ -1,0 +1,133 @@
+"""Deciding ahead gives what deciding in the transaction gives, or nothing."""
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_ledger import PartitionLedger
+from test_decision import ANNA, NUMBERS, operation, requests
+
+from microfin import wire
+from microfin.decision import Decisions, decide
+from microfin.routing import Routing
+from microfin.store import Fenced, PartitionRow
+from microfin.wire import Command
+from microfin_worker.account_memory import AccountMemory
+from microfin_worker.batch import (
+    Place,
+    PlaceLost,
+    RoutingChanged,
+    check,
+    decide_ahead,
+    gather,
+)
+from microfin_worker.clock import SystemClock
+from microfin_worker.edges import Record
+from microfin_worker.fingerprint import fingerprint
+
+ROUTING = Routing(1, 1)
+PLACE = Place(0, 1, 0, ROUTING)
+
+
+def records(commands: list[Command]) -> list[Record]:
+    return [
+        Record(offset, 1_000 + offset, command.account.encode(), wire.encode(command))
+        for offset, command in enumerate(commands)
+    ]
+
+
+def ahead(commands: list[Command], memory: AccountMemory, before: Decisions | None) -> object:
+    batch = gather(records(commands), 500, ())
+    asyncio.run(decide_ahead(batch, PLACE, memory, before, SystemClock()))
+    return batch.decisions
+
+
+@given(requests(), requests(), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_it_is_what_the_transaction_would_decide(
+    first: list[Command], second: list[Command], remembered: bool
+) -> None:
+    """`second` is decided on top of `first`, whose commit is still under way."""
+    ledger = PartitionLedger(0, ROUTING)
+    opening = [
+        Command(
+            kind="open",
+            leg="request",
+            operation=operation(10_000 + index),
+            account=number,
+            user=ANNA,
+            currency="EUR",
+        )
+        for index, number in enumerate(NUMBERS)
+    ]
+    ledger.settle(gather(records(opening), 500, ()).received)
+    memory = AccountMemory(100)
+    if remembered:
+        memory.remember(ledger.accounts)
+    first = [command for command in first if command.kind != "open"]
+    renamed = [
+        Command(
+            **{
+                **{f: getattr(it, f) for f in it.__struct_fields__},
+                "operation": "f" + it.operation[1:],
+            }
+        )
+        for it in second
+        if it.kind != "open"
+    ]
+    before = ledger.settle(gather(records(first), 500, ()).received)
+    batch = gather(records(renamed), 500, ())
+    expected = decide(0, ROUTING, ledger.accounts, {}, batch.received)
+    decided = ahead(renamed, memory, before)
+    assert decided == expected or (decided is None and not remembered)
+
+
+def test_an_unknown_account_or_an_open_is_left_to_the_transaction() -> None:
+    deposit = Command(
+        kind="deposit", leg="request", operation=operation(1), account=NUMBERS[0], amount="1"
+    )
+    opening = Command(
+        kind="open", leg="request", operation=operation(1), account=NUMBERS[0], currency="EUR"
+    )
+    assert ahead([deposit], AccountMemory(10), None) is None
+    ledger = PartitionLedger(0, ROUTING)
+    ledger.settle(gather(records([opening]), 500, ()).received)
+    memory = AccountMemory(10)
+    memory.remember(ledger.accounts)
+    assert ahead([deposit], memory, None) is not None
+    assert ahead([opening], memory, None) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        (PartitionRow(0, 2, 0, None, ROUTING), Fenced),
+        (PartitionRow(0, 1, 0, None, Routing(2, 2)), RoutingChanged),
+        (PartitionRow(0, 1, 1, None, ROUTING), PlaceLost),
+        (PartitionRow(0, 2, 1, None, Routing(2, 2)), Fenced),
+    ],
+)
+def test_the_row_must_be_the_one_that_is_worked_from(
+    row: PartitionRow, error: type[Exception]
+) -> None:
+    check(PartitionRow(0, 1, 0, None, ROUTING), PLACE)
+    with pytest.raises(error):
+        check(row, PLACE)
+
+
+def test_a_batch_ends_before_a_newer_version() -> None:
+    deposit = Command(
+        kind="deposit", leg="request", operation=operation(1), account=NUMBERS[0], amount="1"
+    )
+    mixed = [*records([deposit]), Record(1, 1, b"x", b'{"v":2}')]
+    assert len(gather(mixed, 500, ()).records) == 1
+    with pytest.raises(wire.NewerVersion):
+        gather(mixed[1:], 500, ())
+
+
+@pytest.mark.parametrize("change", [{"offset": 2}, {"time": 2}, {"key": b"y"}, {"value": b"w"}])
+def test_a_fingerprint_tells_records_apart(change: dict[str, object]) -> None:
+    fields = {"offset": 1, "time": 1, "key": b"x", "value": b"v"}
+    assert fingerprint(Record(**fields)) == fingerprint(Record(**fields))
+    assert fingerprint(Record(**fields)) != fingerprint(Record(**{**fields, **change}))

@@ -1,0 +1,128 @@
+"""The outbox against a log that fails when it is told to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from microfin.account_number import derive_account_number
+from microfin.decision import OutboxRow
+from microfin.routing import Routing, partition_of, shard_of_account
+from microfin.wire import Command
+from microfin_worker.clock import SystemClock
+from microfin_worker.edges import Record
+from microfin_worker.outbox import Outbox
+
+
+class FailingLog:
+    """Appends to lists; fails the next `failing` appends."""
+
+    def __init__(self) -> None:
+        self.appended: list[tuple[int, Command]] = []
+        self.failing = 0
+        self.held = asyncio.Event()
+        self.held.set()
+
+    async def append(self, partition: int, command: Command) -> None:
+        await self.held.wait()
+        if self.failing:
+            self.failing -= 1
+            raise ConnectionError("no acknowledgement")
+        self.appended.append((partition, command))
+
+    async def bounds(self) -> tuple[int, int]:
+        return 0, 0
+
+    async def record_at(self, _offset: int) -> Record | None:
+        return None
+
+    async def seek(self, _offset: int) -> None:
+        pass
+
+    async def fetch(self, _limit: int) -> Sequence[Record]:
+        return []
+
+    def end(self) -> int:
+        return 0
+
+    async def note(self, _next_offset: int) -> None:
+        pass
+
+
+def row(offset: int, step: int = 0) -> OutboxRow:
+    operation = f"{offset:032x}"
+    return OutboxRow(
+        offset,
+        step,
+        Command(
+            kind="transfer",
+            leg="credit",
+            operation=operation,
+            account=derive_account_number(operation, step),
+            amount="1",
+            currency="EUR",
+        ),
+    )
+
+
+@pytest.fixture
+def log() -> FailingLog:
+    return FailingLog()
+
+
+@pytest.fixture
+async def outbox(log: FailingLog) -> AsyncIterator[Outbox]:
+    outbox = Outbox(0, 2, log, SystemClock())
+    outbox.routing = Routing(5, 4)
+    task = asyncio.create_task(outbox.run())
+    yield outbox
+    task.cancel()
+
+
+async def empty(outbox: Outbox) -> None:
+    async with asyncio.timeout(5):
+        while len(outbox):  # noqa: ASYNC110 - it has no event for this, and needs none
+            await asyncio.sleep(0.01)
+
+
+async def test_rows_are_sent_in_order_to_the_partition_of_their_account(
+    outbox: Outbox, log: FailingLog
+) -> None:
+    rows = [row(offset) for offset in range(1_200)]
+    outbox.add(rows)
+    await empty(outbox)
+    assert [command.operation for _, command in log.appended] == [
+        it.command.operation for it in rows
+    ]
+    for partition, command in log.appended:
+        assert partition == partition_of(command.account, 4)
+        own_shard = shard_of_account(command.account, 2) == 0
+        assert command.generation == (5 if own_shard else 0)
+
+
+async def test_a_row_counts_until_it_is_acknowledged_and_is_sent_again_until_then(
+    outbox: Outbox, log: FailingLog
+) -> None:
+    log.failing = 3
+    outbox.add([row(1), row(2)])
+    await asyncio.sleep(0.05)
+    assert len(outbox) == 2
+    assert outbox.acknowledged() == []
+    await empty(outbox)
+    assert sorted(outbox.acknowledged()) == [(1, 0), (2, 0)]
+    outbox.deleted([(1, 0)])
+    assert outbox.acknowledged() == [(2, 0)]
+
+
+async def test_a_new_claim_starts_with_the_rows_that_it_has_read(
+    outbox: Outbox, log: FailingLog
+) -> None:
+    """An append under way when the claim changes must not be taken for one of the new rows."""
+    log.held.clear()
+    outbox.add([row(1)])
+    await asyncio.sleep(0.02)
+    outbox.replace_all([row(1), row(2)], Routing(6, 4))
+    log.held.set()
+    await empty(outbox)
+    assert outbox.acknowledged() == [(1, 0), (2, 0)]
+    assert len(log.appended) == 3
