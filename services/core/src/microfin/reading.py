@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from microfin.database import Connection, Pool, read_snapshot
+from microfin.ledger_rows import MILLISECONDS, OUTCOME_COLUMNS, outcome_of
 from microfin.operation import AccountState, Kind, Leg, Operation, Outcome, add_up
 from microfin.routing import Routing
-from microfin.store import MILLISECONDS, OUTCOME_COLUMNS, outcome_of
 
 
 class FoundOperation(msgspec.Struct, frozen=True):

@@ -49,10 +49,10 @@ TOUCH_AFTER: Final = 3.0
 FENCED_PAUSE: Final = 10.0
 """Seconds for which the row must be idle before a fenced worker claims again."""
 
-BATCHES_AHEAD: Final = 4
+BATCHES_AHEAD: Final = 8
 """Batches fetched at one time, so that one can be decided while another is committed."""
 
-LOOK_UP_BATCHES: Final = 50
+LOOK_UP_BATCHES: Final = 8
 """Batches whose outcomes are looked up first after a repeat was met: repeats come in bursts."""
 
 _INSPECT_AFTER: Final = 5.0  # seconds between two looks whether the log is still the same

@@ -11,8 +11,8 @@ from microfin.cli.output import Json, print_json, print_rows, print_text, time_t
 from microfin.cli.sending import connected_producer
 from microfin.cli.shards import partition_under_routing, reading_shards
 from microfin.database import Pool, read_snapshot
+from microfin.ledger_rows import MILLISECONDS
 from microfin.settings import CommonSettings
-from microfin.store import MILLISECONDS
 from microfin.wire import Command
 
 outbox = typer.Typer(

@@ -16,10 +16,10 @@ from microfin.cli.shards import (
     reading_shards,
 )
 from microfin.database import Pool
+from microfin.ledger_rows import MILLISECONDS
 from microfin.producer import CommandProducer
 from microfin.routing import shard_of_account
 from microfin.settings import CommonSettings
-from microfin.store import MILLISECONDS
 from microfin.wire import Command
 
 quarantine = typer.Typer(no_args_is_help=True, help="Records that no worker could decide.")

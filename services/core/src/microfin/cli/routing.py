@@ -7,8 +7,8 @@ from microfin.cli.failures import run
 from microfin.cli.output import Json, print_json, print_rows, print_text, time_text
 from microfin.cli.shards import reading_shards
 from microfin.database import Pool, read_snapshot
+from microfin.ledger_rows import MILLISECONDS
 from microfin.settings import CommonSettings
-from microfin.store import MILLISECONDS
 
 routing = typer.Typer(
     no_args_is_help=True, help="How accounts are spread over partitions, and who works on them."
