@@ -1,6 +1,6 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop status clean lint test pins
+.PHONY: help setup run start stop status clean lint test bench reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -49,6 +49,13 @@ lint: setup  ## Check style, format, types and imports
 
 test: setup lint  ## Run lint and all tests, with real parts (ARGS=... goes to pytest)
 	.venv/bin/pytest $(ARGS)
+
+bench: setup  ## Measure the money path on this machine; prints one JSON object (ARGS='--runs 1')
+	@$(PYTHON) -m microfin_local.benchmarks $(ARGS)
+
+reference: setup  ## Make the generated pages of docs/reference anew
+	$(PYTHON) -m microfin.settings_reference docs/reference
+	$(PYTHON) -m microfin_api.reference docs/reference
 
 pins: setup  ## Renew requirements.txt from the pyproject files
 	$(PYTHON) -m uv pip compile pyproject.toml --group development --universal --generate-hashes \

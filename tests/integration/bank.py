@@ -268,11 +268,11 @@ class Bank:
     def request(self, kind: Any, account: str, key: str, **fields: Any) -> Command:
         user = fields.setdefault("user", ANNA)
         fields.setdefault("operation", operation_id(user, key, kind, account))
+        fields.setdefault("generation", 1)
         return Command(
             kind=kind,
             leg="request",
             account=account,
-            generation=1,
             reply="nobody/waits",
             **fields,
         )
@@ -328,6 +328,11 @@ class Bank:
         for pool in self.pools:
             rows += await pool.fetch(query, *arguments)
         return rows
+
+    async def execute(self, statement: str) -> None:
+        """Execute a statement on every shard, as the owner."""
+        for pool in self.pools:
+            await pool.execute(statement)
 
     async def balance(self, account: str) -> int:
         rows = await self.fetch("SELECT balance FROM accounts WHERE number = $1", account)

@@ -7,6 +7,7 @@ from bank import ANNA, Bank, MakeBank, until
 
 from microfin import wire
 from microfin.operation import operation_id
+from microfin_worker.worker import LOOK_UP_BATCHES
 
 
 async def append_raw(bank: Bank, partition: int, key: bytes | None, value: bytes | None) -> int:
@@ -115,6 +116,22 @@ async def test_a_record_of_a_later_routing_stops_the_partition(make_bank: MakeBa
     status = await worker.reaches("stopped")
     assert "generation 2" in status["reason"]
     assert await bank.balance(account) == 100
+
+
+async def test_a_routing_that_the_row_has_already_is_adopted(make_bank: MakeBank) -> None:
+    """As a growth leaves it: the row is ahead of the worker, and so is the record."""
+    bank = await make_bank(partitions=1)
+    worker = (await bank.workers())[0]
+    account = await bank.open_on(0, balance="1")
+    for n in range(LOOK_UP_BATCHES + 5):  # until it decides ahead, from memory
+        await bank.final(await bank.deposit(account, "1", f"a batch of its own {n}"))
+    await bank.execute("UPDATE partitions SET generation = 2")
+    await bank.execute("UPDATE routing SET generation = 2")
+    command = bank.request("deposit", account, "under the new routing", amount="1", generation=2)
+    await bank.final(await bank.append(command))
+    status = await worker.status()
+    assert (status["state"], status["generation"], status["epoch"]) == ("working", 2, 1)
+    await bank.check()
 
 
 async def test_a_command_in_the_wrong_partition_is_forwarded(make_bank: MakeBank) -> None:

@@ -1,13 +1,16 @@
 """`python -m microfin_local.benchmarks`: the figures of the money path, as one JSON object."""
 
 import asyncio
+import logging
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import msgspec
+import structlog
 import typer
 import uvloop
 
@@ -17,6 +20,8 @@ from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
 
 WORKERS = 4
+KINDS: tuple[commit.Kind, ...] = ("deposit", "transfer")
+WAYS: tuple[commit.Way, ...] = ("direct", "pooled")
 
 application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,15 +37,18 @@ async def commit_runs(runs: int, operations: int) -> dict[str, Any]:
         configuration = Configuration(
             state=Path(folder), parts=frozenset({"postgres", "pgbouncer"}), random_ports=True
         )
-        results: dict[str, list[dict[str, Any]]] = {"deposit": [], "transfer": []}
+        results: dict[str, list[dict[str, Any]]] = {
+            f"{kind}_{way}": [] for kind in KINDS for way in WAYS
+        }
         async with Platform(configuration) as platform:
             for run in range(runs):
-                for kind, measured in results.items():
-                    measured.append(await commit.measure(platform, run, kind, operations))  # type: ignore[arg-type]
-                    say(f"{kind} run {run + 1} of {runs}: {measured[-1]}")
+                for kind, way in product(KINDS, WAYS):
+                    measured = await commit.measure(platform, run, kind, way, operations)
+                    results[f"{kind}_{way}"].append(measured)
+                    say(f"{kind} {way}, run {run + 1} of {runs}: {measured}")
     return {
-        kind: {"ratio_median": median(run["ratio"] for run in measured), "runs": measured}
-        for kind, measured in results.items()
+        name: {"ratio_median": median(run["ratio"] for run in measured), "runs": measured}
+        for name, measured in results.items()
     }
 
 
@@ -68,10 +76,11 @@ async def answer_runs(runs: int) -> dict[str, Any]:
 @application.command()
 def main(
     runs: Annotated[int, typer.Option(help="Runs of each figure; the median counts.")] = 3,
-    operations: Annotated[int, typer.Option(help="Operations in a commit run.")] = 40_000,
+    operations: Annotated[int, typer.Option(help="Operations in a commit run.")] = 60_000,
     part: Annotated[str, typer.Option(help="`commit`, `answers` or `all`.")] = "all",
 ) -> None:
     """Measure the money path on this machine and print one JSON object; progress goes to stderr."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     figures: dict[str, Any] = {}
     if part in ("commit", "all"):
         figures["commit"] = uvloop.run(commit_runs(runs, operations))

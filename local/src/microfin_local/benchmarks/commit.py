@@ -1,8 +1,12 @@
 """Decision and batch commit: how many operations workers settle on this machine's PostgreSQL.
 
-The real worker, decision core, store, PgBouncer and PostgreSQL (fsync and synchronous_commit on);
-the log is in memory, and neither Redis nor an API is there. Compared with pgbench, run right before
-and right after on the same server. A run counts only if the audit after it finds nothing.
+The real worker, decision core, store and PostgreSQL (fsync and synchronous_commit on); the log is
+in memory, and neither Redis nor an API is there. Compared with pgbench, run right before and right
+after on the same server. A run counts only if the audit after it finds nothing.
+
+`direct` connects as pgbench does, with prepared statements: what a pooler allows that knows them
+(PgBouncer from 1.21 on, CloudNativePG's). `pooled` goes through this machine's PgBouncer, and
+prepares nothing where that is Debian 12's 1.18.
 """
 
 import asyncio
@@ -26,25 +30,29 @@ from microfin_worker.edges import Edges
 from microfin_worker.worker import Limits, Worker
 
 Kind = Literal["deposit", "transfer"]
+Way = Literal["direct", "pooled"]
 
 _USER = "b" * 32
 _ACCOUNTS = 2_000
 _PGBENCH_SECONDS = 5
 
 
-async def measure(platform: Platform, run: int, kind: Kind, operations: int) -> dict[str, Any]:
+async def measure(
+    platform: Platform, run: int, kind: Kind, way: Way, operations: int
+) -> dict[str, Any]:
     """Settle `operations` of `kind` and return the rates and their ratio to pgbench's.
 
     Deposits have one worker; transfers have four, and every one crosses partitions.
     """
-    database = f"bench_{kind}_{run}"
+    database = f"bench_{kind}_{way}_{run}"
     partitions = 1 if kind == "deposit" else 4
     await platform.create_database(database)
     url = platform.postgres_direct(0, database=database)
     await asyncio.to_thread(migrate, [url], partitions)
     await pgbench.prepare(url)
     before = await pgbench.transactions_per_second(url, _PGBENCH_SECONDS)
-    settled = await _settle(platform, database, kind, partitions, operations)
+    settings = _settings(platform, database, way)
+    settled = await _settle(settings, kind, partitions, operations)
     after = await pgbench.transactions_per_second(url, _PGBENCH_SECONDS)
     report = await audit([url], at_rest=True)
     yardstick = (before + after) / 2
@@ -57,12 +65,16 @@ async def measure(platform: Platform, run: int, kind: Kind, operations: int) -> 
     }
 
 
-async def _settle(
-    platform: Platform, database: str, kind: Kind, partitions: int, operations: int
-) -> float:
-    settings = WorkerSettings(
-        databases=platform.postgres_pooled(0, "microfin_worker", database), database_connections=2
-    )
+def _settings(platform: Platform, database: str, way: Way) -> WorkerSettings:
+    role = "microfin_worker"
+    if way == "pooled":
+        url = platform.postgres_pooled(0, role, database)
+        return WorkerSettings(databases=url, database_connections=2)
+    url = platform.postgres_direct(0, role, database)
+    return WorkerSettings(databases=url, database_connections=2, database_statement_cache=100)
+
+
+async def _settle(settings: WorkerSettings, kind: Kind, partitions: int, operations: int) -> float:
     topic = MemoryTopic(partitions)
     accounts = _open_and_fund(topic, partitions)
     workers = [await _worker(settings, topic, partition) for partition in range(partitions)]

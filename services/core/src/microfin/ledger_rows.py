@@ -3,8 +3,7 @@
 Times are milliseconds since the Unix epoch here, and `timestamptz` in the tables.
 """
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
 from typing import Any, Final
 
 from microfin import wire
@@ -20,92 +19,6 @@ counterparty_seq, reason, at_account, needed, available, body_hash, log_offset,
 {MILLISECONDS.format(column="at")} AS time
 """
 """What `outcome_of` needs of a row of `outcomes`."""
-
-OUTCOME_TABLE: Final = (
-    "operation_id",
-    "leg",
-    "kind",
-    "status",
-    "account",
-    "counterparty",
-    "user_id",
-    "amount",
-    "currency",
-    "seq",
-    "balance",
-    "counterparty_seq",
-    "reason",
-    "at_account",
-    "needed",
-    "available",
-    "body_hash",
-    "log_offset",
-    "partition",
-    "at",
-)
-"""The columns of `outcome_records`."""
-
-ENTRY_TABLE: Final = (
-    "account",
-    "seq",
-    "amount",
-    "balance_after",
-    "operation_id",
-    "leg",
-    "kind",
-    "contra",
-    "counterparty",
-    "partition",
-    "at",
-)
-"""The columns of `entry_records`."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def outcome_records(outcomes: Sequence[Outcome], partition: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of `outcomes` that `partition` decided, for COPY."""
-    for it in outcomes:
-        yield (
-            it.operation,
-            it.leg,
-            it.kind,
-            it.status,
-            it.account,
-            it.counterparty,
-            it.user or None,
-            it.amount,
-            it.currency,
-            it.seq,
-            it.balance,
-            it.counterparty_seq,
-            it.reason,
-            it.at_account,
-            it.needed,
-            it.available,
-            it.body_hash,
-            it.offset,
-            partition,
-            _EPOCH + timedelta(milliseconds=it.time),
-        )
-
-
-def entry_records(entries: Sequence[Entry], partition: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of `entries` that `partition` decided, for COPY."""
-    for it in entries:
-        yield (
-            it.account,
-            it.seq,
-            it.amount,
-            it.balance_after,
-            it.operation,
-            it.leg,
-            it.kind,
-            it.contra,
-            it.counterparty,
-            partition,
-            _EPOCH + timedelta(milliseconds=it.time),
-        )
 
 
 def account_of(row: Any) -> Account:

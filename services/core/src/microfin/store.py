@@ -6,7 +6,7 @@ happens in a transaction that locked the partition's row and found its own epoch
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -17,9 +17,6 @@ from microfin.decision import Account, Decisions, LegKey, OutboxRow
 from microfin.ledger_rows import MILLISECONDS, OUTCOME_COLUMNS
 from microfin.operation import Outcome
 from microfin.routing import Routing
-
-COPY_FROM: Final = 30
-"""Outcomes in a batch from which on COPY costs less than arrays do with fewer round trips."""
 
 OutboxPlace = tuple[int, int]
 """The `(offset, step)` of an outbox row, unique in its partition."""
@@ -210,18 +207,14 @@ class PostgresTransaction:
             for account in decisions.accounts.values()
             if account.number not in decisions.opened
         ]
-        outcomes, entries = decisions.outcomes, decisions.entries
         try:
-            if len(outcomes) >= COPY_FROM:
-                await self._copy(decisions)
-                outcomes, entries = [], []
             updated = await self._connection.fetchval(
                 _WRITE,
                 self._partition,
                 next_offset,
                 fingerprint,
-                *ledger_rows.outcome_columns(outcomes),
-                *ledger_rows.entry_columns(entries),
+                *ledger_rows.outcome_columns(decisions.outcomes),
+                *ledger_rows.entry_columns(decisions.entries),
                 *ledger_rows.account_columns(changed, versions),
                 *ledger_rows.contra_columns(decisions.contra),
                 *ledger_rows.outbox_columns(decisions.outbox),
@@ -234,18 +227,6 @@ class PostgresTransaction:
             raise
         if updated != len(changed):
             raise StaleAccounts(f"{len(changed) - updated} accounts are not as remembered")
-
-    async def _copy(self, decisions: Decisions) -> None:
-        await self._connection.copy_records_to_table(
-            "outcomes",
-            columns=ledger_rows.OUTCOME_TABLE,
-            records=ledger_rows.outcome_records(decisions.outcomes, self._partition),
-        )
-        await self._connection.copy_records_to_table(
-            "entries",
-            columns=ledger_rows.ENTRY_TABLE,
-            records=ledger_rows.entry_records(decisions.entries, self._partition),
-        )
 
     async def _open_accounts(self, decisions: Decisions) -> None:
         opened = [decisions.accounts[number] for number in decisions.opened]

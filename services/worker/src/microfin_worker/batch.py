@@ -1,5 +1,6 @@
 """One batch: read its records, decide it inside the worker's transaction, commit."""
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -10,6 +11,7 @@ from microfin.decision import (
     Account,
     Deciding,
     Decisions,
+    GenerationAhead,
     Received,
     account_numbers,
     decide,
@@ -49,19 +51,21 @@ class Place(msgspec.Struct, frozen=True):
 class Batch(msgspec.Struct):
     """Records to be committed together.
 
-    `decisions` is None until they are decided, `accounts` what they were decided from.
+    `decisions` is None until they are decided, `accounts` what they were decided from. `writing` is
+    set once the database has the most of its work ahead, or none: the time to decide ahead.
     """
 
     records: Sequence[Record]
     received: list[Received]
     accounts: dict[str, Account]
+    writing: asyncio.Event
     decisions: Decisions | None = None
 
 
 def gather(records: Sequence[Record], limit: int, condemned: Collection[int]) -> Batch:
     """Return the first of `records`, at most `limit`, decoded but not decided."""
     received = receive(records[:limit], condemned)
-    return Batch(records[: len(received)], received, {})
+    return Batch(records[: len(received)], received, {}, asyncio.Event())
 
 
 def receive(records: Sequence[Record], condemned: Collection[int]) -> list[Received]:
@@ -121,7 +125,10 @@ async def decide_ahead(
         return
     deciding = Deciding(place.partition, place.routing, accounts, {})
     for count, received in enumerate(batch.received, start=1):
-        deciding.take(received)
+        try:
+            deciding.take(received)
+        except GenerationAhead:
+            return  # the partition's row may have that routing already; its lock will tell
         if before is not None and count % _STEP_ASIDE == 0:
             await clock.sleep(0)
     batch.accounts, batch.decisions = accounts, deciding.decisions
@@ -152,7 +159,9 @@ async def commit_batch(
             decisions = decide(
                 place.partition, place.routing, batch.accounts, known, batch.received
             )
+            batch.decisions = decisions
         last = batch.records[-1]
+        batch.writing.set()
         await transaction.write(
             decisions,
             {

@@ -222,9 +222,10 @@ class Worker:
                 following = await self._decide_following(records, batch)
             finally:
                 committed = await committing
-            if not committed:
+            if committed:
+                records = records[len(batch.records) :]
+            else:
                 following = None
-            records = [it for it in records if it.offset >= self._claimed().next_offset]
             if not records:
                 return
             batch = following or await self._gather(records, before=None)
@@ -238,16 +239,23 @@ class Worker:
     async def _decide_following(self, records: Sequence[Record], batch: Batch) -> Batch | None:
         """Decide what comes after `batch` while that is being committed, if it can be."""
         rest = records[len(batch.records) :]
+        await batch.writing.wait()
         if not rest or batch.decisions is None:
             return None
         try:
             following = await self._gather(rest, before=batch.decisions)
-        except (GenerationAhead, NewerVersion):
+        except NewerVersion:
             return None  # said when its turn comes
         return following if following.decisions is not None else None
 
     async def _commit(self, batch: Batch) -> bool:
         """Commit a batch and take it over; False where it must be gathered and decided again."""
+        try:
+            return await self._commit_now(batch)
+        finally:
+            batch.writing.set()  # whoever waits to decide ahead need not any more
+
+    async def _commit_now(self, batch: Batch) -> bool:
         place = self._claimed()
         if batch.records[0].offset != place.next_offset:
             raise PlaceLost(f"fetched {batch.records[0].offset}, expected {place.next_offset}")
