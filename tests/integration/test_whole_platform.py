@@ -7,10 +7,12 @@ every balance is what the answers add up to, and the audit finds nothing.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import asyncpg
 import pytest
 from clients import Clients
 
 from microfin_local.configuration import Configuration
+from microfin_local.credentials import SUPERUSER
 from microfin_local.platform import Platform
 
 Fault = Callable[[Platform], Awaitable[None]]
@@ -85,7 +87,30 @@ async def freeze_postgres(platform: Platform) -> None:
     await platform.resume("postgres-1")
 
 
+async def demote_postgres(platform: Platform) -> None:
+    """As after a failover, when the pooler still leads to the old primary (SQLSTATE 25006), and
+    before that every session is ended (57P01)."""
+    connection = await asyncpg.connect(platform.postgres_direct(0, role=SUPERUSER))
+    try:
+        await connection.execute("ALTER DATABASE microfin SET default_transaction_read_only = on")
+        await _end_sessions(connection)
+        await asyncio.sleep(3)
+        await connection.execute("ALTER DATABASE microfin RESET default_transaction_read_only")
+        await _end_sessions(connection)
+    finally:
+        await connection.close()
+
+
+async def _end_sessions(connection: asyncpg.Connection) -> None:
+    await connection.execute("SET default_transaction_read_only = off")
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = 'microfin' AND pid <> pg_backend_pid()"
+    )
+
+
 FAULTS: list[Fault] = [
+    demote_postgres,
     kill_workers,
     freeze_worker,
     kill_apis,

@@ -9,7 +9,7 @@ State = Literal["starting", "waiting", "claiming", "working", "fenced", "retryin
 
 class Status(msgspec.Struct):
     """The body of `/status`. Offsets are of the log; `lag_seconds` is the age of the oldest
-    command that is fetched but undecided."""
+    command that was fetched and is not decided, 0 where there is none."""
 
     partition: int
     state: State = "starting"

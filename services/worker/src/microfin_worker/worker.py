@@ -16,7 +16,7 @@ import structlog
 
 from microfin.account_cache import CachedAccount
 from microfin.database import is_connection_loss, is_data_error
-from microfin.decision import Decisions, GenerationAhead
+from microfin.decision import Decisions, GenerationAhead, Received
 from microfin.store import Fenced, RepeatsFound
 from microfin.wire import NewerVersion
 from microfin_worker import metrics
@@ -57,6 +57,7 @@ LOOK_UP_BATCHES: Final = 8
 
 _INSPECT_AFTER: Final = 5.0  # seconds between two looks whether the log is still the same
 _LOG_GRACE: Final = 10.0  # seconds in which a log may seem too short after its leader changed
+_MEASURE_EVERY: Final = 0.5  # seconds
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 _FLUSH: Final = 3.0  # seconds that a graceful stop waits for the outbox
@@ -98,6 +99,7 @@ class Worker:
         self._look_up = LOOK_UP_BATCHES
         self._touched = 0.0
         self._inspected = 0.0
+        self._oldest: int | None = None
         self._pause = _FIRST_PAUSE
         self.status = Status(partition)
 
@@ -118,12 +120,14 @@ class Worker:
     async def run(self) -> None:
         """Work until stopped."""
         sender = asyncio.create_task(self._outbox.run())
+        measuring = asyncio.create_task(self._keep_measuring())
         try:
             while not self._stopping.is_set():
                 await self._survive()
             await self._finish()
         finally:
             sender.cancel()
+            measuring.cancel()
             self._become("stopped", "asked to stop")
 
     async def _survive(self) -> None:
@@ -163,7 +167,7 @@ class Worker:
         self._mark = row.fingerprint
         self._outbox.replace_all(claim.outbox, row.routing)
         self._touched = self._inspected = self._clock.monotonic()
-        self._measure(None)
+        self._measure()
         self._become("working", "")
         logger.info(
             "claimed",
@@ -259,7 +263,7 @@ class Worker:
         place = self._claimed()
         if batch.records[0].offset != place.next_offset:
             raise PlaceLost(f"fetched {batch.records[0].offset}, expected {place.next_offset}")
-        self._measure(batch.records[0].time)
+        self._oldest = batch.records[0].time
         sent = self._outbox.acknowledged()
         began = self._clock.monotonic()
         try:
@@ -292,9 +296,18 @@ class Worker:
         self._limit = min(self._limits.batch, self._limit * 2)
         self._pause = _FIRST_PAUSE
         self._touched = self._clock.monotonic()
+        self.status.next_offset = last.offset + 1
         self.status.batches += 1
         self.status.commands += size
         _count(decisions, size)
+        for received in decisions.quarantined:
+            logger.warning(
+                "quarantined",
+                partition=place.partition,
+                offset=received.offset,
+                operation=_operation_of(received),
+                reason=received.fault,
+            )
 
     def _adopt(self, change: RoutingChanged) -> None:
         """Work on under the row's routing: a worker's routing *is* its partition's row."""
@@ -344,7 +357,7 @@ class Worker:
     async def _keep_up(self) -> None:
         """Show that the partition has an owner, tidy the outbox, watch the log: all when idle."""
         now = self._clock.monotonic()
-        self._measure(None)
+        self._oldest = None
         sent = self._outbox.acknowledged()
         if now - self._touched >= TOUCH_AFTER or (sent and now - self._touched >= 0.5):
             await self._touch(sent)
@@ -372,16 +385,21 @@ class Worker:
             raise PlaceLost("the partition is not claimed")
         return self._place
 
-    def _measure(self, oldest: int | None) -> None:
-        """Bring the status up to date; `oldest` is the time of the first undecided record."""
-        place = self._claimed()
-        status = self.status
-        status.epoch, status.next_offset = place.epoch, place.next_offset
-        status.generation = place.routing.generation
-        status.partition_count = place.routing.partition_count
-        status.end_offset = max(self._log.end(), place.next_offset)
-        status.lag_records = status.end_offset - place.next_offset
-        age = 0 if oldest is None else self._clock.now() - oldest
+    async def _keep_measuring(self) -> None:
+        """Keep the status true also while the worker waits for a database or a broker."""
+        while True:
+            self._measure()
+            await self._clock.sleep(_MEASURE_EVERY)
+
+    def _measure(self) -> None:
+        status, place = self.status, self._place
+        if place is not None:
+            status.epoch, status.next_offset = place.epoch, place.next_offset
+            status.generation = place.routing.generation
+            status.partition_count = place.routing.partition_count
+        status.end_offset = max(self._log.end(), status.next_offset)
+        status.lag_records = status.end_offset - status.next_offset
+        age = 0 if self._oldest is None else self._clock.now() - self._oldest
         status.lag_seconds = max(0, age) / 1000
         status.outbox_size = len(self._outbox)
         metrics.NEXT_OFFSET.set(status.next_offset)
@@ -462,3 +480,9 @@ def _count(decisions: Decisions, size: int) -> None:
         metrics.REPEATS.inc(repeats)
     if decisions.quarantined:
         metrics.QUARANTINED.inc(len(decisions.quarantined))
+
+
+def _operation_of(received: Received) -> str | None:
+    if received.command is not None:
+        return received.command.operation
+    return received.identity.operation if received.identity is not None else None
