@@ -9,6 +9,7 @@ from memory_ledger import PartitionLedger
 from test_decision import ANNA, NUMBERS, operation, requests
 
 from microfin import wire
+from microfin.clock import SystemClock
 from microfin.decision import Decisions, decide
 from microfin.routing import Routing
 from microfin.store import Fenced, PartitionRow
@@ -22,7 +23,6 @@ from microfin_worker.batch import (
     decide_ahead,
     gather,
 )
-from microfin_worker.clock import SystemClock
 from microfin_worker.edges import Record
 from microfin_worker.fingerprint import fingerprint
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from microfin.account_number import derive_account_number
+from microfin.clock import SystemClock
 from microfin.decision import OutboxRow
 from microfin.routing import Routing, partition_of, shard_of_account
 from microfin.wire import Command
-from microfin_worker.clock import SystemClock
 from microfin_worker.edges import Record
 from microfin_worker.outbox import Outbox
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from microfin.account_number import derive_account_number
 from microfin.audit import audit
+from microfin.clock import SystemClock
 from microfin.database import connect_pool
 from microfin.migrations.run import migrate
 from microfin.operation import operation_id
@@ -25,7 +26,6 @@ from microfin.wire import Command
 from microfin_local.benchmarks import pgbench
 from microfin_local.benchmarks.memory_edges import MemoryLog, MemoryTopic, NoCache, NoReplies
 from microfin_local.platform import Platform
-from microfin_worker.clock import SystemClock
 from microfin_worker.edges import Edges
 from microfin_worker.worker import Limits, Worker
 

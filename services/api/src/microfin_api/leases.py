@@ -77,8 +77,14 @@ class ShardLease:
         self._renewing: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
         self._renewed = asyncio.Event()
+        self._intent_since: float | None = None
         self.fault = "no lease yet"
         self.latest: Lease | None = None
+
+    @property
+    def intent_age(self) -> float:
+        """Seconds since a growth that is still being prepared was first seen; 0 without one."""
+        return 0.0 if self._intent_since is None else time.monotonic() - self._intent_since
 
     async def start(self) -> None:
         """Start renewing; returns after the first attempt."""
@@ -147,6 +153,10 @@ class ShardLease:
             logger.info("lease renewed again", shard=self._shard)
         self.fault = ""
         self.latest = lease
+        if lease.intended_count is None:
+            self._intent_since = None
+        elif self._intent_since is None:
+            self._intent_since = time.monotonic()
         self._renewed.set()
         self._renewed = asyncio.Event()
 

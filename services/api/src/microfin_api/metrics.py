@@ -42,6 +42,7 @@ OPERATIONS: Final = Counter(
 WAITING: Final = Gauge(
     "microfin_api_waiting", "Commands not acknowledged or not answered yet.", ["partition"]
 )
+HELD: Final = Gauge("microfin_api_held", "Commands held while a growth is being prepared.")
 LOOK_UPS: Final = Counter(
     "microfin_api_look_ups", "Waiting operations looked up in PostgreSQL.", ["shard"]
 )

@@ -19,6 +19,8 @@ logger = structlog.get_logger(__name__)
 Headers = Sequence[tuple[str, bytes]]
 
 _RESTART_PAUSE = 0.5  # seconds between two attempts at a new producer
+_METADATA_ATTEMPTS = 20
+_METADATA_PAUSE = 0.1  # seconds
 
 
 class Appended(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ class CommandProducer:
         if producer is None:
             raise ProduceRefused("There is no connection to Kafka at this moment.")
         try:
+            await self._know(producer, partition)
             delivery = await producer.send(
                 self._settings.topic,
                 value,
@@ -95,13 +98,21 @@ class CommandProducer:
             metadata = await delivery
         except MessageSizeTooLargeError as error:
             raise ProduceRefused(str(error)) from error
-        except AssertionError as error:  # aiokafka's way to say that there is no such partition
-            raise ProduceRefused(str(error)) from error
         except KafkaError as error:
             if not getattr(error, "retriable", False):
                 self._give_up(producer, error)
             raise ProduceUnknown(repr(error)) from error
         return Appended(partition, metadata.offset, metadata.timestamp)
+
+    async def _know(self, producer: aiokafka.AIOKafkaProducer, partition: int) -> None:
+        """Wait until the client has heard of `partition`, which may have come a moment ago."""
+        topic = self._settings.topic
+        for _ in range(_METADATA_ATTEMPTS):
+            if partition in (await producer.partitions_for(topic)):
+                return
+            await producer.client.force_metadata_update()
+            await asyncio.sleep(_METADATA_PAUSE)
+        raise ProduceRefused(f"The topic {topic} has no partition {partition}.")
 
     def _give_up(self, producer: aiokafka.AIOKafkaProducer, error: BaseException) -> None:
         if producer is not self._producer or self._closed:

@@ -10,6 +10,7 @@ import uvloop
 from pydantic import ValidationError
 
 from microfin.account_cache import AccountCache
+from microfin.clock import SystemClock
 from microfin.database import connect_pool
 from microfin.logs import configure_logs
 from microfin.redis_cluster import GuardedRedis
@@ -17,7 +18,6 @@ from microfin.replies import RedisReplies
 from microfin.routing import shard_of_partition
 from microfin.settings import WorkerSettings
 from microfin.store import PostgresStore
-from microfin_worker.clock import SystemClock
 from microfin_worker.edges import Edges
 from microfin_worker.health import health_server
 from microfin_worker.kafka_log import KafkaLog

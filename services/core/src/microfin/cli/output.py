@@ -24,6 +24,7 @@ def print_json(value: Any) -> None:
 def print_text(text: str) -> None:
     """Print a line for people."""
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], nothing: str) -> None:

@@ -1,12 +1,17 @@
 """`microfin routing`."""
 
+from typing import Annotated
+
 import typer
 
 from microfin import reading
-from microfin.cli.failures import run
+from microfin.cli.failures import CouldNot, Refused, run
 from microfin.cli.output import Json, print_json, print_rows, print_text, time_text
-from microfin.cli.shards import reading_shards
+from microfin.cli.shards import connected, reading_shards, reading_urls
+from microfin.cli.topic import open_topic
+from microfin.clock import SystemClock
 from microfin.database import Pool, read_snapshot
+from microfin.growth import Growth, GrowthNotFinished, GrowthRefused, PostgresRouting
 from microfin.ledger_rows import MILLISECONDS
 from microfin.settings import CommonSettings
 
@@ -41,6 +46,44 @@ def show(json: Json = False) -> None:
     print_rows(shards, "There are no shards.")
     print_text("")
     print_rows(partitions, "No partition has been claimed yet: no worker has run.")
+
+
+@routing.command()
+def grow(
+    partitions: Annotated[
+        int, typer.Option(help="How many partitions accounts shall be spread over.", min=1)
+    ],
+    patience: Annotated[
+        float, typer.Option(help="Seconds to keep trying while the workers are behind.", min=1)
+    ] = 300.0,
+) -> None:
+    """Spread accounts over more partitions while money moves.
+
+    The topic must have the partitions, and each must have its worker. Commands for accounts that
+    move wait for a second or so, all others are not touched; nothing is refused or reordered. May
+    be stopped at any moment: run again, it completes what it finds. On one machine, `make grow
+    WORKERS=12` does all of it.
+
+    \b
+    Examples:
+      microfin routing grow --partitions 12
+      microfin routing grow --partitions 12 --patience 30
+    """
+    run(_grow(partitions, patience))
+
+
+async def _grow(partitions: int, patience: float) -> None:
+    settings = CommonSettings()
+    urls = settings.direct_database_urls if settings.databases_direct else reading_urls(settings)
+    async with connected(urls, settings) as pools, open_topic(settings) as topic:
+        shards = [PostgresRouting(pool, shard) for shard, pool in enumerate(pools)]
+        growth = Growth(shards, topic.ends, SystemClock(), print_text, patience)
+        try:
+            await growth.to(partitions)
+        except GrowthRefused as error:
+            raise CouldNot(str(error)) from error
+        except GrowthNotFinished as error:
+            raise Refused(str(error)) from error
 
 
 async def _read() -> tuple[list[dict[str, object]], list[dict[str, object]]]:

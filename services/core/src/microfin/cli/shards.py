@@ -36,19 +36,20 @@ def administration_urls(settings: CommonSettings) -> list[str]:
 @contextlib.asynccontextmanager
 async def reading_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
     """Give pools for reading, shard 0 first: past the pooler only where no pooler is set."""
-    async with _connected(reading_urls(settings), settings) as pools:
+    async with connected(reading_urls(settings), settings) as pools:
         yield pools
 
 
 @contextlib.asynccontextmanager
 async def administered_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
     """Give pools with the owner's role (MICROFIN_DATABASES_DIRECT), shard 0 first."""
-    async with _connected(administration_urls(settings), settings) as pools:
+    async with connected(administration_urls(settings), settings) as pools:
         yield pools
 
 
 @contextlib.asynccontextmanager
-async def _connected(urls: list[str], settings: CommonSettings) -> AsyncIterator[list[Pool]]:
+async def connected(urls: list[str], settings: CommonSettings) -> AsyncIterator[list[Pool]]:
+    """Give pools to the shards at `urls`."""
     pools = await connect_shards(urls, settings)
     try:
         yield pools

@@ -170,8 +170,7 @@ GRANTS = """
 GRANT SELECT, INSERT, UPDATE ON accounts, contra_balances, partitions TO microfin_worker;
 GRANT SELECT, INSERT ON outcomes, entries, quarantine TO microfin_worker;
 GRANT SELECT, INSERT, DELETE ON outbox TO microfin_worker;
-GRANT SELECT ON routing TO microfin_worker;
-GRANT UPDATE (singleton) ON routing TO microfin_worker;  -- FOR SHARE needs it
+GRANT SELECT, UPDATE ON routing TO microfin_worker;  -- claims lock it, growth changes it
 
 GRANT SELECT ON accounts, outcomes, entries, outbox, partitions, routing TO microfin_api;
 GRANT SELECT, INSERT, UPDATE ON users TO microfin_api;

@@ -1,0 +1,185 @@
+"""Growing from N partitions to more while money moves."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from bank import Bank, MakeBank
+from growing_clients import GrowingClients
+
+
+async def widen(bank: Bank, partitions: int) -> None:
+    """Give the topic more partitions, and each of the new ones its worker."""
+    client = AIOKafkaAdminClient(bootstrap_servers=bank.settings().kafka)
+    await client.start()
+    try:
+        await client.create_partitions({bank.topic: NewPartitions(partitions)})
+    finally:
+        await client.close()
+    new = [await bank.worker(number) for number in range(bank.partitions, partitions)]
+    await asyncio.gather(*(worker.ready() for worker in new))
+
+
+async def grow(bank: Bank, partitions: int, **settings: str) -> tuple[int, str]:
+    """Run `microfin routing grow` with the workers' settings; return its exit code and words."""
+    process = await start_growing(bank, partitions, **settings)
+    output, _ = await asyncio.wait_for(process.communicate(), 120)
+    return process.returncode or 0, output.decode()
+
+
+async def start_growing(
+    bank: Bank, partitions: int, program: list[str] | None = None, **settings: str
+) -> asyncio.subprocess.Process:
+    command = program or [sys.executable, "-m", "microfin"]
+    return await asyncio.create_subprocess_exec(
+        *command,
+        "routing",
+        "grow",
+        "--partitions",
+        str(partitions),
+        env={**os.environ, **bank.environment("worker"), **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=Path(__file__).parent,
+    )
+
+
+async def grown(bank: Bank, partitions: int) -> None:
+    code, output = await grow(bank, partitions)
+    assert code == 0, output
+    bank.partitions = partitions
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_four_six_twelve_under_load(make_bank: MakeBank, shards: int) -> None:
+    """Nobody is refused, what was acknowledged first takes effect first, pauses stay short."""
+    bank = await make_bank(partitions=4, shards=shards)
+    await bank.workers()
+    apis = [await bank.api(), await bank.api()]
+    async with GrowingClients([api.url for api in apis]) as clients:
+        await clients.progress()
+        for partitions in (6, 12):
+            await widen(bank, partitions)
+            await grown(bank, partitions)
+            await clients.progress()
+    await clients.check(bank)
+    assert not clients.refused, clients.refused
+    await bank.check()
+
+
+async def test_back_to_back(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=2)
+    await bank.workers()
+    api = await bank.api()
+    async with GrowingClients([api.url]) as clients:
+        await clients.progress()
+        await widen(bank, 8)
+        for partitions in (3, 4, 6, 8):
+            await grown(bank, partitions)
+        await clients.progress()
+    await clients.check(bank)
+    assert not clients.refused, clients.refused
+
+
+@pytest.mark.parametrize("frozen", ["api", "worker"])
+async def test_a_process_frozen_across_the_growth(make_bank: MakeBank, frozen: str) -> None:
+    """It wakes up with an old routing, or with commands that it sent under one."""
+    bank = await make_bank(partitions=2)
+    workers = await bank.workers()
+    apis = [await bank.api(), await bank.api()]
+    sleeper = {"api": apis[1], "worker": workers[0]}[frozen]
+    async with GrowingClients([api.url for api in apis], patient=True) as clients:
+        await clients.progress()
+        await widen(bank, 4)
+        sleeper.send_signal(signal.SIGSTOP)
+        growing = asyncio.create_task(grow(bank, 4))
+        await asyncio.sleep(4)
+        sleeper.send_signal(signal.SIGCONT)
+        code, output = await growing
+        assert code == 0, output
+        bank.partitions = 4
+        await clients.progress()
+    await clients.check(bank)
+    await bank.check()
+
+
+POINTS = [
+    "after prepare", "before activate", "after activate", "before withdraw", "before prepare",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_the_activator_killed_between_its_steps(make_bank: MakeBank, point: str) -> None:
+    """With two shards: killed after the first shard's step, before the second's."""
+    bank = await make_bank(partitions=2, shards=2)
+    await bank.workers()
+    api = await bank.api()
+    async with GrowingClients([api.url], patient=True) as clients:
+        await clients.progress()
+        await widen(bank, 4)
+        program = [sys.executable, "killed_growth.py"]
+        dying = await start_growing(bank, 4, program, FAULT_POINT=point)
+        output, _ = await asyncio.wait_for(dying.communicate(), 60)
+        assert dying.returncode == -signal.SIGKILL, output
+        await clients.progress()
+        await grown(bank, 4)
+        await clients.progress()
+    await clients.check(bank)
+    rows = await bank.fetch("SELECT generation, partition_count, intent_token FROM routing")
+    assert {tuple(row) for row in rows} == {(2, 4, None)}
+    await bank.check()
+
+
+@pytest.mark.parametrize(
+    ("partitions", "shards", "topic", "sentence"),
+    [
+        (1, 1, 2, "partitions never shrink"),
+        (3, 2, 4, "not a multiple of the 2 shards"),
+        (4, 1, 2, "The topic has 2 partitions"),
+        (4, 1, 4, "No worker has partitions 2, 3"),
+    ],
+)
+async def test_what_cannot_be_is_refused_with_a_sentence(
+    make_bank: MakeBank, partitions: int, shards: int, topic: int, sentence: str
+) -> None:
+    bank = await make_bank(partitions=2, shards=shards)
+    await bank.workers()
+    if topic > 2:
+        client = AIOKafkaAdminClient(bootstrap_servers=bank.settings().kafka)
+        await client.start()
+        await client.create_partitions({bank.topic: NewPartitions(topic)})
+        await client.close()
+    code, output = await grow(bank, partitions)
+    assert code == 2
+    assert sentence in output
+    rows = await bank.fetch("SELECT generation, intent_token FROM routing")
+    assert {tuple(row) for row in rows} == {(1, None)}
+
+
+async def test_growing_to_what_is_there_is_no_error(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=2)
+    await bank.workers()
+    assert (await grow(bank, 2))[0] == 0
+
+
+async def test_it_waits_while_the_workers_are_behind(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=2)
+    workers = await bank.workers()
+    await widen(bank, 4)
+    workers[0].send_signal(signal.SIGSTOP)
+    account = await bank.open_on(0)
+    process = await start_growing(bank, 4)
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), 30)
+    assert b"more than a second behind" in line
+    assert not await bank.fetch("SELECT 1 FROM routing WHERE intent_token IS NOT NULL")
+    workers[0].send_signal(signal.SIGCONT)
+    await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    bank.partitions = 4
+    await bank.deposit(account, "1", "afterwards")
+    await bank.check()
