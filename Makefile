@@ -1,6 +1,6 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop status clean lint test bench reference pins
+.PHONY: help setup run start stop grow status clean lint test bench reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -34,6 +34,9 @@ start: setup  ## Start the platform in the background; returns when all is ready
 
 stop:  ## Stop the platform; its state stays
 	@if [ -x $(PYTHON) ]; then $(PLATFORM) stop; fi
+
+grow: setup  ## Grow the running platform while money moves (make grow WORKERS=6)
+	@$(PLATFORM) grow
 
 status:  ## Show the processes and where everything listens
 	@$(PLATFORM) status

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import pytest
 import pytest_asyncio
 
+from microfin_api.problems import CATALOGUE
 from microfin_local import nginx
 from microfin_local.ports import Ports
 from microfin_local.supervised import SupervisedProcess
@@ -79,10 +81,54 @@ async def test_it_passes_on_who_asked_and_lets_nobody_pretend(front: Front) -> N
     assert f"host: 127.0.0.1:{front.client.base_url.port}\r\n" in request
 
 
+def problem_of(answer: httpx.Response, status: int) -> str:
+    """Return the code of a problem that nginx itself told."""
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert problem["title"] == CATALOGUE[problem["code"]].title
+    assert problem["detail"]
+    return str(problem["code"])
+
+
 async def test_a_large_body_stops_here(front: Front) -> None:
     answer = await front.client.post("/api/deposit", content=b" " * (64 * 1024 + 1))
-    assert answer.status_code == 413
+    assert problem_of(answer, 413) == "body_too_large"
     assert front.requests == []
+
+
+async def test_a_head_that_cannot_be_read_stops_here(front: Front) -> None:
+    get = front.client.get
+    assert problem_of(await get("/api/accounts/%00"), 400) == "malformed_request"
+    assert problem_of(await get("/" + "a" * 40_000), 414) == "malformed_request"
+    answer = await get("/api/me", headers={"Cookie": "sessionId=" + "a" * 40_000})
+    assert problem_of(answer, 431) == "malformed_request"
+    assert front.requests == []
+
+
+@pytest.mark.parametrize("method", ["TRACE", "NONSENSE"])
+async def test_a_method_that_nothing_takes_stops_here(front: Front, method: str) -> None:
+    answer = await front.client.request(method, "/api/me")
+    assert problem_of(answer, 405) == "method_not_allowed"
+    assert answer.headers["allow"] == "GET, HEAD, POST"
+    assert front.requests == []
+
+
+@pytest.mark.parametrize("data", [b"nonsense\r\n\r\n", b"GET /api/me HTTP/9.9\r\nHost: x\r\n\r\n"])
+async def test_what_is_no_http_is_refused(front: Front, data: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", front.client.base_url.port)
+    writer.write(data)
+    answer = (await reader.read()).decode()
+    writer.close()
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert "application/problem+json" in answer
+    assert "malformed_request" in answer
+
+
+async def test_its_problems_have_no_address_of_their_own(front: Front) -> None:
+    assert (await front.client.get("/problem/400")).status_code == 404
 
 
 async def test_a_process_that_does_not_listen_is_passed_over(front: Front) -> None:
@@ -98,14 +144,18 @@ async def test_a_process_that_does_not_listen_is_passed_over(front: Front) -> No
 async def test_what_may_have_been_done_is_never_repeated(front: Front) -> None:
     for upstream in front.upstreams:
         upstream.hangs_up = True
-    assert (await front.client.post("/api/deposit", content=b"{}")).status_code == 502
+    answer = await front.client.post("/api/deposit", content=b"{}")
+    assert problem_of(answer, 503) == "unknown"
+    assert answer.headers["retry-after"] == "1"
     assert len(front.requests) == 1
-    assert (await front.client.get("/api/accountGeneration/")).status_code == 502
+    assert problem_of(await front.client.get("/api/accountGeneration/"), 503) == "unknown"
     assert len(front.requests) == 2
 
 
 async def test_a_question_is_asked_again_elsewhere(front: Front) -> None:
     for upstream in front.upstreams:
         upstream.hangs_up = True
-    await front.client.get("/api/accounts")
+    answer = await front.client.get("/api/accounts")
+    assert problem_of(answer, 503) == "unavailable"
+    assert answer.headers["retry-after"] == "1"
     assert len(front.requests) == 2

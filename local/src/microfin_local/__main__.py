@@ -20,6 +20,7 @@ from microfin_local.configuration import from_environment, recall, refuse_change
 from microfin_local.endpoints import Endpoints, read_endpoints
 from microfin_local.errors import PlatformError
 from microfin_local.foreground import run_until_stopped
+from microfin_local.growing import ask_to_grow
 from microfin_local.ownership import owner
 from microfin_local.platform import PROCESSES_FILE, REPOSITORY
 from microfin_local.session import summary, where_things_are
@@ -91,6 +92,17 @@ def stop(context: typer.Context) -> None:
     """Stop the platform, wherever it was started."""
     stopped = stop_detached(context.obj)
     _console.print("Stopped." if stopped else "The platform is not running.")
+
+
+@application.command()
+def grow(
+    context: typer.Context,
+    workers: Annotated[
+        int, typer.Option(envvar="WORKERS", min=1, help="How many partitions and workers.")
+    ],
+) -> None:
+    """Grow the running platform to more partitions and workers while money moves."""
+    _console.print(ask_to_grow(context.obj, workers))
 
 
 @application.command()

@@ -19,6 +19,22 @@ def _environment(settings: Mapping[str, str], extra: Mapping[str, str]) -> dict[
     return {"PYTHONUNBUFFERED": "1", **extra, **settings}
 
 
+async def grow_routing(
+    settings: Mapping[str, str], partitions: int, folder: Path, log: Path
+) -> None:
+    """Spread accounts over more partitions. Raises PlatformError with the log's last lines."""
+    command = str(Path(sys.executable).with_name("microfin"))
+    program = Program(
+        name="grow",
+        arguments=(command, "routing", "grow", "--partitions", str(partitions)),
+        directory=folder,
+        environment=_environment(settings, {}),
+    )
+    code = await run_to_end(program, log)
+    if code != 0:
+        raise PlatformError(f"`microfin routing grow` did not finish.\n{last_lines(log)}")
+
+
 async def migrate(settings: Mapping[str, str], partitions: int, folder: Path, log: Path) -> None:
     """Make or renew the schema on all shards. Raises PlatformError with the log's last lines."""
     command = str(Path(sys.executable).with_name("microfin"))

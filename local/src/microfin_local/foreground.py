@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from microfin_local.configuration import Configuration
 from microfin_local.endpoints import Endpoints
+from microfin_local.growing import SIGNAL, grant
 from microfin_local.ownership import owning
 from microfin_local.platform import Platform
 
@@ -45,6 +46,13 @@ async def run_until_stopped(
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, request.receive)
         platform = Platform(configuration, say)
+        growing = asyncio.Lock()
+
+        async def grow() -> None:
+            async with growing:
+                await grant(configuration.state, platform.grow)
+
+        tasks: set[asyncio.Task[None]] = set()
         stop = asyncio.create_task(request.wait())
         start = asyncio.create_task(platform.start())
         try:
@@ -52,10 +60,12 @@ async def run_until_stopped(
             if start.done():
                 start.result()
                 when_ready(platform.endpoints)
+                loop.add_signal_handler(SIGNAL, lambda: tasks.add(asyncio.create_task(grow())))
                 await stop
                 say("stopping (once more ends it at once)")
         finally:
-            start.cancel()
-            await asyncio.gather(start, return_exceptions=True)
+            for task in (start, *tasks):
+                task.cancel()
+            await asyncio.gather(start, *tasks, return_exceptions=True)
             await platform.stop()
         say("stopped")

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from microfin_local.errors import PlatformError
@@ -185,3 +185,17 @@ async def make_topic(cluster: KafkaCluster, name: str, partitions: int) -> bool:
         await admin.close()
     code = response.topic_errors[0][1]
     return code == 0 or for_code(code) is TopicAlreadyExistsError
+
+
+async def widen_topic(cluster: KafkaCluster, name: str, partitions: int) -> None:
+    """Give a topic more partitions; one that has as many already is left alone."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap, request_timeout_ms=5000)
+    try:
+        await admin.start()
+        (described,) = await admin.describe_topics([name])
+        if len(described["partitions"]) < partitions:
+            await admin.create_partitions({name: NewPartitions(partitions)})
+    except KafkaError as error:
+        raise PlatformError(f"Kafka did not widen the topic {name}: {error!r}") from error
+    finally:
+        await admin.close()

@@ -1,7 +1,9 @@
 """nginx in front of the API processes, as the ingress is in front of them on Kubernetes."""
 
+import json
 from pathlib import Path
 
+from microfin_api.problems import MEDIA_TYPE, RETRY_SECONDS, Problem
 from microfin_local.files import write_atomically
 from microfin_local.programs import find_program
 from microfin_local.supervised import Program
@@ -14,6 +16,12 @@ from microfin_local.supervised import Program
 # max_fails=0: with few processes, leaving one out for 10 s would turn its restart into an outage.
 # proxy_read_timeout: longer than the API's own deadlines, so that its answer is the one told.
 # X-Forwarded-For: ours alone; what a client says about itself is not passed on.
+# error_page: what nginx itself refuses is a problem of the API's catalogue, too. The API's own
+# answers pass untouched, because nothing is intercepted. 494 (nginx's number for a head that is
+# too large) is told as 431, an HTTP version that nobody speaks as 400: the request is at fault.
+# 502 and 504 are told as 503, which is the catalogue's status for them: whether an API process that
+# has hung up had sent the command is `unknown`, unless the request could change nothing.
+# $request_method: the API's server knows no others and would answer in plain text.
 _SETTINGS = """\
 daemon off;
 {user}worker_processes 1;
@@ -37,6 +45,11 @@ http {{
     scgi_temp_path {folder}/scgi;
     keepalive_requests 100000;
 
+    map "$request_method $request_uri" $no_answer {{
+        default '{unknown}';
+        "~^(GET|HEAD|OPTIONS) (?!/api/accountGeneration)" '{unavailable}';
+    }}
+
     upstream api {{
         least_conn;
 {servers}
@@ -59,6 +72,27 @@ http {{
         proxy_send_timeout 20s;
         proxy_read_timeout 30s;
 
+        if ($request_method !~ ^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)$) {{
+            return 405;
+        }}
+
+        default_type {media_type};
+        error_page 400 /problem/400;
+        error_page 405 /problem/405;
+        error_page 413 /problem/413;
+        error_page 414 /problem/414;
+        error_page 494 =431 /problem/431;
+        error_page 505 =400 /problem/400;
+        error_page 500 502 503 504 =503 @no_answer;
+
+{problems}
+        location @no_answer {{
+            add_header Retry-After {retry_seconds} always;
+            add_header X-Content-Type-Options nosniff always;
+            add_header Cache-Control no-store always;
+            return 503 $no_answer;
+        }}
+
         location / {{
             proxy_pass http://api;
         }}
@@ -70,6 +104,40 @@ http {{
     }}
 }}
 """
+
+_REFUSAL = """\
+        location = /problem/{status} {{
+            internal;
+            add_header X-Content-Type-Options nosniff always;{allow}
+            return {status} '{problem}';
+        }}
+"""
+_REFUSALS = (
+    Problem("malformed_request"),
+    Problem("malformed_request", "The address is too long.", status=414),
+    Problem("malformed_request", "The headers, cookies among them, are too large.", status=431),
+    Problem("body_too_large"),
+    Problem("method_not_allowed", headers={"Allow": "GET, HEAD, POST"}),
+)
+_UNKNOWN = Problem(
+    "unknown",
+    "The API process did not answer. Repeat with the same Idempotency-Key, which is safe: it takes "
+    "effect once at most. Where none was sent, look first whether it took effect.",
+)
+
+
+def _refusal(problem: Problem) -> str:
+    allow = "".join(
+        f'\n            add_header {name} "{value}" always;'
+        for name, value in problem.headers.items()
+    )
+    return _REFUSAL.format(status=problem.status, allow=allow, problem=_text(problem))
+
+
+def _text(problem: Problem) -> str:
+    """Return the problem's JSON as nginx reads it between single quotes; $ is its variables'."""
+    text = json.dumps(problem.document()).replace("'", "\\u0027").replace("$", "\\u0024")
+    return text.replace("\\", "\\\\")
 
 
 def prepare(folder: Path, port: int, api_ports: list[int], *, as_root: bool) -> Program:
@@ -83,6 +151,11 @@ def prepare(folder: Path, port: int, api_ports: list[int], *, as_root: bool) -> 
             user="user root;\n" if as_root else "",
             folder=folder,
             port=port,
+            media_type=MEDIA_TYPE,
+            retry_seconds=RETRY_SECONDS,
+            problems="".join(_refusal(problem) for problem in _REFUSALS),
+            unknown=_text(_UNKNOWN),
+            unavailable=_text(Problem("unavailable")),
             servers="\n".join(
                 f"        server 127.0.0.1:{api_port} max_fails=0;" for api_port in api_ports
             ),

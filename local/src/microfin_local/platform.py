@@ -103,6 +103,40 @@ class Platform:
         remove_endpoints(self.configuration.state)
         await self._supervisor.stop_all()
 
+    async def grow(self, workers: int) -> str:
+        """Grow to `workers` partitions, each with its worker, while money moves; say what is.
+
+        Raises PlatformError where that cannot be. May be asked again after any failure.
+        """
+        before = self.configuration.workers
+        if workers < before:
+            raise PlatformError(
+                f"There are {before} partitions, and partitions never shrink: WORKERS={workers} "
+                "is fewer."
+            )
+        configuration = dataclasses.replace(self.configuration, workers=workers)
+        cluster = self._started_services().kafka
+        if cluster is None:
+            raise PlatformError("This platform was started without Kafka.")
+        self._say(f"growing from {before} to {workers} partitions")
+        await kafka.widen_topic(cluster, TOPIC, workers)
+        # Remembered before accounts move: a partition in use is never without its worker again.
+        remember(configuration)
+        self.configuration = configuration
+        urls = self.endpoints.workers + await self._start_workers(before)
+        self.endpoints = dataclasses.replace(self.endpoints, workers=urls)
+        await self._wait_until_ready()
+        await applications.grow_routing(
+            self._started_services().environment("operator"),
+            workers,
+            self.configuration.state,
+            self.configuration.logs / "grow.log",
+        )
+        write_endpoints(self.configuration.state, self.endpoints)
+        said = f"{workers} partitions, {workers} workers"
+        self._say(said)
+        return said
+
     def process(self, name: str) -> SupervisedProcess:
         """Return a process by name, such as `worker-0`, `kafka-1` or `redis-2`."""
         return self._supervisor[name]
@@ -221,17 +255,18 @@ class Platform:
 
     async def _start_applications(self) -> None:
         parts = self.configuration.parts
-        workers = await self._start_workers() if "workers" in parts else []
+        workers = await self._start_workers(0) if "workers" in parts else []
         apis = await self._start_apis() if "api" in parts else []
         self.endpoints = dataclasses.replace(self.endpoints, workers=workers, apis=apis)
         if "nginx" in parts:
             await self._start_nginx()
         await self._wait_until_ready()
 
-    async def _start_workers(self) -> list[str]:
+    async def _start_workers(self, first: int) -> list[str]:
+        """Start the workers of the partitions from `first` on; return where they listen."""
         urls = []
         settings = self._started_services().environment("worker")
-        for partition in range(self.configuration.workers):
+        for partition in range(first, self.configuration.workers):
             port = self._ports.choose(f"worker-{partition}", 8100 + partition)
             await self._supervisor.start(
                 applications.worker(

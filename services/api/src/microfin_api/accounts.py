@@ -24,7 +24,7 @@ async def open_account(request: Request, parts: Parts) -> Response:
     """Open an account."""
     change = await Change.begin(request, parts)
     body = await read_optional_body(request, OpenBody, parts.settings.body_limit)
-    currency = read_currency(body.currency or parts.settings.default_currency)
+    currency = _currency(body, parts)
     return await change.open(currency, status=201, at_once=prefers_async(request))
 
 
@@ -34,10 +34,16 @@ async def generate_account(request: Request, parts: Parts) -> Response:
     body = OpenBody()
     if request.method == "POST":
         body = await read_optional_body(request, OpenBody, parts.settings.body_limit)
-    currency = read_currency(body.currency or parts.settings.default_currency)
+    currency = _currency(body, parts)
     response = await change.open(currency, status=200, at_once=False)
     response.headers.update(DEPRECATED)
     return response
+
+
+def _currency(body: OpenBody, parts: Parts) -> str:
+    if body.currency is None:
+        return read_currency(parts.settings.default_currency)
+    return read_currency(body.currency)
 
 
 async def list_accounts(request: Request, parts: Parts) -> Response:

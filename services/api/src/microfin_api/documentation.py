@@ -97,8 +97,11 @@ def problems_markdown() -> str:
     return _MARKDOWN_START + "\n".join(rows) + "\n"
 
 
+_FURTHER_STATUSES = {"account_not_found": ("422",), "malformed_request": ("414", "431")}
+
+
 def _statuses(kind: ProblemKind) -> str:
-    return f"{kind.status}, 422" if kind.code == "account_not_found" else str(kind.status)
+    return ", ".join([str(kind.status), *_FURTHER_STATUSES.get(kind.code, ())])
 
 
 def _html(title: str, body: str) -> str:

@@ -31,6 +31,13 @@ _KINDS: Final = (
         "Send one JSON object in UTF-8, without NaN, Infinity, lone surrogates or a key twice.",
     ),
     ProblemKind(
+        "malformed_request",
+        400,
+        "The request is not HTTP that can be read.",
+        "Mend its address, its headers or how it tells its body's length. Status 414 is an address "
+        "that is too long, 431 are headers that are too large.",
+    ),
+    ProblemKind(
         "invalid_body",
         400,
         "The body does not fit.",
