@@ -14,7 +14,7 @@ help:  ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
 	@echo
 	@echo 'The form of the platform (make run WORKERS=8 API_PROCESSES=4):'
-	@echo '  WORKERS=4         partitions, each with its worker; fixed at the first start'
+	@echo '  WORKERS=4         partitions, each with its worker; more by make grow'
 	@echo '  API_PROCESSES=2   API processes behind nginx'
 	@echo '  BROKERS=1         Kafka brokers, 1 or 3; fixed at the first start'
 	@echo '  REDIS_REPLICAS=0  replicas of each Redis master, 0 or 1'
