@@ -246,6 +246,13 @@ async def test_a_wrong_setting_is_named() -> None:
     assert "MICROFIN_DATABASE_TIMEOUT" in ran.errors
 
 
+async def test_a_url_that_is_none_is_named() -> None:
+    ran = await microfin({"MICROFIN_DATABASES": "nonsense"}, "routing", "show")
+    assert ran.code == 2
+    assert "MICROFIN_DATABASES" in ran.errors
+    assert "postgresql://" in ran.errors
+
+
 async def test_a_database_that_is_away_is_said_so() -> None:
     away = "postgresql://microfin:x@127.0.0.1:1/microfin"
     settings = {"MICROFIN_DATABASES": away, "MICROFIN_DATABASES_DIRECT": away}
@@ -337,6 +344,10 @@ async def test_an_account_is_shown_frozen_opened_and_closed(bank: Bank) -> None:
     assert again.code == 0
     assert again.json() == frozen.json()
     assert (await microfin(run, "account", "show", number, "--json")).json()["state"] == "frozen"
+    other = await microfin(run, "account", "unfreeze", number, "--key", "ticket")
+    assert other.code == 1
+    assert "nothing was done" in other.errors
+    assert (await microfin(run, "account", "show", number, "--json")).json()["state"] == "frozen"
     anew = await microfin(run, "account", "freeze", number, "--json")
     assert anew.code == 1
     assert anew.json()["reason"] == "state_unchanged"
@@ -346,10 +357,10 @@ async def test_an_account_is_shown_frozen_opened_and_closed(bank: Bank) -> None:
     assert "balance_not_zero" in full.output
     assert (await microfin(run, "account", "unfreeze", number)).code == 0
     await bank.asked("withdraw", number, "12.5")
-    closed = await microfin(run, "account", "close", number, "--wait", "0")
+    closed = await microfin(run, "account", "close", number, "--wait", "0", "--json")
     assert closed.code == 0
-    assert "microfin operation show" in closed.output
-    await bank.decided(closed.output.split()[1])
+    assert closed.json()["status"] == "accepted"
+    await bank.decided(closed.json()["operation"])
     assert (await microfin(run, "account", "show", number, "--json")).json()["state"] == "closed"
 
 
@@ -385,6 +396,7 @@ async def test_kafka_that_is_away_is_said_so(bank: Bank) -> None:
     ran = await microfin(environment, "log", "trim", "--dry-run")
     assert ran.code == 2
     assert "MICROFIN_KAFKA" in ran.errors
+    assert len(ran.errors.splitlines()) == 1
 
 
 async def test_the_auditor_is_told_the_ends_of_the_log(bank: Bank) -> None:

@@ -1,6 +1,11 @@
 """The worker's metrics (`docs/reference/metrics.md`)."""
 
+from collections import Counter as Tally
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from microfin.decision import Decisions
+from microfin_worker.status import Status
 
 OUTCOMES = Counter(
     "microfin_worker_outcomes_total", "Legs decided.", ["kind", "leg", "status", "reason"]
@@ -27,3 +32,31 @@ OUTBOX_SIZE = Gauge("microfin_worker_outbox_size", "Commands not yet acknowledge
 READY = Gauge("microfin_worker_ready", "1 while the partition is claimed and worked on.")
 EPOCH = Gauge("microfin_worker_epoch", "The epoch of this worker's claim.")
 GENERATION = Gauge("microfin_worker_generation", "The routing generation worked under.")
+
+
+def count(decisions: Decisions, size: int) -> None:
+    """Count a committed batch of `size` commands."""
+    BATCHES.inc()
+    BATCH_SIZE.observe(size)
+    kinds = Tally(
+        (outcome.kind, outcome.leg, outcome.status, outcome.reason)
+        for outcome in decisions.outcomes
+    )
+    for labels, legs in kinds.items():
+        OUTCOMES.labels(*labels).inc(legs)
+    repeats = sum(answer.replayed for answer in decisions.answers)
+    if repeats:
+        REPEATS.inc(repeats)
+    if decisions.quarantined:
+        QUARANTINED.inc(len(decisions.quarantined))
+
+
+def show(status: Status) -> None:
+    """Bring the gauges in line with `status`."""
+    READY.set(1 if status.ready else 0)
+    NEXT_OFFSET.set(status.next_offset)
+    LAG_RECORDS.set(status.lag_records)
+    LAG_SECONDS.set(status.lag_seconds)
+    OUTBOX_SIZE.set(status.outbox_size)
+    EPOCH.set(status.epoch)
+    GENERATION.set(status.generation)

@@ -7,7 +7,6 @@ ready, and saying why: a restart would change nothing.
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -38,6 +37,7 @@ from microfin_worker.edges import (
     Record,
 )
 from microfin_worker.fingerprint import fingerprint
+from microfin_worker.log_recognition import LogLost, recognise_log
 from microfin_worker.outbox import Outbox
 from microfin_worker.status import Status
 
@@ -56,7 +56,6 @@ LOOK_UP_BATCHES: Final = 8
 """Batches whose outcomes are looked up first after a repeat was met: repeats come in bursts."""
 
 _INSPECT_AFTER: Final = 5.0  # seconds between two looks whether the log is still the same
-_LOG_GRACE: Final = 10.0  # seconds in which a log may seem too short after its leader changed
 _MEASURE_EVERY: Final = 0.5  # seconds
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
@@ -69,10 +68,6 @@ class Limits(msgspec.Struct, frozen=True):
     batch: int = 500
     accounts: int = 100_000
     outbox: int = 10_000
-
-
-class LogLost(Exception):
-    """The log is not the one that this partition's row was written from."""
 
 
 class Worker:
@@ -161,7 +156,7 @@ class Worker:
         row = claim.row
         self._held = row.epoch
         metrics.CLAIMS.inc()
-        await self._recognise_log(row.next_offset, row.fingerprint)
+        await recognise_log(self._log, self._clock, row.next_offset, row.fingerprint)
         await self._log.seek(row.next_offset)
         self._place = Place(row.partition, row.epoch, row.next_offset, row.routing)
         self._mark = row.fingerprint
@@ -177,29 +172,6 @@ class Worker:
             generation=row.routing.generation,
             outbox=len(claim.outbox),
         )
-
-    async def _recognise_log(self, next_offset: int, mark: bytes | None) -> None:
-        """Raise `LogLost` unless the log holds what this partition's row was written from."""
-        deadline = self._clock.monotonic() + _LOG_GRACE
-        start, end = await self._log.bounds()
-        while end < next_offset and self._clock.monotonic() < deadline:
-            # A new leader may not know yet up to where its followers have everything.
-            self._become("claiming", f"the log ends at {end}, before our {next_offset}")
-            await self._rest(0.5)
-            start, end = await self._log.bounds()
-        if not start <= next_offset <= end:
-            raise LogLost(
-                f"The log keeps offsets {start} to {end}, and {next_offset} is next to be decided: "
-                "records were lost or the topic was replaced. See docs/runbooks/log-lost.md."
-            )
-        if mark is None or next_offset == start:
-            return
-        record = await self._log.record_at(next_offset - 1)
-        if record is None or fingerprint(record) != mark:
-            raise LogLost(
-                f"The record at offset {next_offset - 1} is not the one that was decided last: "
-                "the topic was replaced. See docs/runbooks/log-lost.md."
-            )
 
     # Working --------------------------------------------------------------------------------
 
@@ -299,7 +271,7 @@ class Worker:
         self.status.next_offset = last.offset + 1
         self.status.batches += 1
         self.status.commands += size
-        _count(decisions, size)
+        metrics.count(decisions, size)
         for received in decisions.quarantined:
             logger.warning(
                 "quarantined",
@@ -365,8 +337,7 @@ class Worker:
         if now - self._inspected >= _INSPECT_AFTER:
             place = self._claimed()
             self._inspected = now
-            await self._recognise_log(place.next_offset, self._mark)
-            self._become("working", "")
+            await recognise_log(self._log, self._clock, place.next_offset, self._mark)
 
     async def _touch(self, sent: Sequence[tuple[int, int]]) -> None:
         try:
@@ -402,12 +373,7 @@ class Worker:
         age = 0 if self._oldest is None else self._clock.now() - self._oldest
         status.lag_seconds = max(0, age) / 1000
         status.outbox_size = len(self._outbox)
-        metrics.NEXT_OFFSET.set(status.next_offset)
-        metrics.LAG_RECORDS.set(status.lag_records)
-        metrics.LAG_SECONDS.set(status.lag_seconds)
-        metrics.OUTBOX_SIZE.set(status.outbox_size)
-        metrics.EPOCH.set(status.epoch)
-        metrics.GENERATION.set(status.generation)
+        metrics.show(status)
 
     # Failures and pauses --------------------------------------------------------------------
 
@@ -463,23 +429,7 @@ class Worker:
     def _become(self, state: str, reason: str) -> None:
         self.status.state = state  # type: ignore[assignment]
         self.status.reason = reason
-        metrics.READY.set(1 if state == "working" else 0)
-
-
-def _count(decisions: Decisions, size: int) -> None:
-    metrics.BATCHES.inc()
-    metrics.BATCH_SIZE.observe(size)
-    kinds = Counter(
-        (outcome.kind, outcome.leg, outcome.status, outcome.reason)
-        for outcome in decisions.outcomes
-    )
-    for labels, count in kinds.items():
-        metrics.OUTCOMES.labels(*labels).inc(count)
-    repeats = sum(answer.replayed for answer in decisions.answers)
-    if repeats:
-        metrics.REPEATS.inc(repeats)
-    if decisions.quarantined:
-        metrics.QUARANTINED.inc(len(decisions.quarantined))
+        metrics.show(self.status)
 
 
 def _operation_of(received: Received) -> str | None:

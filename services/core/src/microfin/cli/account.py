@@ -22,10 +22,10 @@ from microfin.cli.output import (
 )
 from microfin.cli.sending import connected_producer
 from microfin.cli.shards import partition_under_routing, reading_shards
-from microfin.operation import AccountState, Operation, operation_id
+from microfin.operation import AccountState, Operation, operation_id, same_body
 from microfin.routing import shard_of_account
 from microfin.settings import CommonSettings
-from microfin.wire import Command
+from microfin.wire import Command, body_hash
 
 account = typer.Typer(
     no_args_is_help=True, help="Look at an account, freeze, unfreeze or close it."
@@ -165,9 +165,7 @@ def _set_state(
     operation = operation_id("", key or secrets.token_hex(16), "set_state", number)
     decided = run(_ask(number, state, operation, wait))
     if decided is None:
-        print_text(
-            f"Operation {operation} was accepted. See `microfin operation show {operation}`."
-        )
+        _tell_accepted(operation, as_json=as_json)
         return
     fields = operation_fields(decided)
     if as_json:
@@ -176,6 +174,13 @@ def _set_state(
         print_fields(fields)
     if decided.status != "settled":
         raise typer.Exit(NO)
+
+
+def _tell_accepted(operation: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"operation": operation, "kind": "set_state", "status": "accepted"})
+        return
+    print_text(f"Operation {operation} was accepted. See `microfin operation show {operation}`.")
 
 
 async def _ask(number: str, state: AccountState, operation: str, wait: int) -> Operation | None:
@@ -199,10 +204,20 @@ async def _ask(number: str, state: AccountState, operation: str, wait: int) -> O
         for _ in range(wait * _LOOKS_A_SECOND):
             found = await reading.operations(pools, [operation])
             if found:
-                return found[operation].operation
+                return _decided(found[operation], command)
             await asyncio.sleep(1 / _LOOKS_A_SECOND)
     raise Refused(
         f"Operation {operation} is in the log, and the worker of partition {partition} has not "
         f"decided it within {wait} s: is it running? Look again with "
         f"`microfin operation show {operation}`."
     )
+
+
+def _decided(found: reading.FoundOperation, command: Command) -> Operation:
+    """Return what became of `command`. Raises `Refused` where its key had asked for another."""
+    if not same_body(found.request, body_hash(command)):
+        raise Refused(
+            f"This key has asked something else of account {command.account} before (operation "
+            f"{command.operation}), so nothing was done. Take a new key for every new change."
+        )
+    return found.operation

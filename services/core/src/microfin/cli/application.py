@@ -1,5 +1,7 @@
 """The commands of `microfin`, put together."""
 
+import logging
+
 import typer
 
 from microfin.cli.account import account
@@ -48,14 +50,18 @@ application = typer.Typer(
 
 @application.callback(help=HELP)
 def configure() -> None:
-    """Write logs to stderr; people want to read only what went wrong."""
+    """Write logs to stderr. Unasked, only errors: a command says itself what it could not do."""
     with reported():
         settings = CommonSettings()
         if "log_format" not in settings.model_fields_set:
             settings.log_format = "console"
-        if "log_level" not in settings.model_fields_set:
-            settings.log_level = "warning"
+        quiet = "log_level" not in settings.model_fields_set
+        if quiet:
+            settings.log_level = "error"
         configure_logs(settings, process="microfin")
+        if quiet:
+            # It reports every attempt to connect as an error.
+            logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 application.command()(migrate)

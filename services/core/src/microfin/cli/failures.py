@@ -49,6 +49,12 @@ def reported() -> Iterator[None]:
         _end(str(error), COULD_NOT)
     except ValidationError as error:
         _end("\n".join(_setting(dict(fault)) for fault in error.errors()), COULD_NOT)
+    except asyncpg.ClientConfigurationError as error:
+        _end(
+            f"A URL in MICROFIN_DATABASES or MICROFIN_DATABASES_DIRECT is wrong ({error}): write "
+            "postgresql://user:password@host:port/database, several separated by spaces.",
+            COULD_NOT,
+        )
     except ValueError as error:
         _end(str(error), COULD_NOT)
     except ProduceUnknown as error:
