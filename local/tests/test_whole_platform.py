@@ -147,6 +147,13 @@ def test_a_second_start_shows_what_runs(started: CommandLine) -> None:
     assert "is running already" in answer.stdout
 
 
+def test_a_second_start_in_another_form_is_refused(started: CommandLine) -> None:
+    answer = started("start", WORKERS="6")
+    assert answer.returncode == 1
+    assert "has 4 partitions" in answer.stderr
+    assert "is ready" not in answer.stdout
+
+
 def test_a_running_platform_is_not_cleaned(started: CommandLine) -> None:
     answer = started("clean")
     assert answer.returncode == 1

@@ -109,7 +109,21 @@ async def _end_sessions(connection: asyncpg.Connection) -> None:
     )
 
 
+async def freeze_pgbouncer(platform: Platform) -> None:
+    await platform.pause("pgbouncer")
+    await asyncio.sleep(7)
+    await platform.resume("pgbouncer")
+
+
+async def freeze_broker(platform: Platform) -> None:
+    await platform.pause("kafka-1")
+    await asyncio.sleep(4)
+    await platform.resume("kafka-1")
+
+
 FAULTS: list[Fault] = [
+    freeze_pgbouncer,
+    freeze_broker,
     demote_postgres,
     kill_workers,
     freeze_worker,

@@ -77,12 +77,15 @@ def run(
 def start(context: typer.Context) -> None:
     """Start everything in the background; returns when all is ready."""
     state: Path = context.obj
+    refuse_changed_form(from_environment(os.environ, state), recall(state))
     running_already = owner(state)
     endpoints = read_endpoints(state)
     if running_already is not None and endpoints is not None:
-        _console.print(f"The platform is running already (process {running_already}).\n")
+        _console.print(
+            f"The platform is running already (process {running_already}), as it was started: for "
+            "other settings `make stop` first.\n"
+        )
     else:
-        refuse_changed_form(from_environment(os.environ, state), recall(state))
         endpoints = start_detached(state, os.environ, _console.print)
     _console.print("\n" + summary(state, endpoints, "`make stop`"))
 

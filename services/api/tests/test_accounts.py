@@ -148,6 +148,23 @@ async def test_a_statement_as_csv(user: User) -> None:
     assert rows[1]["counterparty"] == other
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/csv, application/json;q=0.5", "text/csv"),
+        ("text/csv;q=0.5, application/json", "application/json"),
+        ("text/csv, application/json", "application/json"),
+        ("*/*", "application/json"),
+        ("text/csv;q=high", "text/csv"),
+        (", ;q=1", "application/json"),
+    ],
+)
+async def test_the_client_chooses_the_form(user: User, accept: str, kind: str) -> None:
+    number, _ = await history(user)
+    answer = await user.client.get(f"/api/accounts/{number}/entries", headers={"Accept": accept})
+    assert answer.headers["content-type"].startswith(kind)
+
+
 async def test_csv_without_a_limit_has_every_page(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator
+from decimal import Decimal
 
 import msgspec
 from starlette.requests import Request
@@ -19,6 +21,7 @@ from microfin_api.parts import Parts
 LIMIT_MOST = 200
 LIMIT_USUAL = 50
 _CSV_PAGE = 1_000
+_QUALITY = re.compile(r"[01](\.[0-9]{1,3})?", re.ASCII)
 _HIGHEST_SEQ = 2**62
 _COLUMNS = (
     "seq",
@@ -54,8 +57,13 @@ async def statement(request: Request, parts: Parts) -> Response:
 
 
 def _wants_csv(request: Request) -> bool:
-    accepted = request.headers.get("accept", "").lower()
-    return "text/csv" in accepted and "application/json" not in accepted
+    """Whether the client asks for CSV, and not for JSON at least as much (RFC 9110, 12.5.1)."""
+    weights: dict[str, Decimal] = {}
+    for part in request.headers.get("accept", "").lower().split(","):
+        kind, *parameters = (it.strip() for it in part.split(";"))
+        quality = next((it[2:] for it in parameters if it.startswith("q=")), "1")
+        weights[kind] = Decimal(quality) if _QUALITY.fullmatch(quality) else Decimal(1)
+    return weights.get("text/csv", Decimal(0)) > weights.get("application/json", Decimal(0))
 
 
 async def _balance_at(parts: Parts, number: str, currency: str, at: int) -> Response:

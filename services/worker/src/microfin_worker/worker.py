@@ -309,6 +309,13 @@ class Worker:
         self._telling = asyncio.create_task(self._tell_now(decisions))
 
     async def _tell_now(self, decisions: Decisions) -> None:
+        """Best effort: no failure in here may reach the ledger, whose commit is done."""
+        try:
+            await self._refresh_and_answer(decisions)
+        except Exception as error:
+            logger.error("answers were lost", exc_info=error)
+
+    async def _refresh_and_answer(self, decisions: Decisions) -> None:
         await self._cache.put(
             CachedAccount(
                 account.number,
