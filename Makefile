@@ -1,6 +1,6 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status clean lint test bench reference pins
+.PHONY: help setup run start stop grow status clean lint test bench load reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -11,7 +11,7 @@ export WORKERS SHARDS BROKERS REDIS_REPLICAS API_PROCESSES
 help:  ## Show this help
 	@echo 'microfin on one machine. Everything is real and listens on loopback only.'
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
 	@echo
 	@echo 'The form of the platform (make run WORKERS=8 API_PROCESSES=4):'
 	@echo '  WORKERS=4         partitions, each with its worker; more by make grow'
@@ -56,6 +56,10 @@ test: setup lint  ## Run lint and all tests, with real parts (ARGS=... goes to p
 bench: setup  ## Measure the money path on this machine; prints one JSON object (ARGS='--runs 1')
 	@$(PYTHON) -m microfin_local.benchmarks $(ARGS)
 
+load: setup  ## Load the running platform (SCRIPT=mix.js RATE=100 DURATION=60s), audit it, report
+	@$(PYTHON) -m microfin_loadtest run "$(or $(SCRIPT),mix.js)" --rate "$(or $(RATE),100)" \
+		--duration "$(or $(DURATION),60s)" $(ARGS)
+
 reference: setup  ## Make the generated pages of docs/reference anew
 	$(PYTHON) -m microfin.settings_reference docs/reference
 	$(PYTHON) -m microfin_api.reference docs/reference
@@ -65,4 +69,5 @@ pins: setup  ## Renew requirements.txt from the pyproject files
 		--no-emit-index-url --no-emit-find-links \
 		--no-emit-package microfin --no-emit-package microfin-api \
 		--no-emit-package microfin-worker --no-emit-package microfin-local \
+		--no-emit-package microfin-loadtest \
 		--custom-compile-command 'make pins' -o requirements.txt

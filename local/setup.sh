@@ -102,7 +102,7 @@ set_up_kafka() {
 
 # --- Python ---------------------------------------------------------------------------------
 
-members="services/core services/api services/worker local"
+members="services/core services/api services/worker local loadtest"
 
 python_state() {
     {

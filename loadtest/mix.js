@@ -1,0 +1,25 @@
+// The original's mix, six requests an iteration: a prepared user signs in, opens two accounts, and
+// deposits on the first new one and withdraws from it (so the deposit that was just answered must
+// count); then a transfer from the user's funded account to another prepared user's.
+
+import {
+    deposit, generateAccount, handleSummary, optionsFor, otherIndex, randomIndex, signIn,
+    transfer, users, withdraw,
+} from './lib.js';
+
+export const options = optionsFor(6);
+export { handleSummary };
+
+export default function () {
+    const index = randomIndex(users.length);
+    const session = signIn(users[index]);
+    if (!session) return;
+    const account = generateAccount(session);
+    generateAccount(session);
+    if (account) {
+        deposit(session, account, '100.00');
+        withdraw(session, account, '40.00');
+    }
+    const receiver = users[otherIndex(index, users.length)].accounts[0];
+    transfer(session, users[index].accounts[0], receiver, '1.00');
+}

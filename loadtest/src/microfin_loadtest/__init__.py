@@ -1,0 +1,1 @@
+"""Loads a running platform with k6, waits until it is at rest, audits it, and reports."""

@@ -1,0 +1,84 @@
+"""Command line: `python -m microfin_loadtest run mix.js` and `table`."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from microfin_loadtest.errors import LoadImpossible
+from microfin_loadtest.results import RESULTS, append_result, renew_page
+from microfin_loadtest.run import Request, encode
+from microfin_loadtest.run import run as make_run
+from microfin_local.platform import REPOSITORY
+
+application = typer.Typer(
+    help="Loads the running platform with k6, waits until it is at rest, audits it, and reports.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_started = time.monotonic()
+
+
+def _say(message: str) -> None:
+    """Tell how far the run is, beside the report."""
+    print(f"{time.monotonic() - _started:6.1f} s  {message}", file=sys.stderr, flush=True)
+
+
+@application.command()
+def run(
+    script: Annotated[str, typer.Argument(help="A script of loadtest/, such as mix.js.")],
+    *,
+    rate: Annotated[int, typer.Option(min=1, help="Iterations a second.")] = 100,
+    duration: Annotated[str, typer.Option(help="How long, such as 60s or 10m.")] = "60s",
+    state: Annotated[Path, typer.Option(help="The platform's folder.")] = REPOSITORY / ".local",
+    users: Annotated[int, typer.Option(min=2, help="Prepared users.")] = 200,
+    allow: Annotated[
+        str, typer.Option(envvar="ALLOW", help="Statuses to expect besides, such as 503.")
+    ] = "",
+    grow: Annotated[
+        int, typer.Option(envvar="GROW", help="Grow to this many partitions during the run.")
+    ] = 0,
+    results: Annotated[Path, typer.Option(help="The file that the report is added to.")] = RESULTS,
+) -> None:
+    """Make one run; the report is the last line. Exit code 1 where the run does not count."""
+    request = Request(
+        script=script,
+        rate=rate,
+        duration=duration,
+        state=state.resolve(),
+        users=users,
+        allowed_statuses=frozenset(map(int, allow.replace(",", " ").split())),
+        grow_to=grow,
+    )
+    report = asyncio.run(make_run(request, _say))
+    append_result(report, results)
+    if results.resolve() == RESULTS:
+        renew_page()
+    for reason in report["reasons"]:
+        _say(f"does not count: {reason}")
+    print(encode(report))
+    if not report["valid"]:
+        raise typer.Exit(1)
+
+
+@application.command()
+def table() -> None:
+    """Make the table of docs/performance.md anew from the results file."""
+    renew_page()
+
+
+def main() -> None:
+    """Run the command line; what a person can act on is said in a sentence, exit code 1."""
+    try:
+        application()
+    except LoadImpossible as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""CPU seconds and memory of the platform's processes, by group, from /proc (proc(5))."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from microfin_local.process_tree import start_time
+from microfin_local.supervisor import read_record
+
+GROUPS: Final = ("postgres", "pgbouncer", "kafka", "redis", "nginx", "api", "worker")
+_PROC: Final = Path("/proc")
+# Fields after the command's closing parenthesis: utime, stime, cutime, cstime.
+_PARENT, _TIMES = 1, slice(11, 15)
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_SAMPLE_SECONDS: Final = 1.0
+
+Identity = tuple[int, int]
+
+
+def group_of(name: str) -> str:
+    """Return the group of a process's name: `redis` of `redis-2`."""
+    return name.partition("-")[0]
+
+
+@dataclass
+class Usage:
+    """What the groups used. `largest_bytes` is the most that one process had resident; `memory`
+    counts shared pages by their share (PSS), so that PostgreSQL's are not counted for each."""
+
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+    largest_bytes: dict[str, int] = field(default_factory=dict)
+
+
+class Sampler:
+    """Watches the processes in a platform's record, in a thread, until it is stopped.
+
+    CPU time is counted for each of the record's processes with all its descendants: a child that
+    ended is counted by its parent. A process that is started again, or added, counts from its
+    start.
+    """
+
+    def __init__(self, record: Path) -> None:
+        self._record = record
+        self._first: dict[Identity, int] = {}
+        self._last: dict[Identity, int] = {}
+        self._groups: dict[Identity, str] = {}
+        self._peak: dict[str, int] = {}
+        self._largest: dict[str, int] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="sampler", daemon=True)
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._sample(is_first=True)
+        self._thread.start()
+
+    def stop(self) -> Usage:
+        """Return what was used since the start."""
+        self._stopped.set()
+        self._thread.join()
+        self._sample()
+        usage = Usage(dict.fromkeys(GROUPS, 0.0), self._peak, self._largest)
+        for identity, ticks in self._last.items():
+            group = self._groups[identity]
+            used = (ticks - self._first[identity]) / _TICKS
+            usage.cpu_seconds[group] = usage.cpu_seconds.get(group, 0.0) + used
+        return usage
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_SAMPLE_SECONDS):
+            self._sample()
+
+    def _sample(self, *, is_first: bool = False) -> None:
+        children, ticks = _all_processes()
+        shares: dict[str, int] = {}
+        for process in read_record(self._record):
+            identity = _identity(process)
+            if identity is None:
+                continue
+            group = group_of(process["name"])
+            members = _tree(identity[0], children)
+            self._groups[identity] = group
+            self._last[identity] = sum(ticks.get(member, 0) for member in members)
+            self._first.setdefault(identity, self._last[identity] if is_first else 0)
+            sizes = [_memory(member) for member in members]
+            shares[group] = shares.get(group, 0) + sum(share for share, _ in sizes)
+            largest = max(resident for _, resident in sizes)
+            self._largest[group] = max(self._largest.get(group, 0), largest)
+        for group, share in shares.items():
+            self._peak[group] = max(self._peak.get(group, 0), share)
+
+
+def _identity(process: dict[str, Any]) -> Identity | None:
+    """Return what tells this process from a later one of the same id; None where it is gone."""
+    process_id, started = process["process_id"], process["start_time"]
+    if process_id is None or start_time(process_id) != started:
+        return None
+    return process_id, started
+
+
+def _all_processes() -> tuple[dict[int, list[int]], dict[int, int]]:
+    """Return each process's children, and the ticks that it and its ended children used."""
+    children: dict[int, list[int]] = {}
+    ticks: dict[int, int] = {}
+    for entry in _PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        text = _read(entry / "stat")
+        if not text:
+            continue
+        fields = text.rpartition(")")[2].split()
+        process_id = int(entry.name)
+        children.setdefault(int(fields[_PARENT]), []).append(process_id)
+        ticks[process_id] = sum(map(int, fields[_TIMES]))
+    return children, ticks
+
+
+def _tree(root: int, children: dict[int, list[int]]) -> list[int]:
+    tree = [root]
+    for member in tree:
+        tree.extend(children.get(member, ()))
+    return tree
+
+
+def _memory(process_id: int) -> tuple[int, int]:
+    """Return a process's share of memory (PSS) and what it has resident (RSS), in bytes."""
+    lines = _read(_PROC / str(process_id) / "smaps_rollup").splitlines()
+    return _kibibytes(lines, "Pss:"), _kibibytes(lines, "Rss:")
+
+
+def _kibibytes(lines: Iterable[str], name: str) -> int:
+    for line in lines:
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _read(path: Path) -> str:
+    """Return a file of /proc, '' where its process is gone or not ours to look into."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def settings_of(record: Path, name: str, wanted: Callable[[str], bool]) -> dict[str, str]:
+    """Return the environment variables that a process of the record was started with."""
+    for process in read_record(record):
+        if process["name"] == name and process["process_id"] is not None:
+            text = _read(_PROC / str(process["process_id"]) / "environ")
+            pairs = (pair.partition("=") for pair in text.split("\0") if pair)
+            return {variable: value for variable, _, value in pairs if wanted(variable)}
+    return {}

@@ -1,0 +1,47 @@
+"""The report of a run: one JSON object."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from microfin_loadtest.processes import Usage
+from microfin_loadtest.summary import LoadFigures
+
+_MEBIBYTE: Final = 2**20
+
+
+def load_part(figures: LoadFigures, seconds: float) -> dict[str, Any]:
+    """Return what clients saw. Rates are per second of the run's length."""
+    return {
+        "offered": figures.done + figures.dropped,
+        "done": figures.done,
+        "dropped": figures.dropped,
+        "requests": figures.requests,
+        "requests_per_second": round(figures.requests / seconds, 1),
+        "answers": {
+            endpoint: {str(status): number for status, number in sorted(statuses.items())}
+            for endpoint, statuses in sorted(figures.answers.items())
+        },
+        "accepted": figures.accepted,
+        "settled": figures.settled,
+        "settled_per_second": round(figures.settled / seconds, 1),
+        "rejected": dict(sorted(figures.problems.items())),
+        "latency_ms": dict(sorted(figures.latency.items())),
+    }
+
+
+def usage_part(usage: Usage, k6_seconds: float, requests: int) -> dict[str, Any]:
+    """Return CPU and memory by group. CPU per request leaves k6 out."""
+    whole = sum(usage.cpu_seconds.values())
+    return {
+        "cpu_seconds": {
+            **{group: round(seconds, 2) for group, seconds in usage.cpu_seconds.items()},
+            "k6": round(k6_seconds, 2),
+        },
+        "cpu_ms_per_request": round(1000 * whole / requests, 3) if requests else None,
+        "memory_peak_mib": _mebibytes(usage.peak_bytes),
+        "largest_process_mib": _mebibytes(usage.largest_bytes),
+    }
+
+
+def _mebibytes(sizes: Mapping[str, int]) -> dict[str, float]:
+    return {group: round(size / _MEBIBYTE, 1) for group, size in sizes.items()}

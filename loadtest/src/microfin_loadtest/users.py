@@ -1,0 +1,99 @@
+"""Prepared users: signed up, each with two funded accounts, remembered for the next run."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from microfin_loadtest.errors import LoadImpossible
+from microfin_local.files import PRIVATE, write_atomically
+
+#: On each account: enough for years of runs, far below the most that an account may hold.
+FUNDS: Final = "10000000.00"
+_AT_ONE_TIME: Final = 8
+
+User = dict[str, Any]
+
+
+async def prepare_users(
+    api: str, file: Path, number: int, form: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    """Write `number` users with funded accounts to `file`, unless they are there from last time.
+
+    `form` is what the users depend on besides the platform, such as the cost of their password
+    hashes. Raises LoadImpossible where the API refuses.
+    """
+    wanted = {"api": api, "number": number, **form}
+    async with httpx.AsyncClient(base_url=api, timeout=60) as client:
+        try:
+            if await _are_known(client, _kept_users(file, wanted)):
+                return
+            say(f"preparing {number} users with two funded accounts each")
+            users = await _make_users(client, number)
+        except httpx.HTTPError as error:
+            raise LoadImpossible(
+                f"Users could not be prepared at {api} ({error}). Is the platform well? "
+                "`make status` shows it."
+            ) from error
+    write_atomically(file, json.dumps({**wanted, "users": users}), PRIVATE)
+
+
+def _kept_users(file: Path, wanted: dict[str, Any]) -> list[User]:
+    """Return the users of last time, none where there are none or others are wanted."""
+    if not file.exists():
+        return []
+    kept = json.loads(file.read_text())
+    users: list[User] = kept.pop("users")
+    return users if kept == wanted else []
+
+
+async def _are_known(client: httpx.AsyncClient, users: list[User]) -> bool:
+    """Tell whether there are users and this platform knows them: it may have been cleaned."""
+    if not users:
+        return False
+    last = users[-1]
+    credentials = {"email": last["email"], "password": last["password"]}
+    return (await client.post("/api/signin", json=credentials)).status_code == 200
+
+
+async def _make_users(client: httpx.AsyncClient, number: int) -> list[User]:
+    gate = asyncio.Semaphore(_AT_ONE_TIME)
+
+    async def make() -> User:
+        async with gate:
+            return await _make_user(client)
+
+    return list(await asyncio.gather(*(make() for _ in range(number))))
+
+
+async def _make_user(client: httpx.AsyncClient) -> User:
+    email, password = f"load-{secrets.token_hex(8)}@example.com", secrets.token_hex(12)
+    person = {"name": "Load", "email": email, "password": password}
+    session = (await _post(client, "/api/signup", "", person))["sessionId"]
+    accounts = []
+    for _ in range(2):
+        account = (await _post(client, "/api/accounts", session, {}))["accountNumber"]
+        funds = {"accountNumber": account, "amount": FUNDS}
+        await _post(client, "/api/deposit", session, funds)
+        accounts.append(account)
+    return {"email": email, "password": password, "accounts": accounts}
+
+
+async def _post(
+    client: httpx.AsyncClient, path: str, session: str, body: dict[str, str]
+) -> dict[str, Any]:
+    """Return the answer to a request whose end must be known: 202 is no end."""
+    headers = {"Authorization": f"Bearer {session}"} if session else {}
+    answer = await client.post(path, json=body, headers=headers)
+    # The client keeps cookies for all users alike; the session is told by the header alone.
+    client.cookies.clear()
+    if answer.status_code not in (200, 201):
+        raise LoadImpossible(
+            f"A user could not be prepared: {path} answered {answer.status_code}: {answer.text}"
+        )
+    result: dict[str, Any] = answer.json()
+    return result
