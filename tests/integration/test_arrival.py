@@ -85,6 +85,22 @@ async def test_every_leg_repeated_many_times_has_one_effect(make_bank: MakeBank)
     await bank.check()
 
 
+async def test_a_late_repeat_costs_no_claim(make_bank: MakeBank) -> None:
+    """A worker that takes all legs for new is told otherwise by the key, and looks them up."""
+    bank = await make_bank(partitions=1)
+    worker = (await bank.workers())[0]
+    account = await bank.open_on(0, balance="1")
+    request = bank.request("deposit", account, "repeated", amount="1")
+    await bank.append(request)
+    for n in range(LOOK_UP_BATCHES + 10):
+        await bank.final(await bank.deposit(account, "1", f"a batch of its own {n}"))
+    await bank.append(request)
+    await bank.final(await bank.deposit(account, "1", "behind the repeat"))
+    assert await bank.balance(account) == 100 * (LOOK_UP_BATCHES + 13)
+    assert (await worker.status())["epoch"] == 1
+    await bank.check()
+
+
 async def test_an_account_number_that_is_taken_is_passed_on(make_bank: MakeBank) -> None:
     bank = await make_bank(partitions=2)
     await bank.workers()

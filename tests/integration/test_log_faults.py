@@ -27,6 +27,24 @@ async def admin(bank: Bank) -> AIOKafkaAdminClient:
     return client
 
 
+async def make_topic_anew(bank: Bank) -> None:
+    client = await admin(bank)
+    await client.delete_topics([bank.topic])
+
+    async def made() -> bool:
+        answer = await client.create_topics([NewTopic(bank.topic, 1, 1)])
+        return all(code == 0 for _, code, *_ in answer.topic_errors)
+
+    await until(made, "the topic is made anew")
+    await client.close()
+
+
+async def trim(bank: Bank, offset: int) -> None:
+    client = await admin(bank)
+    await client.delete_records({TopicPartition(bank.topic, 0): RecordsToDelete(offset)})
+    await client.close()
+
+
 async def test_garbage_is_quarantined_and_its_neighbours_are_settled(make_bank: MakeBank) -> None:
     bank = await make_bank(partitions=1)
     worker = (await bank.workers())[0]
@@ -150,15 +168,7 @@ async def test_a_topic_made_anew_stops_the_worker(make_bank: MakeBank) -> None:
     worker = (await bank.workers())[0]
     account = await bank.open_on(0, balance="1")
     await bank.check()
-    client = await admin(bank)
-    await client.delete_topics([bank.topic])
-
-    async def made() -> bool:
-        answer = await client.create_topics([NewTopic(bank.topic, 1, 1)])
-        return all(code == 0 for _, code, *_ in answer.topic_errors)
-
-    await until(made, "the topic is made anew")
-    await client.close()
+    await make_topic_anew(bank)
     for n in range(5):  # as long as the old log, so that only the fingerprint tells
         await append_raw(
             bank,
@@ -181,10 +191,7 @@ async def test_a_log_trimmed_up_to_the_committed_offset_is_worked_on(make_bank: 
     await bank.check()
     next_offset = (await worker.status())["next_offset"]
     await worker.end()
-    client = await admin(bank)
-    place = TopicPartition(bank.topic, 0)
-    await client.delete_records({place: RecordsToDelete(next_offset)})
-    await client.close()
+    await trim(bank, next_offset)
     await (await bank.worker(0)).ready()
     await bank.deposit(account, "1", "after the trim")
     await bank.check()
@@ -199,12 +206,30 @@ async def test_a_log_trimmed_beyond_the_committed_offset_stops_the_worker(
     await bank.check()
     await worker.end()
     lost = await bank.deposit(account, "1", "trimmed away")
-    client = await admin(bank)
-    place = TopicPartition(bank.topic, 0)
-    await client.delete_records({place: RecordsToDelete(bank.acknowledged[lost].offset + 1)})
-    await client.close()
+    await trim(bank, bank.acknowledged[lost].offset + 1)
     status = await (await bank.worker(0)).reaches("stopped")
-    assert "lost" in status["reason"]
+    assert "records were lost" in status["reason"]
+
+
+async def test_a_log_trimmed_before_anything_was_decided_stops_the_worker(
+    make_bank: MakeBank,
+) -> None:
+    bank = await make_bank(partitions=1)
+    lost = await bank.deposit("0" * 12, "1", "trimmed away")
+    await trim(bank, bank.acknowledged[lost].offset + 1)
+    status = await (await bank.worker(0)).reaches("stopped")
+    assert "records were lost" in status["reason"]
+
+
+async def test_a_log_that_ends_too_early_stops_the_worker(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=1)
+    worker = (await bank.workers())[0]
+    await bank.open_on(0, balance="1")
+    await bank.check()
+    await worker.end()
+    await make_topic_anew(bank)
+    status = await (await bank.worker(0)).reaches("stopped", seconds=60)
+    assert "records were lost" in status["reason"]
 
 
 async def test_a_worker_waits_for_its_partition(make_bank: MakeBank) -> None:

@@ -2,10 +2,21 @@
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
-from bank import MakeBank
+from bank import MakeBank, until
 from faulty_worker import POINTS
+
+from microfin import store, wire
+from microfin.database import connect_pool
+from microfin.redis_cluster import GuardedRedis
+from microfin.replies import Reply, channel_of, decode_replies, reply_address
+from microfin_worker.account_memory import AccountMemory
+from microfin_worker.batch import Place, PlaceLost, RoutingChanged, commit_batch, gather
+from microfin_worker.edges import Record
+from microfin_worker.worker import LOOK_UP_BATCHES
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -89,3 +100,96 @@ async def test_two_shards(make_bank: MakeBank) -> None:
     assert report.checked.accounts == 20
     per_shard = [await pool.fetchval("SELECT count(*) FROM accounts") for pool in bank.pools]
     assert min(per_shard) > 0
+
+
+async def test_a_claim_sees_what_its_predecessor_commits_meanwhile(make_bank: MakeBank) -> None:
+    """The row's lock makes the claim wait; what it reads must be younger than that wait."""
+    bank = await make_bank(partitions=1)
+    url = bank.platform.postgres_direct(0, database=bank.name)
+    pool = await connect_pool(url, bank.settings())
+    try:
+        partition = store.PostgresStore(pool, 0)
+        await partition.claim()
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("UPDATE partitions SET next_offset = 7")
+            await connection.execute(
+                "INSERT INTO outbox (partition, log_offset, step, operation_id, command)"
+                " VALUES (0, 6, 0, gen_random_uuid(), $1)",
+                msgspec.json.encode(bank.request("deposit", "0" * 12, "sent on", amount="1")),
+            )
+            claiming = asyncio.create_task(partition.claim())
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await until(lambda: bank.fetch(waiting), "the claim waits")
+        claim = await claiming
+        assert claim.row.next_offset == 7
+        assert [(row.offset, row.step) for row in claim.outbox] == [(6, 0)]
+    finally:
+        pool.terminate()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("epoch = epoch + 1", store.Fenced),
+        ("next_offset = next_offset + 1", PlaceLost),
+        ("generation = 2", RoutingChanged),
+        ("partition_count = 2", RoutingChanged),
+    ],
+)
+async def test_a_batch_from_another_place_is_not_committed(
+    make_bank: MakeBank, change: str, error: type[Exception]
+) -> None:
+    """No entry key and no version would refuse this batch: only what is checked under the lock."""
+    bank = await make_bank(partitions=1)
+    url = bank.platform.postgres_direct(0, database=bank.name)
+    pool = await connect_pool(url, bank.settings())
+    try:
+        partition = store.PostgresStore(pool, 0)
+        row = (await partition.claim()).row
+        place = Place(row.partition, row.epoch, row.next_offset, row.routing)
+        await bank.execute(f"UPDATE partitions SET {change}")  # noqa: S608 - ours
+        before = await bank.fetch("SELECT * FROM partitions")
+        command = bank.request("deposit", "0" * 12, "too late", amount="1")
+        record = Record(row.next_offset, 1_000, command.account.encode(), wire.encode(command))
+        batch = gather([record], 500, ())
+        with pytest.raises(error):
+            await commit_batch(partition, place, AccountMemory(10), batch, [])
+        assert await bank.fetch("SELECT * FROM partitions") == before
+        assert not await bank.fetch("SELECT 1 FROM outcomes")
+    finally:
+        pool.terminate()
+
+
+async def test_nobody_is_told_what_is_not_committed(make_bank: MakeBank) -> None:
+    bank = await make_bank(partitions=1)
+    occurrence = LOOK_UP_BATCHES + 5  # by then it decides ahead
+    worker = await bank.worker(
+        0, fault="before commit", FAULT_OCCURRENCE=str(occurrence), FAULT_ACTION="lose"
+    )
+    await worker.ready()
+    account = await bank.open_on(0)
+    redis = GuardedRedis(bank.settings())
+    replies = redis.subscribe(channel_of("listener"))
+    hearing = asyncio.create_task(anext(replies))
+
+    async def listening() -> bool:
+        await redis.publish(channel_of("listener"), b"[]")
+        return hearing.done()
+
+    await until(listening, "the channel is subscribed")
+    for n in range(occurrence + 2):
+        command = bank.request("deposit", account, f"a batch of its own {n}", amount="1")
+        reply = reply_address("listener", command.operation)
+        await bank.append(msgspec.structs.replace(command, reply=reply))
+        told = await asyncio.wait_for(next_reply(replies), 30)
+        assert told.operation == await bank.operation(command.operation)
+    assert (await worker.status())["epoch"] == 2, "no commit was lost"
+    await replies.aclose()
+    await redis.close()
+    await bank.check()
+
+
+async def next_reply(replies: AsyncIterator[bytes]) -> Reply:
+    while True:
+        for reply in decode_replies(await anext(replies)):
+            return reply

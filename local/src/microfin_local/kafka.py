@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from microfin_local.errors import PlatformError
-from microfin_local.files import write_atomically
+from microfin_local.files import last_lines, write_atomically
 from microfin_local.programs import find_program
 from microfin_local.supervised import Program, run_to_end
 from microfin_local.wait import accepts_connections
@@ -142,8 +142,11 @@ async def prepare(cluster: KafkaCluster, broker: Broker, cluster_id: str, log: P
             ),
             directory=broker.folder,
         )
-        if await run_to_end(format_storage, log) != 0:
-            raise PlatformError(f"Formatting Kafka's storage failed; its log is {log}.")
+        code = await run_to_end(format_storage, log)
+        if code != 0:
+            raise PlatformError(
+                f"Formatting Kafka's storage failed (exit code {code}).\n{last_lines(log)}"
+            )
     return Program(
         name=broker.name,
         arguments=(*java, "kafka.Kafka", str(settings)),

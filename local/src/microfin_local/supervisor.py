@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from microfin_local import process_tree
 from microfin_local.errors import PlatformError
 from microfin_local.files import write_atomically
 from microfin_local.supervised import Program, SupervisedProcess
+
+_BURIAL_POLLS = 100
+_BURIAL_POLL_SECONDS = 0.1
 
 
 class Supervisor:
@@ -101,5 +105,18 @@ def end_leftovers(record: Path) -> list[str]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process["process_id"], signal.SIGCONT)
         process_tree.signal_tree(process["process_id"], signal.SIGKILL)
+    for process in left:
+        _await_burial(process["process_id"])
     record.unlink(missing_ok=True)
     return [process["name"] for process in left]
+
+
+def _await_burial(process_id: int) -> None:
+    """Wait until a killed process is gone for good, at most ten seconds.
+
+    Until its new parent has reaped it PostgreSQL takes it for a server that still runs.
+    """
+    for _ in range(_BURIAL_POLLS):
+        if not Path(f"/proc/{process_id}").exists():
+            return
+        time.sleep(_BURIAL_POLL_SECONDS)

@@ -78,6 +78,12 @@ class Ledger:
             worker.terminate()
         await asyncio.gather(*(worker.wait() for worker in workers))
 
+    async def stop_worker(self, partition: int) -> None:
+        """Stop one of the workers that `start_workers` has started."""
+        worker = self._workers.pop(partition)
+        worker.terminate()
+        await worker.wait()
+
     def settings(self, **others: Any) -> ApiSettings:
         """Return settings for an API on this ledger, with passwords that cost little."""
         values = {

@@ -1,12 +1,13 @@
 """Answers before the outcome: 202 with its Location, and what is told when not even that may be."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from api_under_test import Api, Ledger, User, running
+from api_under_test import PARTITIONS, Api, Ledger, User, running
 
 from microfin.operation import operation_id
 from microfin.producer import (
@@ -16,7 +17,7 @@ from microfin.producer import (
     ProduceRefused,
     ProduceUnknown,
 )
-from microfin.routing import Routing
+from microfin.routing import Routing, partition_of
 from microfin.wire import Command
 from microfin_api.leases import Lease
 from microfin_local.platform import Platform
@@ -139,6 +140,28 @@ async def test_without_a_reply_the_outcome_is_looked_up(ledger: Ledger) -> None:
             }
             assert (await user.client.post("/api/transfer", json=body)).status_code == 200
         assert await user.balance(first) == "14.00"
+
+
+@pytest.mark.parametrize("redis", ["", "redis://127.0.0.1:1"])
+async def test_a_debit_alone_is_not_told_as_settled(quiet: Ledger, redis: str) -> None:
+    others = {"redis": redis} if redis else {}
+    settings = quiet.settings(answer_within=1.0, look_up_after=0.05, **others)
+    async with running(settings) as api:
+        user = await api.user()
+        sender, receiver = await user.account(balance="20"), await user.account()
+        while partition_of(receiver, PARTITIONS) == partition_of(sender, PARTITIONS):
+            receiver = await user.account()
+        await quiet.stop_worker(partition_of(receiver, PARTITIONS))
+        body = {"senderAccountNumber": sender, "receiverAccountNumber": receiver, "amount": "5"}
+        headers = {"Idempotency-Key": "under way"}
+        for _ in range(2):  # a repeat is told of the debit by the worker, too
+            answer = await user.client.post("/api/transfer", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["status"]) == (202, "in_transit")
+        assert await user.balance(sender) == "15.00"
+        await quiet.stop_workers()
+        await quiet.start_workers()
+        await finally_of(user, answer.headers["location"], "settled")
+        assert await user.balance(receiver) == "5.00"
 
 
 async def test_without_a_lease_nothing_is_sent(ledger: Ledger) -> None:
@@ -275,6 +298,31 @@ async def test_too_many_under_way_are_refused(quiet: Ledger) -> None:
         assert again.status_code == 202
 
 
+async def test_what_is_not_acknowledged_stays_under_way(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ledger.settings(partition_limit=1, answer_within=0.05, unknown_after=0.1)
+    acknowledging = asyncio.Event()
+    async with running(ledger.settings()) as opening, running(settings) as api:
+        user = await opening.user()
+        number = await user.account()
+        sent = api.parts.producer.send
+
+        async def send_slowly(partition: int, command: Command, headers: Headers = ()) -> Appended:
+            await acknowledging.wait()
+            return await sent(partition, command, headers)
+
+        monkeypatch.setattr(api.parts.producer, "send", send_slowly)
+        body = {"accountNumber": number, "amount": "1"}
+        async with api.client(Authorization=f"Bearer {user.session_id}") as client:
+            answers = [await client.post("/api/deposit", json=body) for _ in range(2)]
+            assert [answer.json()["code"] for answer in answers] == ["unknown", "overloaded"]
+            acknowledging.set()
+            await api.parts.submission.finish(30)
+            answer = await client.post("/api/deposit", json=body)
+            assert answer.json().get("code") != "overloaded"
+
+
 @pytest.mark.parametrize(
     ("generation", "intended", "certain"),
     [(1, None, True), (1, 2, True), (1, 4, False), (2, None, False)],
@@ -308,3 +356,34 @@ async def test_202_waits_for_a_lease_that_shows_the_same_routing(
             done, _ = await asyncio.wait({waiting}, timeout=1.0)
         assert bool(done) is certain
         waiting.cancel()
+
+
+async def test_no_202_while_the_order_is_uncertain(
+    quiet: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has the command, but a growth may have moved its account meanwhile."""
+    async with running(quiet.settings(answer_within=0.1, unknown_after=1.5)) as api:
+        user = await api.user()
+        number = await user.account()
+        await quiet.stop_workers()
+        lease = api.parts.leases.of_account(number)
+        accept = lease._accept
+
+        def grown(renewed: Lease) -> None:
+            accept(Lease(renewed.sent, Routing(2, 2), None))
+
+        sent = api.parts.producer.send
+
+        async def grow_meanwhile(
+            partition: int, command: Command, headers: Headers = ()
+        ) -> Appended:
+            monkeypatch.setattr(lease, "_accept", grown)
+            return await sent(partition, command, headers)
+
+        monkeypatch.setattr(api.parts.producer, "send", grow_meanwhile)
+        for headers in (ASYNC, {}):
+            monkeypatch.setattr(lease, "_accept", accept)
+            await lease.sent_after(time.monotonic())
+            body = {"accountNumber": number, "amount": "1"}
+            answer = await user.client.post("/api/deposit", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (503, "unknown")

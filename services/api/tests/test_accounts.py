@@ -60,6 +60,16 @@ async def test_no_cache_reads_the_database_and_heals_the_cache(api: Api, user: U
     assert (await api.parts.cache.get(number)) is not None
 
 
+async def test_an_older_version_is_never_cached_over_a_newer_one(api: Api, user: User) -> None:
+    number = await user.account()
+    for version, held in ((10, 10), (9, 10), (8, 10), (11, 11), (100, 100), (12, 100)):
+        put = CachedAccount(number, user.id, "EUR", version, "open", version, version)
+        await api.parts.cache.put([put])
+        cached = await api.parts.cache.get(number)
+        assert cached is not None
+        assert cached.version == held
+
+
 async def history(user: User) -> tuple[str, str]:
     """Make entries of every kind, and return the account and the other one."""
     number, other = await user.account(balance="10"), await user.account(balance="10")

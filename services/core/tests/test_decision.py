@@ -399,6 +399,22 @@ def test_a_taken_number_is_passed_on_without_an_outcome() -> None:
     assert ledger.answers[-1].replayed
 
 
+def test_a_passed_on_open_keeps_its_first_time() -> None:
+    ledger = opened(0).ledgers[0]
+    late = Command(
+        kind="open",
+        leg="request",
+        operation=operation(5),
+        account=NUMBERS[0],
+        user=BERT,
+        currency="EUR",
+        deadline=5_000,
+    )
+    ledger.settle([Received(50, 4_000, late)])
+    ledger.settle([Received(51, 6_000, ledger.sent[-1])])
+    assert ledger.outcomes[(operation(5), "request")].status == "settled"
+
+
 def test_an_entry_is_never_older_than_the_one_before() -> None:
     cluster = opened(0)
     ledger = cluster.ledgers[0]
