@@ -111,8 +111,16 @@ def find_jars(folder: Path) -> Path:
 def make_cluster_id(path: Path) -> str:
     """Return this platform's cluster id (16 random bytes in base64), kept in a file."""
     if not path.exists():
-        write_atomically(path, base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("="))
+        write_atomically(path, _random_id())
     return path.read_text().strip()
+
+
+def _random_id() -> str:
+    """Return an id that does not begin with a dash: Kafka's tools would take it for an option."""
+    while True:
+        identifier = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+        if not identifier.startswith("-"):
+            return identifier
 
 
 async def prepare(cluster: KafkaCluster, broker: Broker, cluster_id: str, log: Path) -> Program:
