@@ -288,6 +288,7 @@ class Worker:
         self._memory.forget()
         self._place = Place(place.partition, place.epoch, place.next_offset, change.routing)
         self._outbox.routing = change.routing
+        self._measure()
 
     def _narrow(self, offset: int, size: int) -> None:
         """After a repeated data error halve the batch; a single record that repeats it is out.
