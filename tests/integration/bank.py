@@ -24,6 +24,7 @@ from microfin.producer import Appended, CommandProducer
 from microfin.routing import partition_of
 from microfin.settings import CommonSettings
 from microfin.wire import Command
+from microfin_local.credentials import SUPERUSER
 from microfin_local.platform import Platform
 
 HERE = Path(__file__).parent
@@ -163,6 +164,18 @@ class Bank:
         await self.producer.stop()
         for pool in self.pools:
             pool.terminate()
+        await asyncio.gather(
+            *(self._drop(shard) for shard in range(self.platform.configuration.shards))
+        )
+
+    async def _drop(self, shard: int) -> None:
+        """Drop the database, and with it the pooler's connections to it: there are only so many."""
+        url = self.platform.postgres_direct(shard, role=SUPERUSER, database="postgres")
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            await connection.execute(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
+        finally:
+            await connection.close()
 
     @property
     def topic(self) -> str:
