@@ -16,6 +16,11 @@ fi
 # Debian keeps servers in sbin, which an ordinary user's PATH may not have.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
+# The distribution's Python first: one built by hand without its optimisations costs a third more.
+python=${MICROFIN_PYTHON:-/usr/bin/python3}
+is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+[ -n "${MICROFIN_PYTHON:-}" ] || is_recent "$python" || python=python3
+
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
@@ -44,7 +49,7 @@ missing_packages() {
     command -v curl >/dev/null || echo curl
     # What follows is only needed until its product is there.
     [ -e "$jars" ] || command -v mvn >/dev/null || echo maven
-    [ -x .venv/bin/python ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
 # Debian starts a server when its package is installed. Ours are started by ourselves, on ports of
@@ -115,10 +120,10 @@ python_state() {
 
 set_up_python() {
     if [ ! -x .venv/bin/python ]; then
-        python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-            fail "microfin needs Python 3.11 or later; python3 is $(python3 --version 2>&1)."
-        say "making .venv"
-        python3 -m venv .venv
+        is_recent "$python" ||
+            fail "microfin needs Python 3.11 or later; $python is $("$python" --version 2>&1). Name another by MICROFIN_PYTHON."
+        say "making .venv with $python"
+        "$python" -m venv .venv
     fi
     stamp=.venv/microfin-setup
     if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(python_state)" ]; then return 0; fi
