@@ -250,20 +250,22 @@ class Bank:
 
     async def open(self, key: str, user: str = ANNA, currency: str = "EUR") -> str:
         """Ask for an account, and return its number, which need not be open yet."""
+        command = self.opening(key, user, currency)
+        await self.append(command)
+        return command.account
+
+    def opening(self, key: str, user: str = ANNA, currency: str = "EUR") -> Command:
+        """Return the command that opens an account."""
         operation = operation_id(user, key, "open", "")
-        number = derive_account_number(operation, 0)
-        await self.append(
-            Command(
-                kind="open",
-                leg="request",
-                operation=operation,
-                account=number,
-                user=user,
-                currency=currency,
-                generation=1,
-            )
+        return Command(
+            kind="open",
+            leg="request",
+            operation=operation,
+            account=derive_account_number(operation, 0),
+            user=user,
+            currency=currency,
+            generation=1,
         )
-        return number
 
     async def open_on(self, partition: int, balance: str = "", key: str = "") -> str:
         """Open an account of Anna's on a partition, with a balance; return its number."""

@@ -24,15 +24,14 @@ METHODS: list[tuple[type, str]] = [
     (PostgresTransaction, "known_outcomes"),
     (PostgresTransaction, "accounts"),
     (PostgresTransaction, "write"),
+    (PostgresStore, "commit"),
     (AccountCache, "put"),
     (RedisReplies, "send"),
     (KafkaLog, "append"),
 ]
-POINTS = [
-    *(f"{when} {name}" for _, name in METHODS for when in ("before", "after")),
-    "before commit",
-    "after commit",
-]
+POINTS = [f"{when} {name}" for _, name in METHODS for when in ("before", "after")]
+"""A batch commits in one statement (`commit`), or at the end of its transaction, which passes by
+the same two points."""
 
 
 class Fault:
@@ -74,7 +73,7 @@ class Fault:
         setattr(owner, name, passing)
 
     def wrap_commit(self) -> None:
-        """Let the commit of a batch (not of a mere touch) pass by its two points."""
+        """Let the commit of a batch's transaction (not of a mere touch) pass by its two points."""
         transaction = PostgresStore.transaction
 
         @contextlib.asynccontextmanager

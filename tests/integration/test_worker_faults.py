@@ -10,11 +10,13 @@ from bank import MakeBank, until
 from faulty_worker import POINTS
 
 from microfin import store, wire
+from microfin.batch_statement import Place
+from microfin.clock import SystemClock
 from microfin.database import connect_pool
 from microfin.redis_cluster import GuardedRedis
 from microfin.replies import Reply, channel_of, decode_replies, reply_address
 from microfin_worker.account_memory import AccountMemory
-from microfin_worker.batch import Place, PlaceLost, RoutingChanged, commit_batch, gather
+from microfin_worker.batch import PlaceLost, RoutingChanged, commit_batch, decide_ahead, gather
 from microfin_worker.edges import Record
 from microfin_worker.worker import LOOK_UP_BATCHES
 
@@ -136,8 +138,9 @@ async def test_a_claim_sees_what_its_predecessor_commits_meanwhile(make_bank: Ma
         ("partition_count = 2", RoutingChanged),
     ],
 )
+@pytest.mark.parametrize("is_ahead", [False, True])
 async def test_a_batch_from_another_place_is_not_committed(
-    make_bank: MakeBank, change: str, error: type[Exception]
+    make_bank: MakeBank, change: str, error: type[Exception], is_ahead: bool
 ) -> None:
     """No entry key and no version would refuse this batch: only what is checked under the lock."""
     bank = await make_bank(partitions=1)
@@ -149,11 +152,14 @@ async def test_a_batch_from_another_place_is_not_committed(
         place = Place(row.partition, row.epoch, row.next_offset, row.routing)
         await bank.execute(f"UPDATE partitions SET {change}")  # noqa: S608 - ours
         before = await bank.fetch("SELECT * FROM partitions")
-        command = bank.request("deposit", "0" * 12, "too late", amount="1")
+        command = bank.opening("too late")
         record = Record(row.next_offset, 1_000, command.account.encode(), wire.encode(command))
-        batch = gather([record], 500, ())
+        batch, memory = gather([record], 500, ()), AccountMemory(10)
+        if is_ahead:
+            await decide_ahead(batch, place, memory, None, SystemClock())
+            assert batch.decisions is not None
         with pytest.raises(error):
-            await commit_batch(partition, place, AccountMemory(10), batch, [])
+            await commit_batch(partition, place, memory, batch, [])
         assert await bank.fetch("SELECT * FROM partitions") == before
         assert not await bank.fetch("SELECT 1 FROM outcomes")
     finally:

@@ -10,13 +10,14 @@ from itertools import count
 from typing import Self
 
 from microfin.account_number import derive_account_number
+from microfin.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin.database import Pool, connect_pool
 from microfin.decision import Decisions, Received, account_numbers, decide, leg_keys
 from microfin.migrations.run import migrate
 from microfin.operation import AccountState, Kind, operation_id
 from microfin.routing import Routing, partition_of, shard_of_account
 from microfin.settings import CommonSettings
-from microfin.store import OutboxPlace, PostgresStore, Quarantined
+from microfin.store import PostgresStore
 from microfin.wire import Command
 from microfin_local.platform import Platform
 
@@ -87,15 +88,18 @@ class PostgresLedger:
             accounts = await transaction.accounts(numbers)
             decisions = decide(partition, row.routing, accounts, known, batch)
             await transaction.write(
-                decisions,
-                {number: account.version for number, account in accounts.items()},
-                [
-                    Quarantined(record.offset, record.time, None, b"garbage", record.fault)
-                    for record in decisions.quarantined
-                ],
-                sent,
-                batch[-1].offset + 1 if batch else row.next_offset,
-                b"fingerprint",
+                Place(partition, row.epoch, row.next_offset, row.routing),
+                BatchWrite(
+                    decisions=decisions,
+                    versions={number: account.version for number, account in accounts.items()},
+                    quarantined=[
+                        Quarantined(record.offset, record.time, None, b"garbage", record.fault)
+                        for record in decisions.quarantined
+                    ],
+                    sent=sent,
+                    next_offset=batch[-1].offset + 1 if batch else row.next_offset,
+                    fingerprint=b"fingerprint",
+                ),
             )
         for outgoing in decisions.outbox:
             self.append(outgoing.command)

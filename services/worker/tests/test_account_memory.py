@@ -23,6 +23,13 @@ def test_what_was_used_longest_ago_goes_first() -> None:
     assert memory.recall(["1", "2", "3"])[1] == ["2"]
 
 
+def test_nothing_goes_while_there_is_room() -> None:
+    memory = AccountMemory(4)
+    for number in "123":
+        memory.remember({number: account(number)})
+    assert memory.recall("123")[1] == []
+
+
 def test_nothing_is_remembered_with_no_room() -> None:
     memory = AccountMemory(0)
     memory.remember({"1": account("1")})

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from memory_ledger import PartitionLedger
 from test_decision import ANNA, NUMBERS, operation, requests
 
 from microfin import wire
+from microfin.batch_statement import Place
 from microfin.clock import SystemClock
 from microfin.decision import Decisions, decide
 from microfin.routing import Routing
@@ -16,7 +18,6 @@ from microfin.store import Fenced, PartitionRow
 from microfin.wire import Command
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import (
-    Place,
     PlaceLost,
     RoutingChanged,
     check,
@@ -83,20 +84,78 @@ def test_it_is_what_the_transaction_would_decide(
     assert decided == expected or (decided is None and not remembered)
 
 
-def test_an_unknown_account_or_an_open_is_left_to_the_transaction() -> None:
-    deposit = Command(
-        kind="deposit", leg="request", operation=operation(1), account=NUMBERS[0], amount="1"
-    )
-    opening = Command(
-        kind="open", leg="request", operation=operation(1), account=NUMBERS[0], currency="EUR"
-    )
-    assert ahead([deposit], AccountMemory(10), None) is None
+@given(requests(), requests(), st.integers(0, 40), st.sets(st.sampled_from(NUMBERS)))
+@settings(max_examples=300, deadline=None)
+def test_the_unique_keys_refuse_what_the_transaction_would_decide_otherwise(
+    log: list[Command], others: list[Command], cut: int, remembered: set[str]
+) -> None:
+    """Repeats, taken numbers and accounts that memory has lost, decided ahead all the same."""
     ledger = PartitionLedger(0, ROUTING)
-    ledger.settle(gather(records([opening]), 500, ()).received)
+    ledger.settle(gather(records(log[:cut]), 500, ()).received)
+    memory = AccountMemory(100)
+    memory.remember({n: ledger.accounts[n] for n in remembered if n in ledger.accounts})
+    strangers = [msgspec.structs.replace(it, operation="f" + it.operation[1:]) for it in others]
+    following = log[cut:] + strangers
+    decided = ahead(following, memory, None)
+    if not isinstance(decided, Decisions):
+        return
+    legs = {(outcome.operation, outcome.leg) for outcome in decided.outcomes}
+    if legs.isdisjoint(ledger.outcomes) and decided.opened.keys().isdisjoint(ledger.accounts):
+        received = gather(records(following), 500, ()).received
+        assert decided == decide(0, ROUTING, ledger.accounts, ledger.outcomes, received)
+
+
+DEPOSIT = Command(
+    kind="deposit",
+    leg="request",
+    operation=operation(1),
+    account=NUMBERS[0],
+    user=ANNA,
+    amount="1",
+)
+OPENING = Command(
+    kind="open",
+    leg="request",
+    operation=operation(2),
+    account=NUMBERS[0],
+    user=ANNA,
+    currency="EUR",
+)
+
+
+def after_opening() -> AccountMemory:
+    ledger = PartitionLedger(0, ROUTING)
+    ledger.settle(gather(records([OPENING]), 500, ()).received)
     memory = AccountMemory(10)
     memory.remember(ledger.accounts)
-    assert ahead([deposit], memory, None) is not None
-    assert ahead([opening], memory, None) is None
+    return memory
+
+
+def test_an_unknown_account_is_left_to_the_transaction() -> None:
+    assert ahead([DEPOSIT], AccountMemory(10), None) is None
+    assert ahead([DEPOSIT], after_opening(), None) is not None
+
+
+def test_a_number_to_be_opened_is_taken_for_free() -> None:
+    decided = ahead([OPENING, DEPOSIT], AccountMemory(10), None)
+    assert isinstance(decided, Decisions)
+    assert [outcome.status for outcome in decided.outcomes] == ["settled", "settled"]
+
+
+def test_an_open_of_a_known_number_is_left_to_the_transaction() -> None:
+    """It may be a repeat, which must not be passed on to another number."""
+    assert ahead([OPENING], after_opening(), None) is None
+    ledger = PartitionLedger(0, ROUTING)
+    before = ledger.settle(gather(records([OPENING]), 500, ()).received)
+    assert ahead([OPENING], AccountMemory(10), before) is None
+
+
+@pytest.mark.parametrize("change", [{"currency": "ABC"}, {"deadline": 1}])
+def test_a_number_that_is_not_opened_is_not_taken_for_free(change: dict[str, object]) -> None:
+    """The key would not find out that it is taken, and the deposit would be rejected wrongly."""
+    refused = msgspec.structs.replace(OPENING, **change)
+    assert ahead([refused, DEPOSIT], AccountMemory(10), None) is None
+    assert ahead([refused], AccountMemory(10), None) is None
 
 
 @pytest.mark.parametrize(

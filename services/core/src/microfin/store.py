@@ -12,14 +12,12 @@ import asyncpg
 import msgspec
 
 from microfin import ledger_rows, wire
+from microfin.batch_statement import BatchWrite, OutboxPlace, Place, batch_statement
 from microfin.database import Connection, Pool
-from microfin.decision import Account, Decisions, LegKey, OutboxRow
+from microfin.decision import Account, LegKey, OutboxRow
 from microfin.ledger_rows import MILLISECONDS, OUTCOME_COLUMNS
 from microfin.operation import Outcome
 from microfin.routing import Routing
-
-OutboxPlace = tuple[int, int]
-"""The `(offset, step)` of an outbox row, unique in its partition."""
 
 
 class PartitionRow(msgspec.Struct, frozen=True):
@@ -39,23 +37,18 @@ class Claim(msgspec.Struct, frozen=True):
     outbox: list[OutboxRow]
 
 
-class Quarantined(msgspec.Struct, frozen=True):
-    """A record set aside, as it came. `time` is milliseconds since the Unix epoch."""
-
-    offset: int
-    time: int
-    key: bytes | None
-    value: bytes | None
-    reason: str
-
-
 class Fenced(Exception):
     """Another worker has claimed the partition since."""
 
 
+class PlaceChanged(Exception):
+    """The partition's row is not at the place that the batch was decided from; nothing was written.
+    What it is at tells `PostgresTransaction.lock`."""
+
+
 class RepeatsFound(Exception):
-    """A leg of the batch was decided before, and its outcome was not looked up; nothing was
-    written."""
+    """A leg of the batch was decided before, or a number that it opens is taken, and neither was
+    looked up; nothing was written."""
 
 
 class StaleAccounts(Exception):
@@ -81,81 +74,10 @@ SELECT number, owner, currency, balance, state, seq, version,
 FROM accounts WHERE number = ANY($1::text[])
 """  # noqa: S608 - the columns are ours
 
-_EPOCH = "'epoch'::timestamptz + {column} * interval '1 millisecond'"
-
-_WRITE = f"""
-WITH new_outcomes AS (
-    INSERT INTO outcomes (
-        operation_id, leg, kind, status, account, counterparty, user_id, amount, currency, seq,
-        balance, counterparty_seq, reason, at_account, needed, available, body_hash, partition,
-        log_offset, at)
-    SELECT operation_id, leg, kind, status, account, counterparty, user_id, amount, currency, seq,
-        balance, counterparty_seq, reason, at_account, needed, available, body_hash, $1,
-        log_offset, {_EPOCH.format(column="time")}
-    FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-        $10::uuid[], $11::bigint[], $12::text[], $13::bigint[], $14::bigint[], $15::bigint[],
-        $16::text[], $17::text[], $18::bigint[], $19::bigint[], $20::bytea[], $21::bigint[],
-        $22::bigint[])
-    AS row (operation_id, leg, kind, status, account, counterparty, user_id, amount, currency, seq,
-        balance, counterparty_seq, reason, at_account, needed, available, body_hash, log_offset,
-        time)
-), new_entries AS (
-    INSERT INTO entries (
-        account, seq, amount, balance_after, operation_id, leg, kind, contra, counterparty,
-        partition, at)
-    SELECT account, seq, amount, balance_after, operation_id, leg, kind, contra, counterparty, $1,
-        {_EPOCH.format(column="time")}
-    FROM unnest($23::text[], $24::bigint[], $25::bigint[], $26::bigint[], $27::uuid[],
-        $28::text[], $29::text[], $30::text[], $31::text[], $32::bigint[])
-    AS row (account, seq, amount, balance_after, operation_id, leg, kind, contra, counterparty,
-        time)
-), changed_accounts AS (
-    UPDATE accounts SET balance = row.balance, state = row.state, seq = row.seq,
-        version = row.version, entry_time = {_EPOCH.format(column="row.entry_time")}
-    FROM unnest($33::text[], $34::bigint[], $35::text[], $36::bigint[], $37::bigint[],
-        $38::bigint[], $39::bigint[])
-    AS row (number, balance, state, seq, version, entry_time, known_version)
-    WHERE accounts.number = row.number AND accounts.version = row.known_version
-    RETURNING 1
-), changed_contra AS (
-    INSERT INTO contra_balances (partition, contra, currency, balance)
-    SELECT $1, contra, currency, change FROM unnest($40::text[], $41::text[], $42::bigint[])
-    AS row (contra, currency, change)
-    ON CONFLICT (partition, contra, currency)
-    DO UPDATE SET balance = contra_balances.balance + excluded.balance
-), new_outbox AS (
-    INSERT INTO outbox (partition, log_offset, step, operation_id, command)
-    SELECT $1, * FROM unnest($43::bigint[], $44::integer[], $45::uuid[], $46::bytea[])
-), deleted_outbox AS (
-    DELETE FROM outbox USING unnest($47::bigint[], $48::integer[]) AS sent (log_offset, step)
-    WHERE partition = $1 AND outbox.log_offset = sent.log_offset AND outbox.step = sent.step
-), changed_partition AS (
-    UPDATE partitions SET next_offset = $2, fingerprint = $3, touched_at = clock_timestamp()
-    WHERE partition = $1
-)
-SELECT count(*) FROM changed_accounts
-"""  # noqa: S608 - the columns are ours
-
-_OPEN_ACCOUNTS = f"""
-INSERT INTO accounts (number, owner, currency, balance, state, seq, version, entry_time, opened_at)
-SELECT number, owner, currency, balance, state, seq, version, {_EPOCH.format(column="entry_time")},
-    {_EPOCH.format(column="opened_at")}
-FROM unnest($1::text[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::bigint[],
-    $7::bigint[], $8::bigint[], $9::bigint[])
-AS row (number, owner, currency, balance, state, seq, version, entry_time, opened_at)
-"""  # noqa: S608 - the columns are ours
-
 _SENT = """
 DELETE FROM outbox USING unnest($2::bigint[], $3::integer[]) AS sent (log_offset, step)
 WHERE partition = $1 AND outbox.log_offset = sent.log_offset AND outbox.step = sent.step
 """
-
-_QUARANTINE = f"""
-INSERT INTO quarantine (partition, log_offset, appended_at, key, value, reason)
-SELECT $1, log_offset, {_EPOCH.format(column="time")}, key, value, reason
-FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[], $6::text[])
-AS row (log_offset, time, key, value, reason)
-"""  # noqa: S608 - the columns are ours
 
 
 class PostgresTransaction:
@@ -185,76 +107,9 @@ class PostgresTransaction:
         rows = await self._connection.fetch(_ACCOUNTS, numbers)
         return {row["number"]: ledger_rows.account_of(row) for row in rows}
 
-    async def write(
-        self,
-        decisions: Decisions,
-        versions: dict[str, int],
-        quarantined: Sequence[Quarantined],
-        sent: Sequence[OutboxPlace],
-        next_offset: int,
-        fingerprint: bytes,
-    ) -> None:
-        """Write the batch and advance the partition to `next_offset`.
-
-        `versions` are those that the changed accounts had before; raises `StaleAccounts` where one
-        has another by now, and `RepeatsFound` where a leg has its outcome already. `sent` are
-        outbox rows that the broker has acknowledged.
-        """
-        await self._open_accounts(decisions)
-        await self._quarantine(quarantined)
-        changed = [
-            account
-            for account in decisions.accounts.values()
-            if account.number not in decisions.opened
-        ]
-        try:
-            updated = await self._connection.fetchval(
-                _WRITE,
-                self._partition,
-                next_offset,
-                fingerprint,
-                *ledger_rows.outcome_columns(decisions.outcomes),
-                *ledger_rows.entry_columns(decisions.entries),
-                *ledger_rows.account_columns(changed, versions),
-                *ledger_rows.contra_columns(decisions.contra),
-                *ledger_rows.outbox_columns(decisions.outbox),
-                [offset for offset, _ in sent],
-                [step for _, step in sent],
-            )
-        except asyncpg.UniqueViolationError as error:
-            if error.constraint_name == "outcomes_pkey":
-                raise RepeatsFound from error
-            raise
-        if updated != len(changed):
-            raise StaleAccounts(f"{len(changed) - updated} accounts are not as remembered")
-
-    async def _open_accounts(self, decisions: Decisions) -> None:
-        opened = [decisions.accounts[number] for number in decisions.opened]
-        if opened:
-            await self._connection.execute(
-                _OPEN_ACCOUNTS,
-                [account.number for account in opened],
-                [account.owner for account in opened],
-                [account.currency for account in opened],
-                [account.balance for account in opened],
-                [account.state for account in opened],
-                [account.seq for account in opened],
-                [account.version for account in opened],
-                [account.entry_time for account in opened],
-                list(decisions.opened.values()),
-            )
-
-    async def _quarantine(self, records: Sequence[Quarantined]) -> None:
-        if records:
-            await self._connection.execute(
-                _QUARANTINE,
-                self._partition,
-                [record.offset for record in records],
-                [record.time for record in records],
-                [record.key for record in records],
-                [record.value for record in records],
-                [record.reason for record in records],
-            )
+    async def write(self, place: Place, write: BatchWrite) -> None:
+        """Write the batch; see `PostgresStore.commit` for what it raises."""
+        await _write(self._connection, place, write)
 
     async def delete_sent(self, sent: Sequence[OutboxPlace]) -> None:
         """Delete outbox rows that the broker has acknowledged."""
@@ -327,6 +182,15 @@ class PostgresStore:
             raise LookupError("The shard has no routing yet: run `microfin migrate` first.")
         return epoch
 
+    async def commit(self, place: Place, write: BatchWrite) -> None:
+        """Write and commit, in one statement, a batch that was decided from `place`.
+
+        Nothing is written where it raises `PlaceChanged`, `StaleAccounts` or `RepeatsFound`; after
+        any other error it is unknown whether the commit took place.
+        """
+        async with self._pool.acquire() as connection:
+            await _write(connection, place, write)
+
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
         """Open the worker's transaction; it commits when the block ends without an error.
@@ -358,3 +222,19 @@ def _partition_row(row: Any) -> PartitionRow:
         fingerprint=row["fingerprint"],
         routing=Routing(row["generation"], row["partition_count"]),
     )
+
+
+async def _write(connection: Connection, place: Place, write: BatchWrite) -> None:
+    try:
+        await connection.execute(batch_statement(place, write))
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name in ("outcomes_pkey", "accounts_pkey"):
+            raise RepeatsFound(str(error)) from error
+        raise
+    except asyncpg.PostgresError as error:
+        match error.sqlstate:
+            case "MF001":
+                raise PlaceChanged(str(error)) from error
+            case "MF002":
+                raise StaleAccounts(str(error)) from error
+        raise

@@ -4,6 +4,7 @@ Safe because only the current claimant under the current generation changes them
 worker forgets everything when it can no longer be sure of that.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 from microfin.decision import Account
@@ -14,7 +15,7 @@ class AccountMemory:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._accounts: dict[str, Account] = {}
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
 
     def recall(self, numbers: Iterable[str]) -> tuple[dict[str, Account], list[str]]:
         """Return those of `numbers` that are remembered, and the numbers of the others."""
@@ -31,10 +32,10 @@ class AccountMemory:
     def remember(self, accounts: Mapping[str, Account]) -> None:
         """Remember `accounts` as they are after a commit."""
         for number, account in accounts.items():
-            self._accounts.pop(number, None)
             self._accounts[number] = account
-        for number in list(self._accounts)[: len(self._accounts) - self._limit]:
-            del self._accounts[number]
+            self._accounts.move_to_end(number)
+        while len(self._accounts) > self._limit:
+            self._accounts.popitem(last=False)
 
     def forget(self) -> None:
         """Forget all accounts."""

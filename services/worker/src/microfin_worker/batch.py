@@ -1,12 +1,14 @@
 """One batch: read its records, decide it inside the worker's transaction, commit."""
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
 
 from microfin import wire
+from microfin.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin.decision import (
     Account,
     Deciding,
@@ -18,10 +20,10 @@ from microfin.decision import (
     leg_keys,
 )
 from microfin.routing import Routing
-from microfin.store import Fenced, OutboxPlace, PartitionRow, Quarantined
+from microfin.store import Fenced, PartitionRow, PlaceChanged
 from microfin.wire import Identity
 from microfin_worker.account_memory import AccountMemory
-from microfin_worker.edges import Clock, Record, Store
+from microfin_worker.edges import Clock, Record, Store, Transaction
 from microfin_worker.fingerprint import fingerprint
 
 _STEP_ASIDE: Final = 50  # commands decided ahead between two steps aside
@@ -37,15 +39,6 @@ class RoutingChanged(Exception):
     def __init__(self, routing: Routing) -> None:
         super().__init__(f"routing is now {routing}")
         self.routing = routing
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where a worker works from: what it must find again in the partition's row."""
-
-    partition: int
-    epoch: int
-    next_offset: int
-    routing: Routing
 
 
 class Batch(msgspec.Struct):
@@ -105,23 +98,24 @@ async def decide_ahead(
 ) -> None:
     """Decide `batch` from memory alone, if that holds every account it touches.
 
-    What is decided ahead takes every leg for new and leaves it to the unique key to say otherwise.
-    A repeated `open` would escape it: taken for new, it finds its own account, is passed on to
-    another number and leaves no outcome here. So a batch with an `open` is not decided ahead.
+    What is decided ahead takes every leg for new, and every number that is to be opened for free
+    where memory does not hold it. The unique keys of outcomes and accounts say otherwise. What they
+    cannot say is never assumed: an `open` of a number that is taken leaves no outcome here, so a
+    repeated `open` that finds its own account is not decided ahead; and a number that turns out not
+    to be opened is not taken for free.
 
     `before` are the decisions of the batch that is being committed meanwhile: this one counts on
     them, and its caller throws it away should that commit fail. Now and then it steps aside, so
     that the other commit's answers from the database do not wait.
     """
-    if any(it.command is not None and it.command.kind == "open" for it in batch.received):
-        return
+    opening = _numbers_to_open(batch.received)
     numbers = account_numbers(batch.received, place.partition, place.routing)
     accounts, others = memory.recall(numbers)
     if before is not None:
         changed = before.accounts
         accounts |= {number: changed[number] for number in numbers if number in changed}
         others = [number for number in others if number not in changed]
-    if others:
+    if not opening.isdisjoint(accounts) or not opening.issuperset(others):
         return
     deciding = Deciding(place.partition, place.routing, accounts, {})
     for count, received in enumerate(batch.received, start=1):
@@ -131,7 +125,16 @@ async def decide_ahead(
             return  # the partition's row may have that routing already; its lock will tell
         if before is not None and count % _STEP_ASIDE == 0:
             await clock.sleep(0)
-    batch.accounts, batch.decisions = accounts, deciding.decisions
+    if deciding.decisions.opened.keys() >= set(others):
+        batch.accounts, batch.decisions = accounts, deciding.decisions
+
+
+def _numbers_to_open(batch: Sequence[Received]) -> set[str]:
+    return {
+        received.command.account
+        for received in batch
+        if received.command is not None and received.command.kind == "open"
+    }
 
 
 async def commit_batch(
@@ -143,38 +146,53 @@ async def commit_batch(
 ) -> Decisions:
     """Commit `batch` from `place`, decided now if it is not yet; return its decisions.
 
-    What was decided ahead took all its legs for new, which most are; where one is not, the unique
-    key says so and `RepeatsFound` leaves everything as it was. Raises `Fenced`, `PlaceLost` or
-    `RoutingChanged` where the row is not as `place` says, and whatever the database raises: after
-    any other error it is unknown whether the commit took place.
+    What was decided ahead is committed by one statement, which finds out by itself whether the row
+    is as `place` says. Raises `RepeatsFound` where what it was decided from was not so: nothing is
+    written then. Raises `Fenced`, `PlaceLost` or `RoutingChanged` where the row is not as `place`
+    says, and whatever the database raises: after any other error it is unknown whether the commit
+    took place.
     """
+    if batch.decisions is not None:
+        batch.writing.set()
+        with contextlib.suppress(PlaceChanged):  # what it is now, the lock tells
+            await store.commit(place, _write_of(batch, batch.decisions, sent))
+            return batch.decisions
     async with store.transaction() as transaction:
         check(await transaction.lock(), place)
         decisions = batch.decisions
         if decisions is None:
-            known = await transaction.known_outcomes(leg_keys(batch.received))
-            numbers = account_numbers(batch.received, place.partition, place.routing)
-            remembered, others = memory.recall(numbers)
-            batch.accounts = remembered | await transaction.accounts(others)
-            decisions = decide(
-                place.partition, place.routing, batch.accounts, known, batch.received
-            )
+            decisions = await _decide_here(batch, place, memory, transaction)
             batch.decisions = decisions
-        last = batch.records[-1]
         batch.writing.set()
-        await transaction.write(
-            decisions,
-            {
-                number: batch.accounts[number].version
-                for number in decisions.accounts
-                if number in batch.accounts
-            },
-            _quarantined(decisions, batch.records),
-            sent,
-            last.offset + 1,
-            fingerprint(last),
-        )
+        await transaction.write(place, _write_of(batch, decisions, sent))
     return decisions
+
+
+async def _decide_here(
+    batch: Batch, place: Place, memory: AccountMemory, transaction: Transaction
+) -> Decisions:
+    """Decide from memory and from what the transaction reads, under its lock."""
+    known = await transaction.known_outcomes(leg_keys(batch.received))
+    numbers = account_numbers(batch.received, place.partition, place.routing)
+    remembered, others = memory.recall(numbers)
+    batch.accounts = remembered | await transaction.accounts(others)
+    return decide(place.partition, place.routing, batch.accounts, known, batch.received)
+
+
+def _write_of(batch: Batch, decisions: Decisions, sent: Sequence[OutboxPlace]) -> BatchWrite:
+    last = batch.records[-1]
+    return BatchWrite(
+        decisions=decisions,
+        versions={
+            number: batch.accounts[number].version
+            for number in decisions.accounts
+            if number in batch.accounts
+        },
+        quarantined=_quarantined(decisions, batch.records),
+        sent=sent,
+        next_offset=last.offset + 1,
+        fingerprint=fingerprint(last),
+    )
 
 
 def check(row: PartitionRow, place: Place) -> None:

@@ -7,9 +7,10 @@ from typing import Protocol
 import msgspec
 
 from microfin.account_cache import CachedAccount
-from microfin.decision import Account, Answer, Decisions, LegKey
+from microfin.batch_statement import BatchWrite, OutboxPlace, Place
+from microfin.decision import Account, Answer, LegKey
 from microfin.operation import Outcome
-from microfin.store import Claim, OutboxPlace, PartitionRow, Quarantined
+from microfin.store import Claim, PartitionRow
 from microfin.wire import Command
 
 
@@ -70,15 +71,7 @@ class Transaction(Protocol):
     async def accounts(self, numbers: Sequence[str]) -> dict[str, Account]:
         """Return the accounts that exist of `numbers`."""
 
-    async def write(
-        self,
-        decisions: Decisions,
-        versions: dict[str, int],
-        quarantined: Sequence[Quarantined],
-        sent: Sequence[OutboxPlace],
-        next_offset: int,
-        fingerprint: bytes,
-    ) -> None:
+    async def write(self, place: Place, write: BatchWrite) -> None:
         """Write the batch and advance the partition."""
 
     async def delete_sent(self, sent: Sequence[OutboxPlace]) -> None:
@@ -95,6 +88,12 @@ class Store(Protocol):
         """Raise the epoch, commit, then read the row and the outbox.
 
         Raises `Fenced` where another claimant came after the epoch that this worker `held`.
+        """
+
+    async def commit(self, place: Place, write: BatchWrite) -> None:
+        """Write and commit a batch, if the row is at `place`.
+
+        Raises `PlaceChanged`, `RepeatsFound` or `StaleAccounts` where nothing was written.
         """
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:

@@ -12,9 +12,9 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
+from microfin.batch_statement import OutboxPlace
 from microfin.decision import OutboxRow
 from microfin.routing import Routing, partition_of, shard_of_account, shard_of_partition
-from microfin.store import OutboxPlace
 from microfin_worker.edges import Clock, Log
 
 logger = structlog.get_logger(__name__)

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from microfin.account_cache import CachedAccount
+from microfin.batch_statement import Place
 from microfin.database import is_connection_loss, is_data_error
 from microfin.decision import Decisions, GenerationAhead, Received
 from microfin.store import Fenced, RepeatsFound
@@ -22,7 +23,6 @@ from microfin_worker import metrics
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import (
     Batch,
-    Place,
     PlaceLost,
     RoutingChanged,
     check,

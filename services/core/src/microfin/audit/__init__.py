@@ -45,12 +45,17 @@ async def audit(
     """
     started = time.monotonic()
     run = AuditRun(at_rest=at_rest, since=since, progress=progress, log_ends=log_ends)
+    impossible: AuditImpossible | None = None
     try:
         async with open_shards(urls) as shards:
             report = await run.audit(shards)
+    # What is raised in here, some releases of Python 3.11 wrap into a group.
     except* (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as failures:
-        raise AuditImpossible(explain(failures)) from failures
+        impossible = AuditImpossible(explain(failures))
+        impossible.__cause__ = failures
     except* AuditImpossible as failures:
-        raise AuditImpossible(str(first(failures))) from None
+        impossible = AuditImpossible(str(first(failures)))
+    if impossible is not None:
+        raise impossible
     report.seconds = round(time.monotonic() - started, 3)
     return report
