@@ -6,7 +6,7 @@ statement is prepared by name unless the settings say that the pooler knows how.
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
@@ -17,6 +17,11 @@ Connection = Any
 
 Pool = Any
 """An asyncpg pool; asyncpg ships no types."""
+
+
+# asyncpg asks for 'utf-8', quotes included, and PostgreSQL reports UTF8: PgBouncer takes that for a
+# difference and sends a SET before each transaction. What is said later in the start-up counts.
+_ENCODING: Final = {"client_encoding": "UTF8"}
 
 
 class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]
@@ -36,6 +41,7 @@ async def connect_pool(url: str, settings: CommonSettings, *, least: int = 0) ->
         command_timeout=settings.database_timeout,
         timeout=settings.database_timeout,
         connection_class=_PooledConnection,
+        server_settings=_ENCODING,
         ssl=None if "sslmode=" in url else False,
     )
 

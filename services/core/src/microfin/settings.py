@@ -135,6 +135,13 @@ class WorkerSettings(CommonSettings):
     batch_limit: int = Field(
         default=500, ge=1, description="The most commands in one transaction; 1 is the naive mode."
     )
+    batch_interval: float = Field(
+        default=0.008,
+        ge=0,
+        lt=1,
+        description="Seconds between the beginnings of two batches at least, while commands keep "
+        "coming: so many can gather. One that comes after a pause does not wait. 0 in naive mode.",
+    )
     account_memory: int = Field(
         default=100_000,
         ge=0,

@@ -41,7 +41,12 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         cache=AccountCache(redis),
         clock=SystemClock(),
     )
-    limits = Limits(settings.batch_limit, settings.account_memory, settings.outbox_limit)
+    limits = Limits(
+        batch=settings.batch_limit,
+        accounts=settings.account_memory,
+        outbox=settings.outbox_limit,
+        interval=settings.batch_interval,
+    )
     worker = Worker(partition, len(urls), edges, limits)
     stop_on_signals(worker)
     server = health_server(settings, worker.status)

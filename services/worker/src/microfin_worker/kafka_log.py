@@ -71,14 +71,21 @@ class KafkaLog:
         self._reader.seek(self._place, offset)
 
     async def fetch(self, limit: int) -> Sequence[Record]:
-        """Return the next records, at most `limit`; none if none come within half a second."""
+        """Return the next records, at most `limit`; none if none come within half a second.
+
+        Between two calls nothing is fetched: the client would take the first record that comes, and
+        hold it alone while others gather on the broker.
+        """
         reader = self._reader
         if reader is None:
             raise RuntimeError("seek comes before fetch")
+        reader.resume(self._place)
         try:
             fetched = await reader.getmany(self._place, timeout_ms=_FETCH_WAIT, max_records=limit)
         except OffsetOutOfRangeError as error:
             raise OutOfRange(str(error)) from error
+        finally:
+            reader.pause(self._place)
         return [_record(record) for record in fetched.get(self._place, ())]
 
     def end(self) -> int:

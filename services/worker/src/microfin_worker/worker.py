@@ -63,11 +63,13 @@ _FLUSH: Final = 3.0  # seconds that a graceful stop waits for the outbox
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The most commands in a batch, accounts in memory, and rows in the outbox."""
+    """The most commands in a batch, accounts in memory, and rows in the outbox; `interval` is the
+    least number of seconds between the beginnings of two fetches that found something."""
 
     batch: int = 500
     accounts: int = 100_000
     outbox: int = 10_000
+    interval: float = 0.0
 
 
 class Worker:
@@ -92,6 +94,7 @@ class Worker:
         self._suspected: int | None = None
         self._condemned: set[int] = set()
         self._look_up = LOOK_UP_BATCHES
+        self._fetched = 0.0
         self._touched = 0.0
         self._inspected = 0.0
         self._oldest: int | None = None
@@ -181,10 +184,21 @@ class Worker:
                 await self._keep_up()
                 await self._rest(0.05)
                 continue
+            await self._let_gather()
             records = await self._log.fetch(self._limit * BATCHES_AHEAD)
             if records:
+                self._fetched = self._clock.monotonic()
                 await self._settle(records)
             await self._keep_up()
+
+    async def _let_gather(self) -> None:
+        """Under load wait until the next batch has had time to gather; after a pause do not wait.
+
+        A batch costs much, a command in it little.
+        """
+        left = self._fetched + self._limits.interval - self._clock.monotonic()
+        if left > 0:
+            await self._clock.sleep(left)
 
     async def _settle(self, records: Sequence[Record]) -> None:
         """Commit `records`, all of them, batch by batch.
