@@ -136,11 +136,11 @@ class WorkerSettings(CommonSettings):
         default=500, ge=1, description="The most commands in one transaction; 1 is the naive mode."
     )
     batch_interval: float = Field(
-        default=0.008,
+        default=0.012,
         ge=0,
         lt=1,
-        description="Seconds between the beginnings of two batches at least, while commands keep "
-        "coming: so many can gather. One that comes after a pause does not wait. 0 in naive mode.",
+        description="Seconds from the beginning of a batch of several commands to the next one's, "
+        "so that many can gather under load. After a command that came alone nothing waits.",
     )
     account_memory: int = Field(
         default=100_000,

@@ -63,8 +63,8 @@ _FLUSH: Final = 3.0  # seconds that a graceful stop waits for the outbox
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The most commands in a batch, accounts in memory, and rows in the outbox; `interval` is the
-    least number of seconds between the beginnings of two fetches that found something."""
+    """The most commands in a batch, accounts in memory, and rows in the outbox; and the seconds
+    from the beginning of a batch that held several commands to the next one's."""
 
     batch: int = 500
     accounts: int = 100_000
@@ -94,7 +94,7 @@ class Worker:
         self._suspected: int | None = None
         self._condemned: set[int] = set()
         self._look_up = LOOK_UP_BATCHES
-        self._fetched = 0.0
+        self._gathered_until = 0.0
         self._touched = 0.0
         self._inspected = 0.0
         self._oldest: int | None = None
@@ -187,16 +187,20 @@ class Worker:
             await self._let_gather()
             records = await self._log.fetch(self._limit * BATCHES_AHEAD)
             if records:
-                self._fetched = self._clock.monotonic()
+                self._plan_next(len(records))
                 await self._settle(records)
             await self._keep_up()
 
-    async def _let_gather(self) -> None:
-        """Under load wait until the next batch has had time to gather; after a pause do not wait.
+    def _plan_next(self, found: int) -> None:
+        """After several commands at one time give the next ones time to gather, too.
 
-        A batch costs much, a command in it little.
+        A batch costs much, a command in it little. A command that was alone is no sign of load.
         """
-        left = self._fetched + self._limits.interval - self._clock.monotonic()
+        interval = self._limits.interval if found > 1 else 0.0
+        self._gathered_until = self._clock.monotonic() + interval
+
+    async def _let_gather(self) -> None:
+        left = self._gathered_until - self._clock.monotonic()
         if left > 0:
             await self._clock.sleep(left)
 

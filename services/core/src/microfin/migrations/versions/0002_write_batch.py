@@ -12,7 +12,7 @@ depends_on = None
 # account, which is right for 500 accounts as for one.
 WRITE_BATCH = """
 CREATE FUNCTION moment(milliseconds bigint) RETURNS timestamptz
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     RETURN timestamptz 'epoch' + milliseconds * interval '1 millisecond';
 
 CREATE FUNCTION write_batch(
