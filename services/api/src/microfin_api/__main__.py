@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from microfin.logs import configure_logs
 from microfin.settings import ApiSettings
 from microfin_api.app import create_app
+from microfin_api.http_protocol import GatheringProtocol
 
 _GRACE_SECONDS = 11  # a little longer than the longest wait for an outcome
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, so that they close first
@@ -34,7 +35,7 @@ def main() -> None:
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
-        http="httptools",
+        http=GatheringProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 import asyncpg
@@ -12,8 +12,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route, Router
+from starlette.types import Lifespan, Receive, Scope, Send
 
 from microfin.database import is_connection_loss
 from microfin.settings import ApiSettings
@@ -46,8 +46,6 @@ def create_app(settings: ApiSettings) -> Entrance:
             await parts.stop()
 
     app = Starlette(
-        routes=list(_routes(ENDPOINTS, parts)),
-        lifespan=lifespan,
         exception_handlers={
             Problem: _answer_problem,
             ClientDisconnect: _answer_nobody,
@@ -59,7 +57,7 @@ def create_app(settings: ApiSettings) -> Entrance:
             Exception: _answer_unexpected,
         },
     )
-    app.router.redirect_slashes = False
+    app.router = ExactRouter(list(_routes(ENDPOINTS, parts)), lifespan)
     app.state.documents = Documents.of(ENDPOINTS)
     app.state.parts = parts
     return Entrance(app, parts.origins)
@@ -71,6 +69,23 @@ def _routes(endpoints: Iterable[Endpoint], parts: Parts) -> Iterable[Route]:
         by_path[endpoint.path].append(endpoint)
     for path, methods in by_path.items():
         yield Route(path, Dispatcher(methods, parts), name=path)
+
+
+class ExactRouter(Router):
+    """Starlette's router, which finds a path without parameters by one look and not by many."""
+
+    def __init__(self, routes: Sequence[Route], lifespan: Lifespan[Starlette]) -> None:
+        super().__init__(routes, redirect_slashes=False, lifespan=lifespan)
+        self._exact = {route.path: route for route in routes if not route.param_convertors}
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand one request to its route."""
+        route = self._exact.get(scope["path"]) if scope["type"] == "http" else None
+        if route is None or scope.get("root_path"):
+            await super().app(scope, receive, send)
+            return
+        scope.update(router=self, route=route, endpoint=route.endpoint, path_params={})
+        await route.handle(scope, receive, send)
 
 
 class Dispatcher:

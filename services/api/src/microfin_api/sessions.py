@@ -21,6 +21,7 @@ from microfin.settings import ApiSettings
 from microfin_api.client_address import TrustedProxies
 from microfin_api.problems import Problem
 from microfin_api.signing import TAG_BYTES, Signer
+from microfin_api.sql_literals import bytes_literal, id_literal, integer_literal
 
 COOKIE: Final = "sessionId"
 _CACHED_SECONDS: Final = 60
@@ -28,6 +29,10 @@ _RANDOM_BYTES: Final = 18  # 144 bits, 24 characters
 _RANDOM_LENGTH: Final = _RANDOM_BYTES * 4 // 3
 _LENGTH: Final = _RANDOM_LENGTH + TAG_BYTES * 4 // 3
 _DAY: Final = 24 * 60 * 60
+_INSERT: Final = (
+    "INSERT INTO sessions (token_hash, user_id, expires_at)"
+    " VALUES ({token_hash}, {user_id}, clock_timestamp() + {seconds} * interval '1 second')"
+)
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
@@ -67,14 +72,13 @@ class Sessions:
     async def open(self, user: str) -> str:
         """Open a session for `user` and return its id."""
         session_id = self.new_id()
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(
-                "INSERT INTO sessions (token_hash, user_id, expires_at)"
-                " VALUES ($1, $2, clock_timestamp() + $3::bigint * interval '1 second')",
-                _hash(session_id),
-                user,
-                self._seconds,
-            )
+        statement = _INSERT.format(
+            token_hash=bytes_literal(_hash(session_id)),
+            user_id=id_literal(user),
+            seconds=integer_literal(self._seconds),
+        )
+        async with self._pool.acquire() as connection:
+            await connection.execute(statement)
         await self._cache(session_id, Session(user, int(time.time()) + self._seconds))
         return session_id
 

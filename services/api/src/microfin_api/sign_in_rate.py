@@ -3,6 +3,7 @@
 Counted in Redis for all processes; while Redis is away, each process counts for itself.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from hashlib import blake2b
@@ -35,10 +36,10 @@ class SignInRate:
             raise _too_many()
         for key, _ in limits:
             self._own.add(key, 1)
-        for key, limit in limits:
-            if await self._count_of_all(key) >= limit:
-                self.take_back(email, address)
-                raise _too_many()
+        counts = await asyncio.gather(*(self._count_of_all(key) for key, _ in limits))
+        if any(count >= limit for count, (_, limit) in zip(counts, limits, strict=True)):
+            self.take_back(email, address)
+            raise _too_many()
 
     def take_back(self, email: str, address: str) -> None:
         """Take back what `begin` counted: the attempt has not failed."""

@@ -8,8 +8,8 @@ so that overload does not feed itself.
 
 import asyncio
 import contextlib
+import itertools
 import random
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -112,6 +112,7 @@ class Waiting:
         self._pools = pools
         self._look_up_after = look_up_after
         self._waiters: dict[str, Waiter] = {}
+        self._numbers = itertools.count(1)
         self._some = asyncio.Event()
         self._hurry = [asyncio.Event() for _ in pools]
         self._tasks: list[asyncio.Task[None]] = []
@@ -132,7 +133,7 @@ class Waiting:
 
     def reply_address(self) -> str:
         """Return a new address for one request's reply."""
-        return reply_address(self._instance, secrets.token_hex(8))
+        return reply_address(self._instance, format(next(self._numbers), "x"))
 
     def expect(self, command: Command) -> Waiter:
         """Wait for the reply to `command`, at the address in it, until `forget`."""

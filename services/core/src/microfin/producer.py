@@ -52,6 +52,7 @@ class CommandProducer:
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self._starter: asyncio.Task[None] | None = None
         self._closed = False
+        self._known: set[int] = set()  # partitions only ever come
 
     @property
     def ready(self) -> bool:
@@ -106,9 +107,12 @@ class CommandProducer:
 
     async def _know(self, producer: aiokafka.AIOKafkaProducer, partition: int) -> None:
         """Wait until the client has heard of `partition`, which may have come a moment ago."""
+        if partition in self._known:
+            return
         topic = self._settings.topic
         for _ in range(_METADATA_ATTEMPTS):
-            if partition in (await producer.partitions_for(topic)):
+            self._known = await producer.partitions_for(topic)
+            if partition in self._known:
                 return
             await producer.client.force_metadata_update()
             await asyncio.sleep(_METADATA_PAUSE)
@@ -145,5 +149,6 @@ class CommandProducer:
                     await producer.stop()
                 await asyncio.sleep(_RESTART_PAUSE)
             else:
+                self._known = set()
                 self._producer = producer
                 return

@@ -3,12 +3,16 @@
 The cache never decides, so a caller's answer to `RedisUnavailable` is always the same: go on
 without. After a failure the node that owns the key is not asked again for a second, so that a hung
 node costs one deadline a second and not one a request.
+
+redis-py knows which node owns which key, and follows when that changes. What it need not follow
+goes to the node directly (`redis_node`).
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from hashlib import sha1
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -18,6 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
+from microfin.redis_node import Address, Command, ErrorReply, Node
 from microfin.settings import CommonSettings
 
 logger = structlog.get_logger(__name__)
@@ -25,7 +30,7 @@ logger = structlog.get_logger(__name__)
 _PAUSE: Final = 1.0  # seconds for which a failing node is not asked
 _HEARTBEAT: Final = 1.0  # seconds between two heartbeats on a subscribed channel
 _SILENCE: Final = 4.0  # seconds without one after which the subscription is made anew
-_ANY_NODE: Final = ""
+_WHOLE_CLUSTER: Final = "the cluster"
 
 # Two families without a common base: the cluster's own errors are no RedisErrors.
 _FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError, LookupError)
@@ -42,15 +47,25 @@ class GuardedRedis:
         self._settings = settings
         self._timeout = settings.redis_timeout
         self._cluster: RedisCluster | None = None
-        self._paused: dict[str, float] = {}
+        self._learning: asyncio.Task[None] | None = None
+        self._nodes: dict[str, Node] = {}
+        self._paused_until = 0.0  # for as long as no node is known
 
     async def start(self) -> None:
         """Connect now, so that the first request need not; a dead Redis is no error."""
         with contextlib.suppress(RedisUnavailable):
-            await self._guard("start", lambda cluster: cluster.ping())
+            await self._know_the_cluster()
+            await asyncio.gather(
+                *(self._ask(node, [("PING",)]) for node in list(self._nodes.values())),
+                return_exceptions=True,
+            )
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._learning is not None:
+            self._learning.cancel()
+        for node in self._nodes.values():
+            node.close()
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
             with contextlib.suppress(*_FAILURES):
@@ -58,52 +73,43 @@ class GuardedRedis:
 
     async def get(self, key: str) -> bytes | None:
         """Return the value of `key`, or None."""
-        value: bytes | None = await self._guard(key, lambda cluster: cluster.get(key))
+        value: bytes | None = await self._do(key, "GET", key)
         return value
 
     async def set(self, key: str, value: bytes, *, seconds: int) -> None:
         """Set `key` for `seconds`."""
-        await self._guard(key, lambda cluster: cluster.set(key, value, ex=seconds))
+        await self._do(key, "SET", key, value, "EX", seconds)
 
     async def remember_first(self, key: str, value: bytes, *, seconds: int) -> bytes:
         """Set `key` for `seconds` unless it is set, and return what it is set to now."""
-        earlier: bytes | None = await self._guard(
-            key, lambda cluster: cluster.set(key, value, ex=seconds, nx=True, get=True)
-        )
+        earlier: bytes | None = await self._do(key, "SET", key, value, "EX", seconds, "NX", "GET")
         return value if earlier is None else earlier
 
     async def delete(self, key: str) -> None:
         """Delete `key`."""
-        await self._guard(key, lambda cluster: cluster.delete(key))
+        await self._do(key, "DEL", key)
 
     async def increment(self, key: str, *, seconds: int) -> int:
         """Add one to the counter `key`, which lives `seconds` from its first increment."""
-
-        async def increment(cluster: RedisCluster) -> int:
-            count = int(await cluster.incr(key))
-            if count == 1:
-                await cluster.expire(key, seconds)
-            return count
-
-        count: int = await self._guard(key, increment)
+        count = int(await self._do(key, "INCR", key))
+        if count == 1:
+            await self._do(key, "EXPIRE", key, seconds)
         return count
 
     async def publish(self, channel: str, payload: bytes) -> None:
         """Publish on a sharded channel (SPUBLISH); nobody need be listening."""
-        await self._guard(
-            channel, lambda cluster: cluster.execute_command("SPUBLISH", channel, payload)
-        )
+        await self._do(channel, "SPUBLISH", channel, payload)
 
     async def evaluate(self, script: str, calls: Iterable[tuple[str, Sequence[bytes]]]) -> None:
-        """Run `script` once for each (key, arguments), in one pipeline. Best effort as a whole."""
-
-        async def run(cluster: RedisCluster) -> None:
-            pipeline = cluster.pipeline()
-            for key, arguments in calls:
-                pipeline.execute_command("EVAL", script, 1, key, *arguments)
-            await pipeline.execute(raise_on_error=False)
-
-        await self._guard(_ANY_NODE, run)
+        """Run `script` once for each (key, arguments), on all nodes at once. Best effort."""
+        by_node: dict[Node, list[tuple[str, Sequence[bytes]]]] = {}
+        for key, arguments in calls:
+            with contextlib.suppress(RedisUnavailable):
+                by_node.setdefault(await self._owner(key), []).append((key, arguments))
+        await asyncio.gather(
+            *(self._evaluate_on(node, script, some) for node, some in by_node.items()),
+            return_exceptions=True,
+        )
 
     async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
         """Yield the messages of a sharded channel, for ever; subscribe again after any loss.
@@ -117,7 +123,7 @@ class GuardedRedis:
                 try:
                     async for payload in self._listen(channel):
                         yield payload
-                except (*_FAILURES, RedisUnavailable) as error:
+                except RedisUnavailable as error:
                     logger.warning("subscribing again", channel=channel, error=repr(error))
                 await asyncio.sleep(0.2)
         finally:
@@ -130,53 +136,131 @@ class GuardedRedis:
             await asyncio.sleep(_HEARTBEAT)
 
     async def _listen(self, channel: str) -> AsyncIterator[bytes]:
-        cluster = await self._connected()
-        subscription = cluster.pubsub()
+        node = await self._owner(channel)
         try:
-            await asyncio.wait_for(subscription.ssubscribe(channel), self._timeout * 4)
-            heard = time.monotonic()
-            while time.monotonic() - heard < _SILENCE:
-                message = await subscription.get_sharded_message(timeout=1.0)
-                if message is not None:
-                    heard = time.monotonic()
-                    if message["type"] == "smessage" and message["data"]:
-                        yield message["data"]
-            raise RedisUnavailable("no heartbeat on the channel")
+            subscription = await node.subscribe(channel, _SILENCE)
+        except _FAILURES as error:
+            raise self._failed(node, error) from error
+        try:
+            while (payload := await subscription.next()) is not None:
+                if payload:
+                    yield payload
         finally:
-            with contextlib.suppress(*_FAILURES):
-                await asyncio.wait_for(subscription.aclose(), self._timeout)
+            subscription.end()
+        self._learn_anew()
+        raise RedisUnavailable("the channel was lost")
 
-    async def _connected(self) -> RedisCluster:
-        if self._cluster is None:
-            self._cluster = _client(self._settings)
-        if self._cluster.get_primaries():
-            return self._cluster
-        await asyncio.wait_for(self._cluster.initialize(), self._timeout * 4)
-        return self._cluster
+    async def _do(self, key: str, *command: str | bytes | int) -> Any:
+        """Return the reply to a command on `key`."""
+        node = await self._owner(key)
+        [reply] = await self._ask(node, [command])
+        if isinstance(reply, ErrorReply):
+            return await self._follow(node, lambda cluster: cluster.execute_command(*command))
+        return reply
 
-    async def _guard(self, key: str, call: Callable[[RedisCluster], Awaitable[Any]]) -> Any:
-        node = self._node_of(key)
-        if self._paused.get(node, 0.0) > time.monotonic():
-            raise RedisUnavailable("Redis has just failed; it is left alone for a moment")
+    async def _evaluate_on(
+        self, node: Node, script: str, calls: Sequence[tuple[str, Sequence[bytes]]]
+    ) -> None:
+        digest = sha1(script.encode(), usedforsecurity=False).hexdigest()
+        replies = await self._ask(
+            node, [("EVALSHA", digest, 1, key, *arguments) for key, arguments in calls]
+        )
+        # The node does not know the script yet, or has given the key to another.
+        refused = [
+            call
+            for call, reply in zip(calls, replies, strict=True)
+            if isinstance(reply, ErrorReply)
+        ]
+
+        async def run(cluster: RedisCluster) -> None:
+            pipeline = cluster.pipeline()
+            for key, arguments in refused:
+                pipeline.execute_command("EVAL", script, 1, key, *arguments)
+            await pipeline.execute(raise_on_error=False)
+
+        if refused:
+            await self._follow(node, run)
+
+    async def _ask(self, node: Node, commands: Sequence[Command]) -> list[Any]:
+        """Return the node's replies. Raises `RedisUnavailable`, and then leaves it alone."""
         try:
-            cluster = self._cluster
-            if cluster is None or not cluster.get_primaries():
-                cluster = await self._connected()
+            return await node.ask(commands)
+        except _FAILURES as error:
+            raise self._failed(node, error) from error
+
+    async def _follow(self, node: Node, call: Callable[[RedisCluster], Awaitable[Any]]) -> Any:
+        """Do by redis-py what `node` refused: it follows a key to where that is now."""
+        cluster = await self._know_the_cluster()
+        try:
             async with asyncio.timeout(self._timeout):
                 return await call(cluster)
         except _FAILURES as error:
-            self._paused[node] = time.monotonic() + _PAUSE
-            logger.warning("Redis is unavailable", node=node, error=repr(error))
-            raise RedisUnavailable(repr(error)) from error
+            raise self._failed(node, error) from error
 
-    def _node_of(self, key: str) -> str:
-        if self._cluster is None or key == _ANY_NODE:
-            return _ANY_NODE
+    async def _owner(self, key: str) -> Node:
+        """Return the node that owns `key`. Raises `RedisUnavailable` where it is left alone."""
+        cluster = self._cluster
+        if cluster is None or not self._nodes:
+            cluster = await self._know_the_cluster()
         try:
-            node = self._cluster.get_node_from_key(key)
-        except _FAILURES:
-            return _ANY_NODE
-        return node.name if node else _ANY_NODE
+            known = cluster.get_node_from_key(key)
+        except _FAILURES as error:
+            self._learn_anew()
+            raise RedisUnavailable(repr(error)) from error
+        if known is None:
+            raise RedisUnavailable("no node owns the key")
+        node = self._nodes.get(known.name) or self._meet(known)
+        if node.paused_until > time.monotonic():
+            raise RedisUnavailable("Redis has just failed; it is left alone for a moment")
+        return node
+
+    def _meet(self, known: ClusterNode) -> Node:
+        url = urlsplit(self._settings.redis_urls[0])
+        address = Address(
+            known.host, int(known.port), url.username, url.password, url.scheme == "rediss"
+        )
+        node = self._nodes[known.name] = Node(address, self._timeout)
+        return node
+
+    def _failed(self, node: Node, error: BaseException) -> RedisUnavailable:
+        """Leave the node alone for a while, ask the others who has taken its place, say so."""
+        node.paused_until = time.monotonic() + _PAUSE
+        logger.warning("Redis is unavailable", node=node.name, error=repr(error))
+        self._learn_anew()
+        return RedisUnavailable(repr(error))
+
+    async def _know_the_cluster(self) -> RedisCluster:
+        """Return redis-py's client once it knows the nodes, at the latest after the deadline."""
+        if self._nodes and self._cluster is not None:
+            return self._cluster
+        if self._paused_until > time.monotonic():
+            raise RedisUnavailable("Redis has just failed; it is left alone for a moment")
+        await asyncio.wait({self._learn_anew()}, timeout=self._timeout * 4)
+        if self._nodes and self._cluster is not None:
+            return self._cluster
+        self._paused_until = time.monotonic() + _PAUSE
+        raise RedisUnavailable("no node of the Redis Cluster answers")
+
+    def _learn_anew(self) -> asyncio.Task[None]:
+        """Ask the cluster's nodes again who owns what, unless that is being done."""
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.create_task(self._learn())
+        return self._learning
+
+    async def _learn(self) -> None:
+        if self._cluster is None:
+            self._cluster = _client(self._settings)
+        try:
+            await self._cluster.aclose()  # otherwise it believes what it knows
+            await self._cluster.initialize()
+        except _FAILURES as error:
+            logger.warning("Redis is unavailable", node=_WHOLE_CLUSTER, error=repr(error))
+            return
+        primaries = {node.name: node for node in self._cluster.get_primaries()}
+        for name in self._nodes.keys() - primaries.keys():
+            self._nodes.pop(name).close()
+        for name in primaries.keys() - self._nodes.keys():
+            self._meet(primaries[name])
 
 
 def _client(settings: CommonSettings) -> RedisCluster:

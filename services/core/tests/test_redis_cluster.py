@@ -1,0 +1,111 @@
+"""The guarded Redis Cluster on real nodes, and on one that hangs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from microfin.redis_cluster import GuardedRedis, RedisUnavailable
+from microfin.redis_node import Address, Node
+from microfin.settings import CommonSettings
+from microfin_local.platform import Platform
+
+_SET = "redis.call('SET', KEYS[1], ARGV[1])"
+
+
+@pytest_asyncio.fixture
+async def redis(platform_parts: Platform) -> AsyncIterator[GuardedRedis]:
+    redis = GuardedRedis(CommonSettings(redis=platform_parts.endpoints.redis[0]))
+    yield redis
+    await redis.close()
+
+
+async def test_each_key_is_found_on_its_node(redis: GuardedRedis) -> None:
+    keys = [f"key {n}" for n in range(50)]
+    await asyncio.gather(*(redis.set(key, key.encode(), seconds=60) for key in keys))
+    assert await asyncio.gather(*map(redis.get, keys)) == [key.encode() for key in keys]
+    await redis.delete(keys[0])
+    assert await redis.get(keys[0]) is None
+
+
+async def test_the_first_is_remembered(redis: GuardedRedis) -> None:
+    await redis.delete("first")
+    assert await redis.remember_first("first", b"one", seconds=60) == b"one"
+    assert await redis.remember_first("first", b"two", seconds=60) == b"one"
+
+
+async def test_a_counter_has_an_end(redis: GuardedRedis, platform_parts: Platform) -> None:
+    await redis.delete("counter")
+    assert [await redis.increment("counter", seconds=60) for _ in range(3)] == [1, 2, 3]
+
+
+async def test_a_script_that_the_nodes_have_forgotten_runs(
+    redis: GuardedRedis, platform_parts: Platform
+) -> None:
+    keys = [f"script {n}" for n in range(50)]
+    for value in (b"known", b"forgotten"):
+        await redis.evaluate(_SET, [(key, [value]) for key in keys])
+        assert set(await asyncio.gather(*map(redis.get, keys))) == {value}
+        for url in platform_parts.endpoints.redis:
+            async with Redis.from_url(url) as node:
+                await node.script_flush()
+
+
+async def test_a_lost_connection_is_made_again(
+    redis: GuardedRedis, platform_parts: Platform
+) -> None:
+    await redis.set("before", b"it", seconds=60)
+    for url in platform_parts.endpoints.redis:
+        async with Redis.from_url(url) as node:
+            await node.client_kill_filter(_type="normal", skipme=True)
+    await asyncio.sleep(0.1)
+    assert await redis.get("before") == b"it"
+
+
+async def test_a_key_is_followed_to_another_node(redis: GuardedRedis) -> None:
+    await redis.set("moved", b"it", seconds=60)
+    assert redis._cluster is not None
+    owner = redis._cluster.get_node_from_key("moved")
+    assert owner is not None
+    other = next(node for name, node in redis._nodes.items() if name != owner.name)
+    redis._nodes[owner.name] = other  # it answers MOVED
+    assert await redis.get("moved") == b"it"
+    await redis.set("moved", b"there", seconds=60)
+    await redis.evaluate(_SET, [("moved", [b"and there"])])
+    assert await redis.get("moved") == b"and there"
+
+
+@pytest_asyncio.fixture
+async def hung_port() -> AsyncIterator[int]:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def test_all_who_wait_for_a_hung_node_are_told(hung_port: int) -> None:
+    node = Node(Address("127.0.0.1", hung_port, None, None, secure=False), 0.05)
+    ends = await asyncio.gather(*(node.ask([("PING",)]) for _ in range(5)), return_exceptions=True)
+    assert [type(end) for end in ends] == [TimeoutError] * 5
+    node.close()
+
+
+async def test_a_password_that_is_not_taken_is_told(platform_parts: Platform) -> None:
+    port = int(platform_parts.endpoints.redis[0].rpartition(":")[2])
+    node = Node(Address("127.0.0.1", port, "nobody", "wrong", secure=False), 1.0)
+    with pytest.raises(ConnectionRefusedError, match="does not let us in"):
+        await node.ask([("PING",)])
+    node.close()
+
+
+async def test_a_hung_cluster_is_unavailable(hung_port: int) -> None:
+    redis = GuardedRedis(CommonSettings(redis=f"redis://127.0.0.1:{hung_port}", redis_timeout=0.05))
+    for _ in range(2):
+        with pytest.raises(RedisUnavailable):
+            await redis.get("anything")
+    await redis.close()
