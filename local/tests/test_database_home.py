@@ -41,3 +41,17 @@ def test_what_belonged_to_a_state_that_is_gone_is_forgotten(tmp_path: Path) -> N
     database_home.forget_orphans()
     assert [folder.exists() for folder in folders] == [False, True]
     database_home.forget(kept)
+
+
+@pytest.mark.parametrize(
+    ("folder", "fit"),
+    [
+        ("/srv/microfin-0a1b2c/postgres-0", True),
+        ("/home/ada/work/.local/pgbouncer", True),
+        ("/home/ada/my work/.local/pgbouncer", False),
+        ("/home/ada/it's/.local/pgbouncer", False),
+        ("/" + "long" * 25, False),
+    ],
+)
+def test_sockets_stand_in_short_and_plain_paths_only(folder: str, fit: bool) -> None:
+    assert database_home.sockets_fit(Path(folder)) is fit

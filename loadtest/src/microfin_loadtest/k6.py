@@ -16,6 +16,9 @@ _QUIET: Final = {
     "K6_AUTO_EXTENSION_RESOLUTION": "false",
     "K6_NO_COLOR": "true",
 }
+# One thread of Go does: on few cores its idle ones look for work where the platform needs the CPU.
+# Garbage is collected at five times what is in use instead of twice: some 100 MB for less work.
+_CHEAP: Final = {"GOMAXPROCS": "1", "GOGC": "400"}
 
 
 def find_k6(folder: Path, say: Callable[[str], None]) -> Path:
@@ -56,7 +59,7 @@ class K6Run:
             [program, "run", "--quiet", "--no-thresholds", "--address", "", script],
             stdin=subprocess.DEVNULL,
             stdout=2,  # Progress goes to our stderr; the report is alone on stdout.
-            env={**os.environ, **_QUIET, **variables, "SUMMARY": str(summary)},
+            env={**_CHEAP, **os.environ, **_QUIET, **variables, "SUMMARY": str(summary)},
         )
         self.process_id = self._process.pid
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,13 @@ from microfin_local.supervisor import read_record
 
 GROUPS: Final = ("postgres", "pgbouncer", "kafka", "redis", "nginx", "api", "worker")
 _PROC: Final = Path("/proc")
-# Fields after the command's closing parenthesis: utime, stime, cutime, cstime.
-_PARENT, _TIMES = 1, slice(11, 15)
+# Fields after the command's closing parenthesis; the times are utime, stime, cutime, cstime.
+_PARENT, _TIMES, _RESIDENT = 1, slice(11, 15), 21
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _SAMPLE_SECONDS: Final = 1.0
+# The kernel walks all pages of a process to tell its share of them (ten times as dear as the rest).
+_SHARES_EVERY: Final = 10
 
 Identity = tuple[int, int]
 
@@ -71,12 +75,14 @@ class Sampler:
         return usage
 
     def _watch(self) -> None:
+        turn = 0
         while not self._stopped.wait(_SAMPLE_SECONDS):
-            self._sample()
+            turn += 1
+            self._sample(with_shares=turn % _SHARES_EVERY == 0)
 
-    def _sample(self, *, is_first: bool = False) -> None:
-        children, ticks = _all_processes()
-        shares: dict[str, int] = {}
+    def _sample(self, *, is_first: bool = False, with_shares: bool = True) -> None:
+        children, ticks, resident = _all_processes()
+        trees: list[tuple[str, list[int]]] = []
         for process in read_record(self._record):
             identity = _identity(process)
             if identity is None:
@@ -86,10 +92,16 @@ class Sampler:
             self._groups[identity] = group
             self._last[identity] = sum(ticks.get(member, 0) for member in members)
             self._first.setdefault(identity, self._last[identity] if is_first else 0)
-            sizes = [_memory(member) for member in members]
-            shares[group] = shares.get(group, 0) + sum(share for share, _ in sizes)
-            largest = max(resident for _, resident in sizes)
+            largest = max(resident.get(member, 0) for member in members)
             self._largest[group] = max(self._largest.get(group, 0), largest)
+            trees.append((group, members))
+        if with_shares:
+            self._sample_shares(trees)
+
+    def _sample_shares(self, trees: Iterable[tuple[str, list[int]]]) -> None:
+        shares: Counter[str] = Counter()
+        for group, members in trees:
+            shares[group] += sum(map(_share, members))
         for group, share in shares.items():
             self._peak[group] = max(self._peak.get(group, 0), share)
 
@@ -102,10 +114,12 @@ def _identity(process: dict[str, Any]) -> Identity | None:
     return process_id, started
 
 
-def _all_processes() -> tuple[dict[int, list[int]], dict[int, int]]:
-    """Return each process's children, and the ticks that it and its ended children used."""
+def _all_processes() -> tuple[dict[int, list[int]], dict[int, int], dict[int, int]]:
+    """Return each process's children, the ticks that it and its ended children used, and the bytes
+    that it has resident."""
     children: dict[int, list[int]] = {}
     ticks: dict[int, int] = {}
+    resident: dict[int, int] = {}
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
             continue
@@ -116,7 +130,8 @@ def _all_processes() -> tuple[dict[int, list[int]], dict[int, int]]:
         process_id = int(entry.name)
         children.setdefault(int(fields[_PARENT]), []).append(process_id)
         ticks[process_id] = sum(map(int, fields[_TIMES]))
-    return children, ticks
+        resident[process_id] = int(fields[_RESIDENT]) * _PAGE
+    return children, ticks, resident
 
 
 def _tree(root: int, children: dict[int, list[int]]) -> list[int]:
@@ -126,15 +141,10 @@ def _tree(root: int, children: dict[int, list[int]]) -> list[int]:
     return tree
 
 
-def _memory(process_id: int) -> tuple[int, int]:
-    """Return a process's share of memory (PSS) and what it has resident (RSS), in bytes."""
-    lines = _read(_PROC / str(process_id) / "smaps_rollup").splitlines()
-    return _kibibytes(lines, "Pss:"), _kibibytes(lines, "Rss:")
-
-
-def _kibibytes(lines: Iterable[str], name: str) -> int:
-    for line in lines:
-        if line.startswith(name):
+def _share(process_id: int) -> int:
+    """Return a process's share of memory (PSS), in bytes."""
+    for line in _read(_PROC / str(process_id) / "smaps_rollup").splitlines():
+        if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from microfin_local.supervised import as_user
 _USERS = ("postgres", "nobody")
 _ELSEWHERE = Path("/var/tmp")  # noqa: S108 - the folder made in it is private to its owner.
 _OWNER = "state-folder"
+# A socket's path has 108 bytes, its end included (unix(7)); the servers' names for it are short.
+_SOCKET_FOLDER = re.compile(r"/[\w./-]{0,79}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class DatabaseHome:
         path.chmod(0o600)
         path.write_text(text)
         self.own(path)
+
+
+def sockets_fit(folder: Path) -> bool:
+    """Tell whether a server can listen in this folder: its path must be short, and so plain that
+    it means the same in every server's settings and in a URL."""
+    return _SOCKET_FOLDER.fullmatch(str(folder)) is not None
 
 
 def elsewhere(state: Path) -> Path:

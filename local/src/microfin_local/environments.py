@@ -31,8 +31,10 @@ class DataServices:
         login = f"microfin_{'auditor' if role == 'operator' else role}"
         settings = {"MICROFIN_TOPIC": topic}
         if self.pgbouncer is not None:
+            # People's own clients may run as users who cannot enter the sockets' folder.
+            url = self.pgbouncer.url if login == "microfin_auditor" else self.pgbouncer.local_url
             settings["MICROFIN_DATABASES"] = " ".join(
-                self.pgbouncer.url(login, shard.shard, database) for shard in self.postgres
+                url(login, shard.shard, database) for shard in self.postgres
             )
         if role == "operator":
             settings["MICROFIN_DATABASES_DIRECT"] = " ".join(

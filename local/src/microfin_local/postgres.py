@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 
 from microfin_local.credentials import OWNER, ROLES, SUPERUSER, Credentials
-from microfin_local.database_home import DatabaseHome
+from microfin_local.database_home import DatabaseHome, sockets_fit
 from microfin_local.errors import PlatformError
 from microfin_local.programs import find_postgresql
 from microfin_local.supervised import Program, run_to_end
@@ -20,7 +20,7 @@ DATABASE = "microfin"
 _SETTINGS = """\
 listen_addresses = '127.0.0.1'
 port = {port}
-unix_socket_directories = ''
+unix_socket_directories = '{sockets}'
 max_connections = 100
 shared_buffers = 128MB
 fsync = on
@@ -40,6 +40,7 @@ timezone = UTC
 """
 _HOST_ACCESS = """\
 # Everybody by password, from this machine only.
+local all all scram-sha-256
 host all all 127.0.0.1/32 scram-sha-256
 """
 
@@ -57,6 +58,11 @@ class PostgresShard:
     def name(self) -> str:
         """The process's name."""
         return f"postgres-{self.shard}"
+
+    @property
+    def pooler_host(self) -> str:
+        """Where the pooler reaches it: by a socket file, which costs less than TCP, if one fits."""
+        return str(self.data) if sockets_fit(self.data) else "127.0.0.1"
 
     def url(self, role: str = OWNER, database: str = DATABASE) -> str:
         """Return the direct URL (no pooler) of a role."""
@@ -82,7 +88,7 @@ async def prepare(shard: PostgresShard, home: DatabaseHome, log: Path) -> Progra
     binaries = find_postgresql()
     if not (shard.data / "PG_VERSION").exists():
         await _initialize(shard, home, binaries, log)
-    home.write(shard.data / "microfin.conf", _SETTINGS.format(port=shard.port))
+    home.write(shard.data / "microfin.conf", _settings(shard))
     home.write(shard.data / "pg_hba.conf", _HOST_ACCESS)
     return Program(
         name=shard.name,
@@ -93,6 +99,11 @@ async def prepare(shard: PostgresShard, home: DatabaseHome, log: Path) -> Progra
         death_signal=signal.SIGQUIT,  # Immediate shutdown: as a crash, children included.
         grace_seconds=30,
     )
+
+
+def _settings(shard: PostgresShard) -> str:
+    sockets = shard.data if sockets_fit(shard.data) else ""
+    return _SETTINGS.format(port=shard.port, sockets=sockets)
 
 
 async def _initialize(shard: PostgresShard, home: DatabaseHome, binaries: Path, log: Path) -> None:
