@@ -52,10 +52,11 @@ AS $$
 DECLARE
     changed bigint;
 BEGIN
-    PERFORM FROM partitions
+    UPDATE partitions
+    SET next_offset = following_offset, fingerprint = last_fingerprint,
+        touched_at = clock_timestamp()
     WHERE partition = own_partition AND epoch = own_epoch AND generation = own_generation
-        AND partition_count = own_partition_count AND next_offset = own_offset
-    FOR UPDATE;
+        AND partition_count = own_partition_count AND next_offset = own_offset;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'partition % is not where this batch was decided', own_partition
             USING ERRCODE = 'MF001';
@@ -145,11 +146,6 @@ BEGIN
             quarantined_reasons)
         AS row (log_offset, time, key, value, reason);
     END IF;
-
-    UPDATE partitions
-    SET next_offset = following_offset, fingerprint = last_fingerprint,
-        touched_at = clock_timestamp()
-    WHERE partition = own_partition;
 END
 $$;
 COMMENT ON FUNCTION write_batch IS
