@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
@@ -29,6 +30,8 @@ logger = structlog.get_logger(__name__)
 _LONGEST_SECONDS: Final = 25.0
 """When a request ends at the latest: past every deadline of its own, before a proxy gives up."""
 
+_ALLOCATIONS_BETWEEN_COLLECTIONS: Final = 10_000
+
 
 def create_app(settings: ApiSettings) -> Entrance:
     """Return the application. Its parts start and stop with the server's lifespan.
@@ -40,6 +43,7 @@ def create_app(settings: ApiSettings) -> Entrance:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await parts.start()
+        _spare_the_garbage_collector()
         try:
             yield
         finally:
@@ -61,6 +65,16 @@ def create_app(settings: ApiSettings) -> Entrance:
     app.state.documents = Documents.of(ENDPOINTS)
     app.state.parts = parts
     return Entrance(app, parts.origins)
+
+
+def _spare_the_garbage_collector() -> None:
+    """Keep what was made until now out of its search, and let it search less often.
+
+    Modules, settings and tables live as long as the process. Requests leave few cycles behind.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS, 20, 20)
 
 
 def _routes(endpoints: Iterable[Endpoint], parts: Parts) -> Iterable[Route]:
