@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
@@ -17,6 +16,7 @@ from starlette.routing import Route, Router
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from microfin.database import is_connection_loss
+from microfin.garbage_collection import spare_the_garbage_collector
 from microfin.settings import ApiSettings
 from microfin_api.documentation import Documents
 from microfin_api.endpoint import Endpoint
@@ -30,8 +30,6 @@ logger = structlog.get_logger(__name__)
 _LONGEST_SECONDS: Final = 25.0
 """When a request ends at the latest: past every deadline of its own, before a proxy gives up."""
 
-_ALLOCATIONS_BETWEEN_COLLECTIONS: Final = 10_000
-
 
 def create_app(settings: ApiSettings) -> Entrance:
     """Return the application. Its parts start and stop with the server's lifespan.
@@ -43,7 +41,7 @@ def create_app(settings: ApiSettings) -> Entrance:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await parts.start()
-        _spare_the_garbage_collector()
+        spare_the_garbage_collector()
         try:
             yield
         finally:
@@ -65,16 +63,6 @@ def create_app(settings: ApiSettings) -> Entrance:
     app.state.documents = Documents.of(ENDPOINTS)
     app.state.parts = parts
     return Entrance(app, parts.origins)
-
-
-def _spare_the_garbage_collector() -> None:
-    """Keep what was made until now out of its search, and let it search less often.
-
-    Modules, settings and tables live as long as the process. Requests leave few cycles behind.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS, 20, 20)
 
 
 def _routes(endpoints: Iterable[Endpoint], parts: Parts) -> Iterable[Route]:

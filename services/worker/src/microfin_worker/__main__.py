@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from microfin.account_cache import AccountCache
 from microfin.clock import SystemClock
 from microfin.database import connect_pool
+from microfin.garbage_collection import spare_the_garbage_collector
 from microfin.logs import configure_logs
 from microfin.redis_cluster import GuardedRedis
 from microfin.replies import RedisReplies
@@ -55,6 +56,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
     logger.info("starting", partition=partition, shard=shard)
     try:
         await starting
+        spare_the_garbage_collector()
         await worker.run()
     finally:
         server.should_exit = True
