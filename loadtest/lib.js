@@ -59,7 +59,7 @@ function milliseconds(duration) {
 
 // The options of a script whose iteration sends this many requests.
 export function optionsFor(requests) {
-    const preAllocatedVUs = Number(__ENV.VUS || Math.max(50, Math.ceil(RATE * requests * 0.1)));
+    const preAllocatedVUs = Number(__ENV.VUS || Math.max(50, Math.ceil(RATE * requests * 0.4)));
     return {
         scenarios: {
             load: {

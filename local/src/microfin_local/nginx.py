@@ -13,6 +13,8 @@ from microfin_local.supervised import Program
 # account, so it is never repeated.
 # keepalive_timeout: shorter than the API keeps idle connections (75 s), so that no request is sent
 # into one that is just being closed.
+# keepalive: as many as requests may wait at one time under load; a new connection for each that
+# finds none costs the API more than the request's own head does.
 # max_fails=0: with few processes, leaving one out for 10 s would turn its restart into an outage.
 # proxy_read_timeout: longer than the API's own deadlines, so that its answer is the one told.
 # X-Forwarded-For: ours alone; what a client says about itself is not passed on.
@@ -53,7 +55,7 @@ http {{
     upstream api {{
         least_conn;
 {servers}
-        keepalive 64;
+        keepalive 512;
         keepalive_requests 100000;
         keepalive_timeout 60s;
     }}

@@ -34,12 +34,17 @@ class Program:
     grace_seconds: float = 10.0
 
     def command(self) -> list[str]:
-        """Return the whole command line, with setpriv(1) in front.
+        """Return the whole command line, with chrt(1) and setpriv(1) in front.
 
+        chrt makes it a batch process: when it wakes up it does not interrupt another. With all
+        parts on a few cores that saves many switches, and what waits meanwhile is done at one go.
         setpriv asks the kernel for the death signal after it changed the user (a change of user
         would clear it), and then becomes the program, so the process id is the program's own.
         """
         return [
+            "chrt",
+            "--batch",
+            "0",
             "setpriv",
             f"--pdeathsig={self.death_signal.name.removeprefix('SIG')}",
             *as_user(self.user),

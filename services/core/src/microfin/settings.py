@@ -157,6 +157,9 @@ class WorkerSettings(CommonSettings):
 class ApiSettings(CommonSettings):
     """What an API process is told."""
 
+    database_connections: int = Field(
+        default=16, ge=1, description="The most connections of one API process to one shard."
+    )
     api_host: str = Field(default="127.0.0.1", description="The address to listen on.")
     api_port: int = Field(default=8080, description="The port to listen on.")
     secret: str = Field(
