@@ -1,4 +1,4 @@
-"""Command line: `python -m microfin_loadtest run mix.js` and `table`."""
+"""Command line: `python -m microfin_loadtest run mix.js`, `table` and `scaling`."""
 
 import asyncio
 import sys
@@ -12,6 +12,7 @@ from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.results import RESULTS, append_result, renew_page
 from microfin_loadtest.run import Request, encode
 from microfin_loadtest.run import run as make_run
+from microfin_loadtest.scaling import renew_model
 from microfin_local.platform import REPOSITORY
 
 application = typer.Typer(
@@ -58,6 +59,7 @@ def run(
     append_result(report, results)
     if results.resolve() == RESULTS:
         renew_page()
+        renew_model()
     for reason in report["reasons"]:
         _say(f"does not count: {reason}")
     print(encode(report))
@@ -69,6 +71,12 @@ def run(
 def table() -> None:
     """Make the table of docs/performance.md anew from the results file."""
     renew_page()
+
+
+@application.command()
+def scaling() -> None:
+    """Make the cost model of docs/scaling.md anew from the results file."""
+    renew_model()
 
 
 def main() -> None:

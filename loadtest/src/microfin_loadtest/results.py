@@ -17,7 +17,7 @@ _HEAD: Final = (
     "script",
     "rate",
     "seconds",
-    "workers",
+    "workers / API",
     "hash",
     "requests/s",
     "settled/s",
@@ -60,7 +60,7 @@ def _row(report: dict[str, Any]) -> list[str]:
         f"`{report['script']}`",
         f"{report['rate']}/s",
         f"{report['duration_seconds']:g}",
-        str(platform["workers"]),
+        f"{platform['workers']} / {platform['api_processes']}{_mode(platform)}",
         f"{platform['argon2_memory_kib']} KiB, t = {platform['argon2_time']}",
         f"{report['requests_per_second']:g}",
         f"{report['settled_per_second']:g}",
@@ -71,6 +71,10 @@ def _row(report: dict[str, Any]) -> list[str]:
         "" if cpu is None else f"{cpu:.2f} ms",
         "yes" if report["valid"] else f"no: {' '.join(report['reasons'])}",
     ]
+
+
+def _mode(platform: dict[str, Any]) -> str:
+    return ", naive" if platform["batch_limit"] == 1 else ""
 
 
 def _latency(report: dict[str, Any], endpoint: str) -> str:

@@ -1,0 +1,156 @@
+"""The cost model: from measured CPU per operation to the machines for a rate (docs/scaling.md)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+from microfin_loadtest.processes import GROUPS
+from microfin_loadtest.results import RESULTS, read_results
+from microfin_loadtest.scripts import FOLDER
+
+PAGE: Final = FOLDER.parent / "docs" / "scaling.md"
+_BEGIN: Final = "<!-- model: made by `python -m microfin_loadtest scaling` -->"
+_END: Final = "<!-- end of model -->"
+
+UTILISATION: Final = 0.6
+"""The share of a core that is planned with; the rest is for peaks and for a machine that is lost."""
+
+COPIES: Final = {"postgres": 3, "kafka": 3, "redis": 2}
+"""Instances of each part that hold the same data. A copy is taken to cost as much as the first."""
+
+SHARD_CORES: Final = 16
+"""Cores of one shard's primary; more load than they take needs another shard."""
+
+MACHINE_CORES: Final = 16
+
+TARGETS: Final[tuple[tuple[str, str, int], ...]] = (
+    ("the original's 3,626 requests/s of the mix", "mix.js", 3_626),
+    ("10,000 operations/s", "money.js", 10_000),
+    ("100,000 operations/s", "money.js", 100_000),
+    ("1,000,000 operations/s", "money.js", 1_000_000),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU milliseconds per request and group of processes, as measured at a rate of a script."""
+
+    script: str
+    rate: int
+    runs: int
+    milliseconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a rate needs: cores by group with all copies, workers, shards, and machines."""
+
+    cores: dict[str, int]
+    workers: int
+    shards: int
+    machines: int
+
+
+def measured_cost(reports: Sequence[dict[str, Any]], script: str) -> Cost | None:
+    """Return the medians over the valid runs of a script at its highest rate; None without any.
+
+    Runs with the naive mode or a hash cost other than the comparison's do not count.
+    """
+    valid = [report for report in reports if report["valid"] and report["script"] == script]
+    valid = [
+        report
+        for report in valid
+        if report["platform"]["batch_limit"] > 1 and report["platform"]["argon2_memory_kib"] == 1024
+    ]
+    if not valid:
+        return None
+    rate = max(report["rate"] for report in valid)
+    runs = [report for report in valid if report["rate"] == rate]
+    return Cost(
+        script,
+        rate,
+        len(runs),
+        {
+            group: median(1000 * run["cpu_seconds"][group] / run["requests"] for run in runs)
+            for group in GROUPS
+        },
+    )
+
+
+def plan(cost: Cost, rate: int) -> Plan:
+    """Return what `rate` requests or operations a second need at this cost.
+
+    A worker is one process, so it has one core at most and there is one for each core of theirs.
+    The number of partitions is a multiple of the shards.
+    """
+    one_copy = {
+        group: rate * milliseconds / 1000 / UTILISATION
+        for group, milliseconds in cost.milliseconds.items()
+    }
+    shards = max(1, math.ceil(one_copy["postgres"] / SHARD_CORES))
+    workers = math.ceil(max(1, math.ceil(one_copy["worker"])) / shards) * shards
+    cores = {group: math.ceil(used * COPIES.get(group, 1)) for group, used in one_copy.items()}
+    cores["worker"] = workers
+    return Plan(cores, workers, shards, math.ceil(sum(cores.values()) / MACHINE_CORES))
+
+
+def model(reports: Sequence[dict[str, Any]]) -> str:
+    """Return the measured costs and the plans as Markdown."""
+    costs = {
+        script: cost
+        for script in ("mix.js", "money.js")
+        if (cost := measured_cost(reports, script)) is not None
+    }
+    if not costs:
+        return "Nothing has been measured yet."
+    lines = ["CPU milliseconds per request, measured:", ""]
+    lines += _table(
+        ("script", "rate", "runs", *GROUPS, "all"),
+        [
+            (
+                f"`{cost.script}`",
+                f"{cost.rate}/s",
+                str(cost.runs),
+                *(f"{cost.milliseconds[group]:.3f}" for group in GROUPS),
+                f"{sum(cost.milliseconds.values()):.3f}",
+            )
+            for cost in costs.values()
+        ],
+    )
+    lines += ["", f"Cores at {UTILISATION:.0%} of each, with all copies:", ""]
+    rows = [
+        _plan_row(name, plan(costs[script], rate))
+        for name, script, rate in TARGETS
+        if script in costs
+    ]
+    others = [group for group in GROUPS if group != "worker"]
+    head = ("for", "workers = partitions", "shards", *others, f"machines of {MACHINE_CORES} cores")
+    return "\n".join(lines + _table(head, rows))
+
+
+def _plan_row(name: str, planned: Plan) -> tuple[str, ...]:
+    cores = [planned.cores[group] for group in GROUPS if group != "worker"]
+    numbers = (planned.workers, planned.shards, *cores, planned.machines)
+    return name, *(f"{number:,}" for number in numbers)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(head)} |",
+        "|" + "---|" * len(head),
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def page_with_model(page: str, reports: Sequence[dict[str, Any]]) -> str:
+    """Return the page with the model made anew; what people wrote around it stays."""
+    before, _, rest = page.partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    return f"{before}{_BEGIN}\n\n{model(reports)}\n\n{_END}{after}"
+
+
+def renew_model() -> None:
+    """Write the model of the committed results into docs/scaling.md."""
+    PAGE.write_text(page_with_model(PAGE.read_text(), read_results(RESULTS)))
