@@ -15,7 +15,7 @@ _BEGIN: Final = "<!-- model: made by `python -m microfin_loadtest scaling` -->"
 _END: Final = "<!-- end of model -->"
 
 UTILISATION: Final = 0.6
-"""The share of a core that is planned with; the rest is for peaks and for a machine that is lost."""
+"""The share of a core that is planned with; the rest is for peaks and for lost machines."""
 
 COPIES: Final = {"postgres": 3, "kafka": 3, "redis": 2}
 """Instances of each part that hold the same data. A copy is taken to cost as much as the first."""
