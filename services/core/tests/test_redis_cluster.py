@@ -1,7 +1,9 @@
 """The guarded Redis Cluster on real nodes, and on one that hangs."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -10,6 +12,7 @@ from redis.asyncio import Redis
 from microfin.redis_cluster import GuardedRedis, RedisUnavailable
 from microfin.redis_node import Address, Node
 from microfin.settings import CommonSettings
+from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
 
 _SET = "redis.call('SET', KEYS[1], ARGV[1])"
@@ -109,3 +112,56 @@ async def test_a_hung_cluster_is_unavailable(hung_port: int) -> None:
         with pytest.raises(RedisUnavailable):
             await redis.get("anything")
     await redis.close()
+
+
+async def test_who_waits_for_a_node_that_leaves_is_told(hung_port: int) -> None:
+    """It is no cancellation of his own: that would end his request without an answer."""
+    node = Node(Address("127.0.0.1", hung_port, None, "a password", False), timeout=5)
+    asking = asyncio.create_task(node.ask([("PING",)]))
+    await asyncio.sleep(0.1)
+    node.close()
+    with pytest.raises(ConnectionAbortedError):
+        await asking
+
+
+async def test_a_surprise_is_unavailability(
+    redis: GuardedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No fault of the client library may fail a request, whatever it is."""
+    await redis.set("key", b"it", seconds=60)
+
+    def surprise(*_: object) -> None:
+        raise RuntimeError("the library is at fault")
+
+    for owner, name in ((redis._cluster, "get_node_from_key"), (Node, "ask")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, surprise)
+            with pytest.raises(RedisUnavailable):
+                await redis.get("key")
+
+
+async def test_nodes_that_die_are_no_surprise(tmp_path: Path) -> None:
+    """Whatever the client library comes to while the cluster falls apart and is back again."""
+    form = Configuration(state=tmp_path, parts=frozenset({"redis"}), random_ports=True)
+    async with Platform(form) as platform:
+        redis = GuardedRedis(CommonSettings(redis=" ".join(platform.endpoints.redis)))
+        asking = [asyncio.create_task(_ask_for_ever(redis, n)) for n in range(20)]
+        for names in (["redis-0"], ["redis-0", "redis-1", "redis-2"], ["redis-1", "redis-2"]):
+            await asyncio.sleep(1)
+            for name in names:
+                await platform.kill(name)
+        await asyncio.sleep(2)
+        assert not [task for task in asking if task.done()]
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await redis.close()
+
+
+async def _ask_for_ever(redis: GuardedRedis, number: int) -> None:
+    while True:
+        key = f"key {number}"
+        with contextlib.suppress(RedisUnavailable):
+            await redis.remember_first(key, b"it", seconds=60)
+            await redis.publish(key, b"it")
+        await asyncio.sleep(0.002)

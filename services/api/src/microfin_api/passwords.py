@@ -1,6 +1,7 @@
 """Password hashes: argon2id, off the event loop, and only so many at a time."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -14,6 +15,10 @@ from microfin_api.problems import Problem
 
 _WAITING_PER_THREAD: Final = 16
 """How many hashes may wait for each that is computed: about half a second at the usual cost."""
+
+_SWITCH_SECONDS: Final = 0.0005
+"""After how long a thread that wants Python's lock gets it. A hash wants it several times; with
+Python's usual 5 ms that can take longer than the hash, while the event loop is busy."""
 
 _Result = TypeVar("_Result")
 
@@ -30,6 +35,7 @@ class Passwords:
         self._threads = ThreadPoolExecutor(settings.argon2_concurrency, "argon2")
         self._most = settings.argon2_concurrency * (1 + _WAITING_PER_THREAD)
         self._under_way = 0
+        sys.setswitchinterval(_SWITCH_SECONDS)
         # Verified against where there is no such user, so that the answer takes as long.
         self._nobody = self._hasher.hash("nobody's password")
 

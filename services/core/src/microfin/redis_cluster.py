@@ -139,7 +139,7 @@ class GuardedRedis:
         node = await self._owner(channel)
         try:
             subscription = await node.subscribe(channel, _SILENCE)
-        except _FAILURES as error:
+        except Exception as error:
             raise self._failed(node, error) from error
         try:
             while (payload := await subscription.next()) is not None:
@@ -185,7 +185,7 @@ class GuardedRedis:
         """Return the node's replies. Raises `RedisUnavailable`, and then leaves it alone."""
         try:
             return await node.ask(commands)
-        except _FAILURES as error:
+        except Exception as error:
             raise self._failed(node, error) from error
 
     async def _follow(self, node: Node, call: Callable[[RedisCluster], Awaitable[Any]]) -> Any:
@@ -194,7 +194,7 @@ class GuardedRedis:
         try:
             async with asyncio.timeout(self._timeout):
                 return await call(cluster)
-        except _FAILURES as error:
+        except Exception as error:
             raise self._failed(node, error) from error
 
     async def _owner(self, key: str) -> Node:
@@ -204,7 +204,7 @@ class GuardedRedis:
             cluster = await self._know_the_cluster()
         try:
             known = cluster.get_node_from_key(key)
-        except _FAILURES as error:
+        except Exception as error:
             self._learn_anew()
             raise RedisUnavailable(repr(error)) from error
         if known is None:
@@ -223,9 +223,13 @@ class GuardedRedis:
         return node
 
     def _failed(self, node: Node, error: BaseException) -> RedisUnavailable:
-        """Leave the node alone for a while, ask the others who has taken its place, say so."""
+        """Leave the node alone for a while, ask the others who has taken its place, say so.
+
+        Whatever it was: no fault of a cache, a client library's among them, may fail a request.
+        """
         node.paused_until = time.monotonic() + _PAUSE
-        logger.warning("Redis is unavailable", node=node.name, error=repr(error))
+        surprise = None if isinstance(error, _FAILURES) else error
+        logger.warning("Redis is unavailable", node=node.name, error=repr(error), exc_info=surprise)
         self._learn_anew()
         return RedisUnavailable(repr(error))
 
@@ -253,7 +257,7 @@ class GuardedRedis:
         try:
             await self._cluster.aclose()  # otherwise it believes what it knows
             await self._cluster.initialize()
-        except _FAILURES as error:
+        except Exception as error:  # noqa: BLE001 - as in `_failed`
             logger.warning("Redis is unavailable", node=_WHOLE_CLUSTER, error=repr(error))
             return
         primaries = {node.name: node for node in self._cluster.get_primaries()}

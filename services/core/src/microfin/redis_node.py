@@ -115,7 +115,7 @@ class _Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         unsent, self._unsent = self._unsent, []
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(unsent))
 
     def _take(self, reply: Any) -> None:
@@ -224,7 +224,14 @@ class Node:
         """Connect once for all who wait for it."""
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._open(lambda: _Connection(self._timeout)))
-        self._connection = await asyncio.shield(self._connecting)
+        connecting = self._connecting
+        try:
+            self._connection = await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if connecting.cancelled() and task is not None and not task.cancelling():
+                raise ConnectionAbortedError("the node has left the cluster") from None
+            raise
         return self._connection
 
     async def _open(self, protocol: Callable[[], _AnyConnection]) -> _AnyConnection:
