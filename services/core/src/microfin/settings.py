@@ -158,7 +158,9 @@ class ApiSettings(CommonSettings):
     """What an API process is told."""
 
     database_connections: int = Field(
-        default=16, ge=1, description="The most connections of one API process to one shard."
+        default=64,
+        ge=1,
+        description="The most connections of one API process to one shard, through the pooler.",
     )
     api_host: str = Field(default="127.0.0.1", description="The address to listen on.")
     api_port: int = Field(default=8080, description="The port to listen on.")
