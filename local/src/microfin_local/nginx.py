@@ -29,10 +29,10 @@ daemon off;
 {user}worker_processes 1;
 pid {folder}/nginx.pid;
 error_log stderr warn;
-worker_rlimit_nofile 8192;
+worker_rlimit_nofile 32768;
 
 events {{
-    worker_connections 4096;
+    worker_connections 16384;
 }}
 
 http {{
