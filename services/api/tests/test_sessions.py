@@ -42,6 +42,21 @@ async def test_a_sign_in_opens_a_session_of_its_own(api: Api, user: User) -> Non
     assert (await user.client.get("/api/me")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "address", ["o'brien@example.com", "'or'1'='1'--@example.com", "{x}$$@example.com"]
+)
+async def test_an_address_means_itself_to_the_database(api: Api, address: str) -> None:
+    """It travels as a literal inside the statement."""
+    async with api.client() as client:
+        stranger = {"email": address, "password": PASSWORD}
+        assert (await client.post("/api/signin", json=stranger)).status_code == 401
+        person = {**stranger, "name": "O'Brien"}
+        signed_up = (await client.post("/api/signup", json=person)).json()
+        signed_in = (await client.post("/api/signin", json=stranger)).json()
+        assert signed_in["userId"] == signed_up["userId"]
+        assert (signed_in["email"], signed_in["name"]) == (address, "O'Brien")
+
+
 async def test_a_session_that_has_ended_stays_so(api: Api, user: User) -> None:
     assert (await user.client.get("/api/me")).status_code == 200
     assert (await user.client.post("/api/signout")).status_code == 200

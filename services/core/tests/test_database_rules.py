@@ -1,5 +1,7 @@
 """What the database itself refuses or ends, whoever asks: see docs/adr/0008-fencing.md."""
 
+import asyncio
+
 import asyncpg
 import pytest
 from postgres_ledger import make_ledger_databases
@@ -46,4 +48,33 @@ async def test_a_frozen_process_cannot_hold_its_locks(
             keepalives = "SELECT reset_val FROM pg_settings WHERE name = 'tcp_keepalives_idle'"
             assert await connection.fetchval(keepalives) == "5"
     finally:
+        pool.terminate()
+
+
+async def test_a_statement_through_the_pooler_is_one_transaction(platform_parts: Platform) -> None:
+    """PgBouncer adds none of its own, such as a SET of what it takes for another encoding."""
+    (database,) = await make_ledger_databases(platform_parts, "rules_pooled", 1, 1)
+    url = platform_parts.environment("worker", database, "unused")["MICROFIN_DATABASES"]
+    owner = await asyncpg.connect(platform_parts.postgres_direct(0, database=database), ssl=False)
+    pool = await connect_pool(url, CommonSettings(database_connections=1))
+
+    async def committed() -> int:
+        """What PostgreSQL has counted; it does so with a statement that comes a second later."""
+        await asyncio.sleep(1.1)
+        async with pool.acquire() as connection:
+            await connection.execute("SELECT 1")
+        await owner.execute("SELECT pg_stat_clear_snapshot()")
+        count: int = await owner.fetchval(
+            "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        )
+        return count
+
+    try:
+        before = await committed()
+        for _ in range(100):
+            async with pool.acquire() as connection:
+                await connection.execute("SELECT 1")
+        assert 100 <= await committed() - before < 150
+    finally:
+        await owner.close()
         pool.terminate()

@@ -18,10 +18,10 @@ from starlette.requests import Request
 from microfin.database import Pool
 from microfin.redis_cluster import GuardedRedis, RedisUnavailable
 from microfin.settings import ApiSettings
+from microfin.sql_literals import binary, text
 from microfin_api.client_address import TrustedProxies
 from microfin_api.problems import Problem
 from microfin_api.signing import TAG_BYTES, Signer
-from microfin_api.sql_literals import bytes_literal, id_literal, integer_literal
 
 COOKIE: Final = "sessionId"
 _CACHED_SECONDS: Final = 60
@@ -73,9 +73,7 @@ class Sessions:
         """Open a session for `user` and return its id."""
         session_id = self.new_id()
         statement = _INSERT.format(
-            token_hash=bytes_literal(_hash(session_id)),
-            user_id=id_literal(user),
-            seconds=integer_literal(self._seconds),
+            token_hash=binary(_hash(session_id)), user_id=text(user), seconds=self._seconds
         )
         async with self._pool.acquire() as connection:
             await connection.execute(statement)

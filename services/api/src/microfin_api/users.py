@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from microfin.database import Pool
-from microfin_api.sql_literals import bytes_literal, id_literal
+from microfin.sql_literals import text
 from microfin_api.uuid7 import uuid7
 
 
@@ -45,11 +45,11 @@ class Users:
 
     async def with_email(self, email: str) -> User | None:
         """Return the user with this address (in lower case), or None."""
-        return await self._find(f"email = convert_from({bytes_literal(email.encode())}, 'UTF8')")
+        return await self._find(f"email = {text(email)}")
 
     async def with_id(self, user: str) -> User | None:
         """Return the user with this id, or None."""
-        return await self._find(f"id = {id_literal(user)}")
+        return await self._find(f"id = {text(user)}")
 
     async def replace_hash(self, user: User, password_hash: str) -> None:
         """Store another hash of the same password."""
@@ -62,7 +62,7 @@ class Users:
             )
 
     async def _find(self, condition: str) -> User | None:
-        """Return the user whom `condition` fits, which consists of `sql_literals` alone.
+        """Return the user whom `condition` fits, whose values are literals of `sql_literals`.
 
         COPY is the one way to rows that takes a single round trip without a prepared statement.
         """

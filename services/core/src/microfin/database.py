@@ -1,7 +1,8 @@
 """Connections to the shards' PostgreSQL, usually through PgBouncer in transaction mode.
 
-Behind a pooler a connection has no session state: every call stands inside a transaction, and no
-statement is prepared by name unless the settings say that the pooler knows how.
+Behind a pooler a connection has no session state: every call stands inside a transaction or is one
+statement without parameters, which is a transaction by itself, and no statement is prepared by name
+unless the settings say that the pooler knows how.
 """
 
 import contextlib

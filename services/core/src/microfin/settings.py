@@ -192,7 +192,7 @@ class ApiSettings(CommonSettings):
         default=60.0, gt=0, description="Seconds after which a late command is rejected as expired."
     )
     partition_limit: int = Field(
-        default=400,
+        default=1_000,
         ge=1,
         description="Unanswered commands per partition above which a process answers 503.",
     )

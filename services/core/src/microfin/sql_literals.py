@@ -2,7 +2,8 @@
 
 PostgreSQL's extended protocol, the one with parameters, costs a round trip to parse a statement and
 another to run it, and behind a transaction pooler a transaction around both. A statement without
-parameters is one message there and one back. So the worker's batch carries its values as literals.
+parameters is one message there and one back. So the worker's batches and the API's sign-ins carry
+their values as literals.
 
 Every text becomes an escape string constant (E'…'), which reads the same whatever
 `standard_conforming_strings` says: doubling quotes and backslashes is all that it takes

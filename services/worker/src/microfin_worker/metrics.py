@@ -20,7 +20,7 @@ BATCH_SIZE = Histogram(
 )
 COMMIT_SECONDS = Histogram(
     "microfin_worker_commit_seconds",
-    "Seconds from a batch's BEGIN to its COMMIT.",
+    "Seconds that it took to write and commit a batch.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
 CLAIMS = Counter("microfin_worker_claims_total", "Claims of the partition.")
