@@ -11,6 +11,7 @@ from microfin.logs import configure_logs
 from microfin.settings import ApiSettings
 from microfin_api.app import create_app
 from microfin_api.http_protocol import GatheringProtocol
+from microfin_api.listening import listening_sockets
 
 _GRACE_SECONDS = 11  # a little longer than the longest wait for an outcome
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, so that they close first
@@ -30,7 +31,7 @@ def main() -> None:
         app = create_app(settings)
     except (ValidationError, ValueError) as error:
         sys.exit(f"microfin_api cannot start: {error}")
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.api_host,
         port=settings.api_port,
@@ -45,6 +46,7 @@ def main() -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
+    uvicorn.Server(config).run(listening_sockets(config))
 
 
 if __name__ == "__main__":
