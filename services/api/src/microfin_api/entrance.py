@@ -1,4 +1,4 @@
-"""What every request passes first: trailing slashes, headers of every answer, metrics."""
+"""What every request passes first: overload, trailing slashes, headers of every answer, metrics."""
 
 import time
 from typing import Final
@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from microfin_api import metrics
 from microfin_api.cross_origin import OriginRule
 from microfin_api.documentation import STYLE_HASH
+from microfin_api.problems import Problem
 
 _POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
@@ -22,14 +23,19 @@ _HEADERS: Final[list[tuple[bytes, bytes]]] = [
 ]
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _NO_ROUTE: Final = "none"
+_ALWAYS_ANSWERED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""An overloaded process that seems dead would be restarted, which helps nobody."""
 
 
 class Entrance:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, origins: OriginRule) -> None:
+    def __init__(self, app: ASGIApp, origins: OriginRule, request_limit: int) -> None:
         self._app = app
         self._origins = origins
+        self._request_limit = request_limit
+        self._under_way = 0
+        self._refusal = Problem("overloaded").answer()  # made once: refusing must cost little
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (or the lifespan, which just passes)."""
@@ -50,9 +56,15 @@ class Entrance:
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
+        app = self._app
+        if self._under_way >= self._request_limit and scope["path"] not in _ALWAYS_ANSWERED:
+            metrics.OVERLOADED.inc()
+            app = self._refusal
+        self._under_way += 1
         try:
-            await self._app(scope, receive, send_with_headers)
+            await app(scope, receive, send_with_headers)
         finally:
+            self._under_way -= 1
             _count(scope, status, time.monotonic() - begun)
 
     def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:

@@ -42,6 +42,9 @@ OPERATIONS: Final = Counter(
 WAITING: Final = Gauge(
     "microfin_api_waiting", "Commands not acknowledged or not answered yet.", ["partition"]
 )
+OVERLOADED: Final = Counter(
+    "microfin_api_overloaded", "Requests refused because too many were under way in this process."
+)
 HELD: Final = Gauge("microfin_api_held", "Commands held while a growth is being prepared.")
 LOOK_UPS: Final = Counter(
     "microfin_api_look_ups", "Waiting operations looked up in PostgreSQL.", ["shard"]

@@ -196,6 +196,12 @@ class ApiSettings(CommonSettings):
         ge=1,
         description="Unanswered commands per partition above which a process answers 503.",
     )
+    request_limit: int = Field(
+        default=1_000,
+        ge=1,
+        description="Requests under way above which a process answers 503 at once, before memory "
+        "or latency run away. Health and metrics are always answered.",
+    )
     body_limit: int = Field(default=16_384, ge=256, description="The largest request body, bytes.")
     session_days: int = Field(default=30, ge=1, description="Days until a session ends.")
     cookie_secure: Literal["auto", "always", "never"] = Field(
