@@ -22,6 +22,8 @@ class Upstream:
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.hangs_up = False
+        self.answering = asyncio.Event()
+        self.answering.set()
         self.server: asyncio.Server | None = None
 
     async def start(self) -> int:
@@ -32,6 +34,7 @@ class Upstream:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.requests.append(head)
+        await self.answering.wait()
         if not self.hangs_up:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
             await writer.drain()
@@ -49,6 +52,11 @@ class Front:
     @property
     def requests(self) -> list[str]:
         return [request for upstream in self.upstreams for request in upstream.requests]
+
+
+@pytest.fixture
+def one_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nginx, "_MOST_UNDER_WAY", 1)
 
 
 @pytest_asyncio.fixture
@@ -159,3 +167,22 @@ async def test_a_question_is_asked_again_elsewhere(front: Front) -> None:
     assert problem_of(answer, 503) == "unavailable"
     assert answer.headers["retry-after"] == "1"
     assert len(front.requests) == 2
+
+
+async def test_what_is_too_much_for_the_processes_is_refused_here(
+    one_under_way: None,
+    front: Front,
+) -> None:
+    for upstream in front.upstreams:
+        upstream.answering.clear()
+    waiting = [asyncio.create_task(front.client.get("/api/me")) for _ in range(2)]
+    while len(front.requests) < 2:  # noqa: ASYNC110 - nobody sets an event for it
+        await asyncio.sleep(0.01)
+    refused = await front.client.post("/api/deposit", content=b"{}")
+    assert problem_of(refused, 503) == "overloaded"
+    assert refused.headers["retry-after"] == "1"
+    assert len(front.requests) == 2
+    for upstream in front.upstreams:
+        upstream.answering.set()
+    assert {(await answer).status_code for answer in waiting} == {200}
+    assert (await front.client.post("/api/deposit", content=b"{}")).status_code == 200

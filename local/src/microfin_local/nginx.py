@@ -13,8 +13,12 @@ from microfin_local.supervised import Program
 # account, so it is never repeated.
 # keepalive_timeout: shorter than the API keeps idle connections (75 s), so that no request is sent
 # into one that is just being closed.
-# keepalive: as many as requests may wait at one time under load; a new connection for each that
-# finds none costs the API more than the request's own head does.
+# limit_conn: requests under way, not idle connections. Above it nginx refuses, for a part of what
+# a refusal costs the API; an API process behind an ingress that does not, refuses by itself.
+# keepalive: as many as requests may be under way; a new connection for each that finds none costs
+# the API more than the request's own head does.
+# backlog, multi_accept: where a queue of connections to accept overflows, the kernel drops, and the
+# client's kernel repeats after 1, 3, 7, 15 s: the slowest answers under overload were those.
 # max_fails=0: with few processes, leaving one out for 10 s would turn its restart into an outage.
 # proxy_read_timeout: longer than the API's own deadlines, so that its answer is the one told.
 # X-Forwarded-For: ours alone; what a client says about itself is not passed on.
@@ -33,6 +37,7 @@ worker_rlimit_nofile 32768;
 
 events {{
     worker_connections 16384;
+    multi_accept on;
 }}
 
 http {{
@@ -46,6 +51,9 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     keepalive_requests 100000;
+    limit_conn_zone $server_port zone=under_way:64k;
+    limit_conn_status 429;
+    limit_conn_log_level info;
 
     map "$request_method $request_uri" $no_answer {{
         default '{unknown}';
@@ -55,13 +63,14 @@ http {{
     upstream api {{
         least_conn;
 {servers}
-        keepalive 512;
+        keepalive {most_under_way};
         keepalive_requests 100000;
         keepalive_timeout 60s;
     }}
 
     server {{
-        listen 127.0.0.1:{port} backlog=1024;
+        listen 127.0.0.1:{port} backlog=4096;
+        limit_conn under_way {most_under_way};
 
         proxy_http_version 1.1;
         proxy_set_header Connection "";
@@ -83,6 +92,7 @@ http {{
         error_page 405 /problem/405;
         error_page 413 /problem/413;
         error_page 414 /problem/414;
+        error_page 429 =503 @overloaded;
         error_page 494 =431 /problem/431;
         error_page 505 =400 /problem/400;
         error_page 500 502 503 504 =503 @no_answer;
@@ -93,6 +103,13 @@ http {{
             add_header X-Content-Type-Options nosniff always;
             add_header Cache-Control no-store always;
             return 503 $no_answer;
+        }}
+
+        location @overloaded {{
+            add_header Retry-After {retry_seconds} always;
+            add_header X-Content-Type-Options nosniff always;
+            add_header Cache-Control no-store always;
+            return 503 '{overloaded}';
         }}
 
         location / {{
@@ -107,6 +124,7 @@ http {{
 }}
 """
 
+_MOST_UNDER_WAY = 800  # of one API process: fewer than it takes itself, whose refusals cost more
 _REFUSAL = """\
         location = /problem/{status} {{
             internal;
@@ -157,6 +175,8 @@ def prepare(folder: Path, port: int, api_ports: list[int], *, as_root: bool) -> 
             retry_seconds=RETRY_SECONDS,
             problems="".join(_refusal(problem) for problem in _REFUSALS),
             unknown=_text(_UNKNOWN),
+            overloaded=_text(Problem("overloaded")),
+            most_under_way=_MOST_UNDER_WAY * len(api_ports),
             unavailable=_text(Problem("unavailable")),
             servers="\n".join(
                 f"        server 127.0.0.1:{api_port} max_fails=0;" for api_port in api_ports
