@@ -1,6 +1,6 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status clean lint test bench load reference pins
+.PHONY: help setup run start stop grow status clean lint test bench load overload reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -59,6 +59,10 @@ bench: setup  ## Measure the money path on this machine; prints one JSON object 
 load: setup  ## Load the running platform (SCRIPT=mix.js RATE=100 DURATION=60s), audit it, report
 	@$(PYTHON) -m microfin_loadtest run "$(or $(SCRIPT),mix.js)" --rate "$(or $(RATE),100)" \
 		--duration "$(or $(DURATION),60s)" $(ARGS)
+
+overload: setup  ## Offer the running platform far more than it carries (PEAK=1500 RATE=5000 SECONDS=60)
+	@$(PYTHON) -m microfin_loadtest overload --peak "$(or $(PEAK),1500)" \
+		--rate "$(or $(RATE),5000)" --seconds "$(or $(SECONDS),60)"
 
 reference: setup  ## Make the generated pages of docs/reference anew
 	$(PYTHON) -m microfin.settings_reference docs/reference

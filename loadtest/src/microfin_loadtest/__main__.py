@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from microfin_loadtest.errors import LoadImpossible
+from microfin_loadtest.overload import Overload
+from microfin_loadtest.overload import overload as run_overload
 from microfin_loadtest.results import RESULTS, append_result, renew_page
 from microfin_loadtest.run import Request, encode
 from microfin_loadtest.run import run as make_run
@@ -60,6 +62,23 @@ def run(
     if results.resolve() == RESULTS:
         renew_page()
         renew_model()
+    for reason in report["reasons"]:
+        _say(f"does not count: {reason}")
+    print(encode(report))
+    if not report["valid"]:
+        raise typer.Exit(1)
+
+
+@application.command()
+def overload(
+    *,
+    peak: Annotated[int, typer.Option(min=3, help="What the platform carries, requests/s.")] = 1500,
+    rate: Annotated[int, typer.Option(min=1, help="What to offer, requests/s.")] = 5000,
+    seconds: Annotated[int, typer.Option(min=1, help="How long each.")] = 60,
+    state: Annotated[Path, typer.Option(help="The platform's folder.")] = REPOSITORY / ".local",
+) -> None:
+    """Offer the peak, then far more, then less again; the report is the last line (needs wrk)."""
+    report = asyncio.run(run_overload(Overload(peak, rate, seconds, state.resolve()), _say))
     for reason in report["reasons"]:
         _say(f"does not count: {reason}")
     print(encode(report))

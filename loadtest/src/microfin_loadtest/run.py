@@ -2,16 +2,12 @@
 
 import asyncio
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from microfin_loadtest.backlog import wait_for_rest
 from microfin_loadtest.errors import LoadImpossible
@@ -19,14 +15,13 @@ from microfin_loadtest.growing import grow_later
 from microfin_loadtest.k6 import K6Run, find_k6
 from microfin_loadtest.ledger import audit_at_rest, count_decided
 from microfin_loadtest.plot import draw
-from microfin_loadtest.processes import Sampler, Usage, settings_of
+from microfin_loadtest.processes import Sampler, Usage
 from microfin_loadtest.report import load_part, usage_part
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, FOLDER, find_script
+from microfin_loadtest.subject import commit, form_of, running_platform, worker_urls
 from microfin_loadtest.summary import LoadFigures, read_figures
 from microfin_loadtest.users import prepare_users
 from microfin_loadtest.validity import why_invalid
-from microfin_local.configuration import recall
-from microfin_local.endpoints import Endpoints, read_endpoints
 from microfin_local.platform import PROCESSES_FILE
 
 _REPOSITORY: Final = FOLDER.parent
@@ -70,9 +65,9 @@ class _Measured:
 async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     """Make the run and return its report. Raises LoadImpossible where it cannot be made."""
     script, seconds = find_script(request.script), request.seconds
-    endpoints = _running_platform(request.state)
+    endpoints = running_platform(request.state)
     program = await asyncio.to_thread(find_k6, _PROGRAMS, say)
-    platform = _form(request.state, endpoints)
+    platform = form_of(request.state, endpoints)
     users = request.state / "loadtest-users.json"
     hash_cost = {name: platform[name] for name in ("argon2_memory_kib", "argon2_time")}
     await prepare_users(endpoints.api, users, request.users, hash_cost, say)
@@ -105,7 +100,7 @@ async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
         "valid": not reasons,
         "reasons": reasons,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "script": request.script,
         "rate": request.rate,
         "duration_seconds": seconds,
@@ -120,38 +115,6 @@ async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def _running_platform(state: Path) -> Endpoints:
-    endpoints = read_endpoints(state)
-    if endpoints is None or not endpoints.api:
-        raise LoadImpossible("The platform is not running. Start it first: make start")
-    if urlsplit(endpoints.api).hostname not in ("127.0.0.1", "localhost", "::1"):
-        raise LoadImpossible(f"Load goes to this machine only, not to {endpoints.api}.")
-    wanted = os.environ.get("WORKERS", "").strip()
-    if wanted and wanted != str(len(endpoints.workers)):
-        raise LoadImpossible(
-            f"WORKERS is {wanted}, but the running platform has {len(endpoints.workers)}. Start "
-            "one of that form, or leave WORKERS out."
-        )
-    return endpoints
-
-
-def _form(state: Path, endpoints: Endpoints) -> dict[str, Any]:
-    """Return what the figures depend on: the platform's form and settings, and the cores."""
-    record, memory = state / PROCESSES_FILE, recall(state)
-    api = settings_of(record, "api-0", lambda name: name.startswith("MICROFIN_ARGON2_"))
-    worker = settings_of(record, "worker-0", lambda name: name == "MICROFIN_BATCH_LIMIT")
-    return {
-        "cores": os.cpu_count(),
-        "workers": len(endpoints.workers),
-        "api_processes": len(endpoints.apis),
-        "shards": memory.get("shards", 1),
-        "brokers": memory.get("brokers", 1),
-        "argon2_memory_kib": int(api.get("MICROFIN_ARGON2_MEMORY", 19_456)),
-        "argon2_time": int(api.get("MICROFIN_ARGON2_TIME", 2)),
-        "batch_limit": int(worker.get("MICROFIN_BATCH_LIMIT", 500)),
-    }
-
-
 async def _measure(request: Request, k6: K6Run, say: Callable[[str], None]) -> _Measured:
     sampler = Sampler(request.state / PROCESSES_FILE)
     sampler.start()
@@ -163,20 +126,13 @@ async def _measure(request: Request, k6: K6Run, say: Callable[[str], None]) -> _
         summary, k6_seconds = await asyncio.to_thread(k6.wait)
         growth = await growing if growing is not None else None
         say("waiting for the backlog")
-        rested = await wait_for_rest(lambda: _workers(request.state), _REST_WITHIN_SECONDS)
+        rested = await wait_for_rest(lambda: worker_urls(request.state), _REST_WITHIN_SECONDS)
     finally:
         k6.stop()
         usage = sampler.stop()
     figures = read_figures(summary)
     drain = None if rested is None else round(max(rested - figures.ended, 0), 2)
     return _Measured(figures, k6_seconds, usage, drain, growth)
-
-
-def _workers(state: Path) -> list[str]:
-    endpoints = read_endpoints(state)
-    if endpoints is None:
-        raise LoadImpossible("The platform was stopped during the run.")
-    return endpoints.workers
 
 
 def _unfinished(measured: _Measured) -> list[str]:
@@ -186,18 +142,6 @@ def _unfinished(measured: _Measured) -> list[str]:
     if measured.growth is not None and measured.growth["exit_code"] != 0:
         reasons.append("The growth failed.")
     return reasons
-
-
-def _commit() -> str:
-    """Return the checkout's commit, with a + where files differ from it."""
-
-    def git(*arguments: str) -> str:
-        command = (shutil.which("git") or "git", "-C", str(_REPOSITORY), *arguments)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", ":!loadtest/results", ":!docs")
-    return f"{git('rev-parse', '--short', 'HEAD') or 'unknown'}{'+' if changed else ''}"
 
 
 def encode(report: dict[str, Any]) -> str:
