@@ -17,6 +17,8 @@ import structlog
 from microfin.database import Connection, Pool, connect_pool
 from microfin.routing import Routing, partition_of, shard_of_account
 from microfin.settings import ApiSettings
+from microfin.sql_literals import text
+from microfin_api.copied_rows import copy_first_row
 
 logger = structlog.get_logger(__name__)
 
@@ -26,14 +28,11 @@ _LEAST_PAUSE: Final = 0.025  # between renewals that waiting answers ask for
 _FORGET_EVERY: Final = 600.0
 
 _RENEW = """
-WITH renewed AS (
-    INSERT INTO leases (instance, generation, renewed_at)
-    SELECT $1, generation, clock_timestamp() FROM routing
-    ON CONFLICT (instance)
-    DO UPDATE SET generation = excluded.generation, renewed_at = excluded.renewed_at
-)
-SELECT shard, shards, generation, partition_count, intended_generation, intended_partition_count
-FROM routing
+INSERT INTO leases (instance, generation, renewed_at)
+SELECT {instance}, generation, clock_timestamp() FROM routing
+ON CONFLICT (instance)
+DO UPDATE SET generation = excluded.generation, renewed_at = excluded.renewed_at
+RETURNING (SELECT row_to_json(routing)::text FROM routing)
 """
 
 _FORGET = "DELETE FROM leases WHERE renewed_at < clock_timestamp() - interval '1 hour'"
@@ -62,6 +61,17 @@ class Lease(msgspec.Struct, frozen=True):
         )
 
 
+class _RoutingRow(msgspec.Struct, frozen=True):
+    """What a renewal needs of the one row of `routing`."""
+
+    shard: int
+    shards: int
+    generation: int
+    partition_count: int
+    intended_generation: int | None
+    intended_partition_count: int | None
+
+
 class WrongShard(Exception):
     """A database is not the shard that its place in MICROFIN_DATABASES says."""
 
@@ -71,6 +81,7 @@ class ShardLease:
 
     def __init__(self, instance: str, settings: ApiSettings, shard: int) -> None:
         self._instance = instance
+        self._statement = _RENEW.format(instance=text(instance))
         self._settings = settings
         self._shard = shard
         self._pool: Pool | None = None
@@ -172,20 +183,21 @@ class ShardLease:
         self._pool = await self._connect()
 
     async def _renewal(self, sent: float) -> Lease:
-        async with self._acquire() as connection, connection.transaction():
-            row = await connection.fetchrow(_RENEW, self._instance)
+        async with self._acquire() as connection:
+            row = await copy_first_row(connection, self._statement)
         if row is None:
             raise LookupError("it has no routing yet: run `microfin migrate` first")
+        found = msgspec.json.decode(row[0], type=_RoutingRow)
         shards = len(self._settings.database_urls)
-        if (row["shard"], row["shards"]) != (self._shard, shards):
+        if (found.shard, found.shards) != (self._shard, shards):
             raise WrongShard(
-                f"the database is shard {row['shard']} of {row['shards']}, but stands at place "
+                f"the database is shard {found.shard} of {found.shards}, but stands at place "
                 f"{self._shard} of {shards} in MICROFIN_DATABASES"
             )
         return Lease(
             sent,
-            Routing(row["generation"], row["partition_count"]),
-            row["intended_partition_count"] if row["intended_generation"] else None,
+            Routing(found.generation, found.partition_count),
+            found.intended_partition_count if found.intended_generation else None,
         )
 
     async def _execute(self, statement: str, *arguments: str) -> None:

@@ -1,12 +1,12 @@
 """The users, on shard 0."""
 
-import struct
 from typing import Final
 
 import msgspec
 
 from microfin.database import Pool
 from microfin.sql_literals import text
+from microfin_api.copied_rows import copy_first_row
 from microfin_api.uuid7 import uuid7
 
 
@@ -20,7 +20,6 @@ class User(msgspec.Struct, frozen=True):
 
 
 _SELECT: Final = "SELECT id, name, email, password_hash FROM users WHERE "
-_COPY_HEADER_BYTES: Final = 19  # signature, flags, and the size of an extension that there is not
 
 
 class Users:
@@ -62,34 +61,10 @@ class Users:
             )
 
     async def _find(self, condition: str) -> User | None:
-        """Return the user whom `condition` fits, whose values are literals of `sql_literals`.
-
-        COPY is the one way to rows that takes a single round trip without a prepared statement.
-        """
-        copied = bytearray()
-
-        async def take(data: bytes) -> None:
-            copied.extend(data)
-
+        """Return the user whom `condition` fits, whose values are literals of `sql_literals`."""
         async with self._pool.acquire() as connection:
-            await connection.copy_from_query(_SELECT + condition, output=take, format="binary")
-        row = _first_row(bytes(copied))
+            row = await copy_first_row(connection, _SELECT + condition)
         if row is None:
             return None
         user, name, email, password_hash = row
         return User(user.hex(), name.decode(), email.decode(), password_hash.decode())
-
-
-def _first_row(copied: bytes) -> list[bytes] | None:
-    """Return the first row's values out of COPY's binary format; they are never NULL here."""
-    position = _COPY_HEADER_BYTES
-    (count,) = struct.unpack_from("!h", copied, position)
-    if count < 0:
-        return None
-    position += 2
-    values = []
-    for _ in range(count):
-        (size,) = struct.unpack_from("!i", copied, position)
-        values.append(copied[position + 4 : position + 4 + size])
-        position += 4 + size
-    return values
