@@ -67,6 +67,7 @@ async def test_an_upgrade_and_the_way_back_under_traffic(bank: Bank, before: Rel
 
 async def test_a_partition_waits_for_a_worker_that_reads_its_records(bank: Bank) -> None:
     """A record of a newer wire version, and what was sent after it."""
+    await bank.migrate()
     first = await worker(bank, PRESENT, 0)
     account = await bank.open_on(0, balance="1")
     await bank.check()

@@ -66,6 +66,10 @@ def check_out(release: str, folder: Path) -> Release:
         return Release(release, folder)
     python = folder / ".venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
-    command = [sys.executable, "-m", "uv", "pip", "sync", "--quiet", "--require-hashes"]
-    subprocess.run([*command, "--python", python, folder / pins], check=True)
+    uv_pip = [sys.executable, "-m", "uv", "pip"]
+    into = ["--quiet", "--python", python]
+    subprocess.run([*uv_pip, "sync", *into, "--require-hashes", folder / pins], check=True)
+    members = [f"--editable={folder / 'services' / it}" for it in ("core", "api", "worker")]
+    install = [*uv_pip, "install", *into, "--no-deps", "--no-build-isolation", *members]
+    subprocess.run(install, check=True)
     return Release(release, folder, str(python))
