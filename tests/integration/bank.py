@@ -149,10 +149,9 @@ class Bank:
             self.platform.create_database(self.name),
             self.platform.create_topic(self.topic, self.partitions),
         )
-        urls = [self.platform.postgres_direct(n, database=self.name) for n in range(self.shards)]
-        await asyncio.to_thread(migrate, urls, self.partitions)
+        await self.migrate()
         self.pools = [
-            await asyncpg.create_pool(url, min_size=0, max_size=2, timeout=5) for url in urls
+            await asyncpg.create_pool(url, min_size=0, max_size=2, timeout=5) for url in self.urls
         ]
         await self.producer.start()
         return self
@@ -177,6 +176,13 @@ class Bank:
         finally:
             await connection.close()
 
+    async def migrate(self) -> None:
+        await asyncio.to_thread(migrate, self.urls, self.partitions)
+
+    @property
+    def urls(self) -> list[str]:
+        return [self.platform.postgres_direct(n, database=self.name) for n in range(self.shards)]
+
     @property
     def topic(self) -> str:
         return self.name
@@ -197,8 +203,19 @@ class Bank:
 
     # Processes ------------------------------------------------------------------------------
 
-    async def worker(self, partition: int, fault: str = "", **settings: str) -> Process:
-        """Start a worker; with `fault`, one that is killed (or see `faulty_worker`) there."""
+    async def worker(
+        self,
+        partition: int,
+        fault: str = "",
+        *,
+        python: str = sys.executable,
+        command: list[str] | None = None,
+        **settings: str,
+    ) -> Process:
+        """Start a worker; with `fault`, one that is killed (or see `faulty_worker`) there.
+
+        `python` runs another release's, `command` something else in a worker's place.
+        """
         port = free_port()
         environment = {
             **self.environment("worker"),
@@ -207,7 +224,7 @@ class Bank:
             "PORT": str(port),
             **settings,
         }
-        command = [sys.executable, "-m", "microfin_worker"]
+        command = command or [python, "-m", "microfin_worker"]
         if fault:
             environment["FAULT_POINT"] = fault
             command = [sys.executable, "faulty_worker.py"]
@@ -219,8 +236,8 @@ class Bank:
         await asyncio.gather(*(worker.ready() for worker in workers))
         return workers
 
-    async def api(self, **settings: str) -> Process:
-        """Start an API process and wait until it is ready."""
+    async def api(self, *, python: str = sys.executable, **settings: str) -> Process:
+        """Start an API process and wait until it is ready; `python` runs another release's."""
         port = free_port()
         environment = {
             **self.environment("api"),
@@ -228,7 +245,7 @@ class Bank:
             "PORT": str(port),
             **settings,
         }
-        command = [sys.executable, "-m", "microfin_api"]
+        command = [python, "-m", "microfin_api"]
         return await (await self._launch("api", command, environment)).ready()
 
     async def _launch(self, name: str, command: list[str], environment: dict[str, str]) -> Process:
@@ -368,8 +385,7 @@ class Bank:
             return not await self.fetch("SELECT 1 FROM outbox LIMIT 1")
 
         await until(all_sent, "the outboxes are empty", seconds)
-        urls = [self.platform.postgres_direct(n, database=self.name) for n in range(self.shards)]
-        report = await audit(urls, at_rest=True)
+        report = await audit(self.urls, at_rest=True)
         assert report.ok, report.violations
         return report
 

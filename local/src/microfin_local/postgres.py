@@ -42,6 +42,8 @@ _HOST_ACCESS = """\
 # Everybody by password, from this machine only.
 local all all scram-sha-256
 host all all 127.0.0.1/32 scram-sha-256
+# pg_basebackup.
+host replication {superuser} 127.0.0.1/32 scram-sha-256
 """
 
 
@@ -89,7 +91,7 @@ async def prepare(shard: PostgresShard, home: DatabaseHome, log: Path) -> Progra
     if not (shard.data / "PG_VERSION").exists():
         await _initialize(shard, home, binaries, log)
     home.write(shard.data / "microfin.conf", _settings(shard))
-    home.write(shard.data / "pg_hba.conf", _HOST_ACCESS)
+    home.write(shard.data / "pg_hba.conf", _HOST_ACCESS.format(superuser=SUPERUSER))
     return Program(
         name=shard.name,
         arguments=(str(binaries / "postgres"), "-D", str(shard.data)),

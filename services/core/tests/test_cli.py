@@ -212,9 +212,17 @@ async def test_help_teaches() -> None:
     whole = await microfin({}, "--help")
     assert whole.code == 0
     assert "MICROFIN_DATABASES_DIRECT" in whole.output
-    for name in ("migrate", "audit", "account", "quarantine", "outbox", "log", "user"):
+    for name in ("migrate", "audit", "account", "quarantine", "outbox", "log", "recover", "user"):
         assert name in whole.output
-    for command in (["account", "freeze"], ["quarantine", "replay"], ["log", "trim"], ["audit"]):
+    for command in (
+        ["account", "freeze"],
+        ["quarantine", "replay"],
+        ["log", "trim"],
+        ["recover", "check"],
+        ["recover", "prepare"],
+        ["recover", "verify"],
+        ["audit"],
+    ):
         ran = await microfin({}, *command, "--help")
         assert ran.code == 0
         assert "Example" in ran.output
@@ -228,6 +236,8 @@ async def test_help_teaches() -> None:
         (["user", "create", "a@b.example", "--name", "A", "--password-stdin"], "DIRECT is not set"),
         (["account", "show", "123"], "right check digit"),
         (["operation", "show", "xyz"], "32 hexadecimal digits"),
+        (["recover", "check", "--shard", "0"], "DIRECT is not set"),
+        (["user", "create", "a@b.example", "--name", "A", "--id", "me"], "a user's id"),
         (["quarantine", "replay"], "PARTITION and OFFSET, or --all"),
         (["quarantine", "replay", "1"], "PARTITION and OFFSET, or --all"),
         (["quarantine", "replay", "1", "2", "--all"], "PARTITION and OFFSET, or --all"),

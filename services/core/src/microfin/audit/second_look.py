@@ -35,13 +35,13 @@ SELECT replace(operation_id::text, '-', '') AS operation, jsonb_agg({LEG_COLUMNS
 FROM outcomes WHERE operation_id = ANY($1::uuid[]) GROUP BY operation_id
 """  # noqa: S608 - the columns are ours
 
-_IN_OUTBOX: Final = """
+IN_OUTBOX: Final = """
 SELECT DISTINCT replace(operation_id::text, '-', '') FROM outbox
 WHERE operation_id = ANY($1::uuid[])
 """
 
 # A record in quarantine is only bytes; the id of its operation stands in it as text.
-_IN_QUARANTINE: Final = """
+IN_QUARANTINE: Final = """
 SELECT DISTINCT id FROM unnest($1::text[]) AS wanted (id)
 JOIN quarantine ON position(convert_to(id, 'UTF8') IN value) > 0 AND replayed_at IS NULL
 """
@@ -128,8 +128,8 @@ async def _see(shards: Sequence[AuditedShard], operations: list[str]) -> _Seen:
                 ]
                 for row in await fetch(_LEGS, operations)
             }
-            outbox = {row[0] for row in await fetch(_IN_OUTBOX, operations)}
-            quarantine = {row[0] for row in await fetch(_IN_QUARANTINE, operations)}
+            outbox = {row[0] for row in await fetch(IN_OUTBOX, operations)}
+            quarantine = {row[0] for row in await fetch(IN_QUARANTINE, operations)}
         return _Seen(legs, outbox, quarantine)
 
     everywhere = _Seen({}, set(), set())

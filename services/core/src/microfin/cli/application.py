@@ -12,6 +12,7 @@ from microfin.cli.migrate import migrate
 from microfin.cli.operation import operation
 from microfin.cli.outbox import outbox
 from microfin.cli.quarantine import quarantine
+from microfin.cli.recover import recover
 from microfin.cli.routing import routing
 from microfin.cli.user import user
 from microfin.logs import configure_logs
@@ -72,4 +73,5 @@ application.add_typer(routing, name="routing")
 application.add_typer(quarantine, name="quarantine")
 application.add_typer(outbox, name="outbox")
 application.add_typer(log, name="log")
+application.add_typer(recover, name="recover")
 application.add_typer(user, name="user")

@@ -21,6 +21,13 @@ _PASSWORD_LEAST: Final = 8
 _PASSWORD_MOST: Final = 128
 
 
+def _user_id(text: str) -> str:
+    plain = text.replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{32}", plain, re.ASCII):
+        raise typer.BadParameter("32 hexadecimal digits are a user's id.")
+    return plain
+
+
 @user.command()
 def create(
     email: Annotated[str, typer.Argument(help="The e-mail address to sign in with.")],
@@ -29,9 +36,21 @@ def create(
         bool,
         typer.Option("--password-stdin", help="Read the password from stdin instead of asking."),
     ] = False,
+    identity: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="USER",
+            parser=_user_id,
+            help="The id of a user who is gone, and whose accounts this person owns.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Create a user, as signing up does. The password is asked for, twice.
+
+    With --id the person becomes the owner of the accounts that this user had: after shard 0 was
+    restored from before the person signed up. Make sure who it is first.
 
     Needs MICROFIN_DATABASES_DIRECT; the password's cost is MICROFIN_ARGON2_….
 
@@ -39,6 +58,7 @@ def create(
     Examples:
       microfin user create ada@example.com --name Ada
       pass show ada | microfin user create ada@example.com --name Ada --password-stdin
+      microfin user create ada@example.com --name Ada --id 0190b2c3d4e5f60718293a4b5c6d7e8f
     """
     address, person = email.strip().lower(), name.strip()
     if len(address) > _EMAIL_MOST or not _EMAIL.fullmatch(address):
@@ -46,8 +66,10 @@ def create(
     if not 1 <= len(person) <= 100 or not person.isprintable():
         raise typer.BadParameter("A name has 1 to 100 printable characters.")
     password = _read_password(stdin=password_stdin)
-    identity = run(_create(address, person, password))
-    fields = {"id": identity, "email": address, "name": person}
+    created = run(
+        _create(uuid.UUID(identity) if identity else uuid.uuid4(), address, person, password)
+    )
+    fields = {"id": created, "email": address, "name": person}
     if json:
         print_json(fields)
     else:
@@ -66,14 +88,13 @@ def _read_password(*, stdin: bool) -> str:
     return password
 
 
-async def _create(email: str, name: str, password: str) -> str:
+async def _create(identity: uuid.UUID, email: str, name: str, password: str) -> str:
     settings = ApiSettings()
     password_hash = PasswordHasher(
         time_cost=settings.argon2_time,
         memory_cost=settings.argon2_memory,
         parallelism=settings.argon2_parallelism,
     ).hash(password)
-    identity = uuid.uuid4()
     async with (
         administered_shards(settings) as pools,
         pools[0].acquire() as connection,
@@ -81,12 +102,12 @@ async def _create(email: str, name: str, password: str) -> str:
     ):
         added = await connection.fetchval(
             "INSERT INTO users (id, email, name, password_hash) VALUES ($1, $2, $3, $4)"
-            " ON CONFLICT (email) DO NOTHING RETURNING id",
+            " ON CONFLICT DO NOTHING RETURNING id",
             identity,
             email,
             name,
             password_hash,
         )
     if added is None:
-        raise Refused(f"There is a user with the address {email} already.")
+        raise Refused(f"There is a user with the address {email} or the id {identity.hex} already.")
     return identity.hex

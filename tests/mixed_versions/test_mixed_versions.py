@@ -1,0 +1,93 @@
+"""The last release and this checkout side by side (docs/reference/compatibility.md)."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from bank import Bank, Process
+from growing_clients import GrowingClients
+from test_log_faults import append_raw
+from two_releases import PRESENT, Release
+
+from microfin import wire
+
+
+async def worker(bank: Bank, release: Release, partition: int) -> Process:
+    started = await bank.worker(partition, python=release.python, **release.environment)
+    return await started.ready()
+
+
+async def exchange(bank: Bank, release: Release, workers: list[Process]) -> list[Process]:
+    """Replace the workers by those of `release`, one by one."""
+    exchanged = []
+    for partition, old in enumerate(workers):
+        assert await old.end() == 0
+        exchanged.append(await worker(bank, release, partition))
+    return exchanged
+
+
+async def test_each_release_runs_its_own_sources(before: Release) -> None:
+    """Otherwise all that follows would be this checkout against itself, unnoticed."""
+    for release in (before, PRESENT):
+        for package in ("microfin", "microfin_api", "microfin_worker"):
+            found = await release.run("-c", f"import {package}; print({package}.__file__)")
+            assert Path(found).is_relative_to(release.folder), f"{release.name}: {found}"
+
+
+async def test_the_last_releases_workers_read_what_is_written_now(before: Release) -> None:
+    read = await before.run("-c", "from microfin import wire; print(wire.VERSION)")
+    assert int(read) >= wire.VERSION
+
+
+async def test_an_upgrade_and_the_way_back_under_traffic(bank: Bank, before: Release) -> None:
+    workers = list(
+        await asyncio.gather(*(worker(bank, before, it) for it in range(bank.partitions)))
+    )
+    old_api = await bank.api(python=before.python, **before.environment)
+    async with GrowingClients([old_api.url], users=2, patient=True) as clients:
+        await clients.progress(more=30)
+        await bank.migrate()
+        await clients.progress(more=30)
+        new_api = await bank.api(python=PRESENT.python, **PRESENT.environment)
+        async with GrowingClients([new_api.url], users=2, patient=True) as new_clients:
+            await new_clients.progress(more=30)
+            workers = await exchange(bank, PRESENT, workers)
+            await clients.progress(more=30)
+            await new_clients.progress(more=30)
+            workers = await exchange(bank, before, workers[:2]) + workers[2:]
+            await clients.progress(more=30)
+            await new_clients.progress(more=30)
+    await bank.traffic("between both releases' workers")
+    await bank.check()
+    for both in (clients, new_clients):
+        await both.check(bank)
+    for release in (before, PRESENT):
+        await release.run("-m", "microfin", "audit", "--at-rest", **bank.environment("operator"))
+
+
+async def test_a_partition_waits_for_a_worker_that_reads_its_records(bank: Bank) -> None:
+    """A record of a newer wire version, and what was sent after it."""
+    await bank.migrate()
+    first = await worker(bank, PRESENT, 0)
+    account = await bank.open_on(0, balance="1")
+    await bank.check()
+    ahead = bank.request("deposit", account, "of the next release", amount="20")
+    value = wire.encode(ahead).replace(b'{"v":1', b'{"v":2')
+    offset = await append_raw(bank, 0, account.encode(), value)
+    behind = await bank.withdraw(account, "21", "only after the deposit")
+    for stopping in (first, await bank.worker(0)):
+        status = await stopping.reaches("stopped")
+        assert "version 2" in status["reason"]
+        assert status["next_offset"] == offset
+        assert (await stopping.get("/readyz")).status_code == 503
+        assert (await stopping.get("/healthz")).status_code == 200
+        await stopping.end()
+    assert await bank.operation(behind) is None
+
+    environment = {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-m", "newer_worker"]
+    await (await bank.worker(0, command=command, **environment)).ready()
+    assert (await bank.final(ahead.operation)).status == "settled"
+    assert (await bank.final(behind)).status == "settled"
+    await bank.check()
+    assert not await bank.fetch("SELECT 1 FROM quarantine")
