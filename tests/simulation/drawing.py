@@ -1,0 +1,301 @@
+"""Drawing a plan from a seed."""
+
+from functools import cache
+from random import Random
+
+from aiokafka.partitioner import murmur2
+
+from microfin.account_number import derive_account_number
+from microfin.operation import operation_id
+from simulation.plan import (
+    Crash,
+    DatabaseRestart,
+    Fault,
+    GracefulStop,
+    Growth,
+    LossyReplies,
+    LostProduce,
+    LostStatement,
+    LyingCache,
+    Pause,
+    Plan,
+    PlannedAccount,
+    PlannedClient,
+    SecondActivator,
+    SecondOwner,
+    SlowNetwork,
+    SlowProduce,
+    Step,
+    Tuning,
+)
+
+USERS = [letter * 32 for letter in "abc"]
+_POOL = 96
+
+
+@cache
+def _numbers() -> list[str]:
+    """Return account numbers that plans choose from."""
+    return [derive_account_number(f"{number:032x}", 0) for number in range(_POOL)]
+
+
+@cache
+def _coming_back(counts: tuple[int, ...]) -> list[str]:
+    """Return numbers whose partition is the same in the end as at first, but not in between."""
+    hashes = {number: murmur2(number.encode()) & 0x7FFFFFFF for number in _numbers()}
+    return [
+        number
+        for number, value in hashes.items()
+        if value % counts[0] == value % counts[-1] and value % counts[0] != value % counts[1]
+    ]
+
+
+def draw_plan(seed: int) -> Plan:
+    """Return the plan that `seed` stands for."""
+    random = Random(f"plan {seed}")
+    shards = 2 if random.random() < 0.25 else 1
+    partitions = shards * random.choice((1, 2, 2)) if shards == 1 else shards
+    growths = _growths(random, shards, partitions)
+    accounts = _accounts(random, partitions, growths)
+    long = bool(growths) or random.random() < 0.15
+    clients = _clients(random, accounts, long=long)
+    apis = random.choice((1, 2, 2))
+    return Plan(
+        seed=seed,
+        shards=shards,
+        partitions=partitions,
+        apis=apis,
+        tuning=_tuning(random),
+        accounts=accounts,
+        clients=clients,
+        growths=growths,
+        faults=_faults(random, shards, partitions, apis, growths),
+    )
+
+
+def _tuning(random: Random) -> Tuning:
+    return Tuning(
+        batch=random.choice((1, 2, 3, 8, 500)),
+        memory=random.choice((0, 1, 100, 100, 100)),
+        look_up_batches=random.choice((1, 1, 2, 8)),
+        interval=random.choice((0.0, 0.0, 0.012)),
+        answer_within=random.choice((0.3, 1.0, 5.0)),
+        unknown_after=random.choice((1.5, 3.0, 10.0)),
+    )
+
+
+def _growths(random: Random, shards: int, partitions: int) -> list[Growth]:
+    if random.random() > 0.35:
+        return []
+    first = partitions + shards * random.choice((1, 1, 2))
+    at = random.uniform(0.05, 0.6)
+    growths = [Growth(at, first)]
+    if random.random() < 0.4:
+        growths.append(Growth(at + random.uniform(1.3, 2.5), first + shards * random.choice((1, 2))))
+    return growths
+
+
+def _accounts(random: Random, partitions: int, growths: list[Growth]) -> list[PlannedAccount]:
+    count = random.choice((1, 2, 2, 3, 4))
+    numbers = random.sample(_numbers(), count)
+    if len(growths) == 2 and random.random() < 0.5:
+        numbers[0] = random.choice(
+            _coming_back((partitions, *(growth.partitions for growth in growths))) or numbers
+        )
+    accounts = [
+        PlannedAccount(
+            number,
+            random.choice(USERS),
+            "EUR" if random.random() < 0.9 else "JPY",
+            random.choice((0, 100, 500, 1_000)),
+        )
+        for number in dict.fromkeys(numbers)
+    ]
+    for index in range(random.choice((0, 0, 0, 1, 1, 2))):
+        user, key = random.choice(USERS), f"open{index}"
+        number = derive_account_number(operation_id(user, key, "open", ""), 0)
+        if random.random() < 0.2:  # taken: the next attempt is sent on
+            accounts.append(PlannedAccount(number, random.choice(USERS), "EUR", 100))
+            number = derive_account_number(operation_id(user, key, "open", ""), 1)
+        accounts.append(PlannedAccount(number, user, "EUR", 0, key))
+    return accounts
+
+
+def _clients(random: Random, accounts: list[PlannedAccount], *, long: bool) -> list[PlannedClient]:
+    clients = []
+    opening = [account for account in accounts if account.opened_by]
+    span = random.uniform(2.0, 5.0) if long else random.uniform(0.0, 1.0)
+    for number in range(random.choice((1, 2, 2, 3))):
+        count = random.randint(1, 6) if not long else random.randint(3, 8)
+        chained = random.random() < 0.5
+        own = random.choice(accounts)
+        steps = [
+            _step(
+                random,
+                key=f"{number}.{index}",
+                accounts=accounts,
+                own=own,
+                at_once=chained and random.random() < 0.9,
+                after=random.random() * 2 * span / count,
+            )
+            for index in range(count)
+        ]
+        if opening and random.random() < 0.8:
+            steps.insert(random.randint(0, len(steps)), _open(random, opening.pop()))
+        clients.append(PlannedClient(f"client-{number}", steps))
+    return clients
+
+
+def _open(random: Random, account: PlannedAccount) -> Step:
+    return Step(
+        key=account.opened_by,
+        kind="open",
+        account=account.number,
+        user=account.user,
+        after=random.random(),
+        currency="EUR",
+        at_once=random.random() < 0.3,
+        twice=random.random() < 0.15,
+        again=random.random() < 0.15,
+    )
+
+
+def _step(
+    random: Random,
+    *,
+    key: str,
+    accounts: list[PlannedAccount],
+    own: PlannedAccount,
+    at_once: bool,
+    after: float,
+) -> Step:
+    account = own if random.random() < 0.7 else random.choice(accounts)
+    kind = random.choice(
+        ("deposit", "deposit", "withdraw", "withdraw", "transfer", "transfer", "transfer")
+    )
+    if random.random() < 0.08:
+        return Step(
+            key=key,
+            kind="set_state",
+            account=random.choice(accounts).number,
+            user="",
+            after=after,
+            state=random.choice(("frozen", "open", "open", "closed")),
+            at_once=at_once,
+        )
+    return Step(
+        key=key,
+        kind=kind,
+        account=account.number,
+        user=account.user if random.random() < 0.95 else random.choice(USERS),
+        after=after,
+        amount=str(random.choice((1, 2, 5, 10))),
+        to=random.choice(accounts).number if kind == "transfer" else "",
+        at_once=at_once,
+        twice=random.random() < 0.12,
+        again=random.random() < 0.12,
+        amended=random.random() < 0.03,
+    )
+
+
+def _faults(
+    random: Random, shards: int, partitions: int, apis: int, growths: list[Growth]
+) -> list[Fault]:
+    count = random.choice((0, 1, 1, 2, 2, 3, 4))
+    most = max([partitions, *(growth.partitions for growth in growths)])
+    return [_fault(random, shards, most, apis, growths) for _ in range(count)]
+
+
+def _fault(
+    random: Random, shards: int, partitions: int, apis: int, growths: list[Growth]
+) -> Fault:
+    if growths and random.random() < 0.25:
+        return _growth_fault(random)
+    worker = f"worker-{random.randrange(partitions)}"
+    api = f"api-{random.randrange(apis)}"
+    process = worker if random.random() < 0.7 else api
+    soon = random.uniform(0.0, 1.5)
+    match random.randrange(13):
+        case 0 | 1:
+            return Crash(process, _turn(random), random.choice((0.01, 0.1, 1.0)))
+        case 2 | 3:
+            return Pause(process, _turn(random), _long(random))
+        case 4 | 5:
+            return LostStatement(
+                process,
+                _small(random, 8),
+                True,
+                random.choice(("lost before", "lost after", "late", "late", "late")),
+                _short(random),
+            )
+        case 6:
+            return LostStatement(
+                process,
+                _small(random, 40),
+                False,
+                random.choice(("lost before", "lost after", "late", "hung")),
+                _short(random),
+            )
+        case 7:
+            return LostProduce(
+                process,
+                _small(random, 5),
+                random.choice(("lost before", "lost after", "late", "hung")),
+                _long(random),
+            )
+        case 8:
+            return SlowProduce(process, _small(random, 5), _long(random))
+        case 9:
+            return random.choice(
+                (
+                    SecondOwner(random.randrange(partitions), soon),
+                    GracefulStop(random.randrange(partitions), soon, 0.1),
+                )
+            )
+        case 10:
+            return DatabaseRestart(random.randrange(shards), soon, random.choice((0.05, 0.5)))
+        case 11:
+            return random.choice(
+                (
+                    LossyReplies(1.0, 0.0, 0.0),
+                    LossyReplies(0.3, 0.3, 0.3),
+                    LyingCache(random.choice((0.3, 1.0))),
+                )
+            )
+        case _:
+            return SlowNetwork(random.choice((0.02, 0.2)), random.choice((0.02, 0.2, 1.0)))
+
+
+def _growth_fault(random: Random) -> Fault:
+    match random.randrange(5):
+        case 0:
+            return Crash("activator", random.randint(1, 60), random.choice((0.1, 1.0, 9.5)))
+        case 1 | 2:
+            return Pause("activator", random.randint(1, 60), random.uniform(1.0, 12.0))
+        case 3:
+            return LostStatement(
+                "activator",
+                _small(random, 12),
+                True,
+                random.choice(("lost before", "lost after", "late")),
+                _long(random),
+            )
+        case _:
+            return SecondActivator(random.uniform(0.0, 12.0))
+
+
+def _turn(random: Random) -> int:
+    """Return a turn of a process, earlier ones more often."""
+    return 1 + int(random.paretovariate(0.7) * random.randint(3, 40)) % 600
+
+
+def _small(random: Random, most: int) -> int:
+    return random.randint(1, most)
+
+
+def _short(random: Random) -> float:
+    return 10 ** random.uniform(-2.5, 0.3)
+
+
+def _long(random: Random) -> float:
+    return 10 ** random.uniform(-2.0, 0.7) if random.random() < 0.85 else random.uniform(5, 12)

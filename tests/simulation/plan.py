@@ -1,0 +1,199 @@
+"""What one schedule is to be: its size, its clients, and the faults that befall it.
+
+A plan is drawn from a seed and is data, so that a failing one can be made smaller and run again.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from microfin.operation import AccountState, Kind
+
+Outcome = Literal["lost before", "lost after", "late", "hung"]
+"""What becomes of a message whose answer never comes: it had no effect, it had, it has one `late`,
+or it had one and the connection says nothing."""
+
+
+class PlannedAccount(msgspec.Struct, frozen=True):
+    """An account that exists from the beginning; with `opened_by`, one that a step opens."""
+
+    number: str
+    user: str
+    currency: str
+    balance: int
+    opened_by: str = ""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One operation of a client.
+
+    `after` is the pause before it. `at_once` asks for a `202`. `twice` sends it by two API
+    processes at one time. `again` repeats it after its answer. `amended` repeats it with another
+    body.
+    """
+
+    key: str
+    kind: Kind
+    account: str
+    user: str
+    after: float
+    amount: str = ""
+    to: str = ""
+    currency: str = ""
+    state: AccountState | None = None
+    at_once: bool = False
+    twice: bool = False
+    again: bool = False
+    amended: bool = False
+
+
+class PlannedClient(msgspec.Struct, frozen=True):
+    """A client that takes its steps one after the other."""
+
+    name: str
+    steps: list[Step]
+
+
+class Crash(msgspec.Struct, frozen=True, tag=True):
+    """A process dies at its `step`-th turn and starts again `seconds` later."""
+
+    process: str
+    step: int
+    seconds: float
+
+
+class Pause(msgspec.Struct, frozen=True, tag=True):
+    """A process stands still for `seconds` from its `step`-th turn on."""
+
+    process: str
+    step: int
+    seconds: float
+
+
+class LostStatement(msgspec.Struct, frozen=True, tag=True):
+    """The `number`-th statement (or only the commits counted) of a process is answered by nobody.
+
+    `seconds` is how much later a `late` one arrives.
+    """
+
+    process: str
+    number: int
+    commits: bool
+    outcome: Outcome
+    seconds: float
+
+
+class LostProduce(msgspec.Struct, frozen=True, tag=True):
+    """The `number`-th record that a process appends is acknowledged by nobody."""
+
+    process: str
+    number: int
+    outcome: Outcome
+    seconds: float
+
+
+class SlowProduce(msgspec.Struct, frozen=True, tag=True):
+    """The `number`-th record that a process appends takes `seconds`."""
+
+    process: str
+    number: int
+    seconds: float
+
+
+class SecondOwner(msgspec.Struct, frozen=True, tag=True):
+    """Another worker of a partition starts, without the first one's end."""
+
+    partition: int
+    at: float
+
+
+class GracefulStop(msgspec.Struct, frozen=True, tag=True):
+    """A worker is told to stop, and started again `seconds` later."""
+
+    partition: int
+    at: float
+    seconds: float
+
+
+class DatabaseRestart(msgspec.Struct, frozen=True, tag=True):
+    """A shard ends all its sessions and takes none for `seconds`."""
+
+    shard: int
+    at: float
+    seconds: float
+
+
+class LossyReplies(msgspec.Struct, frozen=True, tag=True):
+    """Replies are lost, repeated or late, each with its probability."""
+
+    lost: float
+    repeated: float
+    late: float
+
+
+class LyingCache(msgspec.Struct, frozen=True, tag=True):
+    """The cache fails, hangs or forgets, with this probability."""
+
+    probability: float
+
+
+class SlowNetwork(msgspec.Struct, frozen=True, tag=True):
+    """Messages take up to `seconds` more, with this probability."""
+
+    probability: float
+    seconds: float
+
+
+class SecondActivator(msgspec.Struct, frozen=True, tag=True):
+    """Somebody else runs the same growth, too."""
+
+    at: float
+
+
+Fault = (
+    Crash
+    | Pause
+    | LostStatement
+    | LostProduce
+    | SlowProduce
+    | SecondOwner
+    | GracefulStop
+    | DatabaseRestart
+    | LossyReplies
+    | LyingCache
+    | SlowNetwork
+    | SecondActivator
+)
+
+
+class Growth(msgspec.Struct, frozen=True):
+    """At `at` seconds the topic is widened to `partitions`, and the routing grown."""
+
+    at: float
+    partitions: int
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """How workers and API processes are set up."""
+
+    batch: int
+    memory: int
+    look_up_batches: int
+    interval: float
+    answer_within: float
+    unknown_after: float
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One schedule. `seed` draws what the plan leaves open: who goes next, and how long each
+    message takes."""
+
+    seed: int
+    shards: int
+    partitions: int
+    apis: int
+    tuning: Tuning
+    accounts: list[PlannedAccount]
+    clients: list[PlannedClient]
+    growths: list[Growth]
+    faults: list[Fault]
