@@ -40,15 +40,20 @@ def check_at_rest(
     ]
 
 
+def undecided(databases: Sequence[Database], topic: Topic) -> dict[int, tuple[int, int]]:
+    """Return the partitions that are not at their log's end, with both offsets."""
+    found = {}
+    for number, end in topic.ends().items():
+        row = databases[number % len(databases)].tables.partitions.get(number)
+        if (at := row["next_offset"] if row else 0) != end:
+            found[number] = (at, end)
+    return found
+
+
 def _at_rest(databases: Sequence[Database], topic: Topic) -> Iterator[Violation]:
+    for number, (at, end) in undecided(databases, topic).items():
+        yield Violation(5, f"partition {number} stands at {at} of {end} and does not go on")
     for database in databases:
-        for number, row in database.tables.partitions.items():
-            if row["next_offset"] != topic.ends()[number]:
-                yield Violation(
-                    5,
-                    f"partition {number} stands at {row['next_offset']} of {topic.ends()[number]} "
-                    "and does not go on",
-                )
         for partition, offset, step in database.tables.outbox:
             yield Violation(
                 8, f"the outbox row {partition}:{offset}.{step} is never sent, or never deleted"
@@ -162,18 +167,22 @@ def _arrival(databases: Sequence[Database]) -> Iterator[Violation]:
             ]  # fmt: skip
             if legs["request"].status == "debited" and len(arrived) != 1:
                 yield Violation(8, f"{operation} was debited and has arrived as {arrived}")
+            elif "refund" in legs and "credit" not in legs:
+                yield Violation(8, f"{operation} is refunded, and its credit could still come")
 
 
 def _order(committed: Sequence[Effect], journal: Journal) -> Iterator[Violation]:
     by_account: defaultdict[str, list[Asked]] = defaultdict(list)
     for effect in committed:
-        asked = journal.asked.get(effect.outcome.operation)
-        if effect.outcome.leg == "request" and asked is not None:
-            by_account[effect.outcome.account].append(asked)
+        if effect.outcome.leg == "request":
+            by_account[effect.outcome.account].append(journal.asked[effect.outcome.operation])
     for account, effects in by_account.items():
         for place, later in enumerate(effects):
+            # An `open` whose number was taken ends on an account that only its final answer names.
+            passed_on = later.command.account != account
+            acknowledged = later.settled if passed_on else later.acknowledged
             for earlier in effects[:place]:
-                if later.acknowledged is not None and later.acknowledged < earlier.sent:
+                if acknowledged is not None and acknowledged < earlier.sent:
                     yield Violation(
                         7,
                         f"on {account} {earlier.command.operation} took effect before "

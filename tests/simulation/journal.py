@@ -34,8 +34,15 @@ class Asked(msgspec.Struct):
     @property
     def acknowledged(self) -> int | None:
         """The turn of the first answer that was final or a 202."""
-        turns = [told.turn for told in self.told if told.kind in ("final", "accepted")]
-        return turns[0] if turns else None
+        return self._first("final", "accepted")
+
+    @property
+    def settled(self) -> int | None:
+        """The turn of the first final answer."""
+        return self._first("final")
+
+    def _first(self, *kinds: str) -> int | None:
+        return next((told.turn for told in self.told if told.kind in kinds), None)
 
     @property
     def nothing_was_done(self) -> bool:

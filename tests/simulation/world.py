@@ -16,7 +16,7 @@ from simulation.clients import Client
 from simulation.database import Database, Tables
 from simulation.effects import Effects
 from simulation.history import History
-from simulation.invariants import check_at_rest
+from simulation.invariants import check_at_rest, undecided
 from simulation.journal import Asked, Journal, Told
 from simulation.network import Network
 from simulation.opening_balances import give_balances
@@ -35,7 +35,7 @@ from simulation.processes import Activator, ApiProcess, WorkerProcess
 from simulation.product_edges import simulated_product
 from simulation.redis_stand_in import Channels
 from simulation.violation import Violation
-from simulation.virtual_loop import Livelock, Process, VirtualLoop
+from simulation.virtual_loop import STARTS_AT, Livelock, Process, VirtualLoop
 
 _MOST_STEPS = 300_000
 _ENDS_AT = 1_400.0
@@ -114,7 +114,7 @@ class World:
             struck=parts.network.struck,
             operations=len(self.journal.asked),
             acknowledged=sum(it.acknowledged is not None for it in self.journal.asked.values()),
-            seconds=parts.loop.time(),
+            seconds=parts.loop.time() - STARTS_AT,
         )
 
     async def _run(self) -> None:
@@ -289,14 +289,11 @@ class World:
             await asyncio.sleep(0.1)
 
     def _is_at_rest(self) -> bool:
-        ends = self.parts.topic.ends()
-        return self.parts.topic.under_way == 0 and all(
-            not database.tables.outbox
-            and all(
-                row["next_offset"] == ends[number]
-                for number, row in database.tables.partitions.items()
-            )
-            for database in self.parts.databases
+        parts = self.parts
+        return (
+            parts.topic.under_way == 0
+            and not any(database.tables.outbox for database in parts.databases)
+            and not undecided(parts.databases, parts.topic)
         )
 
     def _committed(
