@@ -118,7 +118,7 @@ class SimulatedProducer:
         network.history.note(
             self._process, "appends {} and hears nothing ({})", command.operation, fault.outcome
         )
-        if fault.outcome != "lost before":
+        if fault.outcome not in ("lost before", "hung"):
             late = fault.seconds if fault.outcome == "late" else 0.0
             self._topic.under_way += 1
             network.loop.later(network.delay() + late, self._arrive, partition, command, None)

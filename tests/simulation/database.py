@@ -11,7 +11,7 @@ so that is not kept.
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Hashable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import asyncpg
 
@@ -121,8 +121,18 @@ class Running:
         self.given_up = False
 
 
+class Observer(Protocol):
+    """Who watches the commits."""
+
+    def commit(self, database: "Database", place: Place, write: BatchWrite, client: str) -> None:
+        """Learn of a batch."""
+
+    def route(self, database: "Database", row: Row) -> None:
+        """Learn of a new row of `routing`."""
+
+
 class Database:
-    """One shard. `on_commit` is told of every transaction that wrote a batch, before it counts."""
+    """One shard. The observer is told of what is committed, before it counts."""
 
     def __init__(
         self,
@@ -130,7 +140,7 @@ class Database:
         network: Network,
         history: History,
         tables: Tables,
-        on_commit: Callable[["Database", Place, BatchWrite, str], None],
+        observer: "Observer",
     ) -> None:
         self.loop = loop
         self.network = network
@@ -138,7 +148,7 @@ class Database:
         self.tables = tables
         self.name = f"shard-{tables.routing['shard']}"
         self.sessions: set[Session] = set()
-        self._on_commit = on_commit
+        self._observer = observer
         self._locks: dict[Hashable, Transaction] = {}
         self._queues: defaultdict[Hashable, deque[Running]] = defaultdict(deque)
         self._down = False
@@ -243,8 +253,10 @@ class Database:
     def commit(self, transaction: Transaction) -> None:
         """Let all changes count, and let go of all locks."""
         for place, write in transaction.batches:
-            self._on_commit(self, place, write, transaction.session.client)
+            self._observer.commit(self, place, write, transaction.session.client)
         for table, key, row in transaction.changes:
+            if table is self.tables.singletons:
+                self._observer.route(self, row)
             if row is None:
                 table.pop(key, None)
             else:

@@ -17,6 +17,7 @@ from simulation.plan import (
     LostProduce,
     LostStatement,
     LyingCache,
+    Moment,
     Pause,
     Plan,
     PlannedAccount,
@@ -57,9 +58,9 @@ def draw_plan(seed: int) -> Plan:
     partitions = shards * random.choice((1, 2, 2)) if shards == 1 else shards
     growths = _growths(random, shards, partitions)
     accounts = _accounts(random, partitions, growths)
-    long = bool(growths) or random.random() < 0.15
-    clients = _clients(random, accounts, long=long)
     apis = random.choice((1, 2, 2))
+    faults = _faults(random, shards, partitions, apis, growths)
+    clients = _clients(random, accounts, growths, _span(random, growths, faults))
     return Plan(
         seed=seed,
         shards=shards,
@@ -69,8 +70,20 @@ def draw_plan(seed: int) -> Plan:
         accounts=accounts,
         clients=clients,
         growths=growths,
-        faults=_faults(random, shards, partitions, apis, growths),
+        faults=faults,
     )
+
+
+def _span(random: Random, growths: list[Growth], faults: list[Fault]) -> float:
+    """Return the seconds over which clients spread their operations."""
+    asleep = [
+        fault.seconds + 2
+        for fault in faults
+        if isinstance(fault, Pause) and fault.when.process == "activator"
+    ]
+    if growths:
+        return random.uniform(1.5, max([5.0, *asleep]))
+    return random.uniform(0.0, 1.0) if random.random() < 0.9 else random.uniform(1.0, 5.0)
 
 
 def _tuning(random: Random) -> Tuning:
@@ -107,28 +120,29 @@ def _accounts(random: Random, partitions: int, growths: list[Growth]) -> list[Pl
             number,
             random.choice(USERS),
             "EUR" if random.random() < 0.9 else "JPY",
-            random.choice((0, 100, 500, 1_000)),
+            random.choice((0, 500, 1_000, 2_000, 5_000)),
         )
         for number in dict.fromkeys(numbers)
     ]
-    for index in range(random.choice((0, 0, 0, 1, 1, 2))):
+    for index in range(random.choice((0, 0, 1, 1, 2))):
         user, key = random.choice(USERS), f"open{index}"
         number = derive_account_number(operation_id(user, key, "open", ""), 0)
-        if random.random() < 0.2:  # taken: the next attempt is sent on
+        if random.random() < 0.35:  # taken: the next attempt is sent on
             accounts.append(PlannedAccount(number, random.choice(USERS), "EUR", 100))
             number = derive_account_number(operation_id(user, key, "open", ""), 1)
         accounts.append(PlannedAccount(number, user, "EUR", 0, key))
     return accounts
 
 
-def _clients(random: Random, accounts: list[PlannedAccount], *, long: bool) -> list[PlannedClient]:
+def _clients(
+    random: Random, accounts: list[PlannedAccount], growths: list[Growth], span: float
+) -> list[PlannedClient]:
     clients = []
     opening = [account for account in accounts if account.opened_by]
-    span = random.uniform(2.0, 5.0) if long else random.uniform(0.0, 1.0)
     for number in range(random.choice((1, 2, 2, 3))):
-        count = random.randint(1, 6) if not long else random.randint(3, 8)
+        count = random.randint(1, 6) if span < 2 else random.randint(3, 12)
         chained = random.random() < 0.5
-        own = random.choice(accounts)
+        own = accounts[0] if growths and random.random() < 0.5 else random.choice(accounts)
         steps = [
             _step(
                 random,
@@ -136,7 +150,7 @@ def _clients(random: Random, accounts: list[PlannedAccount], *, long: bool) -> l
                 accounts=accounts,
                 own=own,
                 at_once=chained and random.random() < 0.9,
-                after=random.random() * 2 * span / count,
+                after=_pause(random, span / count),
             )
             for index in range(count)
         ]
@@ -144,6 +158,11 @@ def _clients(random: Random, accounts: list[PlannedAccount], *, long: bool) -> l
             steps.insert(random.randint(0, len(steps)), _open(random, opening.pop()))
         clients.append(PlannedClient(f"client-{number}", steps))
     return clients
+
+
+def _pause(random: Random, mean: float) -> float:
+    """Return a client's pause: none in the half of cases, so that operations come in bursts."""
+    return 0.0 if random.random() < 0.5 else random.random() * 4 * mean
 
 
 def _open(random: Random, account: PlannedAccount) -> Step:
@@ -201,96 +220,107 @@ def _step(
 def _faults(
     random: Random, shards: int, partitions: int, apis: int, growths: list[Growth]
 ) -> list[Fault]:
-    count = random.choice((0, 1, 1, 2, 2, 3, 4))
+    """Draw faults: often one after the other on the same process."""
     most = max([partitions, *(growth.partitions for growth in growths)])
-    return [_fault(random, shards, most, apis, growths) for _ in range(count)]
+    faults: list[Fault] = []
+    process = ""
+    for _ in range(random.choice((0, 1, 1, 2, 2, 3, 4))):
+        if not process or random.random() < 0.5:
+            process = _process(random, most, apis, growing=bool(growths))
+        if growths and process.startswith("api") and random.random() < 0.4:
+            late = random.uniform(1.05, 3.0)  # across the growth
+            faults.append(SlowProduce(process, random.randint(1, 6), late))
+            continue
+        faults += _fault_of(random, process, shards, most)
+    return faults
 
 
-def _fault(
-    random: Random, shards: int, partitions: int, apis: int, growths: list[Growth]
-) -> Fault:
-    if growths and random.random() < 0.25:
-        return _growth_fault(random)
-    worker = f"worker-{random.randrange(partitions)}"
-    api = f"api-{random.randrange(apis)}"
-    process = worker if random.random() < 0.7 else api
-    soon = random.uniform(0.0, 1.5)
-    match random.randrange(13):
+def _process(random: Random, partitions: int, apis: int, *, growing: bool) -> str:
+    if growing and random.random() < 0.25:
+        return "activator"
+    if random.random() < 0.65:
+        return f"worker-{random.randrange(partitions)}"
+    return f"api-{random.randrange(apis)}"
+
+
+def _fault_of(random: Random, process: str, shards: int, partitions: int) -> list[Fault]:
+    if process == "activator":
+        return [_activator_fault(random)]
+    if random.random() < 0.25:
+        return [_surrounding_fault(random, shards, partitions)]
+    match random.randrange(8):
         case 0 | 1:
-            return Crash(process, _turn(random), random.choice((0.01, 0.1, 1.0)))
-        case 2 | 3:
-            return Pause(process, _turn(random), _long(random))
-        case 4 | 5:
-            return LostStatement(
-                process,
-                _small(random, 8),
-                True,
-                random.choice(("lost before", "lost after", "late", "late", "late")),
-                _short(random),
-            )
+            return [Crash(_moment(random, process), random.choice((0.01, 0.1, 1.0)))]
+        case 2:
+            return [Pause(_moment(random, process), _long(random))]
+        case 3 | 4:
+            return [
+                LostStatement(
+                    process,
+                    random.randint(1, 8),
+                    True,
+                    random.choice(("lost before", "lost after", "late", "late", "late")),
+                    _short(random),
+                )
+            ]
+        case 5:
+            outcome = random.choice(("lost before", "lost after", "late", "hung"))
+            return [
+                LostStatement(process, random.randint(1, 40), False, outcome, _short(random))
+            ]
         case 6:
-            return LostStatement(
-                process,
-                _small(random, 40),
-                False,
-                random.choice(("lost before", "lost after", "late", "hung")),
-                _short(random),
-            )
-        case 7:
-            return LostProduce(
-                process,
-                _small(random, 5),
-                random.choice(("lost before", "lost after", "late", "hung")),
-                _long(random),
-            )
-        case 8:
-            return SlowProduce(process, _small(random, 5), _long(random))
-        case 9:
-            return random.choice(
-                (
-                    SecondOwner(random.randrange(partitions), soon),
-                    GracefulStop(random.randrange(partitions), soon, 0.1),
-                )
-            )
-        case 10:
-            return DatabaseRestart(random.randrange(shards), soon, random.choice((0.05, 0.5)))
-        case 11:
-            return random.choice(
-                (
-                    LossyReplies(1.0, 0.0, 0.0),
-                    LossyReplies(0.3, 0.3, 0.3),
-                    LyingCache(random.choice((0.3, 1.0))),
-                )
-            )
+            number = random.randint(1, 5)
+            outcome = random.choice(("lost before", "lost after", "late", "hung"))
+            lost = LostProduce(process, number, outcome, _long(random))
+            if random.random() < 0.5:
+                return [lost]
+            return [lost, Crash(Moment(process, "produce", number, random.random()), 0.1)]
+        case _:
+            return [SlowProduce(process, random.randint(1, 5), _long(random))]
+
+
+def _surrounding_fault(random: Random, shards: int, partitions: int) -> Fault:
+    at = random.uniform(0.0, 1.5)
+    match random.randrange(6):
+        case 0:
+            return SecondOwner(random.randrange(partitions), at)
+        case 1:
+            return GracefulStop(random.randrange(partitions), at, 0.1)
+        case 2:
+            return DatabaseRestart(random.randrange(shards), at, random.choice((0.05, 0.5)))
+        case 3:
+            return random.choice((LossyReplies(1.0, 0.0, 0.0), LossyReplies(0.3, 0.3, 0.3)))
+        case 4:
+            return LyingCache(random.choice((0.3, 1.0)))
         case _:
             return SlowNetwork(random.choice((0.02, 0.2)), random.choice((0.02, 0.2, 1.0)))
 
 
-def _growth_fault(random: Random) -> Fault:
-    match random.randrange(5):
+def _activator_fault(random: Random) -> Fault:
+    match random.randrange(6):
         case 0:
-            return Crash("activator", random.randint(1, 60), random.choice((0.1, 1.0, 9.5)))
-        case 1 | 2:
-            return Pause("activator", random.randint(1, 60), random.uniform(1.0, 12.0))
-        case 3:
-            return LostStatement(
-                "activator",
-                _small(random, 12),
-                True,
-                random.choice(("lost before", "lost after", "late")),
-                _long(random),
-            )
+            turn = Moment("activator", "turn", random.randint(1, 60))
+            return Crash(turn, random.choice((0.1, 1.0, 9.5)))
+        case 1:
+            turn = Moment("activator", "turn", random.randint(1, 60))
+            return Pause(turn, random.uniform(1.0, 12.0))
+        case 2 | 3:  # prepared, and not yet activated
+            moment = Moment("activator", "commit", 1, random.uniform(0.2, 1.07))
+            return Pause(moment, random.choice((random.uniform(1, 9), random.uniform(11, 14))))
+        case 4:
+            outcome = random.choice(("lost before", "lost after", "late"))
+            return LostStatement("activator", random.randint(1, 12), True, outcome, _long(random))
         case _:
             return SecondActivator(random.uniform(0.0, 12.0))
 
 
-def _turn(random: Random) -> int:
-    """Return a turn of a process, earlier ones more often."""
-    return 1 + int(random.paretovariate(0.7) * random.randint(3, 40)) % 600
-
-
-def _small(random: Random, most: int) -> int:
-    return random.randint(1, most)
+def _moment(random: Random, process: str) -> Moment:
+    """Return any turn of a process, earlier ones more often, or just after something it does."""
+    if random.random() < 0.5:
+        turn = 1 + int(random.paretovariate(0.7) * random.randint(3, 40)) % 600
+        return Moment(process, "turn", turn)
+    event = random.choice(("commit", "produce"))
+    return Moment(process, event, random.randint(1, 8), random.choice((0.0, 0.002, 0.005, 0.3)))
 
 
 def _short(random: Random) -> float:

@@ -13,7 +13,7 @@ from microfin.batch_statement import BatchWrite, Place
 from microfin.decision import Entry
 from microfin.operation import Outcome
 from simulation.broker import Topic
-from simulation.database import Database
+from simulation.database import Database, Row
 from simulation.history import History
 from simulation.journal import Asked, Told
 from simulation.violation import Violation
@@ -70,6 +70,14 @@ class Effects:
             self.committed.append(Effect(outcome, place.partition, count, own))
         for operation, leg in entries:
             self.violate(4, f"the {leg} of {operation} has entries and no outcome")
+
+    def route(self, database: Database, row: Row) -> None:
+        """Take in a row of `routing`: one generation has one routing, and a later one has more."""
+        before = database.tables.routing
+        old = before["generation"], before["partition_count"]
+        new = row["generation"], row["partition_count"]
+        if new != old and not (new[0] == old[0] + 1 and new[1] > old[1]):
+            self.violate(6, f"{database.name} goes from routing {old} to {new}")
 
     def _check_sums(self, client: str, write: BatchWrite) -> None:
         decisions = write.decisions

@@ -1,14 +1,17 @@
 """How long messages take, and which of them are lost: drawn by the plan's faults."""
 
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 from simulation.history import History
 from simulation.plan import (
+    Event,
     LossyReplies,
     LostProduce,
     LostStatement,
     LyingCache,
+    Moment,
     Plan,
     SlowNetwork,
     SlowProduce,
@@ -30,6 +33,7 @@ class Network:
         self._cache = 0.0
         self._statements: dict[tuple[str, int, bool], LostStatement] = {}
         self._produces: dict[tuple[str, int], LostProduce | SlowProduce] = {}
+        self._watched: dict[tuple[str, Event, int], Callable[[], None]] = {}
         self._counted: Counter[tuple[str, str]] = Counter()
         for fault in plan.faults:
             match fault:
@@ -63,22 +67,21 @@ class Network:
 
     def statement_fault(self, process: str, *, commits: bool) -> LostStatement | None:
         """Count a statement of `process`, and return what befalls it."""
-        if not self._statements:
-            return None
         number = self._count(process, "statement")
         fault = self._statements.pop((process, number, False), None)
-        if commits and fault is None:
+        if commits:
             number = self._count(process, "commit")
-            fault = self._statements.pop((process, number, True), None)
+            fault = fault or self._statements.pop((process, number, True), None)
+            self._tell(process, "commit", number)
         if fault is not None:
             self.struck[f"LostStatement {fault.outcome}"] += 1
         return fault
 
     def produce_fault(self, process: str) -> LostProduce | SlowProduce | None:
         """Count a record that `process` appends, and return what befalls it."""
-        if not self._produces:
-            return None
-        fault = self._produces.pop((process, self._count(process, "produce")), None)
+        number = self._count(process, "produce")
+        self._tell(process, "produce", number)
+        fault = self._produces.pop((process, number), None)
         if fault is not None:
             how = f" {fault.outcome}" if isinstance(fault, LostProduce) else ""
             self.struck[f"{type(fault).__name__}{how}"] += 1
@@ -105,6 +108,17 @@ class Network:
         if lies:
             self.struck["LyingCache"] += 1
         return lies
+
+    def watch(self, moment: Moment, strike: Callable[[], None]) -> None:
+        """Call `strike` at a moment that is counted here."""
+        self._watched[(moment.process, moment.event, moment.number)] = lambda: self.loop.later(
+            moment.after, strike
+        )
+
+    def _tell(self, process: str, event: Event, number: int) -> None:
+        watching = self._watched.pop((process, event, number), None)
+        if watching is not None:
+            watching()
 
     def _count(self, process: str, what: str) -> int:
         self._counted[(process, what)] += 1

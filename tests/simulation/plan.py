@@ -10,8 +10,8 @@ import msgspec
 from microfin.operation import AccountState, Kind
 
 Outcome = Literal["lost before", "lost after", "late", "hung"]
-"""What becomes of a message whose answer never comes: it had no effect, it had, it has one `late`,
-or it had one and the connection says nothing."""
+"""What becomes of a message whose answer never comes: it had no effect, it had, it has one `late`.
+A `hung` connection says nothing for long; the statement on it had its effect, the record not."""
 
 
 class PlannedAccount(msgspec.Struct, frozen=True):
@@ -54,19 +54,30 @@ class PlannedClient(msgspec.Struct, frozen=True):
     steps: list[Step]
 
 
-class Crash(msgspec.Struct, frozen=True, tag=True):
-    """A process dies at its `step`-th turn and starts again `seconds` later."""
+Event = Literal["turn", "commit", "produce"]
+"""What a process does, counted: its turns, the commits it asks for, the records it appends."""
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """`after` seconds past the `number`-th time that a process does something."""
 
     process: str
-    step: int
+    event: Event
+    number: int
+    after: float = 0.0
+
+
+class Crash(msgspec.Struct, frozen=True, tag=True):
+    """A process dies, and starts again `seconds` later."""
+
+    when: Moment
     seconds: float
 
 
 class Pause(msgspec.Struct, frozen=True, tag=True):
-    """A process stands still for `seconds` from its `step`-th turn on."""
+    """A process stands still for `seconds`."""
 
-    process: str
-    step: int
+    when: Moment
     seconds: float
 
 

@@ -20,7 +20,9 @@ from microfin.database import is_connection_loss
 from microfin.decision import Deciding, OutboxRow
 from microfin.growth import PostgresRouting
 from microfin.store import Claim, PartitionRow, PostgresStore
-from microfin_api.sending_gate import SendingGate
+from microfin_api.sending_gate import Destination
+from microfin_api.submission import Submission
+from microfin_api.waiting import Waiter
 from microfin_worker.batch import Batch, PlaceLost, RoutingChanged
 from microfin_worker.outbox import Outbox
 from microfin_worker.worker import Worker
@@ -32,10 +34,10 @@ Change = tuple[Any, str, Any]
 
 
 class PlantedBug(msgspec.Struct, frozen=True):
-    """A bug, the invariant that it breaks, and the changes that make it."""
+    """A bug, the invariants of which it breaks one, and the changes that make it."""
 
     name: str
-    invariant: int
+    invariants: tuple[int, ...]
     changes: list[Change]
 
     @contextlib.contextmanager
@@ -137,14 +139,11 @@ def _reject_and_forget(self: Deciding, command: wire.Command, rejection: Any) ->
 _REJECT = Deciding._reject
 
 
-async def _be_certain_by_the_lease_at_hand(
-    self: SendingGate, account: str, generation: int
+async def _check_first_and_append_then(
+    self: Submission, waiter: Waiter, destination: Destination
 ) -> None:
-    while True:
-        lease = self._leases.of_account(account).valid()
-        if lease and lease.routing.generation == generation and not lease.moves(account):
-            return
-        await asyncio.sleep(0.05)
+    await self._gate.until_order_is_certain(waiter.command.account, destination.generation)
+    await asyncio.shield(waiter.appended)
 
 
 def _adopt_and_remember(self: Worker, change: RoutingChanged) -> None:
@@ -182,7 +181,7 @@ def _record_unknown(self: Deciding, command: wire.Command, outcome: Any) -> None
 BUGS = [
     PlantedBug(
         "no epoch check",
-        6,
+        (6,),
         [
             (microfin_worker.batch, "check", _check_without_epoch),
             (microfin_worker.worker, "check", _check_without_epoch),
@@ -191,7 +190,7 @@ BUGS = [
     ),
     PlantedBug(
         "no offset check after an ambiguous commit",
-        5,
+        (5,),
         [
             (microfin_worker.worker, "commit_batch", _commit_believing),
             (microfin_worker.batch, "check", _check_without_offset),
@@ -201,47 +200,47 @@ BUGS = [
     ),
     PlantedBug(
         "offset committed outside the transaction",
-        5,
+        (5,),
         [(statements, "_advance", _advance_by_itself)],
     ),
     PlantedBug(
         "outbox read in the claim's snapshot",
-        8,
+        (8,),
         [(PostgresStore, "claim", _claim_with_one_snapshot)],
     ),
     PlantedBug(
         "outbox deleted before the acknowledgement",
-        8,
+        (8,),
         [(Outbox, "add", _add_as_acknowledged)],
     ),
     PlantedBug(
         "refused credit not remembered",
-        8,
+        (8,),
         [(Deciding, "_reject", _reject_and_forget)],
     ),
     PlantedBug(
         "202 checked against a routing read from before the acknowledgement",
-        7,
-        [(SendingGate, "until_order_is_certain", _be_certain_by_the_lease_at_hand)],
+        (7,),
+        [(Submission, "_accept", _check_first_and_append_then)],
     ),
     PlantedBug(
         "accounts kept in memory across a generation change",
-        7,
+        (7,),
         [(Worker, "_adopt", _adopt_and_remember)],
     ),
     PlantedBug(
         "activation without rechecking token and cuts",
-        7,
+        (6, 7),
         [(PostgresRouting, "_recheck", staticmethod(_recheck_nothing))],
     ),
     PlantedBug(
         "forward without the outbox",
-        8,
+        (5, 8),
         [(microfin_worker.batch, "_write_of", _write_without_forwarded)],
     ),
     PlantedBug(
         "repeat inside one batch",
-        4,
+        (4,),
         [(Deciding, "_record", _record_unknown)],
     ),
 ]

@@ -14,6 +14,8 @@ from simulation.world import Result, run_plan
 
 _COLLECT_EVERY = 64  # schedules: the collector costs more than the garbage of some of them
 
+_TELL_EVERY = 10.0  # seconds
+
 
 class Found(msgspec.Struct):
     """What a search came to. `failures` holds the results of the schedules that failed."""
@@ -39,10 +41,14 @@ def search(
     seconds: float | None = None,
     failures: int = 1,
     draw: Callable[[int], Plan] = draw_plan,
+    progress: Callable[[Found], None] | None = None,
 ) -> Found:
-    """Run the schedules of `seeds`, for at most `seconds` and until so many `failures`."""
+    """Run the schedules of `seeds`, for at most `seconds` and until so many `failures`.
+
+    `progress` is called about every ten seconds.
+    """
     found = Found()
-    began = time.process_time()
+    began = told = time.process_time()
     was_collecting = gc.isenabled()
     gc.disable()
     try:
@@ -52,6 +58,9 @@ def search(
                 found.seconds = time.process_time() - began
                 if found.schedules % _COLLECT_EVERY == 0:
                     gc.collect()
+                if progress and found.seconds + began > told + _TELL_EVERY:
+                    told = found.seconds + began
+                    progress(found)
                 if len(found.failures) >= failures:
                     break
                 if seconds is not None and found.seconds >= seconds:

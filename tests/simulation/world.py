@@ -3,12 +3,11 @@ check."""
 
 import asyncio
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from random import Random
 
 import msgspec
 
-from microfin.batch_statement import BatchWrite, Place
 from microfin.routing import Routing
 from microfin.settings import ApiSettings
 from simulation.broker import Topic
@@ -81,7 +80,7 @@ class World:
             network=network,
             databases=[
                 Database(
-                    loop, network, history, Tables(shard, plan.shards, routing), self._committed
+                    loop, network, history, Tables(shard, plan.shards, routing), self.effects
                 )
                 for shard in range(plan.shards)
             ],
@@ -195,30 +194,28 @@ class World:
                 later(at, self._second_activator)
 
     def _set_traps(self, process: Process) -> None:
-        """Let a process meet its crashes and pauses; those that it met before are over."""
-        if self._healed:
-            return
+        """Let a process meet its crashes and pauses, at their turns."""
         for fault in self.parts.plan.faults:
-            if isinstance(fault, Crash | Pause) and fault.process == process.name:
-                self._set_trap(process, fault)
+            if isinstance(fault, Crash | Pause) and fault.when.process == process.name:
+                strike = partial(self._strike, process, fault)
+                if fault.when.event == "turn":
+                    process.traps[fault.when.number] = strike
+                else:
+                    self.parts.network.watch(fault.when, strike)
 
-    def _set_trap(self, process: Process, fault: Crash | Pause) -> None:
-        def strike() -> None:
-            if self._healed or id(fault) in self._spent:
-                return
-            self._spent.add(id(fault))
-            self.parts.network.struck[type(fault).__name__] += 1
-            self.parts.history.note(
-                process.name, "{} for {:.3f} s", type(fault).__name__.lower(), fault.seconds
-            )
-            if isinstance(fault, Crash):
-                process.kill()
-                self.parts.loop.later(fault.seconds, self._restart, process.name)
-            else:
-                process.pause()
-                self.parts.loop.later(fault.seconds, self._resume, process)
-
-        process.traps[fault.step] = strike
+    def _strike(self, process: Process, fault: Crash | Pause) -> None:
+        if self._healed or id(fault) in self._spent or not process.alive:
+            return
+        self._spent.add(id(fault))
+        name = type(fault).__name__
+        self.parts.network.struck[name] += 1
+        self.parts.history.note(process.name, "{} for {:.3f} s", name.lower(), fault.seconds)
+        if isinstance(fault, Crash):
+            process.kill()
+            self.parts.loop.later(fault.seconds, self._restart, process.name)
+        else:
+            process.pause()
+            self.parts.loop.later(fault.seconds, self._resume, process)
 
     def _resume(self, process: Process) -> None:
         if process.paused:
@@ -295,11 +292,6 @@ class World:
             and not any(database.tables.outbox for database in parts.databases)
             and not undecided(parts.databases, parts.topic)
         )
-
-    def _committed(
-        self, database: Database, place: Place, write: BatchWrite, client: str
-    ) -> None:
-        self.effects.commit(database, place, write, client)
 
     def _look(self, asked: Asked, told: Told) -> None:
         self.effects.look(self.parts.databases, self.parts.topic, asked, told)
