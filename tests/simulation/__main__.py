@@ -44,7 +44,9 @@ def main(
     schedules: Annotated[int | None, typer.Option(help="How many schedules at most.")] = None,
     seconds: Annotated[float | None, typer.Option(help="For how long, in seconds.")] = None,
     first: Annotated[int, typer.Option("--from", help="The first seed of a search.")] = 0,
-    bug: Annotated[str, typer.Option(help="Plant this bug: " + ", ".join(b.name for b in BUGS))] = "",
+    bug: Annotated[
+        str, typer.Option(help="Plant this bug: " + ", ".join(b.name for b in BUGS))
+    ] = "",
     whole: Annotated[bool, typer.Option(help="Do not make a failing schedule smaller.")] = False,
 ) -> None:
     """See HELP."""
@@ -118,8 +120,8 @@ def describe(plan: Plan) -> str:
         for it in plan.accounts
     )
     lines = [
-        f"seed {plan.seed}: {plan.shards} shard(s), {plan.partitions} partition(s), "
-        f"{plan.apis} API process(es), {plan.tuning}",
+        f"seed {plan.seed}: shards {plan.shards}, partitions {plan.partitions}, apis {plan.apis}",
+        f"tuning: {plan.tuning}",
         f"accounts: {accounts}",
         *(f"growth: {growth}" for growth in plan.growths),
         *(f"fault: {fault}" for fault in plan.faults),

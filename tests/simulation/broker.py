@@ -38,9 +38,7 @@ class Topic:
     def append(self, who: str, partition: int, command: Command) -> Appended:
         """Append a command at the broker's time."""
         records = self.records[partition]
-        record = Record(
-            len(records), _CLOCK.now(), command.account.encode(), wire.encode(command)
-        )
+        record = Record(len(records), _CLOCK.now(), command.account.encode(), wire.encode(command))
         records.append(record)
         self.operations.add(command.operation)
         self._history.note(

@@ -301,7 +301,10 @@ class Database:
             return
         self._queues[key].append(running)
         self.history.note(
-            self.name, "{} waits for {}, held by {}", running.session.client, key,
+            self.name,
+            "{} waits for {}, held by {}",
+            running.session.client,
+            key,
             holder.session.client,
         )
         self.loop.later(running.transaction.lock_timeout, self._give_up, running, key)

@@ -87,9 +87,7 @@ class Effects:
         if any(account.balance < 0 for account in decisions.accounts.values()):
             self.violate(2, f"{client} commits a negative balance")
 
-    def look(
-        self, databases: Sequence[Database], topic: Topic, asked: Asked, told: Told
-    ) -> None:
+    def look(self, databases: Sequence[Database], topic: Topic, asked: Asked, told: Told) -> None:
         """Check an answer at the moment in which the client has it: is it so already?"""
         operation = asked.command.operation
         if told.kind == "final" and told.operation is not None:

@@ -129,9 +129,7 @@ def _answers(databases: Sequence[Database], journal: Journal) -> Iterator[Violat
         yield from _first_answer(committed_outcomes(databases, operation), status, asked)
 
 
-def _first_answer(
-    legs: dict[str, Outcome], status: str, asked: Asked
-) -> Iterator[Violation]:
+def _first_answer(legs: dict[str, Outcome], status: str, asked: Asked) -> Iterator[Violation]:
     operation = asked.command.operation
     own = legs.get("refund") if status == "refunded" else legs.get("request")
     for told in asked.told:
@@ -206,9 +204,7 @@ def _decided_in_turn(
             since = int((EPOCH + asked.since) * 1000)
             wrong = "" if effect.outcome.time - since >= _DEADLINE else "expired before its time"
         if wrong:
-            yield Violation(
-                7, f"the {effect.outcome.leg} of {effect.outcome.operation} {wrong}"
-            )
+            yield Violation(7, f"the {effect.outcome.leg} of {effect.outcome.operation} {wrong}")
             return
 
 

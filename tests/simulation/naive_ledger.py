@@ -45,12 +45,11 @@ class NaiveLedger:
         decided = (outcome.status, outcome.reason)
         if decided != expected:
             return f"was decided {told(decided)} where its turn asked for {told(expected)}"
-        if outcome.seq is not None and account is not None:
-            if (outcome.seq, outcome.balance) != (account.seq, account.balance):
-                return (
-                    f"left seq {outcome.seq}, balance {outcome.balance} where its turn asked for "
-                    f"seq {account.seq}, balance {account.balance}"
-                )
+        if outcome.seq is None or account is None:
+            return ""
+        left, expected_left = (outcome.seq, outcome.balance), (account.seq, account.balance)
+        if left != expected_left:
+            return f"left (seq, balance) {left} where its turn asked for {expected_left}"
         return ""
 
     def _minor(self, command: Command, outcome: Outcome) -> int:
@@ -58,7 +57,9 @@ class NaiveLedger:
         exponent = EXPONENTS[account.currency] if account else 0
         return int(command.amount or "0") * 10**exponent
 
-    def _request(self, effect: Effect, command: Command) -> tuple[str, str]:
+    def _request(  # noqa: C901, PLR0911 - plain, rule by rule
+        self, effect: Effect, command: Command
+    ) -> tuple[str, str]:
         outcome = effect.outcome
         account = self.accounts.get(outcome.account)
         if outcome.reason == "expired":

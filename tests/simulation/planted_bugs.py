@@ -1,4 +1,4 @@
-"""Bugs that the simulation must find: each a small change of the product, as somebody could make it.
+"""Bugs that the simulation must find, each a small change of the product.
 
 Where the rule stands in SQL, its meaning in `statements` is changed instead.
 """

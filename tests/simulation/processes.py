@@ -117,9 +117,7 @@ class ApiProcess:
         if self.process.alive:
             self.process.start(self._serve(command, at_once, answer))
 
-    async def _serve(
-        self, command: Command, at_once: bool, answer: "asyncio.Future[Any]"
-    ) -> None:
+    async def _serve(self, command: Command, at_once: bool, answer: "asyncio.Future[Any]") -> None:
         result: Any = None
         error: Exception | None = None
         try:
@@ -130,9 +128,7 @@ class ApiProcess:
             )
         except Exception as raised:  # noqa: BLE001 - whatever it is, the client is told
             error = raised
-        self._parts.loop.later(
-            self._parts.network.delay(), self._answer, answer, result, error
-        )
+        self._parts.loop.later(self._parts.network.delay(), self._answer, answer, result, error)
 
     def _answer(self, answer: "asyncio.Future[Any]", result: Any, error: Any) -> None:
         self._asked.pop(answer, None)

@@ -214,9 +214,7 @@ def _advance(
     transaction.put(rows, place.partition, advanced)
 
 
-def _open_accounts(
-    database: Database, transaction: Transaction, decisions: Decisions
-) -> Execution:
+def _open_accounts(database: Database, transaction: Transaction, decisions: Decisions) -> Execution:
     for number in decisions.opened:
         yield ("account", number)
         if number in database.tables.accounts:
@@ -429,7 +427,9 @@ def activate_routing(
         partition_count=partition_count,
         **_NO_INTENT,
     )
-    database.history.note(database.name, "generation {}: {} partitions", generation, partition_count)
+    database.history.note(
+        database.name, "generation {}: {} partitions", generation, partition_count
+    )
 
 
 def activate_partitions(

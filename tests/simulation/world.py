@@ -79,9 +79,7 @@ class World:
             history=history,
             network=network,
             databases=[
-                Database(
-                    loop, network, history, Tables(shard, plan.shards, routing), self.effects
-                )
+                Database(loop, network, history, Tables(shard, plan.shards, routing), self.effects)
                 for shard in range(plan.shards)
             ],
             topic=Topic(loop, history, plan.partitions),
@@ -144,9 +142,7 @@ class World:
 
     def _make_api(self, number: int) -> ApiProcess:
         tuning = self.parts.plan.tuning
-        settings = api_settings(
-            self.parts.plan.shards, tuning.answer_within, tuning.unknown_after
-        )
+        settings = api_settings(self.parts.plan.shards, tuning.answer_within, tuning.unknown_after)
         api = ApiProcess(self.parts, f"api-{number}", settings)
         self._set_traps(api.process)
         self._instances += 1
