@@ -143,6 +143,8 @@ def _tell(line: str) -> None:
 
 if __name__ == "__main__":
     main.__doc__ = HELP
-    application = typer.Typer(add_completion=False, rich_markup_mode=None)
+    application = typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
     application.command(help=HELP)(main)
     application(prog_name=f"python -m {Path(__file__).parent.name}")

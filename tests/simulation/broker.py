@@ -37,15 +37,12 @@ class Topic:
 
     def append(self, who: str, partition: int, command: Command) -> Appended:
         """Append a command at the broker's time."""
-        records = self.records[partition]
-        record = Record(len(records), _CLOCK.now(), command.account.encode(), wire.encode(command))
-        records.append(record)
         self.operations.add(command.operation)
         self._history.note(
             "log",
             "{}:{} from {}: {} {} of {} on {} (generation {})",
             partition,
-            record.offset,
+            len(self.records[partition]),
             who,
             command.kind,
             command.leg,
@@ -53,6 +50,13 @@ class Topic:
             command.account,
             command.generation,
         )
+        return self.append_bytes(partition, command.account.encode(), wire.encode(command))
+
+    def append_bytes(self, partition: int, key: bytes, value: bytes) -> Appended:
+        """Append any record at the broker's time."""
+        records = self.records[partition]
+        record = Record(len(records), _CLOCK.now(), key, value)
+        records.append(record)
         for reader in self._readers.pop(partition, ()):
             if not reader.done():
                 reader.set_result(None)
@@ -116,6 +120,9 @@ class SimulatedProducer:
         network.history.note(
             self._process, "appends {} and hears nothing ({})", command.operation, fault.outcome
         )
+        if fault.outcome == "refused":
+            await asyncio.sleep(network.delay())
+            raise ProduceRefused("simulated: refused")
         if fault.outcome not in ("lost before", "hung"):
             late = fault.seconds if fault.outcome == "late" else 0.0
             self._topic.under_way += 1

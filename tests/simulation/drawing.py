@@ -11,6 +11,7 @@ from simulation.plan import (
     Crash,
     DatabaseRestart,
     Fault,
+    Garbage,
     GracefulStop,
     Growth,
     LossyReplies,
@@ -90,10 +91,11 @@ def _tuning(random: Random) -> Tuning:
     return Tuning(
         batch=random.choice((1, 2, 3, 8, 500)),
         memory=random.choice((0, 1, 100, 100, 100)),
-        look_up_batches=random.choice((1, 1, 2, 8)),
+        look_up_batches=random.choice((1, 1, 8, 8)),
         interval=random.choice((0.0, 0.0, 0.012)),
         answer_within=random.choice((0.3, 1.0, 5.0)),
         unknown_after=random.choice((1.5, 3.0, 10.0)),
+        deadline=random.choice((60.0, 60.0, 60.0, 0.5)),
     )
 
 
@@ -272,7 +274,7 @@ def _fault_of(  # noqa: PLR0911 - one case a kind of fault
             return [LostStatement(process, random.randint(1, 40), False, outcome, _short(random))]
         case 6:
             number = random.randint(1, 5)
-            outcome = random.choice(("lost before", "lost after", "late", "hung"))
+            outcome = random.choice(("lost before", "lost after", "late", "hung", "refused"))
             lost = LostProduce(process, number, outcome, _long(random))
             if random.random() < 0.5:
                 return [lost]
@@ -281,9 +283,13 @@ def _fault_of(  # noqa: PLR0911 - one case a kind of fault
             return [SlowProduce(process, random.randint(1, 5), _long(random))]
 
 
-def _surrounding_fault(random: Random, shards: int, partitions: int) -> Fault:
+def _surrounding_fault(  # noqa: PLR0911 - one case a kind of fault
+    random: Random, shards: int, partitions: int
+) -> Fault:
     at = random.uniform(0.0, 1.5)
-    match random.randrange(6):
+    match random.randrange(7):
+        case 6:
+            return Garbage(random.randrange(partitions), at)
         case 0:
             return SecondOwner(random.randrange(partitions), at)
         case 1:

@@ -1,5 +1,6 @@
 """The invariants of the design's section 3, checked when a schedule has come to rest."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -18,10 +19,7 @@ from simulation.effects import (
 from simulation.journal import Asked, Journal
 from simulation.naive_ledger import NaiveAccount, NaiveLedger
 from simulation.plan import Plan
-from simulation.product_edges import EPOCH
 from simulation.violation import Violation
-
-_DEADLINE = 60_000  # milliseconds after which a command may be rejected as expired
 
 
 def check_at_rest(
@@ -36,7 +34,7 @@ def check_at_rest(
         *_answers(databases, journal),
         *_arrival(databases),
         *_order(effects.committed, journal),
-        *_decided_in_turn(plan, effects.committed, journal),
+        *_decided_in_turn(plan, topic, effects.committed, journal),
     ]
 
 
@@ -189,7 +187,7 @@ def _order(committed: Sequence[Effect], journal: Journal) -> Iterator[Violation]
 
 
 def _decided_in_turn(
-    plan: Plan, committed: Sequence[Effect], journal: Journal
+    plan: Plan, topic: Topic, committed: Sequence[Effect], journal: Journal
 ) -> Iterator[Violation]:
     ledger = NaiveLedger()
     for planned in plan.accounts:
@@ -198,14 +196,20 @@ def _decided_in_turn(
                 planned.user, planned.currency, planned.balance, seq=int(planned.balance > 0)
             )
     for effect in committed:
-        asked = journal.asked[effect.outcome.operation]
-        wrong = ledger.take(effect, _bodies(asked))
-        if effect.outcome.reason == "expired":
-            since = int((EPOCH + asked.since) * 1000)
-            wrong = "" if effect.outcome.time - since >= _DEADLINE else "expired before its time"
+        outcome = effect.outcome
+        asked = journal.asked[outcome.operation]
+        wrong = ledger.take(effect, _bodies(asked), expired=_has_expired(topic, effect))
         if wrong:
-            yield Violation(7, f"the {effect.outcome.leg} of {effect.outcome.operation} {wrong}")
+            yield Violation(7, f"the {outcome.leg} of {outcome.operation} {wrong}")
             return
+
+
+def _has_expired(topic: Topic, effect: Effect) -> bool:
+    """Tell whether the record that decided a leg came to the log after its deadline."""
+    record = topic.records[effect.partition][effect.outcome.offset]
+    command = json.loads(record.value or b"{}")
+    deadline = command.get("deadline", 0)
+    return bool(deadline) and command.get("appended", record.time) > deadline
 
 
 def _bodies(asked: Asked) -> list[Command]:

@@ -9,9 +9,10 @@ import msgspec
 
 from microfin.operation import AccountState, Kind
 
-Outcome = Literal["lost before", "lost after", "late", "hung"]
+Outcome = Literal["lost before", "lost after", "late", "hung", "refused"]
 """What becomes of a message whose answer never comes: it had no effect, it had, it has one `late`.
-A `hung` connection says nothing for long; the statement on it had its effect, the record not."""
+A `hung` connection says nothing for long; the statement on it had its effect, the record not.
+A record can also be `refused`, and is certainly not in the log then."""
 
 
 class PlannedAccount(msgspec.Struct, frozen=True):
@@ -155,6 +156,13 @@ class SlowNetwork(msgspec.Struct, frozen=True, tag=True):
     seconds: float
 
 
+class Garbage(msgspec.Struct, frozen=True, tag=True):
+    """Somebody appends a record that is no command."""
+
+    partition: int
+    at: float
+
+
 class SecondActivator(msgspec.Struct, frozen=True, tag=True):
     """Somebody else runs the same growth, too."""
 
@@ -173,6 +181,7 @@ Fault = (
     | LossyReplies
     | LyingCache
     | SlowNetwork
+    | Garbage
     | SecondActivator
 )
 
@@ -193,6 +202,7 @@ class Tuning(msgspec.Struct, frozen=True):
     interval: float
     answer_within: float
     unknown_after: float
+    deadline: float
 
 
 class Plan(msgspec.Struct, frozen=True):

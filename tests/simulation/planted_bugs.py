@@ -210,7 +210,7 @@ BUGS = [
     ),
     PlantedBug(
         "outbox deleted before the acknowledgement",
-        (8,),
+        (5, 8),
         [(Outbox, "add", _add_as_acknowledged)],
     ),
     PlantedBug(

@@ -256,7 +256,7 @@ def simulated_tables(tables: Tables) -> dict[str, Any]:
 def drive_simulated(seed: int) -> tuple[list[Any], dict[str, Any]]:
     loop = VirtualLoop(Random(seed), 1_000_000, STARTS_AT + 10_000)
     history = History(loop.time)
-    plan = Plan(seed, 1, 1, 1, Tuning(1, 1, 1, 0.0, 1.0, 1.0), [], [], [], [])
+    plan = Plan(seed, 1, 1, 1, Tuning(1, 1, 1, 0.0, 1.0, 1.0, 60.0), [], [], [], [])
     network = Network(loop, plan, history)
     tables = Tables(0, 1, Routing(1, 1))
     database = Database(loop, network, history, tables, Effects(history))

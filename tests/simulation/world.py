@@ -23,6 +23,7 @@ from simulation.parts import Parts
 from simulation.plan import (
     Crash,
     DatabaseRestart,
+    Garbage,
     GracefulStop,
     Growth,
     Pause,
@@ -124,7 +125,10 @@ class World:
         for growth in plan.growths:
             parts.loop.later(growth.at, self._grow, growth)
         clients = [self._start_client(number) for number in range(len(plan.clients))]
-        await asyncio.wait(clients, timeout=_CLIENTS_END)
+        if clients:
+            done, _ = await asyncio.wait(clients, timeout=_CLIENTS_END)
+            for client in done:
+                client.result()
         while not self.effects.violations and not self._has_grown():
             await asyncio.sleep(0.25)
             if parts.loop.time() > _ENDS_AT - 300:
@@ -142,7 +146,12 @@ class World:
 
     def _make_api(self, number: int) -> ApiProcess:
         tuning = self.parts.plan.tuning
-        settings = api_settings(self.parts.plan.shards, tuning.answer_within, tuning.unknown_after)
+        settings = api_settings(
+            self.parts.plan.shards,
+            tuning.answer_within,
+            tuning.unknown_after,
+            tuning.deadline,
+        )
         api = ApiProcess(self.parts, f"api-{number}", settings)
         self._set_traps(api.process)
         self._instances += 1
@@ -188,6 +197,8 @@ class World:
                 later(fault.at, self._restart_database, fault)
             case SecondActivator(at=at):
                 later(at, self._second_activator)
+            case Garbage():
+                later(fault.at, self._append_garbage, fault)
 
     def _set_traps(self, process: Process) -> None:
         """Let a process meet its crashes and pauses, at their turns."""
@@ -247,6 +258,11 @@ class World:
             self.parts.network.struck["DatabaseRestart"] += 1
             self.parts.databases[fault.shard].restart(fault.seconds)
 
+    def _append_garbage(self, fault: Garbage) -> None:
+        if not self._healed and fault.partition < len(self.parts.topic.records):
+            self.parts.network.struck["Garbage"] += 1
+            self.parts.topic.append_bytes(fault.partition, b"key", b"no command")
+
     def _second_activator(self) -> None:
         if not self._healed and not self._has_grown():
             self.parts.network.struck["SecondActivator"] += 1
@@ -294,10 +310,13 @@ class World:
 
 
 @cache
-def api_settings(shards: int, answer_within: float, unknown_after: float) -> ApiSettings:
+def api_settings(
+    shards: int, answer_within: float, unknown_after: float, deadline: float
+) -> ApiSettings:
     """Return the settings of an API process."""
     return ApiSettings(
         databases=" ".join(map(str, range(shards))),
         answer_within=answer_within,
         unknown_after=max(unknown_after, answer_within),
+        command_deadline=deadline,
     )
