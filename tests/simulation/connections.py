@@ -9,9 +9,12 @@ from typing import Any, Self
 
 import asyncpg
 
-from simulation.database import Database, Session, connection_lost
+from simulation.batch_writing import PlacedWrite, write_batch
+from simulation.database import Database, connection_lost
+from simulation.partition_statements import commit_transaction
 from simulation.plan import LostStatement
-from simulation.statements import READS, PlacedWrite, commit_transaction, statement, write_batch
+from simulation.sessions import Session
+from simulation.statements import READS, statement
 from simulation.virtual_loop import Process
 
 

@@ -13,9 +13,10 @@ from microfin.batch_statement import BatchWrite, Place
 from microfin.decision import Entry
 from microfin.operation import Outcome
 from simulation.broker import Topic
-from simulation.database import Database, Row
+from simulation.database import Database
 from simulation.history import History
 from simulation.journal import Asked, Told
+from simulation.sessions import Row
 from simulation.violation import Violation
 
 

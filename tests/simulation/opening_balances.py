@@ -6,7 +6,7 @@ from microfin.decision import Account, Entry
 from simulation.database import Database
 from simulation.effects import partition_of
 from simulation.plan import Plan
-from simulation.statements import account_row
+from simulation.rows import account_row
 
 
 def give_balances(plan: Plan, databases: Sequence[Database]) -> None:

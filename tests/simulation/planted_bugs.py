@@ -1,6 +1,6 @@
 """Bugs that the simulation must find, each a small change of the product.
 
-Where the rule stands in SQL, its meaning in `statements` is changed instead.
+Where the rule stands in SQL, its meaning in `batch_writing` is changed instead.
 """
 
 import asyncio
@@ -26,8 +26,9 @@ from microfin_api.waiting import Waiter
 from microfin_worker.batch import Batch, PlaceLost, RoutingChanged
 from microfin_worker.outbox import Outbox
 from microfin_worker.worker import Worker
-from simulation import statements
-from simulation.database import Database, Row, Transaction
+from simulation import batch_writing
+from simulation.database import Database
+from simulation.sessions import Execution, Row, Transaction
 
 Change = tuple[Any, str, Any]
 """An object, the name of one of its attributes, and what that is to be instead."""
@@ -93,14 +94,14 @@ async def _commit_believing(
 
 def _advance_by_itself(
     database: Database, transaction: Transaction, place: Place, write: BatchWrite
-) -> statements.Execution:
+) -> Execution:
     """Let the offset count, whatever becomes of the batch."""
     yield from _ADVANCE(database, transaction, place, write)
     table, key, row = transaction.changes.pop()
     table[key] = row
 
 
-_ADVANCE = statements._advance
+_ADVANCE = batch_writing._advance
 
 
 async def _claim_with_one_snapshot(self: PostgresStore, held: int | None = None) -> Claim:
@@ -185,7 +186,7 @@ BUGS = [
         [
             (microfin_worker.batch, "check", _check_without_epoch),
             (microfin_worker.worker, "check", _check_without_epoch),
-            (statements, "is_at", _is_at_but_for("epoch")),
+            (batch_writing, "is_at", _is_at_but_for("epoch")),
         ],
     ),
     PlantedBug(
@@ -195,13 +196,13 @@ BUGS = [
             (microfin_worker.worker, "commit_batch", _commit_believing),
             (microfin_worker.batch, "check", _check_without_offset),
             (microfin_worker.worker, "check", _check_without_offset),
-            (statements, "is_at", _is_at_but_for("next_offset")),
+            (batch_writing, "is_at", _is_at_but_for("next_offset")),
         ],
     ),
     PlantedBug(
         "offset committed outside the transaction",
         (5,),
-        [(statements, "_advance", _advance_by_itself)],
+        [(batch_writing, "_advance", _advance_by_itself)],
     ),
     PlantedBug(
         "outbox read in the claim's snapshot",

@@ -21,9 +21,9 @@ import microfin_api.sending_gate
 import microfin_api.submission
 import microfin_api.waiting
 import microfin_worker.worker
+from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool
 from simulation.database import Database
-from simulation.statements import PlacedWrite
 from simulation.virtual_loop import VirtualLoop, current_process
 
 EPOCH: Final = 1_700_000_000

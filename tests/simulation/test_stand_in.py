@@ -35,14 +35,15 @@ from microfin.store import (
 )
 from microfin.wire import Command
 from microfin_local.platform import Platform
+from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool
-from simulation.database import Database, Tables
+from simulation.database import Database
 from simulation.effects import Effects
 from simulation.history import History
 from simulation.network import Network
 from simulation.plan import Plan, Tuning
 from simulation.product_edges import simulated_product
-from simulation.statements import PlacedWrite
+from simulation.sessions import Tables
 from simulation.virtual_loop import STARTS_AT, Process, VirtualLoop
 
 STEPS = 300

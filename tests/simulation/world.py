@@ -12,7 +12,7 @@ from microfin.routing import Routing
 from microfin.settings import ApiSettings
 from simulation.broker import Topic
 from simulation.clients import Client
-from simulation.database import Database, Tables
+from simulation.database import Database
 from simulation.effects import Effects
 from simulation.history import History
 from simulation.invariants import check_at_rest, undecided
@@ -34,6 +34,7 @@ from simulation.plan import (
 from simulation.processes import Activator, ApiProcess, WorkerProcess
 from simulation.product_edges import simulated_product
 from simulation.redis_stand_in import Channels
+from simulation.sessions import Tables
 from simulation.violation import Violation
 from simulation.virtual_loop import STARTS_AT, Livelock, Process, VirtualLoop
 
