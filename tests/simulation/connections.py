@@ -45,7 +45,7 @@ class SimulatedConnection:
         self.pool = pool
         self.session = Session(pool.process.name)
         self.explicit = False
-        self.writes = False
+        self.sends = False
         self._broken = False
         self._answer: asyncio.Future[Any] | None = None
         self._arrived_last = 0.0
@@ -76,6 +76,7 @@ class SimulatedConnection:
     async def execute(self, text: Any, *arguments: Any) -> Any:
         """Carry out a statement."""
         if isinstance(text, PlacedWrite):
+            self.sends = bool(text.write.decisions.outbox)
             return await self._ask(write_batch, (text.place, text.write))
         return await self._ask(statement(text), arguments)
 
@@ -103,8 +104,7 @@ class SimulatedConnection:
         network, loop = pool.database.network, pool.database.loop
         commits = begin is commit_transaction or (begin is write_batch and not self.explicit)
         slow = begin not in READS
-        self.writes = self.writes or slow
-        fault = network.statement_fault(pool.process.name, commits=commits)
+        fault = network.statement_fault(pool.process.name, commits=commits, sends=self.sends)
         answer: asyncio.Future[Any] = loop.create_future()
         if fault is not None:
             self._lose(fault, begin, arguments, answer, commits=commits)

@@ -101,7 +101,7 @@ def _growths(random: Random, shards: int, partitions: int) -> list[Growth]:
 
 
 def _accounts(random: Random, partitions: int, growths: list[Growth]) -> list[PlannedAccount]:
-    count = random.choice((1, 2, 2, 3, 4))
+    count = random.choice((1, 2, 3, 4, 4))
     numbers = random.sample(_numbers(), count)
     if len(growths) == 2 and random.random() < 0.5:
         numbers[0] = random.choice(
@@ -181,9 +181,7 @@ def _step(
     after: float,
 ) -> Step:
     account = own if random.random() < 0.7 else random.choice(accounts)
-    kind = random.choice(
-        ("deposit", "deposit", "withdraw", "withdraw", "transfer", "transfer", "transfer")
-    )
+    kind = random.choice(("deposit", "deposit", "withdraw", "withdraw", *["transfer"] * 5))
     if random.random() < 0.08:
         return Step(
             key=key,

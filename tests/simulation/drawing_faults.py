@@ -64,15 +64,18 @@ def _fault_of(  # noqa: PLR0911 - one case a kind of fault
             return [
                 LostStatement(
                     process,
-                    random.randint(1, 8),
-                    True,
+                    *random.choice(
+                        ((random.randint(1, 8), "commit"), (random.randint(1, 3), "sending commit"))
+                    ),
                     random.choice(("lost before", "lost after", "late", "late", "late")),
-                    _short(random),
+                    random.choice((_short(random), random.uniform(0.1, 1.9))),
                 )
             ]
         case 5:
             outcome = random.choice(("lost before", "lost after", "late", "hung"))
-            return [LostStatement(process, random.randint(1, 40), False, outcome, _short(random))]
+            return [
+                LostStatement(process, random.randint(1, 40), "statement", outcome, _short(random))
+            ]
         case 6:
             number = random.randint(1, 5)
             outcome = random.choice(("lost before", "lost after", "late", "hung", "refused"))
@@ -118,7 +121,9 @@ def _activator_fault(random: Random) -> Fault:
             return Pause(moment, random.choice((random.uniform(1, 9), random.uniform(11, 14))))
         case 4:
             outcome = random.choice(("lost before", "lost after", "late"))
-            return LostStatement("activator", random.randint(1, 12), True, outcome, _long(random))
+            return LostStatement(
+                "activator", random.randint(1, 12), "commit", outcome, _long(random)
+            )
         case _:
             return SecondActivator(random.uniform(0.0, 12.0))
 

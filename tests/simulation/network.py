@@ -6,6 +6,7 @@ from random import Random
 
 from simulation.history import History
 from simulation.plan import (
+    Counted,
     Event,
     LossyReplies,
     LostProduce,
@@ -31,7 +32,7 @@ class Network:
         self._slow: list[SlowNetwork] = []
         self._replies = LossyReplies(0.0, 0.0, 0.0)
         self._cache = 0.0
-        self._statements: dict[tuple[str, int, bool], LostStatement] = {}
+        self._statements: dict[tuple[str, int, Counted], LostStatement] = {}
         self._produces: dict[tuple[str, int], LostProduce | SlowProduce] = {}
         self._watched: dict[tuple[str, Event, int], Callable[[], None]] = {}
         self._counted: Counter[tuple[str, str]] = Counter()
@@ -44,7 +45,7 @@ class Network:
                 case LyingCache():
                     self._cache = max(self._cache, fault.probability)
                 case LostStatement():
-                    self._statements[(fault.process, fault.number, fault.commits)] = fault
+                    self._statements[(fault.process, fault.number, fault.counted)] = fault
                 case LostProduce() | SlowProduce():
                     self._produces[(fault.process, fault.number)] = fault
 
@@ -65,17 +66,20 @@ class Network:
                 delay += self._draw() * slow.seconds
         return delay
 
-    def statement_fault(self, process: str, *, commits: bool) -> LostStatement | None:
+    def statement_fault(self, process: str, *, commits: bool, sends: bool) -> LostStatement | None:
         """Count a statement of `process`, and return what befalls it."""
-        number = self._count(process, "statement")
-        fault = self._statements.pop((process, number, False), None)
-        if commits:
-            number = self._count(process, "commit")
-            fault = fault or self._statements.pop((process, number, True), None)
-            self._tell(process, "commit", number)
-        if fault is not None:
-            self.struck[f"LostStatement {fault.outcome}"] += 1
-        return fault
+        counted: list[Counted] = ["statement"]
+        counted += ["commit"] if commits else []
+        counted += ["sending commit"] if commits and sends else []
+        found = None
+        for what in counted:
+            number = self._count(process, what)
+            found = self._statements.pop((process, number, what), None) or found
+            if what == "commit":
+                self._tell(process, "commit", number)
+        if found is not None:
+            self.struck[f"LostStatement {found.outcome}"] += 1
+        return found
 
     def produce_fault(self, process: str) -> LostProduce | SlowProduce | None:
         """Count a record that `process` appends, and return what befalls it."""

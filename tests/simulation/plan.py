@@ -59,6 +59,9 @@ Event = Literal["turn", "commit", "produce"]
 """What a process does, counted: its turns, the commits it asks for, the records it appends."""
 
 
+Counted = Literal["statement", "commit", "sending commit"]
+
+
 class Moment(msgspec.Struct, frozen=True):
     """`after` seconds past the `number`-th time that a process does something."""
 
@@ -83,14 +86,15 @@ class Pause(msgspec.Struct, frozen=True, tag=True):
 
 
 class LostStatement(msgspec.Struct, frozen=True, tag=True):
-    """The `number`-th statement (or only the commits counted) of a process is answered by nobody.
+    """The `number`-th statement of a process is answered by nobody; or its `number`-th commit, or
+    the `number`-th commit of a batch that sends something on.
 
     `seconds` is how much later a `late` one arrives.
     """
 
     process: str
     number: int
-    commits: bool
+    counted: Counted
     outcome: Outcome
     seconds: float
 
