@@ -119,7 +119,7 @@ def _accounts(random: Random, partitions: int, growths: list[Growth]) -> list[Pl
     for index in range(random.choice((0, 0, 1, 1, 2))):
         user, key = random.choice(USERS), f"open{index}"
         number = derive_account_number(operation_id(user, key, "open", ""), 0)
-        if random.random() < 0.35:  # taken: the next attempt is sent on
+        if random.random() < 0.5:  # taken: the next attempt is sent on
             accounts.append(PlannedAccount(number, random.choice(USERS), "EUR", 100))
             number = derive_account_number(operation_id(user, key, "open", ""), 1)
         accounts.append(PlannedAccount(number, user, "EUR", 0, key))
@@ -165,7 +165,7 @@ def _open(random: Random, account: PlannedAccount) -> Step:
         user=account.user,
         after=random.random(),
         currency="EUR",
-        at_once=random.random() < 0.3,
+        at_once=random.random() < 0.6,
         twice=random.random() < 0.15,
         again=random.random() < 0.15,
     )

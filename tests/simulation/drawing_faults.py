@@ -1,10 +1,12 @@
 """Drawing the faults of a plan."""
 
 from random import Random
+from typing import Final
 
 from simulation.plan import (
     Crash,
     DatabaseRestart,
+    Event,
     Fault,
     Garbage,
     GracefulStop,
@@ -32,7 +34,7 @@ def draw_faults(
     for _ in range(random.choice((0, 1, 1, 2, 2, 3, 4))):
         if not process or random.random() < 0.5:
             process = _process(random, most, apis, growing=bool(growths))
-        if growths and process.startswith("api") and random.random() < 0.4:
+        if growths and process != "activator" and random.random() < 0.3:
             late = random.uniform(1.05, 3.0)  # across the growth
             faults.append(SlowProduce(process, random.randint(1, 6), late))
             continue
@@ -133,8 +135,12 @@ def _moment(random: Random, process: str) -> Moment:
     if random.random() < 0.5:
         turn = 1 + int(random.paretovariate(0.7) * random.randint(3, 40)) % 600
         return Moment(process, "turn", turn)
-    event = random.choice(("commit", "produce"))
-    return Moment(process, event, random.randint(1, 8), random.choice((0.0, 0.002, 0.005, 0.3)))
+    event = random.choice(_EVENTS)
+    after = random.choice((0.0, 0.002, 0.003, 0.005, 0.3))
+    return Moment(process, event, random.randint(1, 8 if event == "commit" else 4), after)
+
+
+_EVENTS: Final[tuple[Event, ...]] = ("commit", "sending commit", "produce")
 
 
 def _short(random: Random) -> float:

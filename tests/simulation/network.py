@@ -75,8 +75,8 @@ class Network:
         for what in counted:
             number = self._count(process, what)
             found = self._statements.pop((process, number, what), None) or found
-            if what == "commit":
-                self._tell(process, "commit", number)
+            if what != "statement":
+                self._tell(process, what, number)
         if found is not None:
             self.struck[f"LostStatement {found.outcome}"] += 1
         return found

@@ -55,8 +55,9 @@ class PlannedClient(msgspec.Struct, frozen=True):
     steps: list[Step]
 
 
-Event = Literal["turn", "commit", "produce"]
-"""What a process does, counted: its turns, the commits it asks for, the records it appends."""
+Event = Literal["turn", "commit", "sending commit", "produce"]
+"""What a process does, counted: its turns, the commits it asks for (or only those of batches that
+send something on), the records it appends."""
 
 
 Counted = Literal["statement", "commit", "sending commit"]

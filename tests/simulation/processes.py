@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import asyncpg
+
 from microfin.account_cache import AccountCache
 from microfin.clock import SystemClock
 from microfin.growth import Growth, GrowthNotFinished, GrowthRefused, PostgresRouting
@@ -180,7 +182,7 @@ class Activator:
                     break
                 self._say(str(error))
                 await asyncio.sleep(1.0)
-            except Exception as error:  # noqa: BLE001 - the command ends; somebody starts it again
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
                 self._say(repr(error))
                 await asyncio.sleep(1.0)
         self.process.kill()

@@ -4,7 +4,6 @@
 errors and the tables in the end must be the same.
 """
 
-import asyncio
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -262,13 +261,11 @@ def drive_simulated(seed: int) -> tuple[list[Any], dict[str, Any]]:
     tables = Tables(0, 1, Routing(1, 1))
     database = Database(loop, network, history, tables, Effects(history))
     pool = SimulatedPool(database, Process(loop, "driver"))
-    running = asyncio.get_running_loop()
     try:
         with simulated_product(loop, seed, [database], 1):
             assert microfin.store.batch_statement is PlacedWrite
             told = loop.run(Drive(pool, seed).run())
     finally:
-        asyncio._set_running_loop(running)
         loop.take_apart()
     return told, simulated_tables(tables)
 

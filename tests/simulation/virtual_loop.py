@@ -7,7 +7,6 @@ even its `finally` blocks; a paused one gathers callbacks and timers until it is
 """
 
 import asyncio
-import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -17,6 +16,8 @@ from typing import Any, Final
 
 STARTS_AT: Final = 1_000.0
 """The monotonic clock when a simulation begins, in seconds."""
+
+_TICK: Final = 1e-6  # seconds
 
 _PROCESS: contextvars.ContextVar["Process"] = contextvars.ContextVar("process")
 
@@ -196,6 +197,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run `coroutine` in the world's context to its end and return its result."""
+        running = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         try:
             main = self.world.start(coroutine)
@@ -203,7 +205,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._step()
             return main.result()
         finally:
-            asyncio._set_running_loop(None)
+            asyncio._set_running_loop(running)
 
     def forget(self, process: Process) -> None:
         """Let `process` not run for now."""
@@ -211,11 +213,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.runnable.remove(process)
 
     def take_apart(self) -> None:
-        """End whatever is still suspended, without letting any of it run on."""
-        for task in self._tasks:
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                _close(task.get_coro())
+        """End whatever is still suspended. Its `finally` blocks run; tasks that they ask for never
+        begin."""
+        running = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        try:
+            for task in self._tasks:  # it may grow meanwhile
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    self.world.context.copy().run(_end, task.get_coro())
+        finally:
+            asyncio._set_running_loop(running)
         self._tasks.clear()
         self._timers.clear()
         self.runnable.clear()
@@ -256,20 +264,21 @@ class VirtualLoop(asyncio.BaseEventLoop):
         when = timers[0][0]
         if when > self._ends_at:
             raise Livelock(f"after {self.steps} steps and {self._now - STARTS_AT:.0f} s")
-        self._now = max(self._now, when)
-        while timers and timers[0][0] <= when:
+        self._now = max(self._now + _TICK, when)  # as no work takes no time
+        while timers and timers[0][0] <= self._now:
             handle = heappop(timers)[2]
             if not handle.gone:
                 self._enqueue(handle)
 
 
-def _close(coroutine: Any) -> None:
-    """Close a coroutine that may still await something in its `finally` blocks."""
-    for _ in range(10):
+class _Over(BaseException):
+    """The simulation is over: ends a coroutine past all that catches errors."""
+
+
+def _end(coroutine: Any) -> None:
+    """End a coroutine, which may still await something in its `finally` blocks."""
+    for _ in range(20):
         try:
-            coroutine.close()
-        except RuntimeError:  # "coroutine ignored GeneratorExit": it awaits once more
-            continue
-        return
-    with contextlib.suppress(BaseException):
-        coroutine.close()
+            coroutine.throw(_Over())
+        except (_Over, StopIteration, Exception):  # noqa: BLE001 - ended, whichever way
+            return
