@@ -56,11 +56,12 @@ def test_a_failing_schedule_is_made_smaller() -> None:
         with silenced():
             smaller = shrink(failed)
     assert smaller.violations[0].invariant == failed.violations[0].invariant
-    assert [len(client.steps) for client in smaller.plan.clients] == [1]
+    assert sum(len(client.steps) for client in smaller.plan.clients) <= 3
+    assert len(smaller.plan.faults) <= 1
     assert smaller.plan.growths == []
     lines = list(smaller.history.lines())
-    assert len(lines) <= 12, lines
-    assert "client-" in lines[-3]
+    assert len(lines) <= 25, lines
+    assert any("client-" in line and "asks api-" in line for line in lines)
 
 
 def digest_of(seeds: range, hash_seed: str) -> str:
