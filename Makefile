@@ -1,6 +1,6 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status clean lint test bench load overload reference pins
+.PHONY: help setup run start stop grow status clean lint test simulate bench load overload reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -52,6 +52,9 @@ lint: setup  ## Check style, format, types and imports
 
 test: setup lint  ## Run lint and all tests, with real parts (ARGS=... goes to pytest)
 	.venv/bin/pytest $(ARGS)
+
+simulate: setup  ## Search simulated schedules for wrong money (SECONDS=60), or replay one (SEED=4711)
+	@PYTHONPATH=tests $(PYTHON) -m simulation $(if $(SEED),--seed $(SEED),--seconds $(or $(SECONDS),60)) $(ARGS)
 
 bench: setup  ## Measure the money path on this machine; prints one JSON object (ARGS='--runs 1')
 	@$(PYTHON) -m microfin_local.benchmarks $(ARGS)

@@ -1,0 +1,73 @@
+"""What clients asked for and what they were told, in the order of the schedule's turns."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from microfin.operation import Operation
+from microfin.wire import Command
+
+NOTHING_DONE = frozenset({"unavailable", "overloaded"})
+"""The problems that promise that nothing was done."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One answer. `kind`: `final`, `accepted`, a problem's code, or `disconnected`."""
+
+    turn: int
+    kind: str
+    amended: bool
+    operation: Operation | None = None
+    replayed: bool = False
+
+
+class Asked(msgspec.Struct):
+    """One operation: the bodies that were sent under its id, since when, and all answers."""
+
+    command: Command
+    sent: int
+    since: float
+    amended: bool = False
+    requests: int = 0
+    told: list[Told] = []
+
+    @property
+    def acknowledged(self) -> int | None:
+        """The turn of the first answer that was final or a 202."""
+        return self._first("final", "accepted")
+
+    @property
+    def settled(self) -> int | None:
+        """The turn of the first final answer."""
+        return self._first("final")
+
+    def _first(self, *kinds: str) -> int | None:
+        return next((told.turn for told in self.told if told.kind in kinds), None)
+
+    @property
+    def nothing_was_done(self) -> bool:
+        """Whether every request for it was told that nothing was done."""
+        return len(self.told) == self.requests and all(
+            told.kind in NOTHING_DONE for told in self.told
+        )
+
+
+class Journal:
+    """All operations that clients asked for, by id. `turn` numbers all that happens."""
+
+    def __init__(self, turn: Callable[[], int]) -> None:
+        self.turn = turn
+        self.asked: dict[str, Asked] = {}
+
+    def ask(self, command: Command, now: float, *, amended: bool) -> Asked:
+        """Note that a request is sent."""
+        asked = self.asked.get(command.operation)
+        if asked is None:
+            asked = self.asked[command.operation] = Asked(command, self.turn(), now)
+        asked.requests += 1
+        asked.amended = asked.amended or amended
+        return asked
+
+    def tell(self, asked: Asked, told: Told) -> None:
+        """Note an answer."""
+        asked.told.append(told)

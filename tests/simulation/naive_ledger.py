@@ -1,0 +1,153 @@
+"""The ledger as a newcomer would write it, fed with the committed legs one by one.
+
+It shares no code with the decision core but the words. What it answers must be what was committed.
+"""
+
+from dataclasses import dataclass
+
+from microfin.operation import Outcome
+from microfin.wire import Command
+from simulation.effects import Effect, partition_of
+
+EXPONENTS = {"EUR": 2, "JPY": 0}
+
+
+@dataclass
+class NaiveAccount:
+    owner: str
+    currency: str
+    balance: int = 0
+    state: str = "open"
+    seq: int = 0
+
+
+class NaiveLedger:
+    """All accounts of all shards."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, NaiveAccount] = {}
+        self._debits: dict[str, tuple[int, str]] = {}
+
+    def take(self, effect: Effect, commands: list[Command], *, expired: bool) -> str:
+        """Apply a committed leg; return what is wrong with it, or nothing.
+
+        `commands` are the bodies that were sent under the operation's id: one of them decided it.
+        `expired`: its record was appended after its deadline.
+        """
+        outcome = effect.outcome
+        if expired:
+            expected = ("rejected", "expired")
+        elif outcome.leg == "credit":
+            expected = self._credit(outcome)
+        elif outcome.leg == "refund":
+            expected = self._refund(outcome)
+        else:
+            body = [it for it in commands if self._minor(it, outcome) == outcome.amount]
+            expected = self._request(effect, (body or commands)[0])
+        account = self.accounts.get(outcome.account)
+        decided = (outcome.status, outcome.reason)
+        if decided != expected:
+            return f"was decided {told(decided)} where its turn asked for {told(expected)}"
+        if outcome.seq is None or account is None:
+            return ""
+        left, expected_left = (outcome.seq, outcome.balance), (account.seq, account.balance)
+        if left != expected_left:
+            return f"left (seq, balance) {left} where its turn asked for {expected_left}"
+        return ""
+
+    def _minor(self, command: Command, outcome: Outcome) -> int:
+        account = self.accounts.get(outcome.account)
+        exponent = EXPONENTS[account.currency] if account else 0
+        return int(command.amount or "0") * 10**exponent
+
+    def _request(  # noqa: C901, PLR0911 - plain, rule by rule
+        self, effect: Effect, command: Command
+    ) -> tuple[str, str]:
+        outcome = effect.outcome
+        account = self.accounts.get(outcome.account)
+        if command.kind == "open":
+            if account is not None:
+                return ("passed on", "")
+            self.accounts[outcome.account] = NaiveAccount(command.user, command.currency)
+            return ("settled", "")
+        if account is None:
+            return ("rejected", "account_not_found")
+        if command.kind == "set_state":
+            return self._set_state(account, command.state or "")
+        if account.owner != command.user:
+            return ("rejected", "not_owner")
+        if account.state != "open":
+            return ("rejected", f"account_{account.state}")
+        amount = self._minor(command, outcome)
+        if command.kind == "deposit":
+            self._move(account, amount)
+            return ("settled", "")
+        if command.kind == "transfer" and command.counterparty == command.account:
+            return ("rejected", "same_account")
+        if amount > account.balance:
+            return ("rejected", "insufficient_funds")
+        if command.kind == "withdraw":
+            self._move(account, -amount)
+            return ("settled", "")
+        return self._transfer(effect, command, account, amount)
+
+    def _transfer(
+        self, effect: Effect, command: Command, account: NaiveAccount, amount: int
+    ) -> tuple[str, str]:
+        if partition_of(command.counterparty, effect.partition_count) != effect.partition:
+            self._debits[command.operation] = (amount, account.currency)
+            self._move(account, -amount)
+            return ("debited", "")
+        reason = self._refusal(command.counterparty, account.currency)
+        if reason:
+            return ("rejected", reason)
+        self._move(account, -amount)
+        self._move(self.accounts[command.counterparty], amount)
+        return ("settled", "")
+
+    def _refusal(self, number: str, currency: str) -> str:
+        receiver = self.accounts.get(number)
+        if receiver is None:
+            return "account_not_found"
+        if receiver.state != "open":
+            return f"account_{receiver.state}"
+        return "currency_mismatch" if receiver.currency != currency else ""
+
+    def _credit(self, outcome: Outcome) -> tuple[str, str]:
+        if outcome.operation not in self._debits:
+            return ("undebited", "")
+        amount, currency = self._debits[outcome.operation]
+        reason = self._refusal(outcome.account, currency)
+        if reason:
+            return ("rejected", reason)
+        self._move(self.accounts[outcome.account], amount)
+        return ("settled", "")
+
+    def _refund(self, outcome: Outcome) -> tuple[str, str]:
+        if outcome.operation not in self._debits:
+            return ("undebited", "")
+        amount, _ = self._debits[outcome.operation]
+        self._move(self.accounts[outcome.account], amount)
+        return ("settled", "")
+
+    @staticmethod
+    def _set_state(account: NaiveAccount, state: str) -> tuple[str, str]:
+        if state == account.state:
+            return ("rejected", "state_unchanged")
+        if account.state == "closed" and state != "open":
+            return ("rejected", "account_closed")
+        if state == "closed" and account.balance != 0:
+            return ("rejected", "balance_not_zero")
+        account.state = state
+        return ("settled", "")
+
+    @staticmethod
+    def _move(account: NaiveAccount, amount: int) -> None:
+        account.balance += amount
+        account.seq += 1
+
+
+def told(decided: tuple[str, str]) -> str:
+    """Return a status and a reason in words."""
+    status, reason = decided
+    return f"{status} ({reason})" if reason else status

@@ -1,0 +1,120 @@
+"""Statements on a partition's row, its outbox, accounts and outcomes.
+
+Each is a generator: it yields what it must lock, and returns its result.
+"""
+
+from collections.abc import Sequence
+
+from simulation.database import Database
+from simulation.rows import outcome_row, unique_violation
+from simulation.sessions import Execution, Transaction
+
+
+def commit_transaction(database: Database, transaction: Transaction) -> Execution:
+    """COMMIT."""
+    database.commit(transaction)
+    return
+    yield
+
+
+def lock_partition(database: Database, _: Transaction, partition: int) -> Execution:
+    """Lock a partition's row and return it."""
+    if partition not in database.tables.partitions:
+        return None
+    yield ("partition", partition)
+    return database.tables.partitions[partition]
+
+
+def raise_epoch(
+    database: Database, transaction: Transaction, partition: int, held: int | None
+) -> Execution:
+    """Raise the epoch, if it is `held`, and return it."""
+    rows = database.tables.partitions
+    if partition not in rows or held not in (None, rows[partition]["epoch"]):
+        return None
+    yield ("partition", partition)
+    row = rows[partition]
+    if held not in (None, row["epoch"]):
+        return None
+    raised = row | {"epoch": row["epoch"] + 1, "touched_at": database.loop.time()}
+    transaction.put(rows, partition, raised)
+    return raised["epoch"]
+
+
+def insert_partition(database: Database, transaction: Transaction, partition: int) -> Execution:
+    """Insert a new partition's row. The routing's shared lock is an exclusive one here, which can
+    only make two claims of new partitions wait for one another."""
+    yield ("routing",)
+    routing = database.tables.routing
+    yield ("partition", partition)
+    if partition in database.tables.partitions:
+        raise unique_violation("partitions_pkey")
+    row = {
+        "partition": partition,
+        "epoch": 1,
+        "next_offset": 0,
+        "fingerprint": None,
+        "generation": routing["generation"],
+        "partition_count": routing["partition_count"],
+        "touched_at": database.loop.time(),
+    }
+    transaction.put(database.tables.partitions, partition, row)
+    return 1
+
+
+def touch(database: Database, transaction: Transaction, partition: int) -> Execution:
+    """Show that the partition has an owner."""
+    yield ("partition", partition)
+    row = database.tables.partitions[partition]
+    touched = row | {"touched_at": database.loop.time()}
+    transaction.put(database.tables.partitions, partition, touched)
+
+
+def idle_seconds(database: Database, _: Transaction, partition: int) -> Execution:
+    """Return for how long nobody has touched the partition."""
+    row = database.tables.partitions[partition]
+    return database.loop.time() - row["touched_at"]
+    yield
+
+
+def read_outbox(database: Database, _: Transaction, partition: int) -> Execution:
+    """Return the partition's outbox in its order."""
+    rows = sorted(key for key in database.tables.outbox if key[0] == partition)
+    return [
+        {"log_offset": key[1], "step": key[2], "command": database.tables.outbox[key]}
+        for key in rows
+    ]
+    yield
+
+
+def delete_sent(
+    database: Database,
+    transaction: Transaction,
+    partition: int,
+    offsets: Sequence[int],
+    steps: Sequence[int],
+) -> Execution:
+    """Delete outbox rows."""
+    for offset, step in zip(offsets, steps, strict=True):
+        transaction.put(database.tables.outbox, (partition, offset, step), None)
+    return
+    yield
+
+
+def read_outcomes(database: Database, _: Transaction, operations: Sequence[str]) -> Execution:
+    """Return all outcomes of `operations`."""
+    outcomes = database.tables.outcomes
+    return [
+        outcome_row(outcomes[(operation, leg)])
+        for operation in sorted(set(operations))
+        for leg in ("credit", "refund", "request")
+        if (operation, leg) in outcomes
+    ]
+    yield
+
+
+def read_accounts(database: Database, _: Transaction, numbers: Sequence[str]) -> Execution:
+    """Return those of the accounts that exist."""
+    accounts = database.tables.accounts
+    return [accounts[number] for number in numbers if number in accounts]
+    yield

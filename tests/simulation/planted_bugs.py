@@ -1,0 +1,248 @@
+"""Bugs that the simulation must find, each a small change of the product.
+
+Where the rule stands in SQL, its meaning in `batch_writing` is changed instead.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+from msgspec.structs import replace
+
+import microfin_worker.batch
+import microfin_worker.worker
+from microfin import store, wire
+from microfin.batch_statement import BatchWrite, Place
+from microfin.database import is_connection_loss
+from microfin.decision import Deciding, OutboxRow
+from microfin.growth import PostgresRouting
+from microfin.store import Claim, PartitionRow, PostgresStore
+from microfin_api.sending_gate import Destination
+from microfin_api.submission import Submission
+from microfin_api.waiting import Waiter
+from microfin_worker.batch import Batch, PlaceLost, RoutingChanged
+from microfin_worker.outbox import Outbox
+from microfin_worker.worker import Worker
+from simulation import batch_writing
+from simulation.database import Database
+from simulation.sessions import Execution, Row, Transaction
+
+Change = tuple[Any, str, Any]
+"""An object, the name of one of its attributes, and what that is to be instead."""
+
+
+class PlantedBug(msgspec.Struct, frozen=True):
+    """A bug, the invariants of which it breaks one, and the changes that make it."""
+
+    name: str
+    invariants: tuple[int, ...]
+    changes: list[Change]
+
+    @contextlib.contextmanager
+    def planted(self) -> Iterator[None]:
+        """Have the bug for a while."""
+        with contextlib.ExitStack() as stack:
+            for owner, name, instead in self.changes:
+                stack.enter_context(patch.object(owner, name, instead))
+            yield
+
+
+def _check_without_epoch(row: PartitionRow, place: Place) -> None:
+    _check_routing(row, place)
+    if row.next_offset != place.next_offset:
+        raise PlaceLost("another offset")
+
+
+def _check_without_offset(row: PartitionRow, place: Place) -> None:
+    if row.epoch != place.epoch:
+        raise store.Fenced("another epoch")
+    _check_routing(row, place)
+
+
+def _check_routing(row: PartitionRow, place: Place) -> None:
+    if row.routing != place.routing:
+        raise RoutingChanged(row.routing)
+
+
+def _is_at_but_for(*columns: str) -> Callable[[Row, Place], bool]:
+    def is_at(row: Row, place: Place) -> bool:
+        found = {
+            "epoch": row["epoch"] == place.epoch,
+            "generation": row["generation"] == place.routing.generation,
+            "partition_count": row["partition_count"] == place.routing.partition_count,
+            "next_offset": row["next_offset"] == place.next_offset,
+        }
+        return all(is_so for column, is_so in found.items() if column not in columns)
+
+    return is_at
+
+
+async def _commit_believing(
+    own_store: Any, place: Place, memory: Any, batch: Batch, sent: Any
+) -> Any:
+    """Take a commit whose answer was lost for done."""
+    try:
+        return await microfin_worker.batch.commit_batch(own_store, place, memory, batch, sent)
+    except Exception as error:
+        if is_connection_loss(error) and batch.decisions is not None:
+            return batch.decisions
+        raise
+
+
+def _advance_by_itself(
+    database: Database, transaction: Transaction, place: Place, write: BatchWrite
+) -> Execution:
+    """Let the offset count, whatever becomes of the batch."""
+    yield from _ADVANCE(database, transaction, place, write)
+    table, key, row = transaction.changes.pop()
+    table[key] = row
+
+
+_ADVANCE = batch_writing._advance
+
+
+async def _claim_with_one_snapshot(self: PostgresStore, held: int | None = None) -> Claim:
+    """Read the outbox by the snapshot of the statement that then waits for the row."""
+    async with self._pool.acquire() as connection, connection.transaction():
+        rows = await connection.fetch(store._OUTBOX, self.partition)
+    claim = await _CLAIM(self, held)
+    outbox = [
+        OutboxRow(
+            row["log_offset"],
+            row["step"],
+            msgspec.json.decode(row["command"], type=wire.Command),
+        )
+        for row in rows
+    ]
+    return Claim(claim.row, outbox)
+
+
+_CLAIM = PostgresStore.claim
+
+
+def _add_as_acknowledged(self: Outbox, rows: Any) -> None:
+    rows = list(rows)
+    _ADD(self, rows)
+    self._acknowledged.extend((row.offset, row.step) for row in rows)
+
+
+_ADD = Outbox.add
+
+
+def _reject_and_forget(self: Deciding, command: wire.Command, rejection: Any) -> None:
+    if command.leg != "credit":
+        _REJECT(self, command, rejection)
+
+
+_REJECT = Deciding._reject
+
+
+async def _check_first_and_append_then(
+    self: Submission, waiter: Waiter, destination: Destination
+) -> None:
+    await self._gate.until_order_is_certain(waiter.command.account, destination.generation)
+    await asyncio.shield(waiter.appended)
+
+
+def _adopt_and_remember(self: Worker, change: RoutingChanged) -> None:
+    remembered = dict(self._memory._accounts)
+    _ADOPT(self, change)
+    self._memory.remember(remembered)
+
+
+_ADOPT = Worker._adopt
+
+
+async def _recheck_nothing(*_: Any) -> None:
+    return
+
+
+def _write_without_forwarded(batch: Batch, decisions: Any, sent: Any) -> BatchWrite:
+    """Leave out of the outbox what is only passed on: it is sent from memory, is it not?"""
+    write = _WRITE_OF(batch, decisions, sent)
+    outbox = [row for row in decisions.outbox if not row.command.appended]
+    return replace(write, decisions=replace(decisions, outbox=outbox))
+
+
+_WRITE_OF = microfin_worker.batch._write_of
+
+
+def _record_unknown(self: Deciding, command: wire.Command, outcome: Any) -> None:
+    """Do not tell the rest of the batch of this outcome."""
+    key = (outcome.operation, outcome.leg)
+    outcomes = self.decisions.outcomes
+    outcomes[:] = [it for it in outcomes if (it.operation, it.leg) != key]
+    outcomes.append(outcome)
+    self._answer(command, outcome, replayed=False)
+
+
+BUGS = [
+    PlantedBug(
+        "no epoch check",
+        (6,),
+        [
+            (microfin_worker.batch, "check", _check_without_epoch),
+            (microfin_worker.worker, "check", _check_without_epoch),
+            (batch_writing, "is_at", _is_at_but_for("epoch")),
+        ],
+    ),
+    PlantedBug(
+        "no offset check after an ambiguous commit",
+        (5,),
+        [
+            (microfin_worker.worker, "commit_batch", _commit_believing),
+            (microfin_worker.batch, "check", _check_without_offset),
+            (microfin_worker.worker, "check", _check_without_offset),
+            (batch_writing, "is_at", _is_at_but_for("next_offset")),
+        ],
+    ),
+    PlantedBug(
+        "offset committed outside the transaction",
+        (5,),
+        [(batch_writing, "_advance", _advance_by_itself)],
+    ),
+    PlantedBug(
+        "outbox read in the claim's snapshot",
+        (8,),
+        [(PostgresStore, "claim", _claim_with_one_snapshot)],
+    ),
+    PlantedBug(
+        "outbox deleted before the acknowledgement",
+        (5, 8),
+        [(Outbox, "add", _add_as_acknowledged)],
+    ),
+    PlantedBug(
+        "refused credit not remembered",
+        (8,),
+        [(Deciding, "_reject", _reject_and_forget)],
+    ),
+    PlantedBug(
+        "202 checked against a routing read from before the acknowledgement",
+        (7,),
+        [(Submission, "_accept", _check_first_and_append_then)],
+    ),
+    PlantedBug(
+        "accounts kept in memory across a generation change",
+        (7,),
+        [(Worker, "_adopt", _adopt_and_remember)],
+    ),
+    PlantedBug(
+        "activation without rechecking token and cuts",
+        (6, 7),
+        [(PostgresRouting, "_recheck", staticmethod(_recheck_nothing))],
+    ),
+    PlantedBug(
+        "forward without the outbox",
+        (5, 8),
+        [(microfin_worker.batch, "_write_of", _write_without_forwarded)],
+    ),
+    PlantedBug(
+        "repeat inside one batch",
+        (4,),
+        [(Deciding, "_record", _record_unknown)],
+    ),
+]
+"""All of them, in the order of issue 5."""

@@ -1,0 +1,196 @@
+"""The product's processes: workers, API processes and the activator of a growth."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+
+from microfin.account_cache import AccountCache
+from microfin.clock import SystemClock
+from microfin.growth import Growth, GrowthNotFinished, GrowthRefused, PostgresRouting
+from microfin.replies import RedisReplies
+from microfin.routing import shard_of_partition
+from microfin.settings import ApiSettings
+from microfin.store import PostgresStore
+from microfin.wire import Command
+from microfin_api.clock_check import ClockCheck
+from microfin_api.leases import Leases
+from microfin_api.sending_gate import SendingGate
+from microfin_api.submission import Accepted, Submission
+from microfin_api.waiting import Settled, Waiting
+from microfin_worker.edges import Edges
+from microfin_worker.worker import Limits, Worker
+from simulation.broker import SimulatedLog, SimulatedProducer
+from simulation.connections import SimulatedPool
+from simulation.parts import Parts
+from simulation.redis_stand_in import SimulatedRedis
+from simulation.virtual_loop import Process
+
+
+class Disconnected(Exception):
+    """The client's connection to the API broke before an answer came."""
+
+
+class WorkerProcess:
+    """One worker, from its start to its death."""
+
+    def __init__(self, parts: Parts, partition: int, name: str) -> None:
+        self.partition = partition
+        self.process = Process(parts.loop, name)
+        self._parts = parts
+        self._worker: Worker | None = None
+
+    def start(self) -> None:
+        """Start working."""
+        self._parts.history.note(self.process.name, "starts")
+        self.process.do(self._begin)
+
+    def stop(self) -> None:
+        """Ask it to end after its batch."""
+        self._parts.history.note(self.process.name, "is asked to stop")
+        if self._worker is not None and self.process.alive:
+            self.process.do(self._worker.stop)
+
+    def _begin(self) -> None:
+        parts, process = self._parts, self.process
+        shard = shard_of_partition(self.partition, len(parts.databases))
+        redis: Any = SimulatedRedis(parts.channels)
+        edges = Edges(
+            log=SimulatedLog(parts.topic, parts.network, process.name, self.partition),
+            store=PostgresStore(SimulatedPool(parts.databases[shard], process), self.partition),
+            replies=RedisReplies(redis),
+            cache=AccountCache(redis),
+            clock=SystemClock(),
+        )
+        tuning = parts.plan.tuning
+        limits = Limits(tuning.batch, tuning.memory, interval=tuning.interval)
+        self._worker = Worker(self.partition, len(parts.databases), edges, limits)
+        process.start(self._work(self._worker))
+
+    async def _work(self, worker: Worker) -> None:
+        await worker.run()
+        self.process.kill()
+
+
+class ApiProcess:
+    """One API process: what stands between its HTTP server and the log."""
+
+    def __init__(self, parts: Parts, name: str, settings: ApiSettings) -> None:
+        self.process = Process(parts.loop, name)
+        self.process.at_death.append(self._break_off)
+        self._parts = parts
+        self._settings = settings
+        self._asked: dict[asyncio.Future[Any], None] = {}
+        self._submission: Submission | None = None
+
+    def start(self, instance: str) -> None:
+        """Start serving, under a name that no process had before."""
+        self._parts.history.note(self.process.name, "starts")
+        self.process.start(self._begin(instance))
+
+    async def ask(self, command: Command, *, at_once: bool) -> Settled | Accepted:
+        """Send a request and return its answer.
+
+        Raises `Problem` as the API tells it, `Disconnected` where it cannot tell any more.
+        """
+        loop = self._parts.loop
+        answer: asyncio.Future[Any] = loop.create_future()
+        if self.process.alive:
+            self._asked[answer] = None
+            loop.later(self._parts.network.delay(), self._receive, command, at_once, answer)
+        else:
+            loop.later(self._parts.network.delay(), _refuse, answer)
+        return await answer
+
+    async def _begin(self, instance: str) -> None:
+        parts = self._parts
+        redis: Any = SimulatedRedis(parts.channels)
+        pools = [SimulatedPool(database, self.process) for database in parts.databases]
+        leases = Leases(instance, self._settings)
+        producer: Any = SimulatedProducer(parts.topic, parts.network, self.process.name)
+        waiting = Waiting(instance, redis, pools, self._settings.look_up_after)
+        self._submission = Submission(
+            self._settings, SendingGate(leases), producer, waiting, ClockCheck()
+        )
+        await leases.start()
+        waiting.start()
+
+    def _receive(self, command: Command, at_once: bool, answer: "asyncio.Future[Any]") -> None:
+        if self.process.alive:
+            self.process.start(self._serve(command, at_once, answer))
+
+    async def _serve(self, command: Command, at_once: bool, answer: "asyncio.Future[Any]") -> None:
+        result: Any = None
+        error: Exception | None = None
+        try:
+            if self._submission is None:
+                raise Disconnected
+            result = await self._submission.submit(
+                command, at_once=at_once, trace=(), begun=self._parts.loop.time()
+            )
+        except Exception as raised:  # noqa: BLE001 - whatever it is, the client is told
+            error = raised
+        self._parts.loop.later(self._parts.network.delay(), self._answer, answer, result, error)
+
+    def _answer(self, answer: "asyncio.Future[Any]", result: Any, error: Any) -> None:
+        self._asked.pop(answer, None)
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)
+
+    def _break_off(self) -> None:
+        for answer in self._asked:
+            self._parts.loop.later(self._parts.network.delay(), _refuse, answer)
+        self._asked.clear()
+
+
+class Activator:
+    """`microfin routing grow`, in a process of its own."""
+
+    def __init__(self, parts: Parts, partitions: int) -> None:
+        self.process = Process(parts.loop, "activator")
+        self.grown = False
+        self._parts = parts
+        self._partitions = partitions
+
+    def start(self) -> None:
+        """Start growing."""
+        self._parts.history.note("activator", "grows to {} partitions", self._partitions)
+        self.process.start(self._grow())
+
+    async def _grow(self) -> None:
+        parts, clock = self._parts, SystemClock()
+        shards = [
+            PostgresRouting(SimulatedPool(database, self.process), shard)
+            for shard, database in enumerate(parts.databases)
+        ]
+
+        async def ends() -> dict[int, int]:
+            await asyncio.sleep(parts.network.delay())
+            return parts.topic.ends()
+
+        while not self.grown:
+            try:
+                growth = Growth(shards, ends, clock, self._say, patience=20.0)
+                await growth.to(self._partitions)
+                self.grown = True
+            except (GrowthRefused, GrowthNotFinished) as error:
+                if "never shrink" in str(error):
+                    break
+                self._say(str(error))
+                await asyncio.sleep(1.0)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                self._say(repr(error))
+                await asyncio.sleep(1.0)
+        self.process.kill()
+
+    def _say(self, line: str) -> None:
+        self._parts.history.note("activator", line.replace("{", "(").replace("}", ")"))
+
+
+def _refuse(answer: "asyncio.Future[Any]") -> None:
+    if not answer.done():
+        answer.set_exception(Disconnected())

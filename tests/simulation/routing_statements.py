@@ -1,0 +1,153 @@
+"""Statements on the routing and on leases."""
+
+from typing import Any, Final
+
+from simulation.database import Database
+from simulation.sessions import Execution, Row, Transaction
+
+
+def read_routing(database: Database, transaction: Transaction) -> Execution:
+    """Return the routing; what else this session reads is of the same moment."""
+    transaction.session.snapshot = dict(database.tables.partitions)
+    return database.tables.routing
+    yield
+
+
+def read_partitions(database: Database, transaction: Transaction) -> Execution:
+    """Return all partitions of the moment in which the routing was read."""
+    rows = transaction.session.snapshot or database.tables.partitions
+    now = database.loop.time()
+    return [row | {"idle_seconds": now - row["touched_at"]} for row in rows.values()]
+    yield
+
+
+def set_lock_timeout(_: Database, transaction: Transaction) -> Execution:
+    """Wait for locks for a second at most."""
+    transaction.lock_timeout = 1.0
+    return
+    yield
+
+
+def prepare(
+    database: Database,
+    transaction: Transaction,
+    generation: int,
+    partition_count: int,
+    token: Any,
+    own_generation: int,
+    own_count: int,
+    stale: float,
+) -> Execution:
+    """Write an intent, if none is fresh and the routing is as said."""
+
+    def fits() -> bool:
+        row = database.tables.routing
+        return (row["generation"], row["partition_count"]) == (own_generation, own_count) and (
+            row["intent_token"] is None or row["intended_at"] < database.loop.time() - stale
+        )
+
+    if not fits():
+        return None
+    yield ("routing",)
+    if not fits():
+        return None
+    _put_routing(
+        database,
+        transaction,
+        intended_generation=generation,
+        intended_partition_count=partition_count,
+        intent_token=token,
+        intended_at=database.loop.time(),
+    )
+    return 1
+
+
+def withdraw(database: Database, transaction: Transaction, token: Any) -> Execution:
+    """Take the intent of `token` back."""
+    if database.tables.routing["intent_token"] != token:
+        return
+    yield ("routing",)
+    if database.tables.routing["intent_token"] == token:
+        _put_routing(database, transaction, **_NO_INTENT)
+
+
+def lock_intent(
+    database: Database, _: Transaction, token: Any, generation: int, fresh: float
+) -> Execution:
+    """Lock the routing, if the intent of `token` stands and is fresh."""
+
+    def stands() -> bool:
+        row = database.tables.routing
+        return (
+            row["intent_token"] == token
+            and row["generation"] == generation - 1
+            and row["intended_at"] > database.loop.time() - fresh
+        )
+
+    if not stands():
+        return None
+    yield ("routing",)
+    return 1 if stands() else None
+
+
+def lock_partitions(database: Database, _: Transaction) -> Execution:
+    """Lock all partitions' rows, in order, and return them."""
+    numbers = sorted(database.tables.partitions)
+    for number in numbers:
+        yield ("partition", number)
+    return [database.tables.partitions[number] for number in numbers]
+
+
+def activate_routing(
+    database: Database, transaction: Transaction, generation: int, partition_count: int
+) -> Execution:
+    """Make a routing the shard's, and end the intent."""
+    yield ("routing",)
+    _put_routing(
+        database,
+        transaction,
+        generation=generation,
+        partition_count=partition_count,
+        **_NO_INTENT,
+    )
+    database.history.note(
+        database.name, "generation {}: {} partitions", generation, partition_count
+    )
+
+
+def activate_partitions(
+    database: Database, transaction: Transaction, generation: int, partition_count: int
+) -> Execution:
+    """Make a routing that of all partitions."""
+    rows = database.tables.partitions
+    routing = {"generation": generation, "partition_count": partition_count}
+    for number in list(rows):
+        yield ("partition", number)
+        transaction.put(rows, number, rows[number] | routing)
+
+
+def renew_lease(database: Database, transaction: Transaction, instance: str) -> Execution:
+    """Renew a lease, and return the routing as the statement found it when it began."""
+    routing = database.tables.routing
+    yield ("lease", instance)
+    transaction.put(database.tables.leases, instance, {"renewed_at": database.loop.time()})
+    return routing
+
+
+def delete_lease(database: Database, transaction: Transaction, instance: str) -> Execution:
+    """Give a lease back."""
+    yield ("lease", instance)
+    transaction.put(database.tables.leases, instance, None)
+
+
+_NO_INTENT: Final[Row] = {
+    "intended_generation": None,
+    "intended_partition_count": None,
+    "intent_token": None,
+    "intended_at": 0.0,
+}
+
+
+def _put_routing(database: Database, transaction: Transaction, **changes: Any) -> None:
+    tables = database.tables
+    transaction.put(tables.singletons, "routing", tables.routing | changes)

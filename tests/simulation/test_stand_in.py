@@ -1,0 +1,292 @@
+"""The simulated shard means what PostgreSQL means: both are driven through the same calls.
+
+`PostgresStore`, `PostgresRouting` and `reading` are the real ones on both sides; the results, the
+errors and the tables in the end must be the same.
+"""
+
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import pytest
+from postgres_ledger import make_ledger_databases
+
+import microfin.store
+from microfin import reading
+from microfin.account_number import derive_account_number
+from microfin.batch_statement import BatchWrite, Place, Quarantined
+from microfin.database import connect_pool
+from microfin.decision import Received, account_numbers, decide, leg_keys
+from microfin.growth import PostgresRouting
+from microfin.growth.postgres_routing import AnotherGrowth, NotActivated
+from microfin.operation import operation_id
+from microfin.routing import Routing
+from microfin.settings import CommonSettings
+from microfin.store import (
+    Fenced,
+    PartitionRow,
+    PlaceChanged,
+    PostgresStore,
+    RepeatsFound,
+    StaleAccounts,
+)
+from microfin.wire import Command
+from microfin_local.platform import Platform
+from simulation.batch_writing import PlacedWrite
+from simulation.connections import SimulatedPool
+from simulation.database import Database
+from simulation.effects import Effects
+from simulation.history import History
+from simulation.network import Network
+from simulation.plan import Plan, Tuning
+from simulation.product_edges import simulated_product
+from simulation.sessions import Tables
+from simulation.virtual_loop import STARTS_AT, Process, VirtualLoop
+
+STEPS = 300
+DECIDED = 2  # partitions, as the decisions see it: what is of partition 1 goes to the outbox
+USER = "a" * 32
+OPENED = [operation_id(USER, f"open{number}", "open", "") for number in range(6)]
+ACCOUNTS = [derive_account_number(operation, 0) for operation in OPENED]
+EXPECTED = (
+    AnotherGrowth, Fenced, LookupError, NotActivated, PlaceChanged, RepeatsFound, StaleAccounts,
+    asyncpg.UniqueViolationError, asyncpg.CheckViolationError,
+)  # fmt: skip
+
+
+class Drive:
+    """Random calls on one shard of two partitions; what they return is written down."""
+
+    def __init__(self, pool: Any, seed: int) -> None:
+        self.random = Random(seed)
+        self.pool = pool
+        self.stores = [PostgresStore(pool, partition) for partition in range(3)]
+        self.routing = PostgresRouting(pool, 0)
+        self.told: list[Any] = []
+        self.rows: dict[int, PartitionRow] = {}
+        self.offset = 0
+        self.operations: list[str] = []
+        self.token: UUID | None = None
+
+    async def run(self) -> list[Any]:
+        for step in range(STEPS):
+            call = self.random.choice(
+                [self.claim, self.commit, self.commit, self.commit, self.commit_in_transaction,
+                 self.commit_in_transaction, self.touch, self.look, self.grow]
+            )  # fmt: skip
+            try:
+                self.told.append((step, call.__name__, await call()))
+            except EXPECTED as error:
+                constraint = getattr(error, "constraint_name", None)
+                self.told.append((step, call.__name__, type(error).__name__, constraint))
+                if isinstance(error, PlaceChanged):
+                    self.rows[0] = (await self.stores[0].claim()).row
+        return self.told
+
+    async def claim(self) -> Any:
+        partition = self.random.choice((0, 0, 0, 1, 2))
+        row = self.rows.get(partition)
+        held = self.random.choice([None, None, row.epoch if row else None, 1])
+        claim = await self.stores[partition].claim(held)
+        self.rows[partition] = claim.row
+        return claim
+
+    def place(self) -> Place:
+        """Return where a batch is decided from: mostly where the row is."""
+        known = self.rows.get(0) or PartitionRow(0, 1, 0, None, Routing(1, 1))
+        row = known
+        match self.random.randrange(12):
+            case 0:
+                row = msgspec.structs.replace(known, epoch=known.epoch + 1)
+            case 1:
+                row = msgspec.structs.replace(known, next_offset=known.next_offset + 1)
+            case 2:
+                row = msgspec.structs.replace(known, routing=Routing(known.routing.generation, 7))
+        return Place(row.partition, row.epoch, row.next_offset, row.routing)
+
+    def commands(self, place: Place) -> list[Received]:
+        batch = []
+        for number in range(self.random.randint(1, 4)):
+            offset = place.next_offset + number
+            if self.random.random() < 0.05:
+                batch.append(Received(offset, 1_000 + offset, None, "not a command"))
+            else:
+                batch.append(Received(offset, 1_000 + offset, self.command()))
+        return batch
+
+    def command(self) -> Command:
+        index = self.random.randrange(len(ACCOUNTS))
+        if self.random.random() < 0.25:
+            return Command(
+                kind="open", leg="request", operation=OPENED[index], account=ACCOUNTS[index],
+                user=USER, currency="EUR",
+            )  # fmt: skip
+        kind = self.random.choice(["deposit", "withdraw", "transfer"])
+        key = str(self.random.randrange(60))
+        operation = operation_id(USER, key, kind, ACCOUNTS[index])  # type: ignore[arg-type]
+        return Command(
+            kind=kind,  # type: ignore[arg-type]
+            leg="request",
+            operation=operation,
+            account=ACCOUNTS[index],
+            user=USER,
+            counterparty=derive_account_number(key, 0) if kind == "transfer" else "",
+            amount=str(self.random.randint(1, 9)),
+        )
+
+    async def commit(self) -> Any:
+        """Commit by one statement, as what was decided ahead: repeats are not looked up."""
+        place = self.place()
+        batch = self.commands(place)
+        numbers = account_numbers(batch, 0, Routing(1, DECIDED))
+        async with self.stores[0].transaction() as transaction:
+            accounts = await transaction.accounts(numbers)
+        write = self.write(place, batch, accounts, {})
+        await self.stores[0].commit(place, write)
+        self.advance(place, write)
+        return len(batch)
+
+    async def commit_in_transaction(self) -> Any:
+        place = self.place()
+        batch = self.commands(place)
+        async with self.stores[0].transaction() as transaction:
+            row = await transaction.lock()
+            known = await transaction.known_outcomes(leg_keys(batch))
+            accounts = await transaction.accounts(account_numbers(batch, 0, Routing(1, DECIDED)))
+            write = self.write(place, batch, accounts, known)
+            await transaction.write(place, write)
+        self.advance(place, write)
+        return row, sorted(known), sorted(accounts)
+
+    def write(self, place: Place, batch: Any, accounts: Any, known: Any) -> BatchWrite:
+        decisions = decide(0, Routing(place.routing.generation, DECIDED), accounts, known, batch)
+        stale = self.random.random() < 0.05
+        return BatchWrite(
+            decisions=decisions,
+            versions={number: it.version + stale for number, it in accounts.items()},
+            quarantined=[
+                Quarantined(it.offset, it.time, None, b"?", it.fault)
+                for it in decisions.quarantined
+            ],
+            sent=[],
+            next_offset=batch[-1].offset + 1,
+            fingerprint=b"%d" % batch[-1].offset,
+        )
+
+    def advance(self, place: Place, write: BatchWrite) -> None:
+        self.operations += [outcome.operation for outcome in write.decisions.outcomes]
+        self.rows[0] = PartitionRow(
+            0, place.epoch, write.next_offset, write.fingerprint, place.routing
+        )
+
+    async def touch(self) -> Any:
+        async with self.stores[0].transaction() as transaction:
+            row = await transaction.lock()
+            await transaction.touch()
+            await transaction.delete_sent([(self.random.randrange(60), 0) for _ in range(4)])
+        return row
+
+    async def look(self) -> Any:
+        asked = self.random.sample(self.operations, min(4, len(self.operations)))
+        outcomes = await reading.legs(self.pool, [*asked, "f" * 32])
+        state = await self.routing.state()
+        offsets = {number: it.next_offset for number, it in state.partitions.items()}
+        return sorted(outcomes, key=lambda it: (it.operation, it.leg)), state.routing, offsets
+
+    async def grow(self) -> Any:
+        state = await self.routing.state()
+        intended = Routing(state.routing.generation + 1, state.routing.partition_count + 1)
+        token = UUID(int=self.random.getrandbits(128))
+        match self.random.randrange(6):
+            case 0 | 1:
+                await self.routing.prepare(state.routing, intended, token)
+                self.token = token
+            case 2:
+                await self.routing.prepare(Routing(99, 7), intended, token)
+            case 3:
+                await self.routing.withdraw(self.token or token)
+            case 4:
+                await self.routing.activate(intended, self.token or token, {0: 10**9})
+            case _:
+                # The generation goes up, as the decisions of this test do not look at it.
+                await self.routing.activate(intended, self.token or token, {0: 0})
+        return await self.routing.state() and None
+
+
+async def tables_of(pool: Any) -> dict[str, Any]:
+    async with pool.acquire() as connection:
+        partitions = await connection.fetch(
+            "SELECT partition, next_offset, fingerprint, epoch, generation, partition_count"
+            " FROM partitions ORDER BY partition"
+        )
+        accounts = await connection.fetch(
+            "SELECT number, balance, state, seq, version FROM accounts ORDER BY number"
+        )
+        entries = await connection.fetch(
+            "SELECT account, seq, amount, balance_after FROM entries ORDER BY account, seq"
+        )
+        contra = await connection.fetch(
+            "SELECT partition, contra, currency, balance::bigint FROM contra_balances ORDER BY 1, 2"
+        )
+        outbox = await connection.fetch(
+            "SELECT partition, log_offset, step, command FROM outbox ORDER BY 1, 2, 3"
+        )
+        quarantine = await connection.fetch(
+            "SELECT partition, log_offset FROM quarantine ORDER BY 1, 2"
+        )
+    found = [partitions, accounts, entries, contra, outbox, quarantine]
+    return {str(number): [tuple(row) for row in rows] for number, rows in enumerate(found)}
+
+
+def simulated_tables(tables: Tables) -> dict[str, Any]:
+    columns = (
+        "partition", "next_offset", "fingerprint", "epoch", "generation", "partition_count"
+    )  # fmt: skip
+    account_columns = ("number", "balance", "state", "seq", "version")
+    found: list[Any] = [
+        [tuple(row[it] for it in columns) for _, row in sorted(tables.partitions.items())],
+        [tuple(row[it] for it in account_columns) for _, row in sorted(tables.accounts.items())],
+        [(*key, it.amount, it.balance_after) for key, it in sorted(tables.entries.items())],
+        [(*key, balance) for key, balance in sorted(tables.contra.items())],
+        [(*key, command) for key, command in sorted(tables.outbox.items())],
+        sorted(tables.quarantine),
+    ]
+    return {str(number): rows for number, rows in enumerate(found)}
+
+
+def drive_simulated(seed: int) -> tuple[list[Any], dict[str, Any]]:
+    loop = VirtualLoop(Random(seed), 1_000_000, STARTS_AT + 10_000)
+    history = History(loop.time)
+    plan = Plan(seed, 1, 1, 1, Tuning(1, 1, 1, 0.0, 1.0, 1.0, 60.0), [], [], [], [])
+    network = Network(loop, plan, history)
+    tables = Tables(0, 1, Routing(1, 1))
+    database = Database(loop, network, history, tables, Effects(history))
+    pool = SimulatedPool(database, Process(loop, "driver"))
+    try:
+        with simulated_product(loop, seed, [database], 1):
+            assert microfin.store.batch_statement is PlacedWrite
+            told = loop.run(Drive(pool, seed).run())
+    finally:
+        loop.take_apart()
+    return told, simulated_tables(tables)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_the_simulated_shard_is_as_postgresql(platform_parts: Platform, seed: int) -> None:
+    [name] = await make_ledger_databases(platform_parts, f"stand_in_{seed}", 1, 1)
+    url = platform_parts.postgres_direct(0, database=name)
+    pool = await connect_pool(url, CommonSettings())
+    try:
+        real = await Drive(pool, seed).run()
+        expected = await tables_of(pool)
+    finally:
+        pool.terminate()
+    simulated, tables = drive_simulated(seed)
+    for ours, theirs in zip(simulated, real, strict=True):
+        assert ours == theirs
+    assert tables == expected
+    kinds = {told[2] for told in real if isinstance(told[2], str)}
+    assert {"PlaceChanged", "RepeatsFound", "StaleAccounts", "Fenced"} <= kinds, kinds
+    assert {"AnotherGrowth", "NotActivated"} <= kinds, kinds
