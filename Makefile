@@ -1,6 +1,6 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status clean lint test bench load reference pins
+.PHONY: help setup run start stop grow status clean lint test bench load faults reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -59,6 +59,9 @@ bench: setup  ## Measure the money path on this machine; prints one JSON object 
 load: setup  ## Load the running platform (SCRIPT=mix.js RATE=100 DURATION=60s), audit it, report
 	@$(PYTHON) -m microfin_loadtest run "$(or $(SCRIPT),mix.js)" --rate "$(or $(RATE),100)" \
 		--duration "$(or $(DURATION),60s)" $(ARGS)
+
+faults: setup  ## Break a platform of its own and compare all money (SEED=1 ROUNDS=10 ARGS=--resume)
+	@PYTHONPATH=tests $(PYTHON) -m faults run --seed "$(or $(SEED),1)" --rounds "$(or $(ROUNDS),10)" $(ARGS)
 
 reference: setup  ## Make the generated pages of docs/reference anew
 	$(PYTHON) -m microfin.settings_reference docs/reference
