@@ -66,9 +66,12 @@ def is_connection_loss(error: BaseException) -> bool:
     """Tell whether `error` means that the database could not be reached or is changing hands.
 
     Among them SQLSTATE 25006 (a demoted primary is read-only), class 57 (shut down, cancelled) and
-    class 08 (PgBouncer's way to say that the server is gone).
+    class 08 (PgBouncer's way to say that the server is gone). asyncpg's internal error is what a
+    connection raises that was told of the server's end and has not been hung up yet.
     """
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
+        return True
+    if isinstance(error, asyncpg.InternalClientError):
         return True
     state = getattr(error, "sqlstate", None) or ""
     return state == "25006" or state[:2] in ("08", "57", "53", "40", "55") or state == "25P03"
