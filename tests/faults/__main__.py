@@ -15,7 +15,7 @@ from faults import results
 from faults.playing import Traffic
 from faults.report import add_up, as_markdown
 from faults.running import Order, play_all
-from faults.schedule import plan
+from faults.schedule import Fault, plan
 
 application = typer.Typer(
     help="""Search for wrong money: clients move it, a nemesis breaks the platform, all is compared.
@@ -70,6 +70,11 @@ def run(
     accounts: Annotated[int, typer.Option(help="Accounts, each with a client of its own.")] = 1000,
     rate: Annotated[float, typer.Option(help="Actions that the clients begin a second.")] = 400.0,
     least: Annotated[float, typer.Option(help="Seconds of traffic in a round, at least.")] = 14.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="A fault as `schedule` prints it, played in turn with the others given."),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep every round's evidence.")] = False,
     calm: Annotated[float, typer.Option(help="Seconds of traffic after the last fault.")] = 6.0,
 ) -> None:
     """Play rounds; say on stderr what happens, and print the report as one line of JSON.
@@ -88,6 +93,8 @@ def run(
         evidence=evidence,
         accounts=accounts,
         traffic=Traffic(rate, least, calm),
+        faults=[msgspec.json.decode(it, type=Fault) for it in fault or ()],
+        keep=keep,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         played = runner.run(play_all(order, _speaker()))

@@ -32,7 +32,8 @@ class SmallDisk:
 
     def unmount(self) -> None:
         """Unmount it; what is on it is gone."""
-        subprocess.run(["umount", "--lazy", str(self.folder)], check=False)
+        command = ["umount", "--lazy", str(self.folder)]
+        subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
     def fill(self) -> int:
         """Take all that is left, and return how many bytes that was."""

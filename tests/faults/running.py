@@ -9,13 +9,17 @@ import msgspec
 from faults import results
 from faults.playing import Traffic, play
 from faults.results import Result
-from faults.schedule import LIFE, Plan, plan
+from faults.schedule import LIFE, WORKERS, Fault, Plan, plan
 from faults.stage import Stage
 from microfin.audit import audit
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be played, and where the results go."""
+    """What is to be played, and where the results go.
+
+    `faults` are played in turn, one a round, in the place of those that the seed would draw. `keep`
+    keeps the evidence of every round.
+    """
 
     seed: int
     rounds: Sequence[int]
@@ -23,6 +27,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Path
     accounts: int = 1_000
     traffic: Traffic = Traffic()
+    faults: Sequence[Fault] = ()
+    keep: bool = False
+
+    def plan(self, number: int) -> Plan:
+        """Return the plan of a round: the seed's, or one of the faults that were asked for."""
+        if not self.faults:
+            return plan(self.seed, number)
+        return Plan(number, WORKERS, (self.faults[number % len(self.faults)],))
 
 
 async def play_all(order: Order, say: Callable[[str], None]) -> list[Result]:
@@ -30,7 +42,7 @@ async def play_all(order: Order, say: Callable[[str], None]) -> list[Result]:
     played: list[Result] = []
     commit = results.commit()
     for _, numbers in groupby(order.rounds, key=lambda number: number // LIFE):
-        left = [plan(order.seed, number) for number in numbers]
+        left = [order.plan(number) for number in numbers]
         while left:
             done = await _play_life(order, left, commit, say)
             played += done
@@ -52,10 +64,11 @@ async def _play_life(
             results.append(order.results, result)
             played.append(result)
             say(f"  {tell(result)}")
-            if result.findings:
+            if result.findings or order.keep:
                 logs = stage.platform.configuration.logs
                 place = results.keep_evidence(order.evidence, round_, order.seed, logs)
-                say(f"  FOUND {len(result.findings)}; the evidence is in {place}")
+                say(f"  found {len(result.findings)}; the evidence is in {place}")
+            if result.findings:
                 for finding in result.findings[:10]:
                     say(f"    {finding.kind}: {finding.what[:300]} {finding.operation}")
                 return played

@@ -33,7 +33,7 @@ class Fault(msgspec.Struct, frozen=True):
 
     kind: str
     targets: tuple[str, ...]
-    begin: float
+    begin: float = 2.0
     seconds: float = 0.0
     amount: float = 0.0
 

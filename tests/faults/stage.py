@@ -1,6 +1,7 @@
 """The platform that the rounds are played on: started, filled with accounts, ended."""
 
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,9 @@ from faults.teller import OwnAccount
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
 
+_PREFIX = "microfin-faults-"
+_OWNER = "owner"
+_DATABASES = "databases"
 _ACCOUNTS_OF_A_CUSTOMER = 20
 _AT_ONE_TIME = 40
 _DISK_MEGABYTES = 1_500
@@ -37,10 +41,12 @@ class Stage:
         self._partitions = partitions
         self._wanted = accounts
         self._say = say
-        self.folder = Path(tempfile.mkdtemp(prefix="microfin-faults-"))
+        _forget_orphans()
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        (self.folder / _OWNER).write_text(str(os.getpid()))
         self.accounts: list[OwnAccount] = []
         self.unresolved: list[Asked] = []
-        self._disk = SmallDisk(self.folder / "databases", _DISK_MEGABYTES)
+        self._disk = SmallDisk(self.folder / _DATABASES, _DISK_MEGABYTES)
 
     async def __aenter__(self) -> Self:
         self.folder.chmod(0o711)
@@ -113,3 +119,11 @@ class Stage:
         for accounts in await asyncio.gather(*(customer(it) for it in range(count))):
             self.accounts += accounts
         self._say(f"{len(self.accounts)} accounts of {count} customers")
+
+
+def _forget_orphans() -> None:
+    """Remove what is left of stages whose process was killed."""
+    for mark in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_OWNER}"):
+        if not Path("/proc", mark.read_text()).exists():
+            SmallDisk(mark.parent / _DATABASES, 0).unmount()
+            shutil.rmtree(mark.parent, ignore_errors=True)
