@@ -97,9 +97,11 @@ def _took(asked: Asked) -> float:
 
 
 def _operations(asked: Iterable[Asked]) -> Share:
+    """Count those whose end was known in time. Who gave up before that does not count."""
     share = Share()
     for it in asked:
-        share.add(_took(it) <= WITHIN)
+        if not it.abandoned or it.attempts[-1].ended - it.first_sent > WITHIN:
+            share.add(_took(it) <= WITHIN)
     return share
 
 

@@ -25,6 +25,7 @@ from typing import Any, cast
 
 FAULTS = ("none", "drop", "delay", "hold", "vanish")
 _CONNECT_SECONDS = 5.0
+_LOOK_SECONDS = 0.02
 _REST_OF_A_HALF = 10.0  # seconds until the other end of a half-open connection is closed, too
 
 
@@ -38,6 +39,8 @@ class Way:
         self.fault = "none"
         self.seconds = 0.0
         self.links: set[Link] = set()
+        self._server: asyncio.Server | None = None
+        self._waiting: asyncio.Task[None] | None = None
 
     def put(self, fault: str, seconds: float) -> None:
         """Put a fault on this way, or take it off."""
@@ -45,10 +48,28 @@ class Way:
         for link in list(self.links):
             link.follow()
 
-    async def listen(self) -> asyncio.Server:
+    async def listen(self) -> None:
         """Listen for connections."""
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: Near(self), "127.0.0.1", self.port, backlog=512)
+        self._server = await loop.create_server(
+            lambda: Near(self), "127.0.0.1", self.port, backlog=512
+        )
+
+    def refuse(self) -> None:
+        """Refuse connections, as the part behind does, until it listens again."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._waiting = asyncio.create_task(self._listen_again())
+
+    async def _listen_again(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", self.target)
+                writer.close()
+                await self.listen()
+                return
 
 
 class Link:
@@ -194,8 +215,10 @@ class Near(End):
             async with asyncio.timeout(_CONNECT_SECONDS):
                 loop = asyncio.get_running_loop()
                 await loop.create_connection(lambda: far, "127.0.0.1", link.way.target)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError) as error:
             link.abort()
+            if isinstance(error, ConnectionRefusedError):
+                link.way.refuse()
         else:
             self.drain()
 
@@ -246,9 +269,10 @@ async def serve(path: Path) -> None:
     """Serve all ways of the file, for ever."""
     layout = json.loads(path.read_text())  # noqa: ASYNC240 - once, before anything is served
     ways = [Way(it["name"], it["port"], it["target"]) for it in layout["ways"]]
-    servers = [await way.listen() for way in ways]
+    for way in ways:
+        await way.listen()
     control = await asyncio.start_server(Control(ways).serve, "127.0.0.1", layout["control"])
-    await asyncio.gather(*(server.serve_forever() for server in (*servers, control)))
+    await control.serve_forever()
 
 
 if __name__ == "__main__":

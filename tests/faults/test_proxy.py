@@ -27,7 +27,7 @@ class Echo:
         self._file.write_text(json.dumps({"control": control, "ways": [way]}))
 
     async def run(self) -> AsyncIterator["Echo"]:
-        server = await asyncio.start_server(self._echo, "127.0.0.1", self.target)
+        await self.begin()
         proxy = await asyncio.create_subprocess_exec(sys.executable, "-P", PROXY, self._file)
         try:
             async with asyncio.timeout(10):
@@ -37,7 +37,15 @@ class Echo:
         finally:
             proxy.kill()
             await proxy.wait()
-            server.close()
+            await self.end()
+
+    async def begin(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_server(self._echo, "127.0.0.1", self.target)
+
+    async def end(self) -> None:
+        """Do not listen any more."""
+        self._server.close()
 
     async def _ready(self) -> bool:
         try:
@@ -122,6 +130,24 @@ async def test_vanish_leaves_connections_half_open_for_good(echo: Echo) -> None:
     assert await is_silent(reader)
     assert await is_silent(new_reader)
     assert await ask(*await echo.connect(), b"new") == b"new"
+
+
+async def test_a_part_that_is_not_there_is_refused(echo: Echo) -> None:
+    await echo.end()
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await ask(*await echo.connect(), b"first")
+    with pytest.raises(ConnectionRefusedError):
+        await echo.connect()
+    await echo.begin()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                here = await echo.connect()
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.02)
+            else:
+                break
+    assert await ask(*here, b"again") == b"again"
 
 
 async def test_orders_that_cannot_be_are_refused(echo: Echo) -> None:
