@@ -167,7 +167,7 @@ def as_markdown(report: Report) -> str:
         )
     lines += [
         "",
-        "`*`: a loss of PostgreSQL, of PgBouncer or of the broker majority.",
+        "`*`: a loss of PostgreSQL, of PgBouncer, of the broker majority or of the clients' way.",
         "Availability and recovery are those of rounds in which the fault was alone.",
         "",
     ]

@@ -50,8 +50,10 @@ class Fault(msgspec.Struct, frozen=True):
 
     @property
     def excused(self) -> bool:
-        """Whether it is a loss of PostgreSQL, of PgBouncer or of the broker majority."""
+        """Whether it is a loss of PostgreSQL, PgBouncer, most brokers or the clients' way."""
         text = " ".join(self.targets)
+        if text == "client-nginx":
+            return True
         if "postgres" in text or "pgbouncer" in text:
             return True
         return "kafka" in text and len(self.targets) > 1
