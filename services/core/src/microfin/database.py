@@ -19,6 +19,14 @@ Connection = Any
 Pool = Any
 """An asyncpg pool; asyncpg ships no types."""
 
+DATABASE_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""All that a call to a database may raise."""
 
 # asyncpg asks for 'utf-8', quotes included, and PostgreSQL reports UTF8: PgBouncer takes that for a
 # difference and sends a SET before each transaction. What is said later in the start-up counts.
