@@ -17,7 +17,11 @@ from microfin_local.wait import accepts_connections
 KAFKA_VERSION = "4.3.1"
 
 # The voters are static: their addresses come from this file at every start, so the ports can
-# change. A broker that died may register again after its session: 3 s instead of 9.
+# change. What a broker led must be led by another within the five seconds that an answer may take,
+# also where the dead broker was the active controller (1 s until the others miss it, half a second
+# for the election, then a whole session of the brokers) and where a connection between brokers has
+# become half-open (request.timeout.ms, by which followers miss their leader's answer; Kafka's own
+# are 30 s).
 _SETTINGS = """\
 process.roles=broker,controller
 node.id={node}
@@ -41,9 +45,13 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor={replication}
 share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
-broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
-replica.lag.time.max.ms=10000
+broker.heartbeat.interval.ms=250
+broker.session.timeout.ms=2000
+controller.quorum.fetch.timeout.ms=1000
+controller.quorum.election.timeout.ms=500
+controller.socket.timeout.ms=3000
+request.timeout.ms=2000
+replica.lag.time.max.ms=5000
 num.network.threads=2
 num.io.threads=4
 log.retention.ms=-1

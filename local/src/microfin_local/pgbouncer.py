@@ -11,7 +11,9 @@ from microfin_local.programs import find_program
 from microfin_local.supervised import Program
 
 # server_login_retry: after a restart of PostgreSQL clients wait one second, not 15.
-# query_wait_timeout: a client that got no server for so long is told so, not kept.
+# server_connect_timeout: log-ins are tried one at a time; one that nobody answers holds up all.
+# query_wait_timeout: a client that got no server for so long is told so, not kept; ours have given
+# up by then.
 # Debian 12 has 1.18, which knows no prepared statements in transaction mode; nobody may use them.
 _SETTINGS = """\
 [databases]
@@ -30,8 +32,8 @@ default_pool_size = 20
 max_db_connections = 80
 server_idle_timeout = 600
 server_login_retry = 1
-server_connect_timeout = 5
-query_wait_timeout = 10
+server_connect_timeout = 2
+query_wait_timeout = 5
 tcp_keepalive = 1
 tcp_keepidle = 5
 tcp_keepintvl = 2
