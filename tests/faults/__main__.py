@@ -69,7 +69,7 @@ def run(
     ] = False,
     accounts: Annotated[int, typer.Option(help="Accounts, each with a client of its own.")] = 1000,
     rate: Annotated[float, typer.Option(help="Actions that the clients begin a second.")] = 400.0,
-    least: Annotated[float, typer.Option(help="Seconds of traffic in a round, at least.")] = 14.0,
+    least: Annotated[float, typer.Option(help="Seconds of traffic in a round, at least.")] = 16.0,
     fault: Annotated[
         list[str] | None,
         typer.Option(help="A fault as `schedule` prints it, played in turn with the others given."),

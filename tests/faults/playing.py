@@ -8,8 +8,9 @@ from typing import Final
 import msgspec
 
 from faults import ledger_reading
-from faults.checker import Finding, check
+from faults.checker import check
 from faults.clients import Clients
+from faults.finding import Finding
 from faults.history import History
 from faults.ledger import Ledger
 from faults.measuring import Measured, measure
@@ -30,7 +31,7 @@ class Traffic(msgspec.Struct, frozen=True):
     """How much the clients do: actions a second, seconds at least, and after the last fault."""
 
     rate: float = 400.0
-    least_seconds: float = 14.0
+    least_seconds: float = 16.0
     calm_seconds: float = 6.0
 
 

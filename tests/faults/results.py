@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from faults.checker import Finding
+from faults.finding import Finding
 from faults.measuring import Measured
 from faults.playing import Round
 from faults.schedule import Plan
