@@ -45,6 +45,7 @@ class Report(msgspec.Struct, kw_only=True):
     availability: float | None
     request_availability: float | None
     whole_rounds: float | None
+    accepted_within: float | None
     settling_after_return: float | None
     growths: int
     hours: float
@@ -65,6 +66,7 @@ def add_up(results: Sequence[Result]) -> Report:
         availability=_share(it.operations for it in fair),
         request_availability=_share(it.requests for it in fair),
         whole_rounds=_share(it.measured.operations for it in results if _single_fair(it)),
+        accepted_within=_share(it.measured.accepted for it in results if _single_fair(it)),
         settling_after_return=max(
             (it.settled_after[1] for it in kinds if it.settled_after and _returns(it.name)),
             default=None,
@@ -101,10 +103,21 @@ def _kinds(results: Sequence[Result]) -> list[OfKind]:
             kind.excused = kind.excused or broken.excused
             if _single(result):
                 _add(kind, broken, settled[drawn.name])
+        if result.plan.grow_to:
+            _add_growth(kinds.setdefault("growth", OfKind(name="growth")), result)
     for name, seconds in settled.items():
         if seconds:
             kinds[name].settled_after = (round(median(seconds), 2), round(max(seconds), 2))
     return sorted(kinds.values(), key=lambda it: it.name)
+
+
+def _add_growth(kind: OfKind, result: Result) -> None:
+    """Count a growth; it has no end of its own, so the whole round is what its clients saw."""
+    kind.injected += 1
+    if not result.plan.faults:
+        kind.alone += 1
+        kind.operations.good += result.measured.operations.good
+        kind.operations.all += result.measured.operations.all
 
 
 def _add(kind: OfKind, broken: Broken, settled: list[float]) -> None:
@@ -152,6 +165,7 @@ def as_markdown(report: Report) -> str:
         f"| operations available under single faults without `*` | {fair} |",
         f"| requests available under the same | {fair_requests} |",
         f"| operations available over the whole of those rounds | {whole} |",
+        f"| 202 within 5 s, over the whole of those rounds | {_percent(report.accepted_within)} |",
         f"| settling after PostgreSQL, PgBouncer or a broker returned, at worst | {settling} |",
         f"| hours | {report.hours} |",
         "",

@@ -112,4 +112,7 @@ def test_the_report_counts_faults_that_are_not_excused() -> None:
         "kill postgres": True,
     }
     assert "kill postgres *" in as_markdown(report)
+    grown = msgspec.structs.replace(results[0], plan=Plan(2, 1, (), 2))
+    (growth,) = add_up([grown]).kinds
+    assert (growth.name, growth.alone, growth.operations.all) == ("growth", 1, 1)
     assert msgspec.json.decode(msgspec.json.encode(results[0]), type=Result) == results[0]
