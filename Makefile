@@ -1,6 +1,7 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status clean lint test simulate bench load overload reference pins
+.PHONY: help setup run start stop grow status clean lint test simulate faults bench load overload \
+	reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -66,6 +67,9 @@ load: setup  ## Load the running platform (SCRIPT=mix.js RATE=100 DURATION=60s),
 overload: setup  ## Offer the running platform far more than it carries (PEAK=1500 RATE=5000 SECONDS=60)
 	@$(PYTHON) -m microfin_loadtest overload --peak "$(or $(PEAK),1500)" \
 		--rate "$(or $(RATE),5000)" --seconds "$(or $(SECONDS),60)"
+
+faults: setup  ## Break a platform of its own and compare all money (SEED=1 ROUNDS=10 ARGS=--resume)
+	@PYTHONPATH=tests $(PYTHON) -m faults run --seed "$(or $(SEED),1)" --rounds "$(or $(ROUNDS),10)" $(ARGS)
 
 reference: setup  ## Make the generated pages of docs/reference anew
 	$(PYTHON) -m microfin.settings_reference docs/reference

@@ -47,6 +47,8 @@ missing_packages() {
     java_is_recent || echo java
     command -v setpriv >/dev/null || echo util-linux
     command -v curl >/dev/null || echo curl
+    # For the fault suite's clocks that jump.
+    command -v cc >/dev/null || echo gcc libc6-dev
     # What follows is only needed until its product is there.
     [ -e "$jars" ] || command -v mvn >/dev/null || echo maven
     [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv

@@ -24,7 +24,13 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Configuration:
-    """The form of one platform. `extra` are settings (MICROFIN_…) for API and workers."""
+    """The form of one platform. `extra` are settings (MICROFIN_…) for API and workers.
+
+    What follows is for tests of faults. `proxy` is the command of a proxy that is to stand between
+    the parts (see `detours`); it is given the file with the ways as its last argument. `own` are
+    environment variables of single processes, by name. `database_folder` is where PostgreSQL and
+    PgBouncer have their files, for example a file system of a limited size.
+    """
 
     state: Path
     workers: int = 4
@@ -35,6 +41,9 @@ class Configuration:
     parts: frozenset[str] = PARTS
     random_ports: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
+    proxy: tuple[str, ...] = ()
+    own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    database_folder: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse forms that cannot work, with a sentence."""

@@ -9,8 +9,9 @@ from microfin_local import kafka, postgres, redis_cluster
 from microfin_local.configuration import TOPIC, Configuration
 from microfin_local.credentials import Credentials
 from microfin_local.database_home import DatabaseHome
+from microfin_local.detours import Detours
 from microfin_local.environments import DataServices
-from microfin_local.kafka import Broker, KafkaCluster
+from microfin_local.kafka import LISTENERS_BY_CLIENT, PLAIN, Broker, KafkaCluster, Listener
 from microfin_local.pgbouncer import PgBouncer
 from microfin_local.ports import Ports
 from microfin_local.postgres import PostgresShard
@@ -22,6 +23,7 @@ from microfin_local.wait import accepts_connections, wait_until
 def lay_out(
     configuration: Configuration,
     ports: Ports,
+    detours: Detours,
     credentials: Credentials,
     home: DatabaseHome,
     jars: Path,
@@ -39,13 +41,14 @@ def lay_out(
     pooler = None
     if "pgbouncer" in parts:
         folder = home.folder / "pgbouncer"
-        pooler = PgBouncer(ports.choose("pgbouncer", 6432), folder, home, credentials, shards)
+        port = ports.choose("pgbouncer", 6432)
+        pooler = PgBouncer(port, folder, home, credentials, shards, detours)
     cluster = None
     if "kafka" in parts:
         brokers = [
             Broker(
                 node,
-                ports.choose(f"kafka-{node}", 9091 + node),
+                _listeners(node, ports, detours),
                 ports.choose(f"kafka-{node} controller", 9191 + node),
                 state / f"kafka-{node}",
             )
@@ -56,6 +59,7 @@ def lay_out(
         RedisNode(
             number,
             ports.choose(f"redis-{number}", 7000 + number),
+            detours.around(f"redis-{number}", ports.choose(f"redis-{number}", 7000 + number)),
             ports.choose(f"redis-{number} bus", 17000 + number),
             state / f"redis-{number}",
         )
@@ -63,6 +67,18 @@ def lay_out(
         if "redis" in parts
     ]
     return DataServices(credentials, shards, pooler, cluster, nodes)
+
+
+def _listeners(node: int, ports: Ports, detours: Detours) -> tuple[Listener, ...]:
+    """Return where a broker listens: one place, and one for each kind of client of a proxy."""
+    port = ports.choose(f"kafka-{node}", 9091 + node)
+    listeners = [Listener(PLAIN, port, port)]
+    if detours.wanted:
+        for client, name in LISTENERS_BY_CLIENT.items():
+            way = f"{client}-kafka-{node}"
+            port = ports.choose(f"kafka-{node} {client}", 9291 + node)
+            listeners.append(Listener(name, port, detours.around(way, port)))
+    return tuple(listeners)
 
 
 class DataStarter:

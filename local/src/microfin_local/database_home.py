@@ -59,24 +59,35 @@ def elsewhere(state: Path) -> Path:
     return _ELSEWHERE / f"microfin-{hashlib.sha256(bytes(state.resolve())).hexdigest()[:12]}"
 
 
-def choose_home(state: Path) -> DatabaseHome:
-    """Choose the user and the folder. As root, the folder must be reachable for that user."""
+def choose_home(state: Path, wanted: Path | None = None) -> DatabaseHome:
+    """Choose the user and the folder: `wanted`, or what suits the state's folder.
+
+    As root, the folder must be reachable for that user.
+    """
     state.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() != 0:
-        return DatabaseHome(state, None)
-    user = next((name for name in _USERS if _exists(name)), None)
-    if user is None:
-        raise PlatformError(
-            "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to "
-            "run it as. Run `make setup`, or start as an ordinary user."
-        )
-    if _reachable(state, user):
+    if wanted is not None:
+        return DatabaseHome(wanted, _user())
+    user = _user()
+    if user is None or _reachable(state, user):
         return DatabaseHome(state, user)
     forget_orphans()
     folder = elsewhere(state)
     _make_private(folder)
     (folder / _OWNER).write_text(f"{state.resolve()}\n")
     return DatabaseHome(folder, user)
+
+
+def _user() -> str | None:
+    """Return whom to run the databases as; None means ourselves. Raises PlatformError."""
+    if os.geteuid() != 0:
+        return None
+    user = next((name for name in _USERS if _exists(name)), None)
+    if user is None:
+        raise PlatformError(
+            "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to "
+            "run it as. Run `make setup`, or start as an ordinary user."
+        )
+    return user
 
 
 def forget(state: Path) -> None:

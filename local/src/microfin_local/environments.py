@@ -41,7 +41,7 @@ class DataServices:
                 shard.url(OWNER, database) for shard in self.postgres
             )
         if self.kafka is not None:
-            settings["MICROFIN_KAFKA"] = self.kafka.bootstrap
+            settings["MICROFIN_KAFKA"] = self.kafka.bootstrap_of(role)
         if self.redis:
             settings["MICROFIN_REDIS"] = " ".join(node.url for node in self.redis)
         if role == "api":

@@ -17,16 +17,20 @@ from microfin_local.wait import accepts_connections
 KAFKA_VERSION = "4.3.1"
 
 # The voters are static: their addresses come from this file at every start, so the ports can
-# change. A broker that died may register again after its session: 3 s instead of 9.
+# change. What a broker led must be led by another within the five seconds that an answer may take,
+# also where the dead broker was the active controller (1 s until the others miss it, half a second
+# for the election, then a whole session of the brokers) and where a connection between brokers has
+# become half-open (request.timeout.ms, by which followers miss their leader's answer; Kafka's own
+# are 30 s).
 _SETTINGS = """\
 process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
+listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={advertised}
+listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
+inter.broker.listener.name={between_brokers}
 log.dirs={data}
 auto.create.topics.enable=false
 unclean.leader.election.enable=false
@@ -41,9 +45,13 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor={replication}
 share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
-broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
-replica.lag.time.max.ms=10000
+broker.heartbeat.interval.ms=250
+broker.session.timeout.ms=2000
+controller.quorum.fetch.timeout.ms=1000
+controller.quorum.election.timeout.ms=500
+controller.socket.timeout.ms=3000
+request.timeout.ms=2000
+replica.lag.time.max.ms=5000
 num.network.threads=2
 num.io.threads=4
 log.retention.ms=-1
@@ -63,14 +71,41 @@ _JAVA_OPTIONS = (
 )
 
 
+PLAIN = "PLAINTEXT"
+#: Besides PLAIN, where a proxy stands between the parts: who connects by which listener.
+LISTENERS_BY_CLIENT = {"api": "API", "worker": "WORKER", "kafka": "REPLICATION"}
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where a broker listens, and the port that it tells clients to connect to."""
+
+    name: str
+    port: int
+    advertised_port: int
+
+
 @dataclass(frozen=True)
 class Broker:
-    """One node: broker and controller in one process. Nodes are numbered from 1."""
+    """One node: broker and controller in one process. Nodes are numbered from 1.
+
+    Everybody uses the first listener, unless there is another one for them (a way through a proxy).
+    """
 
     node: int
-    port: int
+    listeners: tuple[Listener, ...]
     controller_port: int
     folder: Path
+
+    @property
+    def port(self) -> int:
+        """Where it is reached directly."""
+        return self.listeners[0].port
+
+    def listener(self, client: str) -> Listener:
+        """Return the listener for a client: `api`, `worker`, `kafka` or anybody else."""
+        name = LISTENERS_BY_CLIENT.get(client)
+        return next((it for it in self.listeners if it.name == name), self.listeners[0])
 
     @property
     def name(self) -> str:
@@ -88,7 +123,12 @@ class KafkaCluster:
     @property
     def bootstrap(self) -> str:
         """The bootstrap servers, separated by commas."""
-        return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
+        return self.bootstrap_of("")
+
+    def bootstrap_of(self, client: str) -> str:
+        """Return the bootstrap servers of a client, separated by commas."""
+        ports = [broker.listener(client).advertised_port for broker in self.brokers]
+        return ",".join(f"127.0.0.1:{port}" for port in ports)
 
     @property
     def replication(self) -> int:
@@ -133,7 +173,12 @@ async def prepare(cluster: KafkaCluster, broker: Broker, cluster_id: str, log: P
         _SETTINGS.format(
             node=broker.node,
             voters=",".join(f"{b.node}@127.0.0.1:{b.controller_port}" for b in cluster.brokers),
-            port=broker.port,
+            listeners=",".join(f"{it.name}://127.0.0.1:{it.port}" for it in broker.listeners),
+            advertised=",".join(
+                f"{it.name}://127.0.0.1:{it.advertised_port}" for it in broker.listeners
+            ),
+            protocols=",".join(f"{it.name}:PLAINTEXT" for it in broker.listeners),
+            between_brokers=broker.listener("kafka").name,
             controller_port=broker.controller_port,
             data=data,
             replication=cluster.replication,

@@ -3,14 +3,17 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from microfin_local.credentials import SUPERUSER, Credentials
+from microfin_local.credentials import ROLES, SUPERUSER, Credentials
 from microfin_local.database_home import DatabaseHome, sockets_fit
+from microfin_local.detours import Detours
 from microfin_local.postgres import DATABASE, PostgresShard
 from microfin_local.programs import find_program
 from microfin_local.supervised import Program
 
 # server_login_retry: after a restart of PostgreSQL clients wait one second, not 15.
-# query_wait_timeout: a client that got no server for so long is told so, not kept.
+# server_connect_timeout: log-ins are tried one at a time; one that nobody answers holds up all.
+# query_wait_timeout: a client that got no server for so long is told so, not kept; ours have given
+# up by then.
 # Debian 12 has 1.18, which knows no prepared statements in transaction mode; nobody may use them.
 _SETTINGS = """\
 [databases]
@@ -29,8 +32,8 @@ default_pool_size = 20
 max_db_connections = 80
 server_idle_timeout = 600
 server_login_retry = 1
-server_connect_timeout = 5
-query_wait_timeout = 10
+server_connect_timeout = 2
+query_wait_timeout = 5
 tcp_keepalive = 1
 tcp_keepidle = 5
 tcp_keepintvl = 2
@@ -50,23 +53,32 @@ class PgBouncer:
     home: DatabaseHome
     credentials: Credentials
     shards: list[PostgresShard]
+    detours: Detours
     #: Name in the pooler to (shard, name in PostgreSQL).
     databases: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     name = "pgbouncer"
 
     def __post_init__(self) -> None:
-        """Know every shard's own database as microfin_0, microfin_1 and so on."""
+        """Know every shard's own database as microfin_0, microfin_1 and so on, and all ways."""
         for shard in self.shards:
             self.databases[f"{DATABASE}_{shard.shard}"] = (shard.shard, DATABASE)
+            self._port_of(shard)
+        for role in ROLES:
+            self._port_for(role)
 
-    def url(self, role: str, shard: int, database: str = DATABASE) -> str:
+    def url(self, role: str, shard: int, database: str = DATABASE, port: int | None = None) -> str:
         """Return the pooled URL of a role for a database of a shard."""
         password = self.credentials.passwords[role]
-        return f"postgresql://{role}:{password}@127.0.0.1:{self.port}/{database}_{shard}"
+        return f"postgresql://{role}:{password}@127.0.0.1:{port or self.port}/{database}_{shard}"
 
     def local_url(self, role: str, shard: int, database: str = DATABASE) -> str:
-        """Return the same by a socket file, which costs less than TCP, if one fits."""
+        """Return the same by a socket file, which costs less than TCP, if one fits.
+
+        Through a proxy it is TCP, by a way of the role's own.
+        """
+        if self.detours.wanted:
+            return self.url(role, shard, database, self._port_for(role))
         if not sockets_fit(self.folder):
             return self.url(role, shard, database)
         password = self.credentials.passwords[role]
@@ -76,8 +88,7 @@ class PgBouncer:
     def write_settings(self) -> None:
         """Write settings and passwords; a running PgBouncer reads them again on SIGHUP."""
         databases = "\n".join(
-            f"{name} = host={self.shards[shard].pooler_host} port={self.shards[shard].port} "
-            f"dbname={database}"
+            f"{name} = {self._way_to(self.shards[shard])} dbname={database}"
             for name, (shard, database) in self.databases.items()
         )
         users = self.folder / "users.txt"
@@ -95,6 +106,17 @@ class PgBouncer:
                 superuser=SUPERUSER,
             ),
         )
+
+    def _way_to(self, shard: PostgresShard) -> str:
+        if self.detours.wanted:
+            return f"host=127.0.0.1 port={self._port_of(shard)}"
+        return f"host={shard.pooler_host} port={shard.port}"
+
+    def _port_of(self, shard: PostgresShard) -> int:
+        return self.detours.around(f"{self.name}-{shard.name}", shard.port)
+
+    def _port_for(self, role: str) -> int:
+        return self.detours.around(f"{role.removeprefix('microfin_')}-{self.name}", self.port)
 
     def program(self) -> Program:
         """Write the settings and return how to run it."""

@@ -24,6 +24,7 @@ from microfin_local.configuration import (
 from microfin_local.credentials import OWNER, load_or_make
 from microfin_local.data_services import DataStarter, lay_out
 from microfin_local.database_home import choose_home
+from microfin_local.detours import Detours
 from microfin_local.endpoints import Endpoints, remove_endpoints, write_endpoints
 from microfin_local.environments import DataServices
 from microfin_local.errors import PlatformError
@@ -31,7 +32,7 @@ from microfin_local.ports import Ports
 from microfin_local.postgres import DATABASE
 from microfin_local.supervised import SupervisedProcess
 from microfin_local.supervisor import Supervisor, end_leftovers
-from microfin_local.wait import wait_until
+from microfin_local.wait import accepts_connections, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 JARS = REPOSITORY / ".local" / "cache" / f"kafka-{kafka.KAFKA_VERSION}"
@@ -52,14 +53,17 @@ class Platform:
         self.configuration = dataclasses.replace(configuration, state=state)
         self.endpoints = Endpoints()
         self._say = say
-        self._home = choose_home(state)
-        if self._home.folder != state:
+        self._home = choose_home(state, configuration.database_folder)
+        if self._home.folder not in (state, configuration.database_folder):
             say(
                 f"{state} cannot be entered by the user {self._home.user}, who runs PostgreSQL; "
                 f"its data and PgBouncer's are in {self._home.folder}"
             )
         self._ports = Ports(state / "ports.json", random_ports=configuration.random_ports)
-        self._supervisor = Supervisor(self.configuration.logs, state / PROCESSES_FILE, say)
+        self.detours = Detours(self._ports, wanted=bool(configuration.proxy))
+        self._supervisor = Supervisor(
+            self.configuration.logs, state / PROCESSES_FILE, say, configuration.own
+        )
         self._services: DataServices | None = None
 
     async def __aenter__(self) -> Self:
@@ -83,12 +87,14 @@ class Platform:
         services = lay_out(
             self.configuration,
             self._ports,
+            self.detours,
             load_or_make(self.configuration.state / "secrets.json"),
             self._home,
             JARS,
         )
         self._services = services
         remember(self.configuration)
+        await self._start_proxy()
         starter = DataStarter(services, self._supervisor, self.configuration, self._home, self._say)
         try:
             await starter.start(self._ports.changed, self._migrate)
@@ -140,6 +146,10 @@ class Platform:
     def process(self, name: str) -> SupervisedProcess:
         """Return a process by name, such as `worker-0`, `kafka-1` or `redis-2`."""
         return self._supervisor[name]
+
+    def port_of(self, name: str) -> int:
+        """Return the port that a process listens on, whatever proxy is in front of it."""
+        return self._ports[name]
 
     @property
     def process_names(self) -> list[str]:
@@ -241,6 +251,23 @@ class Platform:
             environment=services.environment("operator"),
         )
 
+    async def _start_proxy(self) -> None:
+        """Start the proxy between the parts, if there is to be one, before all that it leads to."""
+        if not self.configuration.proxy:
+            return
+        for number in range(self.configuration.api_processes):
+            self.detours.around(f"nginx-api-{number}", self._api_port(number))
+        self.detours.around("client-nginx", self._nginx_port())
+        program = self.detours.program(self.configuration.proxy, self.configuration.state)
+        process = await self._supervisor.start(program)
+        await wait_until(lambda: accepts_connections(self.detours.control), [process], "The proxy")
+
+    def _api_port(self, number: int) -> int:
+        return self._ports.choose(f"api-{number}", 8080 + number)
+
+    def _nginx_port(self) -> int:
+        return self._ports.choose("nginx", 8000)
+
     async def _migrate(self) -> None:
         """Make or renew the schema for the workers and the API, if there will be any."""
         if not self.configuration.parts & {"workers", "api"}:
@@ -280,7 +307,7 @@ class Platform:
         urls = []
         settings = self._started_services().environment("api")
         for number in range(self.configuration.api_processes):
-            port = self._ports.choose(f"api-{number}", 8080 + number)
+            port = self._api_port(number)
             await self._supervisor.start(
                 applications.api(
                     number, port, self.configuration.state, settings, self.configuration.extra
@@ -290,11 +317,14 @@ class Platform:
         return urls
 
     async def _start_nginx(self) -> None:
-        port = self._ports.choose("nginx", 8000)
+        port = self._nginx_port()
         program = nginx.prepare(
             self.configuration.state / "nginx",
             port,
-            [int(url.rpartition(":")[2]) for url in self.endpoints.apis],
+            [
+                self.detours.around(f"nginx-api-{number}", self._api_port(number))
+                for number in range(len(self.endpoints.apis))
+            ],
             as_root=os.geteuid() == 0,
         )
         await self._supervisor.start(program)

@@ -48,6 +48,10 @@ class Ports:
         self._chosen: dict[str, int] = {}
         self.changed: set[str] = set()
 
+    def __getitem__(self, name: str) -> int:
+        """Return the port that was chosen for a name. Raises KeyError where none was."""
+        return self._chosen[name]
+
     def choose(self, name: str, usual: int) -> int:
         """Return this name's port: the remembered one, else the usual one, else a free one."""
         if name in self._chosen:

@@ -20,6 +20,7 @@ bind 127.0.0.1
 port {port}
 cluster-enabled yes
 cluster-port {bus_port}
+cluster-announce-port {announced_port}
 cluster-config-file nodes.conf
 cluster-node-timeout 2000
 cluster-require-full-coverage no
@@ -35,10 +36,14 @@ maxmemory-policy volatile-lru
 
 @dataclass(frozen=True)
 class RedisNode:
-    """One node; the first three are masters when the cluster is made."""
+    """One node; the first three are masters when the cluster is made.
+
+    `announced_port` is where everybody is to connect to: its own port, or a proxy's.
+    """
 
     number: int
     port: int
+    announced_port: int
     bus_port: int
     folder: Path
 
@@ -50,7 +55,7 @@ class RedisNode:
     @property
     def url(self) -> str:
         """The node's URL."""
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis://127.0.0.1:{self.announced_port}"
 
 
 def prepare(node: RedisNode, *, forget: bool) -> Program:
@@ -61,7 +66,12 @@ def prepare(node: RedisNode, *, forget: bool) -> Program:
     settings = node.folder / "redis.conf"
     write_atomically(
         settings,
-        _SETTINGS.format(port=node.port, bus_port=node.bus_port, folder=node.folder),
+        _SETTINGS.format(
+            port=node.port,
+            bus_port=node.bus_port,
+            announced_port=node.announced_port,
+            folder=node.folder,
+        ),
     )
     return Program(
         name=node.name,

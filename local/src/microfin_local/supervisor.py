@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ _BURIAL_POLL_SECONDS = 0.1
 class Supervisor:
     """Keeps programs running, and writes down their process ids for `status` and for clean-up."""
 
-    def __init__(self, logs: Path, record: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        logs: Path,
+        record: Path,
+        say: Callable[[str], None],
+        own: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        self._own = own
         self._logs = logs
         self._record = record
         self._say = say
@@ -42,7 +50,9 @@ class Supervisor:
         return list(self._processes)
 
     async def start(self, program: Program) -> SupervisedProcess:
-        """Start a program and keep it running."""
+        """Start a program, with the environment of its own that was asked for, and keep it."""
+        own = {**program.environment, **self._own.get(program.name, {})}
+        program = dataclasses.replace(program, environment=own)
         if program.name not in self._processes:
             log = self._logs / f"{program.name}.log"
             self._processes[program.name] = SupervisedProcess(
@@ -54,7 +64,14 @@ class Supervisor:
 
     async def stop_all(self) -> None:
         """Stop all processes: what takes requests first, what holds data last."""
-        order = [("nginx",), ("api",), ("worker",), ("pgbouncer",), ("kafka", "redis", "postgres")]
+        order = [
+            ("nginx",),
+            ("api",),
+            ("worker",),
+            ("pgbouncer",),
+            ("kafka", "redis", "postgres"),
+            ("proxy",),
+        ]
         for kinds in order:
             await asyncio.gather(
                 *(p.stop() for name, p in self._processes.items() if name.startswith(kinds))

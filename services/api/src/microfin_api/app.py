@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
-import asyncpg
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Lifespan, Receive, Scope, Send
 
-from microfin.database import is_connection_loss
+from microfin.database import DATABASE_ERRORS, is_connection_loss
 from microfin.garbage_collection import spare_the_garbage_collector
 from microfin.settings import ApiSettings
 from microfin_api.documentation import Documents
@@ -52,10 +51,7 @@ def create_app(settings: ApiSettings) -> Entrance:
             Problem: _answer_problem,
             ClientDisconnect: _answer_nobody,
             HTTPException: _answer_http_error,
-            asyncpg.PostgresError: _answer_database_error,
-            asyncpg.InterfaceError: _answer_database_error,
-            OSError: _answer_database_error,
-            TimeoutError: _answer_database_error,
+            **dict.fromkeys(DATABASE_ERRORS, _answer_database_error),
             Exception: _answer_unexpected,
         },
     )

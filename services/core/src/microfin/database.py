@@ -19,6 +19,14 @@ Connection = Any
 Pool = Any
 """An asyncpg pool; asyncpg ships no types."""
 
+DATABASE_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""All that a call to a database may raise."""
 
 # asyncpg asks for 'utf-8', quotes included, and PostgreSQL reports UTF8: PgBouncer takes that for a
 # difference and sends a SET before each transaction. What is said later in the start-up counts.
@@ -66,9 +74,12 @@ def is_connection_loss(error: BaseException) -> bool:
     """Tell whether `error` means that the database could not be reached or is changing hands.
 
     Among them SQLSTATE 25006 (a demoted primary is read-only), class 57 (shut down, cancelled) and
-    class 08 (PgBouncer's way to say that the server is gone).
+    class 08 (PgBouncer's way to say that the server is gone). asyncpg's internal error is what a
+    connection raises that was told of the server's end and has not been hung up yet.
     """
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
+        return True
+    if isinstance(error, asyncpg.InternalClientError):
         return True
     state = getattr(error, "sqlstate", None) or ""
     return state == "25006" or state[:2] in ("08", "57", "53", "40", "55") or state == "25P03"

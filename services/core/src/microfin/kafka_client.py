@@ -1,9 +1,14 @@
 """How every Kafka client of microfin connects."""
 
 import ssl
-from typing import Any
+from typing import Any, Final
 
 from microfin.settings import CommonSettings
+
+# Milliseconds. A connection that has become half-open is only found out by a request that is not
+# answered: a client then has to connect again within the five seconds that an answer may take.
+# An idempotent producer repeats what timed out, for as long as it takes.
+_REQUEST_TIMEOUT: Final = 2_000
 
 
 def connection_options(settings: CommonSettings, client_id: str) -> dict[str, Any]:
@@ -13,6 +18,7 @@ def connection_options(settings: CommonSettings, client_id: str) -> dict[str, An
         "client_id": client_id,
         "metadata_max_age_ms": 30_000,
         "retry_backoff_ms": 50,
+        "request_timeout_ms": _REQUEST_TIMEOUT,
     }
     if settings.kafka_ca_file:
         context = ssl.create_default_context(cafile=settings.kafka_ca_file)

@@ -8,9 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 from uuid import UUID, uuid4
 
-import asyncpg
-
-from microfin.database import is_connection_loss
+from microfin.database import DATABASE_ERRORS, is_connection_loss
 from microfin.growth.postgres_routing import AnotherGrowth, NotActivated, ShardState
 from microfin.routing import Routing, shard_of_partition
 
@@ -144,7 +142,7 @@ class Growth:
                 if not behind:
                     return
                 await self._attempt(behind, intended)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except DATABASE_ERRORS as error:
                 if not is_connection_loss(error):
                     raise
                 self._say(f"a database does not answer ({error!r}); trying again")
@@ -164,7 +162,7 @@ class Growth:
     async def _behind_or_unknown(self, intended: Routing) -> bool:
         try:
             return bool(await self._behind(intended))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except DATABASE_ERRORS:
             return True
 
     async def _attempt(self, behind: Sequence[ShardRouting], intended: Routing) -> None:

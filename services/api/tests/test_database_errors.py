@@ -1,0 +1,37 @@
+"""A database that is lost in the middle of a request: come back later, but never a 500."""
+
+import asyncpg
+import pytest
+from api_under_test import Ledger, running
+
+LOSSES = [
+    ConnectionResetError("reset"),
+    TimeoutError(),
+    asyncpg.InterfaceError("connection is closed"),
+    asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress"),
+    asyncpg.AdminShutdownError("terminating connection"),
+]
+
+
+class LostPool:
+    """Has no connection to give."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def acquire(self) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", LOSSES, ids=lambda it: type(it).__name__)
+async def test_a_lost_database_is_503(ledger: Ledger, error: Exception) -> None:
+    async with running(ledger.settings()) as api:
+        user = await api.user()
+        number = await user.account()
+        pools, api.parts.pools = api.parts.pools, [LostPool(error)]
+        try:
+            answer = await user.client.get(f"/api/accounts/{number}/entries")
+        finally:
+            api.parts.pools = pools
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert answer.headers["retry-after"]

@@ -1,0 +1,81 @@
+"""A partition that stands still: what was sent to it waits or is refused, never forgotten."""
+
+import asyncio
+from collections import Counter
+from uuid import uuid4
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from microfin.account_number import derive_account_number
+from microfin.operation import operation_id
+from microfin.producer import Appended, CommandProducer, ProduceRefused
+from microfin.settings import CommonSettings
+from microfin.wire import Command
+from microfin_local.platform import Platform
+
+BROKER = "kafka-1"
+STILL = 4.0  # seconds, longer than a request may take
+
+
+def _commands(count: int) -> list[Command]:
+    ids = [operation_id("a" * 32, str(number), "open", "") for number in range(count)]
+    return [
+        Command(
+            kind="open",
+            leg="request",
+            operation=it,
+            account=derive_account_number(it, 0),
+            user="a" * 32,
+            currency="EUR",
+            generation=1,
+        )
+        for it in ids
+    ]
+
+
+async def _send_while_it_stands_still(
+    platform: Platform, count: int
+) -> tuple[Counter[type], str, CommandProducer]:
+    """Send `count` commands to a broker that is frozen; count how they ended."""
+    topic = f"producer_{uuid4().hex[:8]}"
+    await platform.create_topic(topic, 1)
+    environment = platform.environment("worker", topic=topic)
+    settings = CommonSettings(kafka=environment["MICROFIN_KAFKA"], topic=topic)
+    producer = CommandProducer(settings, "test")
+    await producer.start()
+    await producer.send(0, _commands(1)[0])
+    await platform.pause(BROKER)
+    try:
+        sending = [asyncio.create_task(producer.send(0, it)) for it in _commands(count)]
+        await asyncio.sleep(STILL)
+    finally:
+        await platform.resume(BROKER)
+    ended = await asyncio.wait_for(asyncio.gather(*sending, return_exceptions=True), 60)
+    return Counter(map(type, ended)), topic, producer
+
+
+async def _records(platform: Platform, topic: str) -> int:
+    place = TopicPartition(topic, 0)
+    consumer = AIOKafkaConsumer(bootstrap_servers=platform.endpoints.kafka)
+    await consumer.start()
+    try:
+        return (await consumer.end_offsets([place]))[place]
+    finally:
+        await consumer.stop()
+
+
+async def test_what_was_sent_meanwhile_is_all_appended(platform_parts: Platform) -> None:
+    ended, topic, producer = await _send_while_it_stands_still(platform_parts, 300)
+    await producer.stop()
+    assert ended == {Appended: 300}
+    assert await _records(platform_parts, topic) == 301
+
+
+async def test_what_finds_no_room_is_refused_and_costs_the_others_nothing(
+    platform_parts: Platform,
+) -> None:
+    ended, topic, producer = await _send_while_it_stands_still(platform_parts, 3_000)
+    assert producer.ready, "it was not replaced"
+    await producer.stop()
+    assert set(ended) == {Appended, ProduceRefused}
+    assert await _records(platform_parts, topic) == ended[Appended] + 1
