@@ -1,6 +1,6 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status clean lint test bench load reference pins
+.PHONY: help setup run start stop grow status clean lint test e2e bench load reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -53,6 +53,9 @@ lint: setup  ## Check style, format, types and imports
 test: setup lint  ## Run lint and all tests, with real parts (ARGS=... goes to pytest)
 	.venv/bin/pytest $(ARGS)
 
+e2e: setup  ## End-to-end tests on the cluster of KUBECONFIG (tests/e2e/README.md)
+	.venv/bin/pytest tests/e2e $(ARGS)
+
 bench: setup  ## Measure the money path on this machine; prints one JSON object (ARGS='--runs 1')
 	@$(PYTHON) -m microfin_local.benchmarks $(ARGS)
 
@@ -63,11 +66,13 @@ load: setup  ## Load the running platform (SCRIPT=mix.js RATE=100 DURATION=60s),
 reference: setup  ## Make the generated pages of docs/reference anew
 	$(PYTHON) -m microfin.settings_reference docs/reference
 	$(PYTHON) -m microfin_api.reference docs/reference
+	$(PYTHON) charts/reference.py
 
-pins: setup  ## Renew requirements.txt from the pyproject files
+pins: setup  ## Renew requirements.txt and images/*.txt from the pyproject files
 	$(PYTHON) -m uv pip compile pyproject.toml --group development --universal --generate-hashes \
 		--no-emit-index-url --no-emit-find-links \
 		--no-emit-package microfin --no-emit-package microfin-api \
 		--no-emit-package microfin-worker --no-emit-package microfin-local \
-		--no-emit-package microfin-loadtest \
+		--no-emit-package microfin-loadtest --no-emit-package microfin-operator \
 		--custom-compile-command 'make pins' -o requirements.txt
+	images/pins.sh
