@@ -48,7 +48,13 @@ def decide(observed: Observed, now: datetime, refusal: str = "") -> Plan:
         observed,
         _phase(observed, parts, conditions),
         conditions,
-        Numbers(topic.partitions, routing.active, topic.desired, routing.generation),
+        Numbers(
+            topic=topic.partitions,
+            active=routing.active,
+            desired=topic.desired,
+            generation=routing.generation,
+            count=routing.count,
+        ),
         now,
     )
     settled = paused or all(part.sound for part in parts.values())

@@ -1,12 +1,13 @@
 """What is, as one pass of the operator found it."""
 
+import re
 from typing import Any, Literal
 
 import msgspec
 
 from microfin_operator.custom_resource import Cluster
 from microfin_operator.kinds import KubernetesObject
-from microfin_operator.names import ADMINISTRATION, COMPONENT_LABEL, WORKER
+from microfin_operator.names import ADMINISTRATION, COMPONENT_LABEL, WORKER, worker_name
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
@@ -38,7 +39,9 @@ class Observed(msgspec.Struct, frozen=True):
     @property
     def worker_pods(self) -> dict[int, KubernetesObject]:
         """The workers' pods by their ordinals, which are their partitions."""
-        return {_ordinal(pod): pod for pod in self.pods if component(pod) == WORKER}
+        ordinal = re.compile(re.escape(worker_name(self.cluster.name)) + "-([0-9]+)")
+        named = ((ordinal.fullmatch(pod["metadata"]["name"]), pod) for pod in self.pods)
+        return {int(match[1]): pod for match, pod in named if match and component(pod) == WORKER}
 
     def job_pods(self, job: str) -> list[KubernetesObject]:
         """Return the pods of a Job, the newest last."""
@@ -70,7 +73,3 @@ def is_ready(pod: KubernetesObject) -> bool:
     """Whether the kubelet calls a pod ready."""
     conditions: list[dict[str, Any]] = pod.get("status", {}).get("conditions") or []
     return any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)
-
-
-def _ordinal(pod: KubernetesObject) -> int:
-    return int(pod["metadata"]["name"].rpartition("-")[2])

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Literal
 
+import msgspec
+
 from microfin_operator.custom_resource import Cluster, read_cluster
 from microfin_operator.kinds import (
     DISRUPTION_BUDGET,
@@ -55,23 +57,7 @@ async def observe(
         pods=[pod for pod in pods if _is_ours(pod, name)],
         jobs=[it for it in jobs if _labels(it).get(CLUSTER_LABEL) == name],
     )
-    return await with_reports(seen, workers)
-
-
-async def with_reports(seen: Observed, workers: WorkerReader) -> Observed:
-    """Return the same with what the workers tell now."""
-    reports = await workers.read(seen.worker_pods)
-    return Observed(
-        cluster=seen.cluster,
-        topic=seen.topic,
-        topic_kind=seen.topic_kind,
-        stateful_set=seen.stateful_set,
-        service=seen.service,
-        disruption_budget=seen.disruption_budget,
-        pods=seen.pods,
-        jobs=seen.jobs,
-        reports=reports,
-    )
+    return msgspec.structs.replace(seen, reports=await workers.read(seen.worker_pods))
 
 
 async def _topic(

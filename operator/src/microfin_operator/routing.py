@@ -16,11 +16,12 @@ ADOPTED_WITHIN: Final = timedelta(seconds=30)
 
 
 class RoutingPart(msgspec.Struct, frozen=True):
-    """The routing's state; generation 0 where the workers differ or none tells."""
+    """The routing's state; `generation` and `count` are 0 where workers differ or none tells."""
 
     part: Part
-    generation: int
     active: int
+    generation: int = 0
+    count: int = 0
 
 
 def active_partitions(observed: Observed) -> int:
@@ -41,13 +42,13 @@ def decide_routing(
     active = active_partitions(observed)
     if not told:
         part = Part(None, "NoWorkerTells", "no worker is at work that could tell the routing")
-        return RoutingPart(part, 0, active)
+        return RoutingPart(part, active)
     generation, count = told.pop() if len(told) == 1 else (0, 0)
     if count == desired:
         part = Part(True, "Active", f"accounts are spread over {desired} partitions")
-        return RoutingPart(part, generation, active)
+        return RoutingPart(part, active, generation, count)
     part = _growth(observed, active, desired, topic_partitions, working, now)
-    return RoutingPart(part, generation, active)
+    return RoutingPart(part, active, generation, count)
 
 
 def _growth(

@@ -1,6 +1,5 @@
 """The status that is written: conditions, the phase, numbers, lag."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -24,12 +23,13 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class Numbers(msgspec.Struct, frozen=True):
-    """Partitions and routing; 0 where nobody knows."""
+    """Partitions, and the routing that all workers tell; 0 where nobody knows or they differ."""
 
     topic: int
     active: int
     desired: int
     generation: int
+    count: int
 
 
 def truth(sound: bool | None) -> Truth:
@@ -71,7 +71,7 @@ def build_status(
         "conditions": [_dated(cluster, condition, now) for condition in conditions],
     }
     if numbers.generation:
-        status["routing"] = {"generation": numbers.generation, "count": numbers.active}
+        status["routing"] = {"generation": numbers.generation, "count": numbers.count}
     return status
 
 
@@ -84,8 +84,9 @@ def transitions(cluster: Cluster, conditions: list[Condition], troubles: set[str
     notes = []
     for it in conditions:
         old = before.get(it.type)
-        same = old is not None and old["status"] == it.status
-        same = same and (it.type == "Ready" or old["reason"] == it.reason)
+        same = old is not None and (
+            old["status"] == it.status and (it.type == "Ready" or old["reason"] == it.reason)
+        )
         # What has never been otherwise is no news.
         quiet = (
             old is None and it.type in ("Growing", "Degraded", "Paused") and it.status == "False"
@@ -94,11 +95,6 @@ def transitions(cluster: Cluster, conditions: list[Condition], troubles: set[str
             kind: Literal["Normal", "Warning"] = "Warning" if it.type in troubles else "Normal"
             notes.append(Note(kind, it.reason, f"{it.type} is {it.status}: {it.message}"))
     return notes
-
-
-def without_lag(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a status without what changes all the time."""
-    return {name: value for name, value in status.items() if name not in ("lag", "lagRecords")}
 
 
 def _known(numbers: dict[str, int]) -> dict[str, int]:

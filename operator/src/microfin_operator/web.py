@@ -13,7 +13,7 @@ cannot reach the API server ends, and counts as a move: a restart would not help
 
 
 class WebServer:
-    """Serves until stopped. `ready` becomes true when the watches have been started."""
+    """Serves until stopped. `ready` is set when everything that keeps clusters is there."""
 
     def __init__(self, keepers: Keepers, host: str, port: int) -> None:
         self._keepers = keepers
