@@ -25,7 +25,7 @@ _CONTAINER = {
     "capabilities": {"drop": ["ALL"]},
 }
 _POSTGRES = """
-initdb -D /data/pg -U postgres --auth=trust --no-sync > /dev/null
+initdb -D /data/pg -U postgres -E UTF8 --locale=C.UTF-8 --auth=trust --no-sync > /dev/null
 echo 'host all all all trust' >> /data/pg/pg_hba.conf
 exec postgres -D /data/pg -h '*' -k /tmp -c fsync=off -c max_connections=100
 """

@@ -51,6 +51,7 @@ async def namespaces() -> AsyncIterator[tuple[str, str]]:
             yield operators, banks
         finally:
             helm("uninstall", RELEASE, "--namespace", operators, "--ignore-not-found")
+            kubectl("delete", DEFINITION, "--ignore-not-found")
 
 
 async def test_with_its_permissions_a_bank_becomes_ready_and_grows(

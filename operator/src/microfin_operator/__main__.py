@@ -1,5 +1,6 @@
 """`python -m microfin_operator`: run the operator until SIGTERM or SIGINT."""
 
+import os
 import sys
 
 import kopf
@@ -7,6 +8,7 @@ from pydantic import ValidationError
 
 import microfin_operator.handlers  # noqa: F401 - registers them with kopf
 from microfin_operator.logs import configure_logs
+from microfin_operator.names import FIELD_MANAGER
 from microfin_operator.settings import OperatorSettings
 
 
@@ -18,6 +20,8 @@ def main() -> int:
         print(f"microfin operator: {error}", file=sys.stderr)  # noqa: T201 - logs are not set up yet
         return 2
     configure_logs(settings)
+    # kopf names itself after its user, and a pod's user has no name.
+    os.environ.setdefault("LOGNAME", FIELD_MANAGER)
     namespaces = settings.namespaces.split()
     kopf.run(namespaces=namespaces, clusterwide=not namespaces, standalone=True)
     return 0

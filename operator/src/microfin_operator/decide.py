@@ -5,7 +5,7 @@ from typing import Final
 
 from microfin_operator.observed import Observed
 from microfin_operator.plan import Note, Part, Plan
-from microfin_operator.routing import RoutingPart, active_partitions, decide_routing
+from microfin_operator.routing import RoutingPart, decide_routing, most_active_partitions
 from microfin_operator.status import (
     Condition,
     Numbers,
@@ -32,7 +32,7 @@ def decide(observed: Observed, now: datetime, refusal: str = "") -> Plan:
 
     `refusal` is what the API server said when it refused an action of the same plan.
     """
-    topic = decide_topic(observed, active_partitions(observed), now)
+    topic = decide_topic(observed, most_active_partitions(observed), now)
     workers = decide_workers(observed, topic.partitions or topic.desired, hold=topic.taken)
     routing = decide_routing(observed, topic.desired, topic.partitions, workers.working, now)
     parts = {

@@ -4,6 +4,8 @@ No handler here makes kopf write to objects: `on.event` keeps no progress and ne
 that nothing hangs when the operator goes before its clusters.
 """
 
+import dataclasses
+import ssl
 from typing import Any, Final
 
 import kopf
@@ -47,10 +49,24 @@ def selector(kind: Kind) -> tuple[str, str, str]:
     return group, version, kind.plural
 
 
+class Connection(kopf.ConnectionInfo):
+    """The API server, whatever form its CA's certificate has (see `kubernetes_api.connect`)."""
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        """Return kopf's own, without what Python 3.13 added."""
+        context = super().as_ssl_context()
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
+
+
 @kopf.on.login()
 def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
     """Log kopf's watches in without loading a whole client for it."""
-    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+    found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+    if found is None:
+        return None
+    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    return Connection(**fields)
 
 
 @kopf.on.startup(errors=kopf.ErrorsMode.PERMANENT)

@@ -16,7 +16,8 @@ ADOPTED_WITHIN: Final = timedelta(seconds=30)
 
 
 class RoutingPart(msgspec.Struct, frozen=True):
-    """The routing's state; `generation` and `count` are 0 where workers differ or none tells."""
+    """The routing's state. `active` is over how many partitions accounts are spread in all shards;
+    `generation` and `count` are 0 where workers differ or none tells."""
 
     part: Part
     active: int
@@ -24,8 +25,11 @@ class RoutingPart(msgspec.Struct, frozen=True):
     count: int = 0
 
 
-def active_partitions(observed: Observed) -> int:
-    """Return over how many partitions accounts are spread in any shard, 0 where nobody knows."""
+def most_active_partitions(observed: Observed) -> int:
+    """Return over how many partitions accounts are spread in some shard, 0 where nobody knows.
+
+    A topic never has fewer.
+    """
     reported = max((it.partition_count for it in observed.reports.values()), default=0)
     return max(reported, observed.cluster.earlier_partitions("active"))
 
@@ -39,7 +43,8 @@ def decide_routing(
         for partition, it in observed.reports.items()
         if partition in working
     }
-    active = active_partitions(observed)
+    earlier = observed.cluster.earlier_partitions("active")
+    active = min((count for _, count in told), default=earlier)
     if not told:
         part = Part(None, "NoWorkerTells", "no worker is at work that could tell the routing")
         return RoutingPart(part, active)

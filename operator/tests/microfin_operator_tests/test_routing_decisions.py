@@ -73,6 +73,8 @@ def test_shards_that_differ_are_no_active_routing_and_are_completed() -> None:
     plan = decide(grown(reports=told), NOW)
     assert len(jobs_of(plan)) == 1
     assert "routing" not in plan.status
+    assert plan.status["partitions"]["active"] == 3
+    assert states.condition(plan.status, "Growing")["status"] == "True"
 
 
 def test_a_job_that_is_done_is_waited_for_until_the_workers_tell() -> None:
