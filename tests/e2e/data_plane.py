@@ -76,39 +76,46 @@ def _service(name: str, port: int) -> dict[str, Any]:
     }
 
 
-def settings() -> dict[str, str]:
-    """Return the workers' settings."""
+def settings(database: str) -> dict[str, str]:
+    """Return the workers' settings for a ledger."""
     return {
-        "MICROFIN_DATABASES": "postgresql://microfin_worker@postgres:5432/postgres",
+        "MICROFIN_DATABASES": f"postgresql://microfin_worker@postgres:5432/{database}",
         "MICROFIN_REDIS": "redis://redis:6379",
         "MICROFIN_KAFKA": KAFKA,
     }
 
 
-async def start(namespace: str, partitions: int = 3) -> None:
-    """Start PostgreSQL and Redis, make the ledger, and write the workers' Secret."""
+async def start(namespace: str) -> None:
+    """Start PostgreSQL and Redis."""
     items: list[dict[str, Any]] = [
         _pod("postgres", POSTGRES_IMAGE, _POSTGRES, 26, ["pg_isready", "-h", "127.0.0.1"]),
         _service("postgres", 5432),
         _pod("redis", REDIS_IMAGE, _REDIS, 999, ["redis-cli", "ping"]),
         _service("redis", 6379),
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "microfin-worker"},
-            "stringData": settings(),
-        },
     ]
     for item in items:
         item["metadata"]["namespace"] = namespace
     apply(*items)
     kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/postgres", "--timeout=120s")
-    await migrate(namespace, partitions)
 
 
-async def migrate(namespace: str, partitions: int) -> None:
-    """Run `microfin migrate` in the cluster, and let the workers' role log in."""
-    direct = "postgresql://postgres@postgres:5432/postgres"
+async def make_ledger(namespace: str, name: str, partitions: int = 3) -> None:
+    """Make a ledger in a database of its own, and the Secret of the same name for its workers."""
+    query(namespace, "postgres", f"CREATE DATABASE {name}")
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "stringData": settings(name),
+    }
+    pod = _migration(namespace, name, partitions)
+    apply(secret, pod)
+    await until("microfin migrate", lambda: _phase(namespace, f"migrate-{name}") == "Succeeded")
+    query(namespace, name, "ALTER ROLE microfin_worker LOGIN")
+
+
+def _migration(namespace: str, name: str, partitions: int) -> dict[str, Any]:
+    direct = f"postgresql://postgres@postgres:5432/{name}"
     container = {
         "name": "migrate",
         "image": WORKER_IMAGE,
@@ -116,10 +123,10 @@ async def migrate(namespace: str, partitions: int) -> None:
         "env": [{"name": "MICROFIN_DATABASES_DIRECT", "value": direct}],
         "securityContext": {**_CONTAINER, "readOnlyRootFilesystem": True},
     }
-    pod = {
+    return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "migrate", "namespace": namespace},
+        "metadata": {"name": f"migrate-{name}", "namespace": namespace},
         "spec": {
             "restartPolicy": "OnFailure",
             "securityContext": {
@@ -129,12 +136,15 @@ async def migrate(namespace: str, partitions: int) -> None:
             "containers": [container],
         },
     }
-    apply(pod)
-    await until("microfin migrate", lambda: _phase(namespace, "migrate") == "Succeeded")
-    kubectl(
-        "-n", namespace, "exec", "postgres", "--", "psql", "-h", "127.0.0.1", "-U", "postgres",
-        "-qc", "ALTER ROLE microfin_worker LOGIN",
-    )  # fmt: skip
+
+
+def query(namespace: str, database: str, statement: str) -> list[list[str]]:
+    """Return the rows that a statement gives."""
+    told = kubectl(
+        *("-n", namespace, "exec", "postgres", "--", "psql", "-h", "127.0.0.1", "-U", "postgres"),
+        *("-At", "-d", database, "-c", statement),
+    )
+    return [line.split("|") for line in told.split()]
 
 
 def _phase(namespace: str, pod: str) -> str:
@@ -143,20 +153,14 @@ def _phase(namespace: str, pod: str) -> str:
     )
 
 
-def routing(namespace: str) -> tuple[int, int]:
+def routing(namespace: str, ledger: str) -> tuple[int, int]:
     """Return generation and partitions as they stand in the database."""
-    told = kubectl(
-        "-n", namespace, "exec", "postgres", "--", "psql", "-h", "127.0.0.1", "-U", "postgres",
-        "-Atc", "SELECT generation, partition_count FROM routing",
-    )  # fmt: skip
-    generation, count = told.strip().split("|")
+    statement = "SELECT generation, partition_count FROM routing"
+    ((generation, count),) = query(namespace, ledger, statement)
     return int(generation), int(count)
 
 
-def claims(namespace: str) -> dict[int, int]:
+def claims(namespace: str, ledger: str) -> dict[int, int]:
     """Return how often each partition was claimed."""
-    told = kubectl(
-        "-n", namespace, "exec", "postgres", "--", "psql", "-h", "127.0.0.1", "-U", "postgres",
-        "-Atc", "SELECT partition, epoch FROM partitions ORDER BY 1",
-    )  # fmt: skip
-    return {int(line.split("|")[0]): int(line.split("|")[1]) for line in told.split()}
+    rows = query(namespace, ledger, "SELECT partition, epoch FROM partitions ORDER BY 1")
+    return {int(partition): int(epoch) for partition, epoch in rows}

@@ -46,6 +46,7 @@ async def namespaces() -> AsyncIterator[tuple[str, str]]:
         kubernetes_cluster.own_namespace() as banks,
     ):
         await data_plane.start(banks)
+        await data_plane.make_ledger(banks, "bank")
         install(operators, banks)
         try:
             yield operators, banks
@@ -81,7 +82,7 @@ def bank(namespace: str, topic: str) -> dict[str, Any]:
             "topic": {"name": topic, "strimzi": strimzi, "replicas": 1},
             "worker": {
                 "image": data_plane.WORKER_IMAGE,
-                "envFrom": [{"secretRef": {"name": "microfin-worker"}}],
+                "envFrom": [{"secretRef": {"name": "bank"}}],
                 "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
             },
         },

@@ -28,6 +28,8 @@ async def namespace() -> AsyncIterator[str]:
     kubectl("wait", "--for=condition=Established", "crd/microfinclusters.microfin.io")
     async with kubernetes_cluster.own_namespace() as name:
         await data_plane.start(name)
+        await data_plane.make_ledger(name, "bank")
+        await data_plane.make_ledger(name, "plain")
         yield name
 
 
@@ -69,7 +71,7 @@ def cluster(namespace: str, name: str, topic: dict[str, Any]) -> dict[str, Any]:
             "topic": topic,
             "worker": {
                 "image": data_plane.WORKER_IMAGE,
-                "envFrom": [{"secretRef": {"name": "microfin-worker"}}],
+                "envFrom": [{"secretRef": {"name": name}}],
                 "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
             },
         },
@@ -128,15 +130,15 @@ async def test_workers_scaled_by_hand_are_set_back(namespace: str, bank: str) ->
 
 async def test_a_worker_deleted_by_force_is_replaced(namespace: str, bank: str) -> None:
     """For a moment there are two of one ordinal; the claim decides who may commit."""
-    before = data_plane.claims(namespace)[1]
+    before = data_plane.claims(namespace, "bank")[1]
     kubectl("-n", namespace, "delete", "pod", "bank-worker-1", "--force", "--grace-period=0")
-    took = await until("a new claim", lambda: data_plane.claims(namespace)[1] > before)
+    took = await until("a new claim", lambda: data_plane.claims(namespace, "bank")[1] > before)
     print(f"claimed anew {took:.1f} s after the forced deletion")
     await until("Ready", lambda: active(namespace, 3))
 
 
 async def test_a_new_image_goes_round_partition_by_partition(namespace: str, bank: str) -> None:
-    before = data_plane.claims(namespace)
+    before = data_plane.claims(namespace, "bank")
     patch = {"spec": {"worker": {"image": data_plane.NEXT_WORKER_IMAGE}}}
     kubectl("-n", namespace, "patch", "mfc/bank", "--type=merge", "-p", json.dumps(patch))
     least = 3
@@ -150,7 +152,7 @@ async def test_a_new_image_goes_round_partition_by_partition(namespace: str, ban
     took = await until("all workers of the new image", rolled, patience=180)
     print(f"rolled three workers in {took:.1f} s")
     assert least >= 2, "more than one partition was without its worker"
-    after = data_plane.claims(namespace)
+    after = data_plane.claims(namespace, "bank")
     assert all(after[it] > before[it] for it in range(3)), "the old workers were not fenced"
 
 
@@ -165,7 +167,7 @@ async def test_scale_grows_while_the_operator_is_killed(
         await operator.start()
     await until("six partitions", lambda: active(namespace, 6))
     print(f"grown from 3 to 6 in {time.monotonic() - began:.1f} s, the operator killed 3 times")
-    assert data_plane.routing(namespace) == (2, 6)
+    assert data_plane.routing(namespace, "bank") == (2, 6)
     assert get("statefulset/bank-worker", namespace)["spec"]["replicas"] == 6
 
 
@@ -177,12 +179,30 @@ async def test_a_topic_grown_by_hand_is_adopted(namespace: str, bank: str) -> No
     print(f"adopted and grown from 6 to 7 in {time.monotonic() - began:.1f} s")
     conditions = get("mfc/bank", namespace)["status"]["conditions"]
     assert next(it for it in conditions if it["type"] == "TopicInSync")["reason"] == "Adopted"
-    assert data_plane.routing(namespace) == (3, 7)
+    assert data_plane.routing(namespace, "bank") == (3, 7)
 
 
 async def test_partitions_do_not_shrink(namespace: str, bank: str) -> None:
     told = kubectl("-n", namespace, "scale", "mfc/bank", "--replicas=3", check=False)
     assert "partitions never decrease" in told
+
+
+async def test_without_strimzi_jobs_make_and_grow_the_topic(
+    namespace: str, operator: OperatorProcess
+) -> None:
+    """As where Kafka is somebody else's: no KafkaTopic, the workers' own settings."""
+    topic = {
+        "name": f"plain-{uuid4().hex[:6]}.commands",
+        "bootstrap": {"servers": data_plane.KAFKA},
+        "replicas": 1,
+    }
+    apply(cluster(namespace, "plain", topic))
+    kubectl("-n", namespace, "wait", "--for=condition=Ready", "mfc/plain", "--timeout=120s")
+    kubectl("-n", namespace, "scale", "mfc/plain", "--replicas=5")
+    took = await until("five partitions", lambda: active(namespace, 5, "plain"))
+    print(f"without Strimzi grown from 3 to 5 in {took:.1f} s")
+    assert data_plane.routing(namespace, "plain") == (2, 5)
+    kubectl("-n", namespace, "delete", "mfc/plain", "--wait=false")
 
 
 async def test_the_memory_of_the_operator(

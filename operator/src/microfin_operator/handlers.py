@@ -4,20 +4,24 @@ No handler here makes kopf write to objects: `on.event` keeps no progress and ne
 that nothing hangs when the operator goes before its clusters.
 """
 
+import asyncio
 import dataclasses
 import ssl
 from typing import Any, Final
 
 import kopf
+import structlog
 
 from microfin_operator.keeping import Keepers, Pace
 from microfin_operator.kinds import JOB, KAFKA_TOPIC, MICROFIN_CLUSTER, POD, STATEFUL_SET, Kind
-from microfin_operator.kubernetes_api import KubernetesApi, connect
+from microfin_operator.kubernetes_api import ApiFailure, KubernetesApi, connect
 from microfin_operator.metrics import ClusterCollector, expose
 from microfin_operator.names import CLUSTER_LABEL, FIELD_MANAGER, TOPIC_OWNER
 from microfin_operator.settings import OperatorSettings
 from microfin_operator.web import WebServer
 from microfin_operator.worker_reports import WorkerReader
+
+logger = structlog.get_logger(__name__)
 
 _WATCH_SECONDS: Final = 600
 """How long one watch request lasts. A silent one is given up by `inactivity_timeout` before."""
@@ -33,9 +37,26 @@ class Runtime:
         self.keepers = Keepers(api, self.workers, pace)
         self.web = WebServer(self.keepers, settings.http_host, settings.http_port)
         self._hide = expose(ClusterCollector(self.keepers.figures))
+        self._reaching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Answer to probes; ready as soon as the API server has answered once."""
+        await self.web.start()
+        self._reaching = asyncio.create_task(self._reach())
+
+    async def _reach(self) -> None:
+        while not self.web.ready:
+            try:
+                await self.api.reach()
+                self.web.ready = True
+            except ApiFailure as error:
+                logger.warning("the API server does not answer", error=str(error))
+                await asyncio.sleep(1)
 
     async def stop(self) -> None:
         """End everything."""
+        if self._reaching is not None:
+            self._reaching.cancel()
         await self.keepers.stop()
         await self.web.stop()
         await self.workers.close()
@@ -75,8 +96,7 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     configure_kopf(settings)
     ours = OperatorSettings()
     memo.runtime = Runtime(await connect(ours.request_timeout), ours)
-    await memo.runtime.web.start()
-    memo.runtime.web.ready = True
+    await memo.runtime.start()
 
 
 def configure_kopf(settings: kopf.OperatorSettings) -> None:

@@ -44,6 +44,10 @@ class KubernetesApi:
         """Close the connections."""
         await self._client.close()
 
+    async def reach(self) -> None:
+        """Ask the API server for its version."""
+        self._checked(*await self._request("GET", "/version"))
+
     async def get(self, kind: Kind, namespace: str, name: str) -> KubernetesObject | None:
         """Return an object, or None where there is none. Raises `KindMissing`."""
         status, answer = await self._request("GET", kind.path(namespace, name))

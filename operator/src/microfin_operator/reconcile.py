@@ -1,19 +1,20 @@
 """One pass: look, decide, do, tell. Idempotent: it may end between any two of its requests."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
 import structlog
 
+from microfin_operator.custom_resource import Cluster
 from microfin_operator.decide import decide
 from microfin_operator.events import record
 from microfin_operator.kinds import MICROFIN_CLUSTER
 from microfin_operator.kubernetes_api import KubernetesApi, Refused
 from microfin_operator.observed import Observed
 from microfin_operator.observing import observe
-from microfin_operator.plan import Action, Apply, Create, Plan
+from microfin_operator.plan import Action, Apply, Create, Note, Plan
 from microfin_operator.worker_reports import WorkerReader
 
 logger = structlog.get_logger(__name__)
@@ -44,13 +45,21 @@ async def reconcile(
             await _do(api, action)
     except Refused as refusal:
         plan = decide(seen, now, refusal=str(refusal))
-    for note in plan.notes:
-        logger.info("event", cluster=f"{namespace}/{name}", reason=note.reason, text=note.message)
-        await record(api, seen.cluster, note, now)
+    await _tell(api, seen.cluster, plan.notes, now)
     news = not _says_the_same(seen.cluster.status, plan.status)
     if news:
         await api.apply(MICROFIN_CLUSTER, _status_patch(seen, plan), "status")
     return Pass(seen, plan, bool(plan.actions) or news)
+
+
+async def _tell(api: KubernetesApi, cluster: Cluster, notes: Iterable[Note], now: datetime) -> None:
+    """Record Events. One that cannot be recorded is lost; the status tells the same."""
+    for note in notes:
+        logger.info("event", cluster=cluster.name, reason=note.reason, text=note.message)
+        try:
+            await record(api, cluster, note, now)
+        except Refused as refusal:
+            logger.warning("the Event was refused", error=str(refusal))
 
 
 async def _do(api: KubernetesApi, action: Action) -> None:

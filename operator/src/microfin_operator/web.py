@@ -13,7 +13,7 @@ cannot reach the API server ends, and counts as a move: a restart would not help
 
 
 class WebServer:
-    """Serves until stopped. `ready` is set when everything that keeps clusters is there."""
+    """Serves until stopped. `ready` is set when the API server has answered."""
 
     def __init__(self, keepers: Keepers, host: str, port: int) -> None:
         self._keepers = keepers
@@ -57,7 +57,7 @@ class WebServer:
     async def _readyz(self, _: web.Request) -> web.Response:
         if self.ready:
             return web.Response(text="ready\n")
-        return web.Response(status=503, text="starting\n")
+        return web.Response(status=503, text="the API server has not answered yet\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
