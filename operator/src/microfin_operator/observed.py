@@ -1,13 +1,16 @@
 """What is, as one pass of the operator found it."""
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from microfin_operator.custom_resource import Cluster
 from microfin_operator.kinds import KubernetesObject
 from microfin_operator.names import ADMINISTRATION, COMPONENT_LABEL, WORKER, worker_name
+
+TopicKind: TypeAlias = Literal["served", "missing", "forbidden"]
+"""Whether KafkaTopics can be read: Strimzi may be missing, or the permission."""
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
@@ -28,7 +31,7 @@ class Observed(msgspec.Struct, frozen=True):
 
     cluster: Cluster
     topic: KubernetesObject | None = None
-    topic_kind: Literal["served", "missing"] = "served"
+    topic_kind: TopicKind = "served"
     stateful_set: KubernetesObject | None = None
     service: KubernetesObject | None = None
     disruption_budget: KubernetesObject | None = None

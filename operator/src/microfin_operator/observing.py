@@ -1,7 +1,6 @@
 """Looks at a cluster and all that belongs to it, by reading only."""
 
 import asyncio
-from typing import Literal
 
 import msgspec
 
@@ -16,7 +15,7 @@ from microfin_operator.kinds import (
     STATEFUL_SET,
     KubernetesObject,
 )
-from microfin_operator.kubernetes_api import KindMissing, KubernetesApi
+from microfin_operator.kubernetes_api import KindMissing, KubernetesApi, Refused
 from microfin_operator.names import (
     ADMINISTRATION,
     CLUSTER_LABEL,
@@ -24,7 +23,7 @@ from microfin_operator.names import (
     WORKER,
     worker_name,
 )
-from microfin_operator.observed import Observed
+from microfin_operator.observed import Observed, TopicKind
 from microfin_operator.worker_reports import WorkerReader
 
 
@@ -60,9 +59,7 @@ async def observe(
     return msgspec.structs.replace(seen, reports=await workers.read(seen.worker_pods))
 
 
-async def _topic(
-    api: KubernetesApi, cluster: Cluster
-) -> tuple[KubernetesObject | None, Literal["served", "missing"]]:
+async def _topic(api: KubernetesApi, cluster: Cluster) -> tuple[KubernetesObject | None, TopicKind]:
     where = cluster.spec.topic.strimzi
     if where is None:
         return None, "served"
@@ -70,6 +67,8 @@ async def _topic(
         return await api.get(KAFKA_TOPIC, where.namespace, cluster.spec.topic.name), "served"
     except KindMissing:
         return None, "missing"
+    except Refused:
+        return None, "forbidden"
 
 
 def _is_ours(pod: KubernetesObject, cluster: str) -> bool:

@@ -136,6 +136,14 @@ def _by_strimzi(observed: Observed, where: Strimzi, known: int, desired: int) ->
             "the API server knows no KafkaTopic: install Strimzi, or use topic.bootstrap",
             trouble=True,
         )
+    if observed.topic_kind == "forbidden":
+        return Part(
+            False,
+            "TopicForbidden",
+            f"the operator may not read {name}: let it serve namespace {where.namespace}, too "
+            "(value `namespaces` of its chart)",
+            trouble=True,
+        )
     if topic is not None and _is_taken(observed):
         return Part(
             False,

@@ -166,6 +166,13 @@ def test_without_strimzi_it_says_what_to_install() -> None:
     assert "topic.bootstrap" in states.condition(plan.status, "Degraded")["message"]
 
 
+def test_without_permission_it_says_which_namespace_to_serve() -> None:
+    seen = states.at_rest(states.cluster(), topic=None, topic_kind="forbidden")
+    plan = decide(seen, NOW)
+    assert in_sync(plan) == ("False", "TopicForbidden")
+    assert "serve namespace data" in states.condition(plan.status, "Degraded")["message"]
+
+
 def test_a_changed_setting_of_the_topic_is_applied() -> None:
     of = states.cluster()
     found = states.topic(of, 3)
