@@ -149,7 +149,8 @@ def _by_strimzi(observed: Observed, where: Strimzi, known: int, desired: int) ->
             False,
             "TopicTaken",
             f"{name} belongs to MicrofinCluster {_owner(topic)}: two ledgers cannot share a topic. "
-            "Take another topic.name in a new MicrofinCluster",
+            "Take another topic.name in a new MicrofinCluster; or, where that one is gone for good "
+            f"and this is its ledger, remove the KafkaTopic's annotation {TOPIC_OWNER}",
             trouble=True,
         )
     actions = tuple(apply_unless_so(KAFKA_TOPIC, topic, kafka_topic(cluster, where, desired)))
