@@ -54,6 +54,7 @@ def decide(observed: Observed, now: datetime, refusal: str = "") -> Plan:
             desired=topic.desired,
             generation=routing.generation,
             count=routing.count,
+            working=len(workers.working),
         ),
         now,
     )

@@ -23,13 +23,15 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class Numbers(msgspec.Struct, frozen=True):
-    """Partitions, and the routing that all workers tell; 0 where nobody knows or they differ."""
+    """Partitions, the routing that all workers tell, 0 where nobody knows or they differ; and how
+    many workers have claimed their partition."""
 
     topic: int
     active: int
     desired: int
     generation: int
     count: int
+    working: int
 
 
 def truth(sound: bool | None) -> Truth:
@@ -64,7 +66,7 @@ def build_status(
             {"topic": numbers.topic, "active": numbers.active, "desired": numbers.desired}
         ),
         "replicas": replicas.get("replicas", 0),
-        "readyReplicas": replicas.get("readyReplicas", 0),
+        "readyReplicas": numbers.working,
         "selector": selector_text(worker_selector(cluster.name)),
         "lagRecords": sum(it["records"] for it in lag),
         "lag": lag,

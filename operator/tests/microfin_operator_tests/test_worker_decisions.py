@@ -110,6 +110,7 @@ def test_it_tells_which_partition_waits_for_what() -> None:
     message = states.condition(plan.status, "WorkersInSync")["message"]
     assert "partition 1's worker is retrying: no database" in message
     assert states.condition(plan.status, "Ready")["status"] == "False"
+    assert (plan.status["replicas"], plan.status["readyReplicas"]) == (3, 2)
 
 
 def test_a_worker_that_is_ending_is_no_worker() -> None:
