@@ -11,7 +11,7 @@ export WORKERS SHARDS BROKERS REDIS_REPLICAS API_PROCESSES
 help:  ## Show this help
 	@echo 'microfin on one machine. Everything is real and listens on loopback only.'
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
 	@echo
 	@echo 'The form of the platform (make run WORKERS=8 API_PROCESSES=4):'
 	@echo '  WORKERS=4         partitions, each with its worker; more by make grow'
