@@ -139,8 +139,7 @@ async def test_a_worker_deleted_by_force_is_replaced(namespace: str, bank: str) 
 
 async def test_a_new_image_goes_round_partition_by_partition(namespace: str, bank: str) -> None:
     before = data_plane.claims(namespace, "bank")
-    patch = {"spec": {"worker": {"image": data_plane.NEXT_WORKER_IMAGE}}}
-    kubectl("-n", namespace, "patch", "mfc/bank", "--type=merge", "-p", json.dumps(patch))
+    patch_image(namespace, data_plane.NEXT_WORKER_IMAGE)
     least = 3
 
     def rolled() -> bool:
@@ -154,6 +153,29 @@ async def test_a_new_image_goes_round_partition_by_partition(namespace: str, ban
     assert least >= 2, "more than one partition was without its worker"
     after = data_plane.claims(namespace, "bank")
     assert all(after[it] > before[it] for it in range(3)), "the old workers were not fenced"
+
+
+async def test_a_broken_image_stops_at_one_partition_and_goes_back(
+    namespace: str, bank: str
+) -> None:
+    """A StatefulSet that starts its pods in order would stay broken (kubernetes#67250)."""
+    patch_image(namespace, "ghcr.io/microfin/worker:there-is-none")
+
+    def degraded() -> bool:
+        return bool(get("mfc/bank", namespace)["status"]["phase"] == "Degraded")
+
+    await until("Degraded", degraded)
+    status = get("mfc/bank", namespace)["status"]
+    message = next(it for it in status["conditions"] if it["type"] == "Degraded")["message"]
+    assert re.search(r"bank-worker-2: (ErrImagePull|ImagePullBackOff)", message)
+    assert status["readyReplicas"] == 2
+    patch_image(namespace, data_plane.NEXT_WORKER_IMAGE)
+    await until("Ready", lambda: active(namespace, 3))
+
+
+def patch_image(namespace: str, image: str) -> None:
+    patch = json.dumps({"spec": {"worker": {"image": image}}})
+    kubectl("-n", namespace, "patch", "mfc/bank", "--type=merge", "-p", patch)
 
 
 async def test_scale_grows_while_the_operator_is_killed(
