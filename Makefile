@@ -1,7 +1,7 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status clean lint test simulate faults bench load overload \
-	reference pins
+.PHONY: help setup run start stop grow status clean lint test simulate faults e2e bench load \
+	overload reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -12,7 +12,7 @@ export WORKERS SHARDS BROKERS REDIS_REPLICAS API_PROCESSES
 help:  ## Show this help
 	@echo 'microfin on one machine. Everything is real and listens on loopback only.'
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
 	@echo
 	@echo 'The form of the platform (make run WORKERS=8 API_PROCESSES=4):'
 	@echo '  WORKERS=4         partitions, each with its worker; more by make grow'
@@ -57,6 +57,9 @@ test: setup lint  ## Run lint and all tests, with real parts (ARGS=... goes to p
 simulate: setup  ## Search simulated schedules for wrong money (SECONDS=60), or replay one (SEED=4711)
 	@PYTHONPATH=tests $(PYTHON) -m simulation $(if $(SEED),--seed $(SEED),--seconds $(or $(SECONDS),60)) $(ARGS)
 
+e2e: setup  ## End-to-end tests on the cluster of KUBECONFIG (tests/e2e/README.md)
+	.venv/bin/pytest tests/e2e $(ARGS)
+
 bench: setup  ## Measure the money path on this machine; prints one JSON object (ARGS='--runs 1')
 	@$(PYTHON) -m microfin_local.benchmarks $(ARGS)
 
@@ -74,11 +77,13 @@ faults: setup  ## Break a platform of its own and compare all money (SEED=1 ROUN
 reference: setup  ## Make the generated pages of docs/reference anew
 	$(PYTHON) -m microfin.settings_reference docs/reference
 	$(PYTHON) -m microfin_api.reference docs/reference
+	$(PYTHON) charts/reference.py
 
-pins: setup  ## Renew requirements.txt from the pyproject files
+pins: setup  ## Renew requirements.txt and images/*.txt from the pyproject files
 	$(PYTHON) -m uv pip compile pyproject.toml --group development --universal --generate-hashes \
 		--no-emit-index-url --no-emit-find-links \
 		--no-emit-package microfin --no-emit-package microfin-api \
 		--no-emit-package microfin-worker --no-emit-package microfin-local \
-		--no-emit-package microfin-loadtest \
+		--no-emit-package microfin-loadtest --no-emit-package microfin-operator \
 		--custom-compile-command 'make pins' -o requirements.txt
+	images/pins.sh

@@ -50,7 +50,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
     )
     worker = Worker(partition, len(urls), edges, limits)
     stop_on_signals(worker)
-    server = health_server(settings, worker.status)
+    server = health_server(settings, worker.status, lambda: log.topic_partitions)
     serving = asyncio.create_task(server.serve())
     starting = asyncio.gather(redis.start(), log.start())
     logger.info("starting", partition=partition, shard=shard)

@@ -1,7 +1,7 @@
 """The worker's HTTP: `/healthz`, `/readyz`, `/status`, `/metrics`."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import msgspec
 import uvicorn
@@ -24,8 +24,10 @@ class HealthServer(uvicorn.Server):
         yield
 
 
-def health_server(settings: WorkerSettings, status: Status) -> HealthServer:
-    """Return the server that tells of `status`."""
+def health_server(
+    settings: WorkerSettings, status: Status, topic_partitions: Callable[[], int]
+) -> HealthServer:
+    """Return the server that tells of `status`, and how many partitions the topic has."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -36,6 +38,7 @@ def health_server(settings: WorkerSettings, status: Status) -> HealthServer:
         return PlainTextResponse(f"{status.state}: {status.reason}\n", status_code=503)
 
     async def tell_status(_: Request) -> Response:
+        status.topic_partitions = topic_partitions()
         return Response(msgspec.json.encode(status), media_type="application/json")
 
     async def tell_metrics(_: Request) -> Response:

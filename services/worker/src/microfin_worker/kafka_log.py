@@ -30,6 +30,8 @@ class KafkaLog:
         self._place = aiokafka.TopicPartition(settings.topic, partition)
         self._producer = CommandProducer(settings, name)
         self._reader: aiokafka.AIOKafkaConsumer | None = None
+        self.topic_partitions = 0
+        """How many partitions the topic had at the last look, 0 before the first."""
 
     async def start(self) -> None:
         """Connect, however long the brokers take."""
@@ -47,7 +49,9 @@ class KafkaLog:
         place = self._place
         async with self._inspector() as inspector, asyncio.timeout(_CALL_TIMEOUT):
             await inspector.topics()  # asks the brokers, where our own memory could be old
-            if place.partition not in (inspector.partitions_for_topic(place.topic) or ()):
+            there = inspector.partitions_for_topic(place.topic) or set()
+            self.topic_partitions = len(there)
+            if place.partition not in there:
                 raise PartitionMissing(f"{place.topic} has no partition {place.partition}")
             start = (await inspector.beginning_offsets([place]))[place]
             end = (await inspector.end_offsets([place]))[place]

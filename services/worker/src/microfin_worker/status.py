@@ -9,7 +9,8 @@ State = Literal["starting", "waiting", "claiming", "working", "fenced", "retryin
 
 class Status(msgspec.Struct):
     """The body of `/status`. Offsets are of the log; `lag_seconds` is the age of the oldest
-    command that was fetched and is not decided, 0 where there is none."""
+    command that was fetched and is not decided, 0 where there is none. `topic_partitions` is how
+    many partitions the topic had when the brokers were asked last, 0 before."""
 
     partition: int
     state: State = "starting"
@@ -17,6 +18,7 @@ class Status(msgspec.Struct):
     epoch: int = 0
     generation: int = 0
     partition_count: int = 0
+    topic_partitions: int = 0
     next_offset: int = 0
     end_offset: int = 0
     lag_records: int = 0

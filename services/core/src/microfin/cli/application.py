@@ -14,6 +14,7 @@ from microfin.cli.outbox import outbox
 from microfin.cli.quarantine import quarantine
 from microfin.cli.recover import recover
 from microfin.cli.routing import routing
+from microfin.cli.topic_grow import topic
 from microfin.cli.user import user
 from microfin.logs import configure_logs
 from microfin.settings import CommonSettings
@@ -70,6 +71,7 @@ application.command()(audit)
 application.add_typer(account, name="account")
 application.add_typer(operation, name="operation")
 application.add_typer(routing, name="routing")
+application.add_typer(topic, name="topic")
 application.add_typer(quarantine, name="quarantine")
 application.add_typer(outbox, name="outbox")
 application.add_typer(log, name="log")

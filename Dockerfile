@@ -1,0 +1,59 @@
+# The images of microfin, one target each:
+#
+#   docker build --target worker -t ghcr.io/microfin/worker:1.0.0 .
+#
+# The last stages hold an interpreter, one virtual environment and nothing that compiles or
+# installs. They run as any user, with a read-only root.
+ARG PYTHON=docker.io/library/python:3.13-slim-trixie
+
+FROM ${PYTHON} AS build
+# Certificates of the system, so that a company's own CA can be mounted where images are built.
+ENV UV_SYSTEM_CERTS=true UV_NO_CACHE=true UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never \
+    PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /source
+COPY images/build.txt images/
+RUN python -m venv /build && /build/bin/pip install --quiet --require-hashes -r images/build.txt
+RUN python -m venv --without-pip /app
+
+FROM build AS build-api
+COPY images/api.txt images/
+RUN /build/bin/uv pip install --python /app/bin/python --require-hashes --compile-bytecode -r images/api.txt
+COPY services/core services/core
+COPY services/api services/api
+RUN for member in services/core services/api; do \
+        (cd $member && /build/bin/python -m hatchling build -t wheel -d /wheels) || exit 1; done \
+    && /build/bin/uv pip install --python /app/bin/python --no-deps --compile-bytecode /wheels/*.whl
+
+FROM build AS build-worker
+COPY images/worker.txt images/
+RUN /build/bin/uv pip install --python /app/bin/python --require-hashes --compile-bytecode -r images/worker.txt
+COPY services/core services/core
+COPY services/worker services/worker
+RUN for member in services/core services/worker; do \
+        (cd $member && /build/bin/python -m hatchling build -t wheel -d /wheels) || exit 1; done \
+    && /build/bin/uv pip install --python /app/bin/python --no-deps --compile-bytecode /wheels/*.whl
+
+FROM build AS build-operator
+COPY images/operator.txt images/
+RUN /build/bin/uv pip install --python /app/bin/python --require-hashes --compile-bytecode -r images/operator.txt
+COPY operator operator
+RUN (cd operator && /build/bin/python -m hatchling build -t wheel -d /wheels) \
+    && /build/bin/uv pip install --python /app/bin/python --no-deps --compile-bytecode /wheels/*.whl
+
+FROM ${PYTHON} AS api
+COPY --from=build-api /app /app
+ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 65532:65532
+CMD ["python", "-m", "microfin_api"]
+
+FROM ${PYTHON} AS worker
+COPY --from=build-worker /app /app
+ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 65532:65532
+CMD ["python", "-m", "microfin_worker"]
+
+FROM ${PYTHON} AS operator
+COPY --from=build-operator /app /app
+ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 65532:65532
+CMD ["python", "-m", "microfin_operator"]

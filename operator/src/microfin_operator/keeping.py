@@ -1,0 +1,215 @@
+"""Keeps clusters as desired: a pass when a watch or a worker tells of news, and by time."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import structlog
+
+from microfin_operator import metrics
+from microfin_operator.kubernetes_api import ApiFailure, KubernetesApi
+from microfin_operator.metrics import ClusterFigures
+from microfin_operator.observed import Observed, WorkerReport
+from microfin_operator.reconcile import Pass, reconcile
+from microfin_operator.worker_reports import WorkerReader
+
+logger = structlog.get_logger(__name__)
+
+_GATHER: Final = 0.2  # seconds that news gather before a pass, because they come in bursts
+_PASS_TIMEOUT: Final = 120.0  # seconds
+_FIRST_PAUSE: Final = 1.0  # seconds after a pass that failed
+_LONGEST_PAUSE: Final = 30.0
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Seconds: at the latest between two passes, between two looks at the workers, and between two
+    updates of a lag."""
+
+    resync: float
+    look: float
+    lag: float
+
+
+class Keeper:
+    """Keeps one cluster."""
+
+    def __init__(
+        self, api: KubernetesApi, workers: WorkerReader, pace: Pace, namespace: str, name: str
+    ) -> None:
+        self._api = api
+        self._workers = workers
+        self._pace = pace
+        self._woken = asyncio.Event()
+        self._pause = _FIRST_PAUSE
+        self._last: Pass | None = None
+        self._success: float | None = None
+        self.namespace = namespace
+        self.name = name
+        self.beat = time.monotonic()
+
+    def wake(self, generation: int | None = None) -> None:
+        """Let the next pass begin. An event of the cluster itself tells its `generation`: our own
+        writes of the status do not change it and are no news."""
+        last = self._last
+        if generation is None or last is None or last.seen.cluster.generation != generation:
+            self._woken.set()
+
+    async def run(self) -> None:
+        """Keep the cluster until it is gone."""
+        while True:
+            self._woken.clear()
+            try:
+                done = await self._pass()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next pass begins anew
+                await self._rest_after(error)
+                continue
+            if done is None:
+                if not self._woken.is_set():
+                    return
+                continue
+            self._pause = _FIRST_PAUSE
+            self._last = done
+            await self._rest(done)
+
+    def figures(self) -> ClusterFigures:
+        """Return what the metrics tell of the cluster."""
+        status = self._last.plan.status if self._last is not None else {}
+        age = None if self._success is None else time.monotonic() - self._success
+        return ClusterFigures(
+            namespace=self.namespace,
+            name=self.name,
+            phase=status.get("phase", "Pending"),
+            partitions=status.get("partitions", {}),
+            replicas={
+                "all": status.get("replicas", 0),
+                "ready": status.get("readyReplicas", 0),
+            },
+            lag_records=status.get("lagRecords", 0),
+            success_age=age,
+        )
+
+    async def _pass(self) -> Pass | None:
+        self.beat = time.monotonic()
+        with metrics.RECONCILE_SECONDS.time():
+            async with asyncio.timeout(_PASS_TIMEOUT):
+                done = await reconcile(
+                    self._api, self._workers, self.namespace, self.name, datetime.now(UTC)
+                )
+        self._success = self.beat = time.monotonic()
+        changed = done is not None and done.changed
+        metrics.RECONCILES.labels("changed" if changed else "unchanged").inc()
+        return done
+
+    async def _rest_after(self, error: Exception) -> None:
+        """Wait longer after each failure; an API server that comes back is not overrun."""
+        metrics.RECONCILES.labels("failed").inc()
+        cluster = f"{self.namespace}/{self.name}"
+        if isinstance(error, ApiFailure | TimeoutError):
+            logger.warning("pass failed", cluster=cluster, error=repr(error))
+        else:
+            logger.error("pass failed", cluster=cluster, exc_info=error)
+        pause = self._pause * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2)
+        await asyncio.sleep(pause)
+
+    async def _rest(self, done: Pass) -> None:
+        """Wait for news or until the next pass is due."""
+        began = time.monotonic()
+        due = began + min(done.plan.look_again, self._pace.resync)
+        look = (
+            self._pace.look if done.plan.look_again >= self._pace.look * 2 else self._pace.look / 5
+        )
+        while True:
+            self.beat = time.monotonic()
+            left = due - self.beat
+            if left <= 0:
+                return
+            try:
+                async with asyncio.timeout(min(look, left)):
+                    await self._woken.wait()
+            except TimeoutError:
+                reports = await self._workers.read(done.seen.worker_pods)
+                if _are_news(done.seen, reports):
+                    return
+                if time.monotonic() - began >= self._pace.lag and _lag_differs(done.seen, reports):
+                    return
+            else:
+                await asyncio.sleep(_GATHER)
+                return
+
+
+class Keepers:
+    """Keeps every cluster that it is told of."""
+
+    def __init__(self, api: KubernetesApi, workers: WorkerReader, pace: Pace) -> None:
+        self._api = api
+        self._workers = workers
+        self._pace = pace
+        self._keepers: dict[tuple[str, str], Keeper] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def tell(self, namespace: str, name: str, generation: int) -> None:
+        """Tell of a cluster; a new one is kept from now on, a deleted one is found gone."""
+        keeper = self._keepers.get((namespace, name))
+        if keeper is not None:
+            keeper.wake(generation)
+            return
+        keeper = Keeper(self._api, self._workers, self._pace, namespace, name)
+        self._keepers[namespace, name] = keeper
+        task = asyncio.create_task(self._keep(keeper), name=f"keeper of {namespace}/{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def gone(self, namespace: str, name: str) -> None:
+        """Tell of a cluster's deletion."""
+        self.wake(namespace, name)
+
+    def wake(self, namespace: str, name: str) -> None:
+        """Tell of news about something that belongs to a cluster."""
+        keeper = self._keepers.get((namespace, name))
+        if keeper is not None:
+            keeper.wake()
+
+    async def stop(self) -> None:
+        """End all passes, wherever they are."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def figures(self) -> Iterable[ClusterFigures]:
+        """Return what the metrics tell of the clusters."""
+        return [keeper.figures() for keeper in self._keepers.values()]
+
+    def oldest_beat(self) -> float | None:
+        """Return the seconds since the least lively keeper last moved; None where none is."""
+        now = time.monotonic()
+        return max((now - keeper.beat for keeper in self._keepers.values()), default=None)
+
+    async def _keep(self, keeper: Keeper) -> None:
+        await keeper.run()
+        del self._keepers[keeper.namespace, keeper.name]
+
+
+def _are_news(seen: Observed, reports: dict[int, WorkerReport]) -> bool:
+    """Whether a worker is in another state than when the cluster was last looked at."""
+    return _states(seen.reports) != _states(reports)
+
+
+def _states(reports: dict[int, WorkerReport]) -> dict[int, tuple[str, int, int, int]]:
+    return {
+        ordinal: (it.state, it.generation, it.partition_count, it.topic_partitions)
+        for ordinal, it in reports.items()
+    }
+
+
+def _lag_differs(seen: Observed, reports: dict[int, WorkerReport]) -> bool:
+    return any(
+        (seen.reports[ordinal].lag_records, int(seen.reports[ordinal].lag_seconds))
+        != (it.lag_records, int(it.lag_seconds))
+        for ordinal, it in reports.items()
+        if ordinal in seen.reports
+    )

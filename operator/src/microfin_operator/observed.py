@@ -1,0 +1,78 @@
+"""What is, as one pass of the operator found it."""
+
+import re
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from microfin_operator.custom_resource import Cluster
+from microfin_operator.kinds import KubernetesObject
+from microfin_operator.names import ADMINISTRATION, COMPONENT_LABEL, WORKER, worker_name
+
+TopicKind: TypeAlias = Literal["served", "missing", "forbidden"]
+"""Whether KafkaTopics can be read: Strimzi may be missing, or the permission."""
+
+
+class WorkerReport(msgspec.Struct, frozen=True):
+    """A worker's `/status` (see `microfin_worker.status`), as far as the operator needs it."""
+
+    partition: int
+    state: str
+    reason: str = ""
+    generation: int = 0
+    partition_count: int = 0
+    topic_partitions: int = 0
+    lag_records: int = 0
+    lag_seconds: float = 0.0
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """A cluster and everything that belongs to it."""
+
+    cluster: Cluster
+    topic: KubernetesObject | None = None
+    topic_kind: TopicKind = "served"
+    stateful_set: KubernetesObject | None = None
+    service: KubernetesObject | None = None
+    disruption_budget: KubernetesObject | None = None
+    pods: list[KubernetesObject] = []
+    jobs: list[KubernetesObject] = []
+    reports: dict[int, WorkerReport] = {}
+
+    @property
+    def worker_pods(self) -> dict[int, KubernetesObject]:
+        """The workers' pods by their ordinals, which are their partitions."""
+        ordinal = re.compile(re.escape(worker_name(self.cluster.name)) + "-([0-9]+)")
+        named = ((ordinal.fullmatch(pod["metadata"]["name"]), pod) for pod in self.pods)
+        return {int(match[1]): pod for match, pod in named if match and component(pod) == WORKER}
+
+    def job_pods(self, job: str) -> list[KubernetesObject]:
+        """Return the pods of a Job, the newest last."""
+        pods = [
+            pod
+            for pod in self.pods
+            if component(pod) == ADMINISTRATION
+            and pod["metadata"]["labels"].get("batch.kubernetes.io/job-name") == job
+        ]
+        return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+    @property
+    def reported_topic_partitions(self) -> int:
+        """How many partitions the topic has, as the workers see it; 0 where none has told."""
+        return max((report.topic_partitions for report in self.reports.values()), default=0)
+
+
+def component(pod: KubernetesObject) -> str:
+    """Return what a pod of ours is."""
+    return str((pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL, ""))
+
+
+def is_terminating(item: KubernetesObject) -> bool:
+    """Whether somebody has asked for the object's deletion."""
+    return "deletionTimestamp" in item["metadata"]
+
+
+def is_ready(pod: KubernetesObject) -> bool:
+    """Whether the kubelet calls a pod ready."""
+    conditions: list[dict[str, Any]] = pod.get("status", {}).get("conditions") or []
+    return any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)

@@ -1,0 +1,82 @@
+"""Looks at a cluster and all that belongs to it, by reading only."""
+
+import asyncio
+
+import msgspec
+
+from microfin_operator.custom_resource import Cluster, read_cluster
+from microfin_operator.kinds import (
+    DISRUPTION_BUDGET,
+    JOB,
+    KAFKA_TOPIC,
+    MICROFIN_CLUSTER,
+    POD,
+    SERVICE,
+    STATEFUL_SET,
+    KubernetesObject,
+)
+from microfin_operator.kubernetes_api import KindMissing, KubernetesApi, Refused
+from microfin_operator.names import (
+    ADMINISTRATION,
+    CLUSTER_LABEL,
+    COMPONENT_LABEL,
+    WORKER,
+    worker_name,
+)
+from microfin_operator.observed import Observed, TopicKind
+from microfin_operator.worker_reports import WorkerReader
+
+
+async def observe(
+    api: KubernetesApi, workers: WorkerReader, namespace: str, name: str
+) -> Observed | None:
+    """Return what is, or None where the cluster is gone or going. Raises `ApiFailure`."""
+    raw = await api.get(MICROFIN_CLUSTER, namespace, name)
+    if raw is None:
+        return None
+    cluster = read_cluster(raw)
+    if cluster.deleting:
+        return None
+    owned = worker_name(name)
+    (topic, topic_kind), stateful_set, service, budget, pods, jobs = await asyncio.gather(
+        _topic(api, cluster),
+        api.get(STATEFUL_SET, namespace, owned),
+        api.get(SERVICE, namespace, owned),
+        api.get(DISRUPTION_BUDGET, namespace, owned),
+        api.list(POD, namespace, f"{CLUSTER_LABEL}={name}"),
+        api.list(JOB, namespace, f"{CLUSTER_LABEL}={name}"),
+    )
+    seen = Observed(
+        cluster=cluster,
+        topic=topic,
+        topic_kind=topic_kind,
+        stateful_set=stateful_set,
+        service=service,
+        disruption_budget=budget,
+        pods=[pod for pod in pods if _is_ours(pod, name)],
+        jobs=[it for it in jobs if _labels(it).get(CLUSTER_LABEL) == name],
+    )
+    return msgspec.structs.replace(seen, reports=await workers.read(seen.worker_pods))
+
+
+async def _topic(api: KubernetesApi, cluster: Cluster) -> tuple[KubernetesObject | None, TopicKind]:
+    where = cluster.spec.topic.strimzi
+    if where is None:
+        return None, "served"
+    try:
+        return await api.get(KAFKA_TOPIC, where.namespace, cluster.spec.topic.name), "served"
+    except KindMissing:
+        return None, "missing"
+    except Refused:
+        return None, "forbidden"
+
+
+def _is_ours(pod: KubernetesObject, cluster: str) -> bool:
+    labels = _labels(pod)
+    part = labels.get(COMPONENT_LABEL)
+    return labels.get(CLUSTER_LABEL) == cluster and part in (WORKER, ADMINISTRATION)
+
+
+def _labels(item: KubernetesObject) -> dict[str, str]:
+    labels: dict[str, str] = item["metadata"].get("labels") or {}
+    return labels

@@ -1,0 +1,151 @@
+"""The pods of workers and of administrative Jobs, as one merge of our fields and the user's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from microfin_operator.custom_resource import Cluster
+from microfin_operator.kinds import KubernetesObject
+from microfin_operator.names import (
+    ADMINISTRATION,
+    WORKER,
+    WORKER_PORT,
+    labels,
+    worker_selector,
+)
+
+_MERGE_KEYS: Final = {"volumeMounts": "mountPath", "volumeDevices": "devicePath"}
+"""By which field the items of a list are told apart; `name` for all others."""
+
+_NAMED_LISTS: Final = frozenset(
+    ("containers", "initContainers", "volumes", "volumeMounts", "volumeDevices", "env", "ports",
+     "imagePullSecrets")
+)  # fmt: skip
+
+
+def merge(base: Any, override: Any, field: str = "") -> Any:
+    """Return `base` with `override` over it, as `kubectl patch` would merge them.
+
+    Objects are merged field by field, lists of named things by name; every other list is replaced,
+    and null takes a field away.
+    """
+    if isinstance(base, Mapping) and isinstance(override, Mapping):
+        merged = {
+            name: merge(base.get(name), value, name)
+            for name, value in override.items()
+            if value is not None
+        }
+        return {name: it for name, it in base.items() if name not in override} | merged
+    if field in _NAMED_LISTS and isinstance(base, Sequence) and isinstance(override, Sequence):
+        return _merge_named(base, override, _MERGE_KEYS.get(field, "name"))
+    return override
+
+
+def _merge_named(
+    base: Sequence[Mapping[str, Any]], override: Sequence[Mapping[str, Any]], key: str
+) -> list[Any]:
+    theirs = {item.get(key): item for item in override}
+    merged = [merge(item, theirs.get(item.get(key), {})) for item in base]
+    known = {item.get(key) for item in base}
+    return merged + [item for item in override if item.get(key) not in known]
+
+
+def worker_template(cluster: Cluster) -> KubernetesObject:
+    """Return the pod template of the workers: ours, the user's over it, and what must be, last."""
+    ours = _common(cluster, WORKER)
+    ours["spec"] |= {
+        "terminationGracePeriodSeconds": cluster.spec.worker.termination_grace_period_seconds,
+        "topologySpreadConstraints": _spread(cluster.name),
+    }
+    ours["spec"]["containers"][0] |= {
+        "ports": [{"name": "health", "containerPort": WORKER_PORT, "protocol": "TCP"}],
+        "startupProbe": _probe("/healthz", periodSeconds=1, failureThreshold=120),
+        "livenessProbe": _probe("/healthz", periodSeconds=10, failureThreshold=6),
+        "readinessProbe": _probe("/readyz", periodSeconds=2, failureThreshold=2),
+    }
+    if cluster.spec.worker.resources:
+        ours["spec"]["containers"][0]["resources"] = cluster.spec.worker.resources
+    return _with_theirs(cluster, ours, WORKER)
+
+
+def administration_template(cluster: Cluster, command: list[str]) -> KubernetesObject:
+    """Return the pod template of a Job that runs `command` with the workers' own settings."""
+    ours = _common(cluster, ADMINISTRATION)
+    template = _with_theirs(cluster, ours, ADMINISTRATION)
+    spec = template["spec"]
+    # What stands beside a worker is no part of a Job, which it would keep from ending.
+    worker = next(it for it in spec["containers"] if it["name"] == WORKER)
+    for field in ("ports", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle"):
+        worker.pop(field, None)
+    worker |= {"command": command, "terminationMessagePolicy": "FallbackToLogsOnError"}
+    spec |= {"containers": [worker], "restartPolicy": "Never"}
+    spec.pop("topologySpreadConstraints", None)
+    return template
+
+
+def _common(cluster: Cluster, part: str) -> KubernetesObject:
+    """Return what a worker's pod and a Job's have in common."""
+    worker = cluster.spec.worker
+    container: dict[str, Any] = {
+        "name": WORKER,
+        "imagePullPolicy": worker.image_pull_policy,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": [{"name": "temporary", "mountPath": "/tmp"}],  # noqa: S108 - in the pod
+    }
+    if worker.env_from:
+        container["envFrom"] = worker.env_from
+    return {
+        "metadata": {"labels": labels(cluster.name, part)},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [{"name": "temporary", "emptyDir": {}}],
+        },
+    }
+
+
+def _with_theirs(cluster: Cluster, ours: KubernetesObject, part: str) -> KubernetesObject:
+    """Merge the user's template over ours, and over both what the operator relies on."""
+    environment = [{"name": "MICROFIN_TOPIC", "value": cluster.spec.topic.name}]
+    if cluster.spec.topic.bootstrap is not None:
+        environment.append(
+            {"name": "MICROFIN_KAFKA", "value": cluster.spec.topic.bootstrap.servers}
+        )
+    if part == WORKER:
+        environment += [
+            {"name": "MICROFIN_WORKER_HOST", "value": "0.0.0.0"},  # noqa: S104 - of the pod
+            {"name": "MICROFIN_WORKER_PORT", "value": str(WORKER_PORT)},
+        ]
+    needed = {
+        "metadata": {"labels": labels(cluster.name, part)},
+        "spec": {
+            "containers": [{"name": WORKER, "image": cluster.spec.worker.image, "env": environment}]
+        },
+    }
+    merged: KubernetesObject = merge(merge(ours, cluster.spec.worker.pod_template), needed)
+    return merged
+
+
+def _probe(path: str, **timing: int) -> dict[str, Any]:
+    return {"httpGet": {"path": path, "port": "health"}, "timeoutSeconds": 5, **timing}
+
+
+def _spread(cluster: str) -> list[dict[str, Any]]:
+    """Spread the workers over zones and nodes where there are several; never keep one waiting."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": worker_selector(cluster)},
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]

@@ -1,0 +1,93 @@
+"""One pass: look, decide, do, tell. Idempotent: it may end between any two of its requests."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+
+from microfin_operator.custom_resource import Cluster
+from microfin_operator.decide import decide
+from microfin_operator.events import record
+from microfin_operator.kinds import MICROFIN_CLUSTER
+from microfin_operator.kubernetes_api import KubernetesApi, Refused
+from microfin_operator.observed import Observed
+from microfin_operator.observing import observe
+from microfin_operator.plan import Action, Apply, Create, Note, Plan
+from microfin_operator.worker_reports import WorkerReader
+
+logger = structlog.get_logger(__name__)
+
+
+class Pass(msgspec.Struct, frozen=True):
+    """What a pass found and decided, and whether it changed anything."""
+
+    seen: Observed
+    plan: Plan
+    changed: bool
+
+
+async def reconcile(
+    api: KubernetesApi, workers: WorkerReader, namespace: str, name: str, now: datetime
+) -> Pass | None:
+    """Bring a cluster one step closer to what its spec says; None where it is gone.
+
+    What is done shows in the cluster, whose watches call for the next pass. Raises `ApiFailure`
+    where a request failed; the next pass begins anew.
+    """
+    seen = await observe(api, workers, namespace, name)
+    if seen is None:
+        return None
+    plan = decide(seen, now)
+    try:
+        for action in plan.actions:
+            await _do(api, action)
+    except Refused as refusal:
+        plan = decide(seen, now, refusal=str(refusal))
+    await _tell(api, seen.cluster, plan.notes, now)
+    news = not _says_the_same(seen.cluster.status, plan.status)
+    if news:
+        await api.apply(MICROFIN_CLUSTER, _status_patch(seen, plan), "status")
+    return Pass(seen, plan, bool(plan.actions) or news)
+
+
+async def _tell(api: KubernetesApi, cluster: Cluster, notes: Iterable[Note], now: datetime) -> None:
+    """Record Events. One that cannot be recorded is lost; the status tells the same."""
+    for note in notes:
+        logger.info("event", cluster=cluster.name, reason=note.reason, text=note.message)
+        try:
+            await record(api, cluster, note, now)
+        except Refused as refusal:
+            logger.warning("the Event was refused", error=str(refusal))
+
+
+async def _do(api: KubernetesApi, action: Action) -> None:
+    if isinstance(action, Apply):
+        await api.apply(action.kind, action.item)
+        verb, name = "applied", action.item["metadata"]["name"]
+    elif isinstance(action, Create):
+        await api.create(action.kind, action.item)
+        verb, name = "created", action.item["metadata"]["name"]
+    else:
+        await api.delete(action.kind, action.namespace, action.name, action.uid)
+        verb, name = "deleted", action.name
+    logger.info(verb, kind=action.kind.name, name=name)
+
+
+def _says_the_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a status needs no write. What the new one lacks must be gone from the old one."""
+    return dict(old) == dict(new)
+
+
+def _status_patch(seen: Observed, plan: Plan) -> dict[str, Any]:
+    return {
+        "apiVersion": MICROFIN_CLUSTER.api_version,
+        "kind": MICROFIN_CLUSTER.name,
+        "metadata": {
+            "name": seen.cluster.name,
+            "namespace": seen.cluster.namespace,
+            "uid": seen.cluster.uid,  # not into another one that has taken its place
+        },
+        "status": plan.status,
+    }

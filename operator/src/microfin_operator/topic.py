@@ -1,0 +1,262 @@
+"""The commands topic: made, grown and adopted, never shrunk."""
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from microfin_operator.applying import apply_unless_so, with_hash
+from microfin_operator.custom_resource import Cluster, Strimzi
+from microfin_operator.jobs import completed, job, step
+from microfin_operator.kinds import KAFKA_TOPIC, KubernetesObject
+from microfin_operator.names import FIELD_MANAGER, TOPIC_OWNER, topic_job_name
+from microfin_operator.observed import Observed
+from microfin_operator.plan import Part
+
+NEEDED_CONFIG: Final = {
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "cleanup.policy": "delete",
+    "message.timestamp.type": "LogAppendTime",
+    "unclean.leader.election.enable": "false",
+}
+"""docs/reference/wire-format.md says why."""
+
+_MANAGED: Final = "strimzi.io/managed"
+_PAUSED: Final = "strimzi.io/pause-reconciliation"
+
+
+class TopicPart(msgspec.Struct, frozen=True):
+    """The topic's state. `partitions` is how many it is known to have, 0 where nobody knows;
+    `taken` is whether another ledger's commands are in it."""
+
+    part: Part
+    partitions: int
+    desired: int
+    taken: bool = False
+
+
+def decide_topic(observed: Observed, active: int, now: datetime) -> TopicPart:
+    """Return what the topic is, and what to do so that it has the desired partitions.
+
+    `active` is how many partitions accounts are spread over; the topic never has fewer.
+    """
+    known = _known_partitions(observed)
+    desired = _desired_partitions(observed, max(known, active))
+    if observed.cluster.spec.topic.strimzi is None:
+        part = _by_job(observed, known, desired, now)
+    else:
+        part = _by_strimzi(observed, observed.cluster.spec.topic.strimzi, known, desired)
+    if part.sound and desired > observed.cluster.spec.partitions:
+        part = msgspec.structs.replace(
+            part, reason="Adopted", message=_adopted(observed.cluster, desired)
+        )
+    return TopicPart(part, known, desired, _is_taken(observed))
+
+
+def topic_config(cluster: Cluster) -> dict[str, str]:
+    """Return the topic's settings: the ledger's, and what the user adds."""
+    in_sync = "2" if cluster.spec.topic.replicas >= 3 else "1"
+    defaults = {"min.insync.replicas": in_sync, "max.message.bytes": str(1024 * 1024)}
+    return {**defaults, **cluster.spec.topic.config, **NEEDED_CONFIG}
+
+
+def kafka_topic(cluster: Cluster, where: Strimzi, partitions: int) -> KubernetesObject:
+    """Return the KafkaTopic. It has no owner: the log outlives the cluster that reads it."""
+    topic = cluster.spec.topic
+    return with_hash(
+        {
+            "apiVersion": KAFKA_TOPIC.api_version,
+            "kind": KAFKA_TOPIC.name,
+            "metadata": {
+                "name": topic.name,
+                "namespace": where.namespace,
+                "labels": {
+                    "strimzi.io/cluster": where.cluster,
+                    "app.kubernetes.io/managed-by": FIELD_MANAGER,
+                },
+                "annotations": {TOPIC_OWNER: f"{cluster.namespace}/{cluster.name}"},
+            },
+            "spec": {
+                "partitions": partitions,
+                "replicas": topic.replicas,
+                "config": topic_config(cluster),
+            },
+        }
+    )
+
+
+def _known_partitions(observed: Observed) -> int:
+    """Return how many partitions the topic has: partitions never shrink, so the most ever seen."""
+    settled = 0
+    if observed.topic is not None and _is_settled(observed.topic) and not _is_taken(observed):
+        settled = _spec_partitions(observed.topic)
+    return max(
+        settled,
+        _made_by_jobs(observed),
+        observed.reported_topic_partitions,
+        observed.cluster.earlier_partitions("topic"),
+    )
+
+
+def _made_by_jobs(observed: Observed) -> int:
+    start = topic_job_name(observed.cluster.name, 0).removesuffix("0")
+    numbers = [name.removeprefix(start) for name in completed(observed) if name.startswith(start)]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def _desired_partitions(observed: Observed, least: int) -> int:
+    """Return the most that anybody asks for or that there are, as a multiple of the shards."""
+    spec = observed.cluster.spec
+    asked = 0
+    if observed.topic is not None and not _is_taken(observed):
+        asked = _spec_partitions(observed.topic)
+    most = max(spec.partitions, asked, least)
+    return -(-most // spec.shards) * spec.shards
+
+
+def _adopted(cluster: Cluster, desired: int) -> str:
+    return (
+        f"the topic has {desired} partitions, spec.partitions asks for {cluster.spec.partitions}: "
+        "partitions never shrink, so the larger number was adopted. Write it down with "
+        f"`kubectl scale mfc/{cluster.name} --replicas={desired}`"
+    )
+
+
+# Strimzi ----------------------------------------------------------------------------------------
+
+
+def _by_strimzi(observed: Observed, where: Strimzi, known: int, desired: int) -> Part:
+    cluster, topic = observed.cluster, observed.topic
+    name = f"KafkaTopic {where.namespace}/{cluster.spec.topic.name}"
+    if observed.topic_kind == "missing":
+        return Part(
+            False,
+            "StrimziMissing",
+            "the API server knows no KafkaTopic: install Strimzi, or use topic.bootstrap",
+            trouble=True,
+        )
+    if observed.topic_kind == "forbidden":
+        return Part(
+            False,
+            "TopicForbidden",
+            f"the operator may not read {name}: let it serve namespace {where.namespace}, too "
+            "(value `namespaces` of its chart)",
+            trouble=True,
+        )
+    if topic is not None and _is_taken(observed):
+        return Part(
+            False,
+            "TopicTaken",
+            f"{name} belongs to MicrofinCluster {_owner(topic)}: two ledgers cannot share a topic. "
+            "Take another topic.name in a new MicrofinCluster; or, where that one is gone for good "
+            f"and this is its ledger, remove the KafkaTopic's annotation {TOPIC_OWNER}",
+            trouble=True,
+        )
+    actions = tuple(apply_unless_so(KAFKA_TOPIC, topic, kafka_topic(cluster, where, desired)))
+    if topic is None:
+        return Part(False, "Creating", f"creating {name} with {desired} partitions", False, actions)
+    if actions:
+        grown = _spec_partitions(topic) < desired
+        reason, verb = ("Growing", "growing") if grown else ("Applying", "changing")
+        return Part(False, reason, f"{verb} {name} to {desired} partitions", False, actions)
+    return _topic_operators_view(topic, name, known, desired)
+
+
+def _topic_operators_view(topic: KubernetesObject, name: str, known: int, desired: int) -> Part:
+    """Return what Strimzi's Topic Operator says of a KafkaTopic that is as we want it."""
+    annotations = topic["metadata"].get("annotations") or {}
+    if annotations.get(_MANAGED) == "false":
+        return Part(
+            False,
+            "TopicUnmanaged",
+            f"{name} has the annotation {_MANAGED}: remove it, so that Strimzi grows the topic",
+            trouble=True,
+        )
+    if annotations.get(_PAUSED) == "true":
+        return Part(
+            False,
+            "TopicPaused",
+            f"{name} has the annotation {_PAUSED}: remove it, so that Strimzi grows the topic",
+            trouble=True,
+        )
+    if _is_settled(topic):
+        return Part(True, "InSync", f"the topic has {known} partitions")
+    ready = _condition(topic)
+    if ready is None or _is_stale(topic):
+        return Part(
+            False,
+            "WaitingForTopicOperator",
+            f"waiting until Strimzi's Topic Operator has given {name} {desired} partitions",
+        )
+    return Part(
+        False,
+        "TopicNotReady",
+        f"{name} is not ready: {ready.get('reason', 'unknown')}: {ready.get('message', '')}. "
+        "See its status; the operator goes on when it is ready",
+        trouble=True,
+    )
+
+
+def _is_settled(topic: KubernetesObject) -> bool:
+    """Whether the Topic Operator has made the topic as the present spec says."""
+    ready = _condition(topic)
+    return ready is not None and ready["status"] == "True" and not _is_stale(topic)
+
+
+def _is_stale(topic: KubernetesObject) -> bool:
+    seen = topic.get("status", {}).get("observedGeneration", 0)
+    return bool(seen != topic["metadata"].get("generation", 1))
+
+
+def _condition(topic: KubernetesObject) -> dict[str, Any] | None:
+    conditions: list[dict[str, Any]] = topic.get("status", {}).get("conditions") or []
+    return next((it for it in conditions if it["type"] == "Ready"), None)
+
+
+def _spec_partitions(topic: KubernetesObject) -> int:
+    return int(topic.get("spec", {}).get("partitions") or 0)
+
+
+def _owner(topic: KubernetesObject) -> str:
+    return str((topic["metadata"].get("annotations") or {}).get(TOPIC_OWNER, ""))
+
+
+def _is_taken(observed: Observed) -> bool:
+    """Whether the topic is another ledger's."""
+    of = observed.cluster
+    owner = "" if observed.topic is None else _owner(observed.topic)
+    return owner not in ("", f"{of.namespace}/{of.name}")
+
+
+# Kafka without Strimzi --------------------------------------------------------------------------
+
+
+def _by_job(observed: Observed, known: int, desired: int, now: datetime) -> Part:
+    cluster = observed.cluster
+    if known >= desired:
+        return Part(True, "InSync", f"the topic has {known} partitions")
+    name = topic_job_name(cluster.name, desired)
+    done = step(observed, job(cluster, name, topic_command(cluster, desired)), now)
+    if done.state == "failed":
+        return Part(
+            False,
+            "TopicJobFailed",
+            f"Job {name} could not give the topic {desired} partitions: {done.message}. "
+            "It is tried again",
+            True,
+            done.actions,
+        )
+    reason = "Growing" if known else "Creating"
+    waiting = f" ({done.message})" if done.message else ""
+    message = f"Job {name} gives the topic {desired} partitions{waiting}"
+    return Part(False, reason, message, bool(done.message), done.actions)
+
+
+def topic_command(cluster: Cluster, partitions: int) -> list[str]:
+    """Return the command that makes the topic or gives it more partitions."""
+    command = ["microfin", "topic", "grow", "--partitions", str(partitions)]
+    command += ["--replicas", str(cluster.spec.topic.replicas)]
+    for name, value in sorted(topic_config(cluster).items()):
+        command += ["--config", f"{name}={value}"]
+    return command

@@ -1,0 +1,63 @@
+"""The operator's HTTP: `/healthz`, `/readyz`, `/metrics`."""
+
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from microfin_operator.keeping import Keepers
+
+STUCK_AFTER: Final = 300.0
+"""Seconds without a move of a keeper after which the operator shall be restarted. A pass that
+cannot reach the API server ends, and counts as a move: a restart would not help it."""
+
+
+class WebServer:
+    """Serves until stopped. `ready` is set when the API server has answered."""
+
+    def __init__(self, keepers: Keepers, host: str, port: int) -> None:
+        self._keepers = keepers
+        self._host = host
+        self._port = port
+        self._runner: web.AppRunner | None = None
+        self.ready = False
+
+    async def start(self) -> None:
+        """Listen."""
+        application = web.Application()
+        application.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        self._runner = web.AppRunner(application, handle_signals=False, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+
+    async def stop(self) -> None:
+        """Listen no longer."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @property
+    def port(self) -> int:
+        """The port, where 0 was asked for."""
+        if self._runner is None:
+            raise RuntimeError("start comes before port")
+        return int(self._runner.addresses[0][1])
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        age = self._keepers.oldest_beat()
+        if age is not None and age > STUCK_AFTER:
+            return web.Response(status=503, text=f"a cluster was not looked at for {age:.0f} s\n")
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        if self.ready:
+            return web.Response(text="ready\n")
+        return web.Response(status=503, text="the API server has not answered yet\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,54 @@
+"""Conditions, Events and lag in the status."""
+
+from datetime import timedelta
+
+import msgspec
+
+from microfin_operator.decide import decide
+from microfin_operator_tests import states
+from microfin_operator_tests.states import NOW
+
+
+def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+    first = decide(states.at_rest(states.cluster()), NOW).status
+    later = decide(states.at_rest(states.cluster(first)), NOW + timedelta(hours=1)).status
+    assert later == first
+    grown = decide(states.at_rest(states.cluster(first, partitions=6)), NOW + timedelta(hours=1))
+    assert states.condition(grown.status, "Ready")["lastTransitionTime"] == "2026-11-23T13:00:00Z"
+    paused = states.condition(grown.status, "Paused")
+    assert paused["lastTransitionTime"] == "2026-11-23T12:00:00Z"
+
+
+def test_every_condition_tells_the_generation_that_it_is_about() -> None:
+    status = decide(states.at_rest(states.cluster()), NOW).status
+    assert status["observedGeneration"] == 4
+    assert {it["observedGeneration"] for it in status["conditions"]} == {4}
+
+
+def test_only_what_is_new_becomes_an_event() -> None:
+    first = decide(states.at_rest(states.cluster()), NOW)
+    assert [it.reason for it in first.notes] == ["AllInSync", "InSync", "InSync", "Active"]
+    again = decide(states.at_rest(states.cluster(first.status)), NOW)
+    assert again.notes == ()
+
+
+def test_trouble_is_a_warning() -> None:
+    of = states.cluster()
+    plan = decide(states.at_rest(of, topic=states.topic(of, 3, "False", reason="KafkaError")), NOW)
+    assert {it.type for it in plan.notes if it.reason == "TopicNotReady"} == {"Normal", "Warning"}
+
+
+def test_lag_is_told_by_partition_and_in_sum() -> None:
+    told = states.reports(3)
+    told[1] = msgspec.structs.replace(told[1], lag_records=7, lag_seconds=2.9)
+    status = decide(states.at_rest(states.cluster(), reports=told), NOW).status
+    assert status["lag"][1] == {"partition": 1, "records": 7, "seconds": 2}
+    assert status["lagRecords"] == 7
+
+
+def test_what_the_api_server_refuses_is_told() -> None:
+    seen = states.at_rest(states.cluster(partitions=6))
+    plan = decide(seen, NOW, refusal="the API server answered 422: spec.template is invalid")
+    degraded = states.condition(plan.status, "Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "Refused")
+    assert "spec.template is invalid" in degraded["message"]

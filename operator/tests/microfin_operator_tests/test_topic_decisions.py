@@ -1,0 +1,235 @@
+"""What the operator decides about the topic."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from microfin_operator.decide import decide
+from microfin_operator.kinds import KAFKA_TOPIC
+from microfin_operator.observed import Observed
+from microfin_operator.plan import Action, Apply, Create, Delete, Plan
+from microfin_operator.topic import kafka_topic
+from microfin_operator_tests import states
+from microfin_operator_tests.states import NOW
+
+BOOTSTRAP = {"bootstrap": {"servers": "kafka:9092"}}
+
+
+def applied_topic(plan: Plan) -> dict[str, Any] | None:
+    found = [it for it in plan.actions if isinstance(it, Apply) and it.kind == KAFKA_TOPIC]
+    return found[0].item if found else None
+
+
+def in_sync(plan: Plan) -> tuple[str, str]:
+    condition = states.condition(plan.status, "TopicInSync")
+    return condition["status"], condition["reason"]
+
+
+def test_a_new_cluster_gets_its_topic_with_the_ledgers_settings() -> None:
+    of = states.cluster(topic={"strimzi": states.STRIMZI, "config": {"segment.bytes": "1048576"}})
+    plan = decide(Observed(cluster=of), NOW)
+    item = applied_topic(plan)
+    assert item is not None
+    assert item["metadata"]["namespace"] == "data"
+    assert item["metadata"]["labels"]["strimzi.io/cluster"] == "kafka"
+    assert "ownerReferences" not in item["metadata"]
+    assert item["spec"] == {
+        "partitions": 3,
+        "replicas": 3,
+        "config": {
+            "retention.ms": "-1",
+            "retention.bytes": "-1",
+            "cleanup.policy": "delete",
+            "message.timestamp.type": "LogAppendTime",
+            "unclean.leader.election.enable": "false",
+            "min.insync.replicas": "2",
+            "max.message.bytes": "1048576",
+            "segment.bytes": "1048576",
+        },
+    }
+    assert in_sync(plan) == ("False", "Creating")
+
+
+def test_nothing_is_done_at_rest() -> None:
+    plan = decide(states.at_rest(states.cluster()), NOW)
+    assert plan.actions == ()
+    assert in_sync(plan) == ("True", "InSync")
+    assert plan.status["phase"] == "Running"
+    assert plan.status["partitions"] == {"topic": 3, "active": 3, "desired": 3}
+
+
+def test_the_topic_grows_before_the_workers() -> None:
+    of = states.cluster(partitions=6)
+    plan = decide(states.at_rest(of), NOW)
+    item = applied_topic(plan)
+    assert item is not None
+    assert item["spec"]["partitions"] == 6
+    assert [type(it) for it in plan.actions] == [Apply]
+    assert plan.status["partitions"] == {"topic": 3, "active": 3, "desired": 6}
+    assert plan.status["phase"] == "Growing"
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        {"ready": "True", "seen": False},
+        {"ready": "False", "seen": False, "reason": "KafkaError"},
+    ],
+)
+def test_workers_wait_until_strimzi_has_seen_the_new_number(waiting: dict[str, Any]) -> None:
+    of = states.cluster(partitions=6)
+    plan = decide(states.at_rest(of, topic=states.topic(of, 6, **waiting)), NOW)
+    assert plan.actions == ()
+    assert in_sync(plan) == ("False", "WaitingForTopicOperator")
+
+
+def test_a_topic_that_is_not_ready_needs_a_person_who_is_told_why() -> None:
+    of = states.cluster(partitions=6)
+    found = states.topic(of, 6, "False", reason="KafkaError")
+    plan = decide(states.at_rest(of, topic=found), NOW)
+    assert in_sync(plan) == ("False", "TopicNotReady")
+    degraded = states.condition(plan.status, "Degraded")
+    assert degraded["status"] == "True"
+    assert "KafkaError: as Strimzi says" in degraded["message"]
+
+
+def test_a_kafka_topic_that_somebody_enlarged_is_adopted() -> None:
+    of = states.cluster()
+    plan = decide(states.at_rest(of, topic=states.topic(of, 6)), NOW)
+    assert plan.status["partitions"] == {"topic": 6, "active": 3, "desired": 6}
+    assert in_sync(plan) == ("True", "Adopted")
+    message = states.condition(plan.status, "TopicInSync")["message"]
+    assert "kubectl scale mfc/bank --replicas=6" in message
+
+
+def test_a_topic_that_grew_behind_strimzis_back_is_adopted() -> None:
+    """Strimzi then says NotSupported, and only the workers know the number."""
+    of = states.cluster()
+    found = states.topic(of, 3, "False", reason="NotSupported")
+    told = states.reports(3, topic_partitions=6)
+    item = applied_topic(decide(states.at_rest(of, topic=found, reports=told), NOW))
+    assert item is not None
+    assert item["spec"]["partitions"] == 6
+
+
+def test_a_number_that_shards_do_not_divide_is_rounded_up() -> None:
+    of = states.cluster(shards=2, partitions=4)
+    item = applied_topic(decide(states.at_rest(of, 4, topic=states.topic(of, 5)), NOW))
+    assert item is not None
+    assert item["spec"]["partitions"] == 6
+
+
+@pytest.mark.parametrize("source", ["routing", "topic", "status"])
+def test_partitions_never_shrink(source: str) -> None:
+    """Such as when a MicrofinCluster was deleted and made anew with fewer."""
+    earlier = {"partitions": {"topic": 6, "active": 6}} if source == "status" else None
+    of = states.cluster(earlier, partitions=3)
+    told = states.reports(3, active=6 if source == "routing" else 3)
+    found = states.topic(of, 6 if source == "topic" else 3)
+    plan = decide(states.at_rest(of, topic=found, reports=told), NOW)
+    assert plan.status["partitions"]["desired"] == 6
+    item = applied_topic(plan)
+    assert item is None or item["spec"]["partitions"] == 6
+
+
+def test_another_clusters_topic_is_left_alone() -> None:
+    of = states.cluster()
+    found = states.topic(of, 6)
+    found["metadata"]["annotations"]["microfin.io/owned-by"] = "apps/other"
+    plan = decide(states.at_rest(of, topic=found), NOW)
+    assert plan.actions == ()
+    assert in_sync(plan) == ("False", "TopicTaken")
+    assert "apps/other" in states.condition(plan.status, "Degraded")["message"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "reason"),
+    [
+        ("strimzi.io/managed", "false", "TopicUnmanaged"),
+        ("strimzi.io/pause-reconciliation", "true", "TopicPaused"),
+    ],
+)
+def test_a_topic_that_strimzi_shall_not_touch(annotation: str, value: str, reason: str) -> None:
+    of = states.cluster()
+    found = states.topic(of, 3)
+    found["metadata"]["annotations"][annotation] = value
+    found["status"]["conditions"] = []
+    plan = decide(states.at_rest(of, topic=found), NOW)
+    assert in_sync(plan) == ("False", reason)
+    assert "remove it" in states.condition(plan.status, "TopicInSync")["message"]
+
+
+def test_without_strimzi_it_says_what_to_install() -> None:
+    plan = decide(Observed(cluster=states.cluster(), topic_kind="missing"), NOW)
+    assert in_sync(plan) == ("False", "StrimziMissing")
+    assert "topic.bootstrap" in states.condition(plan.status, "Degraded")["message"]
+
+
+def test_without_permission_it_says_which_namespace_to_serve() -> None:
+    seen = states.at_rest(states.cluster(), topic=None, topic_kind="forbidden")
+    plan = decide(seen, NOW)
+    assert in_sync(plan) == ("False", "TopicForbidden")
+    assert "serve namespace data" in states.condition(plan.status, "Degraded")["message"]
+
+
+def test_a_changed_setting_of_the_topic_is_applied() -> None:
+    of = states.cluster()
+    found = states.topic(of, 3)
+    found["spec"]["config"]["retention.ms"] = "1000"
+    item = applied_topic(decide(states.at_rest(of, topic=found), NOW))
+    assert item is not None
+    assert item["spec"]["config"]["retention.ms"] == "-1"
+
+
+# Kafka without Strimzi --------------------------------------------------------------------------
+
+
+def jobs_of(plan: Plan) -> list[Action]:
+    return [it for it in plan.actions if it.kind.name == "Job"]
+
+
+def test_without_strimzi_a_job_makes_the_topic() -> None:
+    of = states.cluster(topic=BOOTSTRAP)
+    (created,) = jobs_of(decide(Observed(cluster=of), NOW))
+    assert isinstance(created, Create)
+    assert created.item["metadata"]["name"] == "bank-topic-3"
+    container = created.item["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"][:5] == ["microfin", "topic", "grow", "--partitions", "3"]
+    assert "min.insync.replicas=2" in container["command"]
+    assert {"name": "MICROFIN_KAFKA", "value": "kafka:9092"} in container["env"]
+    assert container["envFrom"] == [{"secretRef": {"name": "microfin-worker"}}]
+
+
+def test_a_jobs_end_is_known_before_a_worker_tells() -> None:
+    of = states.cluster(topic=BOOTSTRAP)
+    done = states.ended_job(of, "bank-topic-3", "Complete", NOW)
+    plan = decide(Observed(cluster=of, jobs=[done]), NOW)
+    assert in_sync(plan) == ("True", "InSync")
+    assert jobs_of(plan) == []
+
+
+def test_a_job_that_failed_says_why_and_is_made_anew_later() -> None:
+    of = states.cluster(topic=BOOTSTRAP)
+    failed = states.ended_job(of, "bank-topic-3", "Failed", NOW)
+    words = states.job_pod(of, "bank-topic-3", "Kafka did not answer at kafka:9092")
+    seen = Observed(cluster=of, jobs=[failed], pods=[words])
+    soon = decide(seen, NOW + timedelta(seconds=1))
+    assert jobs_of(soon) == []
+    assert "Kafka did not answer" in states.condition(soon.status, "Degraded")["message"]
+    (removed,) = jobs_of(decide(seen, NOW + timedelta(seconds=20)))
+    assert removed == Delete(removed.kind, "apps", "bank-topic-3", "uid-bank-topic-3")
+
+
+def test_workers_tell_of_a_topic_that_grew_without_strimzi() -> None:
+    of = states.cluster({"partitions": {"topic": 3, "active": 3}}, topic=BOOTSTRAP)
+    plan = decide(states.at_rest(of, reports=states.reports(3, topic_partitions=6)), NOW)
+    assert plan.status["partitions"] == {"topic": 6, "active": 3, "desired": 6}
+    assert jobs_of(plan) == []
+
+
+def test_a_topic_is_taken_up_again_as_it_was_left() -> None:
+    of = states.cluster()
+    assert of.spec.topic.strimzi is not None
+    once = kafka_topic(of, of.spec.topic.strimzi, 3)
+    assert once == kafka_topic(of, of.spec.topic.strimzi, 3)
