@@ -62,7 +62,8 @@ class SimulatedConnection:
     ) -> "TransactionBlock":
         """Return a transaction, to be used in an `async with`.
 
-        A statement is all that a repeatable read of microfin reads twice: see `read_moment`.
+        What a repeatable read of microfin reads after the routing is of the same moment: see
+        `routing_statements.read_routing`.
         """
         return TransactionBlock(self, reads_only=readonly or isolation == "repeatable_read")
 

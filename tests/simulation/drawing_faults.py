@@ -16,6 +16,7 @@ from simulation.plan import (
     LostStatement,
     LyingCache,
     Moment,
+    Outcome,
     Pause,
     SecondActivator,
     SecondOwner,
@@ -74,13 +75,15 @@ def _fault_of(  # noqa: PLR0911 - one case a kind of fault
                 )
             ]
         case 5:
-            outcome = random.choice(("lost before", "lost after", "late", "hung"))
+            outcome: Outcome = random.choice(("lost before", "lost after", "late", "hung"))
             return [
                 LostStatement(process, random.randint(1, 40), "statement", outcome, _short(random))
             ]
         case 6:
             number = random.randint(1, 5)
-            outcome = random.choice(("lost before", "lost after", "late", "hung", "refused"))
+            outcome = random.choice(
+                ("lost before", "lost after", "late", "hung", "refused")
+            )
             lost = LostProduce(process, number, outcome, _long(random))
             if random.random() < 0.5:
                 return [lost]
@@ -122,7 +125,7 @@ def _activator_fault(random: Random) -> Fault:
             moment = Moment("activator", "commit", 1, random.uniform(0.2, 1.07))
             return Pause(moment, random.choice((random.uniform(1, 9), random.uniform(11, 14))))
         case 4:
-            outcome = random.choice(("lost before", "lost after", "late"))
+            outcome: Outcome = random.choice(("lost before", "lost after", "late"))
             return LostStatement(
                 "activator", random.randint(1, 12), "commit", outcome, _long(random)
             )

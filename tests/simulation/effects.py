@@ -35,6 +35,7 @@ class Effects:
     def __init__(self, history: History) -> None:
         self.committed: list[Effect] = []
         self.violations: list[Violation] = []
+        self._counts: dict[int, int] = {}
         self._history = history
 
     def violate(self, invariant: int, what: str) -> None:
@@ -79,6 +80,10 @@ class Effects:
         new = row["generation"], row["partition_count"]
         if new != old and not (new[0] == old[0] + 1 and new[1] > old[1]):
             self.violate(6, f"{database.name} goes from routing {old} to {new}")
+        if self._counts.setdefault(*new) != new[1]:
+            self.violate(
+                6, f"generation {new[0]} has {self._counts[new[0]]} and {new[1]} partitions"
+            )
 
     def _check_sums(self, client: str, write: BatchWrite) -> None:
         decisions = write.decisions

@@ -8,24 +8,23 @@ from simulation.sessions import Execution, Row, Transaction
 
 def read_routing(database: Database, transaction: Transaction) -> Execution:
     """Return the routing; what else this session reads is of the same moment."""
+    yield from ()  # it locks nothing
     transaction.session.snapshot = dict(database.tables.partitions)
     return database.tables.routing
-    yield
 
 
 def read_partitions(database: Database, transaction: Transaction) -> Execution:
     """Return all partitions of the moment in which the routing was read."""
+    yield from ()  # it locks nothing
     rows = transaction.session.snapshot or database.tables.partitions
     now = database.loop.time()
     return [row | {"idle_seconds": now - row["touched_at"]} for row in rows.values()]
-    yield
 
 
 def set_lock_timeout(_: Database, transaction: Transaction) -> Execution:
     """Wait for locks for a second at most."""
+    yield from ()  # it locks nothing
     transaction.lock_timeout = 1.0
-    return
-    yield
 
 
 def prepare(

@@ -41,6 +41,7 @@ from simulation.virtual_loop import STARTS_AT, Livelock, Process, VirtualLoop
 _MOST_STEPS = 300_000
 _ENDS_AT = 1_400.0
 _CLIENTS_END = 90.0
+_GROWN_WITHIN = 60.0  # seconds after the clients' end
 _REST_WITHIN = 60.0  # seconds after healing
 
 
@@ -130,12 +131,16 @@ class World:
             done, _ = await asyncio.wait(clients, timeout=_CLIENTS_END)
             for client in done:
                 client.result()
-        while not self.effects.violations and not self._has_grown():
-            await asyncio.sleep(0.25)
-            if parts.loop.time() > _ENDS_AT - 300:
-                break
+        await self._wait_for_growth()
         self._heal()
         await self._rest()
+
+    async def _wait_for_growth(self) -> None:
+        deadline = self.parts.loop.time() + _GROWN_WITHIN
+        while not self.effects.violations and not self._has_grown():
+            await asyncio.sleep(0.25)
+            if self.parts.loop.time() > deadline:
+                self.effects.violate(5, "a growth that was begun never ends, and holds commands")
 
     # Starting ---------------------------------------------------------------------------------
 

@@ -64,6 +64,10 @@ class GrowthNotFinished(Exception):
     """The patience ended first. Running the same command again goes on from there."""
 
 
+class _Overtaken(Exception):
+    """Another command has used the generation that this one intends, for another routing."""
+
+
 class Growth:
     """Grows the routing of all shards, shard by shard, to a number of partitions."""
 
@@ -86,6 +90,14 @@ class Growth:
 
         Raises `GrowthRefused` where that is impossible, `GrowthNotFinished` after the patience.
         """
+        while True:
+            try:
+                return await self._grow(partitions)
+            except _Overtaken:
+                self._say("another growth came first; looking again")
+                await self._pause(partitions)
+
+    async def _grow(self, partitions: int) -> Routing:
         states = [await shard.state() for shard in self._shards]
         newest = max((state.routing for state in states), key=lambda it: it.generation)
         if any(state.routing != newest for state in states):
@@ -148,16 +160,26 @@ class Growth:
                 self._say(f"a database does not answer ({error!r}); trying again")
             if not await self._behind_or_unknown(intended):
                 return
-            if self._clock.monotonic() > self._deadline:
-                raise GrowthNotFinished(
-                    f"Not all shards have {intended.partition_count} partitions yet; no command is "
-                    "held. Run the same command again to go on."
-                )
-            await self._clock.sleep(_PAUSE)
+            await self._pause(intended.partition_count)
+
+    async def _pause(self, partitions: int) -> None:
+        if self._clock.monotonic() > self._deadline:
+            raise GrowthNotFinished(
+                f"Not all shards have {partitions} partitions yet; no command is held. Run the "
+                "same command again to go on."
+            )
+        await self._clock.sleep(_PAUSE)
 
     async def _behind(self, intended: Routing) -> list[ShardRouting]:
-        states = [(shard, await shard.state()) for shard in self._shards]
-        return [shard for shard, state in states if state.routing.generation < intended.generation]
+        """Return the shards that have not reached `intended`.
+
+        Raises `_Overtaken` where one has another routing of that generation, or a later one.
+        """
+        states = [(shard, (await shard.state()).routing) for shard in self._shards]
+        behind = [(shard, routing) for shard, routing in states if routing != intended]
+        if any(routing.generation >= intended.generation for _, routing in behind):
+            raise _Overtaken
+        return [shard for shard, _ in behind]
 
     async def _behind_or_unknown(self, intended: Routing) -> bool:
         try:
