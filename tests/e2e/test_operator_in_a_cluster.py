@@ -224,6 +224,11 @@ async def test_without_strimzi_jobs_make_and_grow_the_topic(
     took = await until("five partitions", lambda: active(namespace, 5, "plain"))
     print(f"without Strimzi grown from 3 to 5 in {took:.1f} s")
     assert data_plane.routing(namespace, "plain") == (2, 5)
+    # By other hands, of which only the workers can tell.
+    by_hand = ("microfin", "topic", "grow", "--partitions", "6")
+    kubectl("-n", namespace, "exec", "plain-worker-0", "--", *by_hand)
+    took = await until("six partitions", lambda: active(namespace, 6, "plain"))
+    print(f"grown in Kafka itself to 6, adopted in {took:.1f} s")
     kubectl("-n", namespace, "delete", "mfc/plain", "--wait=false")
 
 
