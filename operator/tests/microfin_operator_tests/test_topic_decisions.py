@@ -137,8 +137,9 @@ def test_another_clusters_topic_is_left_alone() -> None:
     of = states.cluster()
     found = states.topic(of, 6)
     found["metadata"]["annotations"]["microfin.io/owned-by"] = "apps/other"
+    for seen in (states.at_rest(of, topic=found), Observed(cluster=of, topic=found)):
+        assert decide(seen, NOW).actions == (), "no worker may read its commands either"
     plan = decide(states.at_rest(of, topic=found), NOW)
-    assert plan.actions == ()
     assert in_sync(plan) == ("False", "TopicTaken")
     assert "apps/other" in states.condition(plan.status, "Degraded")["message"]
 

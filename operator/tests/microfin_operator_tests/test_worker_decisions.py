@@ -45,6 +45,15 @@ def test_there_are_as_many_workers_as_the_topic_has_partitions() -> None:
     assert workers(plan) == ("False", "Scaling")
 
 
+def test_workers_stay_while_nobody_tells_how_many_partitions_there_are() -> None:
+    """The KafkaTopic has not been looked at yet, and no worker answers."""
+    of = states.cluster({"partitions": {"topic": 6, "active": 3}}, partitions=9)
+    stale = states.topic(of, 9, seen=False)
+    plan = decide(states.at_rest(of, 6, topic=stale, reports={}), NOW)
+    assert plan.actions == ()
+    assert plan.status["partitions"]["topic"] == 6
+
+
 @pytest.mark.parametrize("by_hand", [1, 9])
 def test_a_number_of_workers_set_by_hand_is_set_back_and_told(by_hand: int) -> None:
     of = states.cluster()
