@@ -49,7 +49,6 @@ class Nemesis:
         self._disk = disk
         self._clocks = clocks
         self._say = say
-        self._proxy = ProxyControl(platform.detours.control)
         self._successors: list[SupervisedProcess] = []
 
     async def inject(self, fault: Fault, start: float) -> Injected:
@@ -70,6 +69,10 @@ class Nemesis:
         }
         await acts.get(fault.kind, self._break_way)(fault)
         return Injected(fault, began, time.monotonic())
+
+    @property
+    def _proxy(self) -> ProxyControl:
+        return ProxyControl(self._platform.detours.control)
 
     async def heal(self) -> None:
         """Undo whatever may have been left: nothing is broken any more, all processes run."""
@@ -216,12 +219,12 @@ class Nemesis:
     # Looking --------------------------------------------------------------------------------
 
     async def _until(self, is_so: Callable[[], Awaitable[bool]], what: str) -> None:
-        async with asyncio.timeout(_BACK_SECONDS):
-            while True:
-                with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
-                    if await is_so():
-                        return
-                await asyncio.sleep(_POLL_SECONDS)
+        deadline = time.monotonic() + _BACK_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
+                if await is_so():
+                    return
+            await asyncio.sleep(_POLL_SECONDS)
         raise RuntimeError(f"{what} did not come back within {_BACK_SECONDS} s")
 
     async def _is_back(self, name: str, process_id_before: int | None) -> bool:

@@ -52,6 +52,8 @@ class Fault(msgspec.Struct, frozen=True):
     def excused(self) -> bool:
         """Whether it is a loss of PostgreSQL, PgBouncer, most brokers or the clients' way."""
         text = " ".join(self.targets)
+        if self.kind == "clock":
+            return False
         if text == "client-nginx":
             return True
         if "postgres" in text or "pgbouncer" in text:
@@ -169,7 +171,8 @@ def _way(random: Random, _partitions: int) -> tuple[str, ...]:
 
 
 def _clock_owner(random: Random, partitions: int) -> tuple[str, ...]:
-    return random.choice((_workers, _api, _broker))(random, partitions)
+    owners = (_workers, _api, _broker, _one("postgres-0"))
+    return random.choice(owners)(random, partitions)
 
 
 def _length(random: Random, least: float, most: float) -> float:

@@ -46,10 +46,15 @@ class Stage:
         (self.folder / _OWNER).write_text(str(os.getpid()))
         self.accounts: list[OwnAccount] = []
         self.unresolved: list[Asked] = []
+        self.mark = Mark({}, {})
+        self.folder.chmod(0o711)
         self._disk = SmallDisk(self.folder / _DATABASES, _DISK_MEGABYTES)
+        clocks = self._make_clocks()
+        self.platform = self._make_platform(clocks)
+        self.nemesis = Nemesis(self.platform, self._disk, clocks, say)
+        self.connections = Connections(0)  # nobody listens before the platform has started
 
     async def __aenter__(self) -> Self:
-        self.folder.chmod(0o711)
         self._disk.mount()
         try:
             await self._start()
@@ -59,14 +64,23 @@ class Stage:
         return self
 
     async def _start(self) -> None:
+        await self.platform.start()
+        self.connections = Connections(self.platform.detours["client-nginx"].port)
+        await self._fill()
+        await until_drained(self.platform, _PATIENCE)
+        self.mark = await ledger_reading.mark(self.url)
+
+    def _make_clocks(self) -> Clocks:
         names = [
             *(f"worker-{it}" for it in range(self._partitions + 2 * schedule.GROWTH)),
             *(f"api-{it}" for it in range(schedule.API_PROCESSES)),
             *(f"kafka-{it}" for it in schedule.BROKERS),
             "postgres-0",
         ]
-        clocks = Clocks(self.folder / "clocks", names)
-        self.platform = Platform(
+        return Clocks(self.folder / "clocks", names)
+
+    def _make_platform(self, clocks: Clocks) -> Platform:
+        return Platform(
             Configuration(
                 state=self.folder / "state",
                 workers=self._partitions,
@@ -81,18 +95,10 @@ class Stage:
             ),
             self._say,
         )
-        await self.platform.start()
-        self.connections = Connections(self.platform.detours["client-nginx"].port)
-        self.nemesis = Nemesis(self.platform, self._disk, clocks, self._say)
-        await self._fill()
-        await until_drained(self.platform, _PATIENCE)
-        self.mark: Mark = await ledger_reading.mark(self.url)
 
     async def __aexit__(self, *_error: object) -> None:
-        if hasattr(self, "connections"):
-            self.connections.close()
-        if hasattr(self, "platform"):
-            await self.platform.stop()
+        self.connections.close()
+        await self.platform.stop()
         self._disk.unmount()
         shutil.rmtree(self.folder, ignore_errors=True)
 
