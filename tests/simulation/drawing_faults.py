@@ -81,9 +81,7 @@ def _fault_of(  # noqa: PLR0911 - one case a kind of fault
             ]
         case 6:
             number = random.randint(1, 5)
-            outcome = random.choice(
-                ("lost before", "lost after", "late", "hung", "refused")
-            )
+            outcome = random.choice(("lost before", "lost after", "late", "hung", "refused"))
             lost = LostProduce(process, number, outcome, _long(random))
             if random.random() < 0.5:
                 return [lost]
