@@ -8,13 +8,15 @@ from functools import partial
 from typing import Any, Self
 
 import asyncpg
+import msgspec
 
 from simulation.batch_writing import PlacedWrite, write_batch
 from simulation.database import Database, connection_lost
 from simulation.partition_statements import commit_transaction
 from simulation.plan import LostStatement
+from simulation.routing_statements import renew_lease
 from simulation.sessions import Session
-from simulation.statements import READS, statement
+from simulation.statements import READS, renewing_instance, statement
 from simulation.virtual_loop import Process
 
 
@@ -81,6 +83,10 @@ class SimulatedConnection:
             return await self._ask(write_batch, (text.place, text.write))
         return await self._ask(statement(text), arguments)
 
+    async def renew(self, text: str) -> Any:
+        """Renew the lease of the instance that the statement names, and return the routing."""
+        return await self._ask(renew_lease, (renewing_instance(text),))
+
     async def commit(self) -> None:
         """Commit the open transaction."""
         await self._ask(commit_transaction, ())
@@ -103,7 +109,8 @@ class SimulatedConnection:
             raise asyncpg.InterfaceError("connection is closed")
         pool = self.pool
         network, loop = pool.database.network, pool.database.loop
-        commits = begin is commit_transaction or (begin is write_batch and not self.explicit)
+        alone = begin in (write_batch, renew_lease) and not self.explicit
+        commits = begin is commit_transaction or alone
         slow = begin not in READS
         fault = network.statement_fault(pool.process.name, commits=commits, sends=self.sends)
         answer: asyncio.Future[Any] = loop.create_future()
@@ -166,6 +173,11 @@ class SimulatedConnection:
         wait = self.pool.timeout if outcome == "hung" else database.network.delay()
         error = TimeoutError("simulated") if outcome == "hung" else connection_lost()
         database.loop.later(wait, _fail, answer, error)
+
+
+async def copy_first_row(connection: SimulatedConnection, text: str) -> list[bytes]:
+    """Stand for the API's `copy_first_row`, as far as its leases use it."""
+    return [msgspec.json.encode(await connection.renew(text))]
 
 
 class TransactionBlock:

@@ -22,7 +22,7 @@ import microfin_api.submission
 import microfin_api.waiting
 import microfin_worker.worker
 from simulation.batch_writing import PlacedWrite
-from simulation.connections import SimulatedPool
+from simulation.connections import SimulatedPool, copy_first_row
 from simulation.database import Database
 from simulation.virtual_loop import VirtualLoop, current_process
 
@@ -74,6 +74,7 @@ def simulated_product(
             stack.enter_context(patch.object(module, "time", time))
         stack.enter_context(patch.object(microfin_api.waiting, "random", random))
         stack.enter_context(patch.object(microfin_api.leases, "connect_pool", connect_pool))
+        stack.enter_context(patch.object(microfin_api.leases, "copy_first_row", copy_first_row))
         stack.enter_context(patch.object(microfin.store, "batch_statement", PlacedWrite))
         stack.enter_context(
             patch.object(microfin_worker.worker, "LOOK_UP_BATCHES", look_up_batches)

@@ -30,7 +30,6 @@ from simulation.routing_statements import (
     prepare,
     read_partitions,
     read_routing,
-    renew_lease,
     set_lock_timeout,
     withdraw,
 )
@@ -48,7 +47,6 @@ _STATEMENTS: Final[dict[str, Callable[..., Execution]]] = {
     store._ACCOUNTS: read_accounts,
     store._SENT: delete_sent,
     reading._LEGS: read_outcomes,
-    leases._RENEW: renew_lease,
     "DELETE FROM leases WHERE instance = $1": delete_lease,
     "UPDATE partitions SET touched_at = clock_timestamp() WHERE partition = $1": touch,
     "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"
@@ -90,6 +88,17 @@ READS: Final = frozenset(
     }
 )
 """Those that change and lock nothing."""
+
+
+_RENEWAL: Final = leases._RENEW.split("{instance}")
+
+
+def renewing_instance(text: str) -> str:
+    """Return whose lease a renewal renews. Raises `UnknownStatement` for another statement."""
+    before, after = _RENEWAL
+    if not (text.startswith(f"{before}E'") and text.endswith(f"'{after}")):
+        raise UnknownStatement(text)
+    return text[len(before) + 2 : -len(after) - 1]
 
 
 @cache
