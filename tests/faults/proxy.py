@@ -120,9 +120,9 @@ class End(asyncio.Protocol):
         self._take(data)
 
     def eof_received(self) -> bool:
-        """Pass the end of the bytes on."""
+        """Pass the end of the bytes on, and keep the other direction, unless all is lost anyway."""
         self._take(None)
-        return True
+        return self.link is None or not self.link.lost
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Close the other end: at once, or where the connection is half-open, much later."""

@@ -25,6 +25,7 @@ class Echo:
         self._file = folder / "ways.json"
         way = {"name": WAY, "port": self.port, "target": self.target}
         self._file.write_text(json.dumps({"control": control, "ways": [way]}))
+        self.over = asyncio.Event()
 
     async def run(self) -> AsyncIterator["Echo"]:
         await self.begin()
@@ -54,13 +55,13 @@ class Echo:
             return False
         return True
 
-    @staticmethod
-    async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(1000):
                 writer.write(data)
         except ConnectionError:
             pass
+        self.over.set()
         writer.close()
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -155,3 +156,15 @@ async def test_orders_that_cannot_be_are_refused(echo: Echo) -> None:
         await echo.control.put(["nowhere"], "drop")
     with pytest.raises(ValueError, match="no fault"):
         await echo.control.put([WAY], "explode")
+
+
+async def test_a_half_open_connection_ends_for_the_other_end_too(echo: Echo) -> None:
+    """As by keepalives, which the proxy would answer for as long as it lives."""
+    reader, writer = await echo.connect()
+    writer.write(b"here")
+    assert await reader.readexactly(4) == b"here"
+    await echo.control.put([WAY], "vanish")
+    writer.close()
+    await echo.control.put([WAY], "none")
+    async with asyncio.timeout(60):
+        await echo.over.wait()
