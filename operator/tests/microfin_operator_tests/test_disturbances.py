@@ -33,6 +33,7 @@ class Disturber:
     def __init__(self, api: EmulatedApi, world: World, seed: int) -> None:
         self.api = api
         self.world = world
+        world.disturbed = True
         self.chance = random.Random(seed)
         self.asked = 3
 

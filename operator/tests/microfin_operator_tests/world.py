@@ -28,6 +28,7 @@ class World:
         self.routing = (1, 3)
         self.strimzi_runs = True
         self.failing_growths = 0
+        self.disturbed = False
         self.broken_image = ""
         self.rolled: list[str] = []
         self.most_down_at_once = 0
@@ -186,8 +187,10 @@ class World:
         else:
             assert self.kafka >= partitions, "routing grow before the topic has the partitions"
             missing = [it for it in range(partitions) if not self._pod_is_there(it)]
-            assert not missing, f"routing grow before partitions {missing} have workers"
-            if self.routing[1] < partitions:
+            assert self.disturbed or not missing, f"partitions {missing} have no workers yet"
+            if missing:  # deleted since the operator looked: the command refuses
+                kind = "Failed"
+            elif self.routing[1] < partitions:
                 self.routing = (self.routing[0] + 1, partitions)
         condition = {"type": kind, "status": "True", "lastTransitionTime": NOW}
         await self._write(JOB, job, {"status": {"conditions": [condition]}})
