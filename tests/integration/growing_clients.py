@@ -65,6 +65,14 @@ class GrowingClients:
 
         await until(reached, f"{more} more answers", 60)
 
+    async def is_refused(self) -> None:
+        """Wait until an operation was refused: somebody noticed that a part is away."""
+
+        async def noticed() -> bool:
+            return bool(self.refused)
+
+        await until(noticed, "an operation is refused", 60)
+
     async def _wait(self, session: httpx.AsyncClient, account: str, other: str) -> None:
         """Deposit, transfer, withdraw: each after the answer to the one before."""
         while not self._stopping.is_set():
