@@ -1,4 +1,4 @@
-"""When a worker lets commands gather, and when it does not wait."""
+"""For how long commands gather, and when a worker does not wait."""
 
 import asyncio
 from typing import Any, cast
@@ -6,7 +6,10 @@ from typing import Any, cast
 import pytest
 
 from microfin_worker.edges import Edges
+from microfin_worker.gathering import COMMITS, LONGEST_SECONDS, Gathering
 from microfin_worker.worker import Limits, Worker
+
+LIMIT = 500
 
 
 class RecordedClock:
@@ -29,14 +32,54 @@ class RecordedClock:
 
 @pytest.mark.parametrize(
     ("found", "took", "waits"),
-    [(1, 0.0, 0.0), (2, 0.0, 0.5), (2, 0.25, 0.25), (2, 0.5, 0.0), (500, 2.0, 0.0)],
+    [
+        (1, 0.0, 0.0),
+        (2, 0.0, 0.5),
+        (2, 0.25, 0.25),
+        (2, 0.5, 0.0),
+        (LIMIT - 1, 0.0, 0.5),
+        (LIMIT, 0.0, 0.0),
+    ],
 )
-def test_only_what_came_together_is_a_sign_of_load(found: int, took: float, waits: float) -> None:
+def test_only_a_few_that_came_together_are_a_sign_of_load(
+    found: int, took: float, waits: float
+) -> None:
     clock = RecordedClock()
     nothing = cast("Any", None)
     edges = Edges(log=nothing, store=nothing, replies=nothing, cache=nothing, clock=clock)
-    worker = Worker(0, 1, edges, Limits(interval=0.5))
-    worker._plan_next(found)
+    worker = Worker(0, 1, edges, Limits(batch=LIMIT, interval=0.5))
+    worker._gathering.begin(found, clock.monotonic())
     clock.time += took
     asyncio.run(worker._let_gather())
     assert sum(clock.slept) == waits
+
+
+def pause(commits: list[float], interval: float = 0.012) -> float:
+    """Return the pause after a batch of two commands, when commits took so long."""
+    gathering = Gathering(interval, LIMIT)
+    for seconds in commits:
+        gathering.committed(seconds)
+    gathering.begin(2, 0.0)
+    return gathering.left(0.0)
+
+
+def test_slow_commits_let_more_gather() -> None:
+    assert pause([]) == 0.012
+    assert pause([0.002] * 50) == 0.012
+    assert pause([0.008] * 50) == pytest.approx(COMMITS * 0.008, rel=0.01)
+
+
+def test_one_slow_commit_changes_little() -> None:
+    assert pause([0.002] * 50 + [0.01] + [0.002] * 5) == 0.012
+
+
+def test_a_stalled_database_makes_no_long_pause() -> None:
+    assert pause([3.0] * 50) == LONGEST_SECONDS
+
+
+def test_a_longer_interval_stays() -> None:
+    assert pause([3.0] * 50, interval=0.2) == 0.2
+
+
+def test_without_an_interval_nothing_gathers() -> None:
+    assert pause([0.008] * 50, interval=0.0) == 0.0

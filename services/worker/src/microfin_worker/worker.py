@@ -37,6 +37,7 @@ from microfin_worker.edges import (
     Record,
 )
 from microfin_worker.fingerprint import fingerprint
+from microfin_worker.gathering import Gathering
 from microfin_worker.log_recognition import LogLost, recognise_log
 from microfin_worker.outbox import Outbox
 from microfin_worker.status import Status
@@ -94,7 +95,7 @@ class Worker:
         self._suspected: int | None = None
         self._condemned: set[int] = set()
         self._look_up = LOOK_UP_BATCHES
-        self._gathered_until = 0.0
+        self._gathering = Gathering(limits.interval, limits.batch)
         self._touched = 0.0
         self._inspected = 0.0
         self._oldest: int | None = None
@@ -187,20 +188,12 @@ class Worker:
             await self._let_gather()
             records = await self._log.fetch(self._limit * BATCHES_AHEAD)
             if records:
-                self._plan_next(len(records))
+                self._gathering.begin(len(records), self._clock.monotonic())
                 await self._settle(records)
             await self._keep_up()
 
-    def _plan_next(self, found: int) -> None:
-        """After several commands at one time give the next ones time to gather, too.
-
-        A batch costs much, a command in it little. A command that was alone is no sign of load.
-        """
-        interval = self._limits.interval if found > 1 else 0.0
-        self._gathered_until = self._clock.monotonic() + interval
-
     async def _let_gather(self) -> None:
-        left = self._gathered_until - self._clock.monotonic()
+        left = self._gathering.left(self._clock.monotonic())
         if left > 0:
             await self._clock.sleep(left)
 
@@ -268,7 +261,9 @@ class Worker:
             if is_data_error(error):
                 self._narrow(place.next_offset, len(batch.records))
             raise
-        metrics.COMMIT_SECONDS.observe(self._clock.monotonic() - began)
+        took = self._clock.monotonic() - began
+        metrics.COMMIT_SECONDS.observe(took)
+        self._gathering.committed(took)
         self._advance(place, batch.records[-1], decisions, len(batch.records))
         self._outbox.deleted(sent)
         self._outbox.add(decisions.outbox)
