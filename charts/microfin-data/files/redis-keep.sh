@@ -4,8 +4,8 @@
 # came back under other addresses, or one of whose volumes is gone, by the same few rules:
 #
 #   1. A node of ours that answers, but that we do not know or know elsewhere, is met where it is.
-#   2. A node that is failing, and whose name belongs to another by now or to nobody, is forgotten,
-#      once no replica is left that could take its place.
+#   2. A node that is missed, and whose name belongs to another by now or to nobody, is replaced by
+#      its replica. Once no node follows it any more, it is forgotten.
 #   3. When all nodes are known: one without slots takes those of its third that nobody has; where
 #      there are none, it becomes a replica of the master that has the fewest.
 set -u
@@ -31,21 +31,35 @@ meet() { # meet HOST: by the address that its name has now, if it is indeed that
     ask_self cluster meet "$address" 6379 > /dev/null
 }
 
-forget_the_gone() { # forget_the_gone NODES
+is_gone() { # is_gone ID HOST: whether that name belongs to another node by now, or to nobody
+    ordinal=${2%%.*}
+    ordinal=${ordinal##*-}
+    [ "${2#"$STATEFUL_SET-"}" != "$2" ] && [ "$ordinal" -lt "$NODES" ] || return 0
+    address=$(getent hosts "$2" | awk '{ print $1; exit }')
+    [ -n "$address" ] || return 1
+    now=$(ask "$address" cluster myid 2>/dev/null) && [ "$now" != "$1" ]
+}
+
+replace_the_gone() { # replace_the_gone NODES
     echo "$1" | awk '
         $3 ~ /slave/ { followed[$4] = 1 }
-        $3 ~ /fail/ && $3 !~ /fail\?/ { split($2, place, ","); gone[$1] = place[2] }
-        END { for (id in gone) if (!(id in followed)) print id, gone[id] }' |
-    while read -r id host; do
-        ordinal=${host%%.*}
-        ordinal=${ordinal##*-}
-        if [ "${host#"$STATEFUL_SET-"}" != "$host" ] && [ "$ordinal" -lt "$NODES" ]; then
-            address=$(getent hosts "$host" | awk '{ print $1; exit }')
-            now=$(ask "${address:-127.0.0.254}" cluster myid 2>/dev/null) || continue
-            [ -n "$now" ] && [ "$now" != "$id" ] || continue
-        fi
-        say "forgetting $id, which was $host"
-        ask_self cluster forget "$id" > /dev/null
+        $3 ~ /myself/ { master = $4 }
+        ($3 ~ /fail/ && $3 !~ /fail\?/) || $3 ~ /noaddr/ { split($2, place, ","); lost[$1] = place[2] }
+        END {
+            for (id in lost) {
+                if (!(id in followed)) print "forget", id, lost[id]
+                # A node that never knew the name of what it replaces has nothing of it.
+                if (id == master && lost[id] != "") print "replace", id, lost[id]
+            }
+        }' |
+    while read -r rule id host; do
+        is_gone "$id" "$host" || continue
+        say "$rule $id, which was $host"
+        case $rule in
+            forget) ask_self cluster forget "$id" > /dev/null ;;
+            # Nobody will miss it so that a vote is held: what has no address is not asked either.
+            replace) ask_self cluster failover takeover > /dev/null ;;
+        esac
     done
 }
 
@@ -108,7 +122,7 @@ look() {
         fi
         ordinal=$((ordinal + 1))
     done
-    forget_the_gone "$nodes"
+    replace_the_gone "$nodes"
     line=$(myself "$nodes")
     if [ "$unknown" = 0 ] && ! has_slots "$line" && ! is_replica "$line"; then
         find_a_part "$nodes"

@@ -65,7 +65,7 @@ def _migrate_shard(url: str, shard: int, shards: int, partitions: int) -> str:
         make_url(url).set(drivername="postgresql+psycopg"),
         poolclass=NullPool,
         future=True,
-        # Said by the client, or a database in SQL_ASCII answers in bytes, at which SQLAlchemy fails.
+        # Said by us, or a database in SQL_ASCII answers in bytes, at which SQLAlchemy fails.
         connect_args={"client_encoding": "UTF8"},
     )
     with engine.connect() as connection:
