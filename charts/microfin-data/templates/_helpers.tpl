@@ -103,3 +103,26 @@ of root and components. */ -}}
     - port: {{ . }}
     {{- end }}
 {{- end -}}
+
+{{- /* What Kafka's pods have in common. */ -}}
+{{- define "microfin-data.kafka.pod" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* The data of the ConfigMap, also for the checksum that replaces pods when it changes. */ -}}
+{{- define "microfin-data.redis.configuration" -}}
+redis.conf: |
+  {{- .Files.Get "files/redis.conf" | replace "MAX_MEMORY" .Values.redis.maxMemory | nindent 2 }}
+{{- range list "common.sh" "start.sh" "keep.sh" "ready.sh" "leave.sh" }}
+{{ . }}: |
+  {{- $.Files.Get (printf "files/redis-%s" .) | nindent 2 }}
+{{- end }}
+{{- end -}}
