@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from data_chart import DEV, PRODUCTION, Item, named, names, of_kind, render
 
+from microfin_local.kafka import _SETTINGS as ONE_MACHINE
+
 
 def kafka(*values: str, **more: Any) -> Item:
     return dict(named(render(*values, **more), "Kafka", "microfin")["spec"])
@@ -54,22 +56,25 @@ def test_records_stay_and_nobody_leads_who_lacks_some() -> None:
     assert (config["log.retention.ms"], config["log.retention.bytes"]) == (-1, -1)
 
 
-def test_what_is_gone_is_found_out_as_strimzi_allows() -> None:
+def test_what_is_gone_is_found_out_as_on_one_machine() -> None:
+    """Strimzi 1.2 ignores what begins with broker. and controller., but for these (ADR 17)."""
     config = kafka()["kafka"]["config"]
-    assert config["request.timeout.ms"] == 2000
-    assert config["replica.lag.time.max.ms"] == 5000
-    assert config["controller.quorum.fetch.timeout.ms"] == 1000
-    assert config["controller.quorum.election.timeout.ms"] == 500
-    allowed = {"controller.quorum.fetch.timeout.ms", "controller.quorum.election.timeout.ms"}
-    reserved = {it for it in config if it.startswith(("broker.", "controller."))}
-    assert reserved == allowed, "Strimzi ignores the others"
+    lines = (line.partition("=") for line in ONE_MACHINE.splitlines())
+    one_machine = {name: text for name, _, text in lines}
+    for name in (
+        *("request.timeout.ms", "replica.lag.time.max.ms", "controller.socket.timeout.ms"),
+        *("broker.session.timeout.ms", "broker.heartbeat.interval.ms"),
+        *("controller.quorum.fetch.timeout.ms", "controller.quorum.election.timeout.ms"),
+    ):
+        assert str(config[name]) == one_machine[name], name
 
 
 def test_more_settings_but_not_those_that_safety_stands_on() -> None:
     more = "kafka.config.num\\.network\\.threads=5"
     assert kafka(more)["kafka"]["config"]["num.network.threads"] == 5
-    further_apart = "kafka.config.request\\.timeout\\.ms=6000"
-    assert kafka(further_apart)["kafka"]["config"]["request.timeout.ms"] == 6000
+    for name in ("request.timeout.ms", "broker.session.timeout.ms"):
+        escaped = name.replace(".", "\\.")
+        assert kafka(f"kafka.config.{escaped}=6000")["kafka"]["config"][name] == 6000
 
 
 @pytest.mark.parametrize(
@@ -80,7 +85,9 @@ def test_more_settings_but_not_those_that_safety_stands_on() -> None:
         "auto.create.topics.enable",
         "log.retention.hours",
         "offsets.topic.replication.factor",
-        "broker.session.timeout.ms",
+        "broker.id",
+        "controller.listener.names",
+        "ssl.keystore.location",
     ],
 )
 def test_settings_that_are_refused(setting: str) -> None:
