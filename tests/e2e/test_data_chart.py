@@ -292,7 +292,6 @@ async def test_redis_users_can_do_what_they_need(namespace: str) -> None:
                 "CONFIG SET maxmemory 0",
                 "CLUSTER FORGET x",
                 "SHUTDOWN",
-                "DEBUG SLEEP 1",
             ],
         ),
         ("default", ["PING", "GET account:1"]),
