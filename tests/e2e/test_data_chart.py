@@ -105,8 +105,9 @@ async def main():
     except Exception as error:
         return {"error": repr(error)}
     names = ("statement_timeout", "idle_in_transaction_session_timeout", "tcp_keepalives_idle")
-    told = {it: await connection.fetchval(f"SHOW {it}") for it in names}
-    return {"user": await connection.fetchval("SELECT current_user"), **told}
+    async with connection.transaction():
+        told = {it: await connection.fetchval(f"SHOW {it}") for it in names}
+        return {"user": await connection.fetchval("SELECT current_user"), **told}
 
 print(json.dumps(asyncio.run(main())))
 """
@@ -150,8 +151,9 @@ USER = "a" * 32
 
 async def outcome(connection, operation):
     for _ in range(100):
-        row = await connection.fetchrow(
-            "SELECT status, balance FROM outcomes WHERE operation_id = $1", operation)
+        async with connection.transaction():
+            row = await connection.fetchrow(
+                "SELECT status, balance FROM outcomes WHERE operation_id = $1", operation)
         if row is not None:
             return list(row)
         await asyncio.sleep(0.2)
