@@ -86,6 +86,20 @@ def test_replicas_are_added_to_masters_that_have_none_and_removed(cluster: KeptC
     assert len(cluster.roles()) == 3
 
 
+def test_a_third_that_went_with_its_replicas_is_taken_again(cluster: KeptCluster) -> None:
+    """Fewer replicas, and both nodes of a third were among those that went."""
+    start(cluster, 10, 6)
+    cluster.leave(0)
+    until("the cluster", cluster.is_whole)
+    masters = [pod for pod in range(1, 3) if cluster.roles()[f"microfin-redis-{pod}"][2]]
+    other = cluster.ask(masters[0], "CLUSTER", "MYID")
+    assert cluster.ask(0, "CLUSTER", "REPLICATE", other) == "OK"
+    cluster.kill()
+    start(cluster, 10, 3)
+    assert "following nobody any more" in cluster.said(0)
+    assert cluster.roles()["microfin-redis-0"][::2] == ("master", THIRDS[0])
+
+
 def test_a_master_that_leaves_hands_its_part_over(cluster: KeptCluster) -> None:
     start(cluster, 6, 6)
     cluster.leave(0)

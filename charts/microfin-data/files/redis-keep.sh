@@ -6,8 +6,9 @@
 #   1. A node of ours that answers, but that we do not know or know elsewhere, is met where it is.
 #   2. A node that is missed, and whose name belongs to another by now or to nobody, is replaced by
 #      its replica. Once no node follows it any more, it is forgotten.
-#   3. When all nodes are known: one without slots takes those of its third that nobody has; where
-#      there are none, it becomes a replica of the master that has the fewest.
+#   3. When all nodes are known: each of the first three takes the slots of its third that nobody has,
+#      and gives up following another for that. A node without slots becomes a replica of the master
+#      that has the fewest.
 set -u
 . /etc/redis/common.sh
 
@@ -92,16 +93,23 @@ lonely_master() { # lonely_master NODES: the one with the fewest replicas, if eq
         }'
 }
 
-find_a_part() { # find_a_part NODES: for this node, which has no slots and no master
-    if [ "$ORDINAL" -lt "$MASTERS" ]; then
-        free=$(free_slots "$1")
-        if [ -n "$free" ]; then
-            say "taking the slots $free"
-            # shellcheck disable=SC2086 - one word each
-            ask_self cluster addslotsrange $free > /dev/null
-            return
-        fi
+find_a_part() { # find_a_part NODES: for this node, when all are known
+    line=$(myself "$1")
+    free=
+    [ "$ORDINAL" -ge "$MASTERS" ] || free=$(free_slots "$1")
+    if [ -n "$free" ] && is_replica "$line"; then
+        say "following nobody any more: our third is free"
+        ask_self cluster reset soft > /dev/null
+    elif [ -n "$free" ]; then
+        say "taking the slots $free"
+        # shellcheck disable=SC2086 - one word each
+        ask_self cluster addslotsrange $free > /dev/null
+    elif ! has_slots "$line" && ! is_replica "$line"; then
+        follow_somebody "$1"
     fi
+}
+
+follow_somebody() { # follow_somebody NODES
     # Not while some master is still taking its slots: all would choose the one that is known first.
     ask_self cluster info | grep -q '^cluster_slots_assigned:16384$' || return
     master=$(lonely_master "$1")
@@ -123,10 +131,7 @@ look() {
         ordinal=$((ordinal + 1))
     done
     replace_the_gone "$nodes"
-    line=$(myself "$nodes")
-    if [ "$unknown" = 0 ] && ! has_slots "$line" && ! is_replica "$line"; then
-        find_a_part "$nodes"
-    fi
+    [ "$unknown" != 0 ] || find_a_part "$nodes"
 }
 
 trap 'exit 0' TERM
