@@ -118,8 +118,19 @@ follow_somebody() { # follow_somebody NODES
     ask_self cluster replicate "$master" > /dev/null
 }
 
+is_settled() { # is_settled NODES: whether nothing is left to do, told by one look at all of them
+    echo "$1" | awk -v count="$NODES" '
+        { split($2, place, ","); if (!(place[2] in seen)) { seen[place[2]] = 1; known++ } }
+        $3 ~ /fail|noaddr|handshake/ || ($8 != "connected" && $3 !~ /myself/) { strange = 1 }
+        $3 ~ /myself/ && ($3 ~ /slave/ || NF >= 9) { part = 1 }
+        { for (field = 9; field <= NF; field++) if ($field !~ /^\[/) {
+              split($field, range, "-"); slots += 1 + (range[2] == "" ? 0 : range[2] - range[1]) } }
+        END { exit !(part && !strange && known == count && NR == count && slots == 16384) }'
+}
+
 look() {
     nodes=$(ask_self cluster nodes 2>/dev/null) || return
+    is_settled "$nodes" && return
     unknown=0
     ordinal=0
     while [ "$ordinal" -lt "$NODES" ]; do
