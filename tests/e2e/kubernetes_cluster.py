@@ -57,7 +57,7 @@ async def own_namespace() -> AsyncIterator[str]:
     try:
         yield name
     finally:
-        kubectl("delete", "namespace", name, "--wait=false")
+        kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 @contextlib.asynccontextmanager

@@ -298,6 +298,32 @@ async def test_migrate_makes_all_shards_and_refuses_another_order(
     assert "same order" in turned.errors
 
 
+async def test_migrate_refuses_a_database_that_is_not_in_utf8(platform_parts: Platform) -> None:
+    """In SQL_ASCII drivers answer in bytes, so that even SQLAlchemy's first question fails."""
+    name = "cli_not_in_utf8"
+    superuser = await asyncpg.connect(platform_parts.postgres_direct(0, "postgres", "postgres"))
+    try:
+        await superuser.execute(
+            f"CREATE DATABASE {name} OWNER microfin TEMPLATE template0 ENCODING 'SQL_ASCII'"
+            " LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    finally:
+        await superuser.close()
+    url = platform_parts.postgres_direct(0, database=name)
+
+    ran = await microfin({"MICROFIN_DATABASES_DIRECT": url}, "migrate")
+
+    assert ran.code == 2
+    assert f"database {name} is encoded in SQL_ASCII" in ran.errors
+    assert "ENCODING 'UTF8'" in ran.errors
+    assert "Traceback" not in ran.errors
+    owner = await asyncpg.connect(url)
+    try:
+        assert await owner.fetchval("SELECT to_regclass('routing')") is None
+    finally:
+        await owner.close()
+
+
 async def test_audit_says_whether_all_holds(platform_parts: Platform) -> None:
     (database,) = await make_ledger_databases(platform_parts, "cli_audited", 1, PARTITIONS)
     direct = platform_parts.postgres_direct(0, database=database)

@@ -41,13 +41,17 @@ class ShardMismatch(Exception):
     """The URLs of the shards are not those that the databases were made for."""
 
 
+class WrongEncoding(Exception):
+    """A database is not encoded in UTF8."""
+
+
 def migrate(urls: list[str], partitions: int) -> list[str]:
     """Bring the shards at `urls` (direct, owner's) to the newest revision, in order.
 
     A new shard gets routing generation 1 with `partitions`. Returns the revision of each shard.
-    Raises `ShardMismatch` where a database belongs to another place in the list, and `ValueError`
-    where `partitions` is not a positive multiple of the number of shards. Safe to run twice, and
-    at the same time.
+    Raises `ShardMismatch` where a database belongs to another place in the list, `WrongEncoding`
+    where one is not in UTF8, and `ValueError` where `partitions` is not a positive multiple of the
+    number of shards. Safe to run twice, and at the same time.
     """
     if partitions < 1 or partitions % len(urls):
         raise ValueError(
@@ -58,9 +62,14 @@ def migrate(urls: list[str], partitions: int) -> list[str]:
 
 def _migrate_shard(url: str, shard: int, shards: int, partitions: int) -> str:
     engine = create_engine(
-        make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool, future=True
+        make_url(url).set(drivername="postgresql+psycopg"),
+        poolclass=NullPool,
+        future=True,
+        # Said by us, or a database in SQL_ASCII answers in bytes, at which SQLAlchemy fails.
+        connect_args={"client_encoding": "UTF8"},
     )
     with engine.connect() as connection:
+        _refuse_other_encodings(connection, shard)
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
         connection.commit()
         _ensure_roles(connection)
@@ -74,6 +83,21 @@ def _migrate_shard(url: str, shard: int, shards: int, partitions: int) -> str:
     engine.dispose()
     logger.info("migrated", shard=shard, revision=revision)
     return str(revision)
+
+
+def _refuse_other_encodings(connection: Connection, shard: int) -> None:
+    """Raise `WrongEncoding` unless the database knows what a character is.
+
+    Lengths are checked in characters, and names and e-mail addresses come in UTF-8.
+    """
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        name = connection.execute(text("SELECT current_database()")).scalar_one()
+        raise WrongEncoding(
+            f"Shard {shard}'s database {name} is encoded in {encoding}; a ledger needs UTF8. An "
+            "encoding cannot be changed: make the database anew by CREATE DATABASE … TEMPLATE "
+            "template0 ENCODING 'UTF8' (in CloudNativePG spec.bootstrap.initdb.encoding: UTF8)."
+        )
 
 
 def _ensure_roles(connection: Connection) -> None:

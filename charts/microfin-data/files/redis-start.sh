@@ -1,0 +1,40 @@
+#!/bin/sh
+# Writes who may do what, and where this node is now, and becomes redis-server.
+set -eu
+. /etc/redis/common.sh
+umask 077
+
+password() {
+    printf '#'
+    printf %s "$1" | sha256sum | cut -d ' ' -f 1
+}
+
+# The worker caches accounts and answers; the API keeps sessions, notes on keys and counts of failed
+# sign-ins as well, and listens for answers. The rest is what a cluster's client asks for itself.
+connect='+ping +command +cluster|slots +client|setinfo +asking'
+cache='+get +set +eval +evalsha'
+cat > /run/redis/users.acl <<END
+user default reset
+user microfin_admin reset on $(password "$REDISCLI_AUTH") ~* &* +@all
+user microfin_worker reset on $(password "$WORKER_PASSWORD") $connect ~account:* $cache &replies:* +spublish
+user microfin_api reset on $(password "$API_PASSWORD") $connect ~account:* ~session:* ~key:* ~rate:* $cache +del +incr +expire &replies:* +spublish +ssubscribe +sunsubscribe
+END
+
+# A word in double quotes, as a settings file wants it.
+quoted=$(printf %s "$REDISCLI_AUTH" | sed 's/["\\]/\\&/g')
+cat > /run/redis/redis.conf <<END
+include /etc/redis/redis.conf
+masteruser microfin_admin
+masterauth "$quoted"
+cluster-announce-ip $POD_IP
+cluster-announce-hostname $(host_of "$ORDINAL")
+END
+
+# nodes.conf tells this node who it is. The address in it is that of an earlier pod.
+if [ -s /data/nodes.conf ]; then
+    sed -E "/ myself,|,myself | myself /s/ [0-9a-fA-F.:]*:6379@/ $POD_IP:6379@/" /data/nodes.conf > /data/nodes.conf.new
+    mv /data/nodes.conf.new /data/nodes.conf
+fi
+
+unset REDISCLI_AUTH WORKER_PASSWORD API_PASSWORD
+exec redis-server /run/redis/redis.conf

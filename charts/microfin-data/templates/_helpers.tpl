@@ -1,0 +1,128 @@
+{{- define "microfin-data.labels" -}}
+app.kubernetes.io/part-of: microfin
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "microfin-data.container-security" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+readOnlyRootFilesystem: true
+{{- end -}}
+
+{{- define "microfin-data.pod-security" -}}
+runAsNonRoot: true
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- /* Which pods are spread: a dict of root and labels. Over nodes as .Values.spread says, over zones
+where that is possible. */ -}}
+{{- define "microfin-data.spread" -}}
+- topologyKey: kubernetes.io/hostname
+  maxSkew: 1
+  whenUnsatisfiable: {{ eq .root.Values.spread "required" | ternary "DoNotSchedule" "ScheduleAnyway" }}
+  labelSelector:
+    matchLabels: {{- toYaml .labels | nindent 6 }}
+- topologyKey: topology.kubernetes.io/zone
+  maxSkew: 1
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- toYaml .labels | nindent 6 }}
+{{- end -}}
+
+{{- /* Copies of a record, and how many must be written before it is acknowledged. */ -}}
+{{- define "microfin-data.kafka.copies" -}}
+{{- ge (int .Values.kafka.brokers.replicas) 3 | ternary 3 1 -}}
+{{- end -}}
+{{- define "microfin-data.kafka.in-sync" -}}
+{{- ge (int .Values.kafka.brokers.replicas) 3 | ternary 2 1 -}}
+{{- end -}}
+
+{{- /* Names of a shard: a dict of root and shard. */ -}}
+{{- define "microfin-data.postgres.cluster" -}}
+{{ .root.Values.name }}-postgres-{{ .shard }}
+{{- end -}}
+{{- define "microfin-data.postgres.pooler" -}}
+{{ .root.Values.name }}-pooler-{{ .shard }}
+{{- end -}}
+
+{{- /* A pooler's pod holds up to poolSize connections for each of the three roles. */ -}}
+{{- define "microfin-data.postgres.pooled" -}}
+{{- mul 3 (int .Values.postgres.pooler.poolSize) -}}
+{{- end -}}
+
+{{- define "microfin-data.redis.name" -}}
+{{ .Values.name }}-redis
+{{- end -}}
+{{- define "microfin-data.redis.selector" -}}
+app.kubernetes.io/name: microfin-redis
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+{{- define "microfin-data.redis.nodes" -}}
+{{- mul 3 (add 1 (int .Values.redis.replicas)) -}}
+{{- end -}}
+{{- define "microfin-data.redis.image" -}}
+{{- $image := .Values.redis.image -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- /* microfin's own pods of some components, as NetworkPolicyPeers, and whoever else is let in: a dict
+of root and components. */ -}}
+{{- define "microfin-data.clients" -}}
+- podSelector:
+    matchLabels:
+      app.kubernetes.io/name: microfin
+    matchExpressions:
+      - key: app.kubernetes.io/component
+        operator: In
+        values: {{ toJson .components }}
+{{- with .root.Values.networkPolicy.clients }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* Names are looked up anywhere: some clusters answer on the nodes, outside of any namespace. */ -}}
+{{- define "microfin-data.dns" -}}
+- ports:
+    - port: 53
+      protocol: UDP
+    - port: 53
+      protocol: TCP
+{{- end -}}
+{{- define "microfin-data.api-server" -}}
+- ports:
+    {{- range .Values.networkPolicy.apiServerPorts }}
+    - port: {{ . }}
+    {{- end }}
+{{- end -}}
+
+{{- /* What Kafka's pods have in common. */ -}}
+{{- define "microfin-data.kafka.pod" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* The data of the ConfigMap, also for the checksum that replaces pods when it changes. */ -}}
+{{- define "microfin-data.redis.configuration" -}}
+redis.conf: |
+  {{- .Files.Get "files/redis.conf" | replace "MAX_MEMORY" .Values.redis.maxMemory | nindent 2 }}
+{{- range list "common.sh" "start.sh" "keep.sh" "ready.sh" "leave.sh" }}
+{{ . }}: |
+  {{- $.Files.Get (printf "files/redis-%s" .) | nindent 2 }}
+{{- end }}
+{{- end -}}

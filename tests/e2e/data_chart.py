@@ -1,0 +1,58 @@
+"""What the chart microfin-data renders; needs helm and no cluster."""
+
+import functools
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from kubernetes_cluster import ROOT
+
+CHART: Final = ROOT / "charts/microfin-data"
+DEV: Final = CHART / "values-dev.yaml"
+PRODUCTION: Final = CHART / "values-production.yaml"
+
+Item = dict[str, Any]
+
+
+@functools.cache
+def rendered(
+    *values: str,
+    strings: tuple[str, ...] = (),
+    files: tuple[Path, ...] = (),
+    namespace: str = "bank",
+) -> str:
+    """Return what `helm template` prints. Raises `ValueError` where it refuses the values."""
+    arguments = [part for file in files for part in ("--values", str(file))]
+    arguments += [part for value in values for part in ("--set", value)]
+    arguments += [part for value in strings for part in ("--set-string", value)]
+    done = subprocess.run(
+        ["helm", "template", "data", str(CHART), "--namespace", namespace, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(done.stderr)
+    return done.stdout
+
+
+def render(*values: str, **more: Any) -> list[Item]:
+    """Return the objects for these values."""
+    return [item for item in yaml.safe_load_all(rendered(*values, **more)) if item]
+
+
+def of_kind(items: list[Item], kind: str) -> list[Item]:
+    """Return the objects of a kind."""
+    return [item for item in items if item["kind"] == kind]
+
+
+def named(items: list[Item], kind: str, name: str) -> Item:
+    """Return one object."""
+    (item,) = (it for it in of_kind(items, kind) if it["metadata"]["name"] == name)
+    return item
+
+
+def names(items: list[Item], kind: str) -> list[str]:
+    """Return the names of the objects of a kind."""
+    return sorted(item["metadata"]["name"] for item in of_kind(items, kind))

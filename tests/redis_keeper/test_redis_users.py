@@ -1,0 +1,163 @@
+"""What the chart's Redis users may do, asked by microfin's own client and past it."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from kept_cluster import KeptCluster, until
+
+from microfin.account_cache import AccountCache, CachedAccount
+from microfin.redis_cluster import GuardedRedis
+from microfin.settings import CommonSettings
+
+ADDRESSES = ["127.77.20.1", "127.77.20.2", "127.77.20.3"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptCluster]:
+    made = KeptCluster(Path(tmp_path_factory.mktemp("redis")) / "cluster")
+    made.start(ADDRESSES)
+    until("the cluster", made.is_whole)
+    yield made
+    made.kill()
+
+
+def client(user: str) -> GuardedRedis:
+    url = f"redis://microfin_{user}:{user}@{ADDRESSES[1]}:6379"
+    return GuardedRedis(CommonSettings(redis=url, redis_timeout=2))
+
+
+@pytest_asyncio.fixture
+async def api(cluster: KeptCluster) -> AsyncIterator[GuardedRedis]:
+    made = client("api")
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture
+async def worker(cluster: KeptCluster) -> AsyncIterator[GuardedRedis]:
+    made = client("worker")
+    await made.start()
+    yield made
+    await made.close()
+
+
+def refusals(cluster: KeptCluster) -> list[str]:
+    """Return what any node refused, and forget it. Debian 12's Redis 7.0 has no CLIENT SETINFO."""
+    found = []
+    for node in range(len(ADDRESSES)):
+        lines = cluster.ask(node, "ACL", "LOG").splitlines()
+        pairs = pairwise(lines)
+        found += [text for name, text in pairs if name == "object" and "setinfo" not in text]
+        cluster.ask(node, "ACL", "LOG", "RESET")
+    return found
+
+
+async def test_the_api_can_do_what_it_needs(cluster: KeptCluster, api: GuardedRedis) -> None:
+    await api.set("session:x", b"1", seconds=60)
+    assert await api.get("session:x") == b"1"
+    await api.delete("session:x")
+    assert await api.remember_first("key:u:k", b"deposit", seconds=60) == b"deposit"
+    assert await api.remember_first("key:u:k", b"withdraw", seconds=60) == b"deposit"
+    assert await api.increment("rate:sign_in:email:x", seconds=60) == 1
+    await cached(api)
+    assert refusals(cluster) == []
+
+
+async def cached(redis: GuardedRedis) -> None:
+    """Put accounts of all three masters into the cache, and read them."""
+    cache = AccountCache(redis)
+    numbers = [str(number) for number in range(20)]
+    await cache.put(CachedAccount(it, "o", "EUR", 5, "open", 1, 1) for it in numbers)
+    for number in numbers:
+        held = await cache.get(number)
+        assert held is not None
+        assert held.balance == 5
+
+
+async def test_a_worker_caches_and_answers(
+    cluster: KeptCluster, api: GuardedRedis, worker: GuardedRedis
+) -> None:
+    await cached(worker)
+
+    async def hear() -> bytes:
+        async for payload in api.subscribe("replies:one"):
+            return payload
+        raise AssertionError("the subscription ended")
+
+    hearing = asyncio.create_task(hear())
+    async with asyncio.timeout(10):
+        while not hearing.done():
+            await worker.publish("replies:one", b"answer")
+            await asyncio.wait({hearing}, timeout=0.1)
+    assert await hearing == b"answer"
+    assert refusals(cluster) == []
+
+
+REFUSED = {
+    "worker": [
+        "GET session:x",
+        "SET session:x 1",
+        "GET key:u:k",
+        "INCR rate:x",
+        "DEL account:1",
+        "EXPIRE account:1 1",
+        "SPUBLISH other:x 1",
+        "SSUBSCRIBE replies:one",
+        "PUBLISH replies:one 1",
+        "FLUSHALL",
+        "KEYS *",
+        "CONFIG GET *",
+        "CLUSTER RESET",
+        "ACL LIST",
+        "INFO",
+    ],
+    "api": [
+        "GET other:x",
+        "SPUBLISH other:x 1",
+        "SSUBSCRIBE other:x",
+        "FLUSHDB",
+        "SCAN 0",
+        "CONFIG SET maxmemory 0",
+        "CLUSTER FORGET x",
+        "SHUTDOWN",
+        "MONITOR",
+    ],
+}
+
+
+@pytest.mark.parametrize("user", list(REFUSED))
+def test_everything_else_is_refused(cluster: KeptCluster, user: str) -> None:
+    for command in REFUSED[user]:
+        told = as_user(f"microfin_{user}", user, *command.split())
+        assert "NOPERM" in told, f"{command}: {told}"
+
+
+def test_a_script_reaches_no_other_key(cluster: KeptCluster) -> None:
+    script = "return redis.call('GET', KEYS[1])"
+    assert "NOPERM" in as_user("microfin_worker", "worker", "EVAL", script, "1", "session:x")
+
+
+def test_nobody_without_a_password(cluster: KeptCluster) -> None:
+    assert "NOAUTH" in as_user("", "", "PING")
+    assert "WRONGPASS" in as_user("microfin_worker", "api", "PING")
+    assert "WRONGPASS" in as_user("default", "", "PING")
+
+
+def as_user(user: str, password: str, *command: str) -> str:
+    login = ["--user", user, "--pass", password, "--no-auth-warning"] if user else []
+    done = subprocess.run(
+        ["redis-cli", "-c", "-h", ADDRESSES[0], *login, *command],
+        env={name: text for name, text in os.environ.items() if name != "REDISCLI_AUTH"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=5,
+    )
+    return done.stdout + done.stderr
