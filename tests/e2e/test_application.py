@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-import bank as banks
+import kubernetes_bank
 import pytest
 import pytest_asyncio
-from bank import Bank, moving_money
+from kubernetes_bank import Bank, moving_money
 from kubernetes_cluster import get, kubectl, until
 
 from microfin_deploy.commands import helm
@@ -25,7 +25,7 @@ OPERATOR = "app.kubernetes.io/name=microfin-operator"
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def bank() -> AsyncIterator[Bank]:
     """Three partitions; PostgreSQL with a standby, so that it can be switched over."""
-    async with banks.new_bank(postgres={"instances": 2}) as made:
+    async with kubernetes_bank.new_bank(postgres={"instances": 2}) as made:
         yield made
 
 

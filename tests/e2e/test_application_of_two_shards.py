@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator
 
-import bank as banks
+import kubernetes_bank
 import pytest
 import pytest_asyncio
-from bank import Bank, moving_money
+from kubernetes_bank import Bank, moving_money
 from kubernetes_cluster import get
 
 pytestmark = pytest.mark.timeout(600)
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def bank() -> AsyncIterator[Bank]:
-    async with banks.new_bank(shards=2) as made:
+    async with kubernetes_bank.new_bank(shards=2) as made:
         yield made
 
 

@@ -57,14 +57,14 @@ def install_data(wanted: Wanted, platform: Platform, say: Say) -> None:
     values = merged(data_values(wanted, platform), wanted.data)
     _install("microfin-data", wanted.namespace, values, (wanted.size,))
     for shard in range(wanted.shards):
-        _wait(wanted, f"cluster/microfin-postgres-{shard}", "condition=Ready", say)
+        _wait(wanted, f"clusters.postgresql.cnpg.io/microfin-postgres-{shard}", say)
     for shard in range(wanted.shards):
         _rolled_out(wanted, f"deployment/microfin-pooler-{shard}", say)
     _rolled_out(wanted, "statefulset/microfin-redis", say)
     if platform.strimzi:
-        _wait(wanted, "kafka/microfin", "condition=Ready", say)
+        _wait(wanted, "kafka/microfin", say)
         for user in ("worker", "api"):
-            _wait(wanted, f"kafkauser/microfin-{user}", "condition=Ready", say)
+            _wait(wanted, f"kafkauser/microfin-{user}", say)
 
 
 def install_application(wanted: Wanted, platform: Platform, say: Say) -> None:
@@ -72,7 +72,7 @@ def install_application(wanted: Wanted, platform: Platform, say: Say) -> None:
     say(f"installing microfin in {wanted.namespace}: migrations first")
     values = merged(application_values(wanted, platform), wanted.application)
     _install("microfin", wanted.namespace, values, (wanted.size,))
-    _wait(wanted, "mfc/microfin", "condition=Ready", say)
+    _wait(wanted, "mfc/microfin", say)
     _rolled_out(wanted, "deployment/microfin-api", say)
 
 
@@ -156,9 +156,9 @@ def _with_values(arguments: tuple[str, ...], values: dict[str, Any]) -> None:
         helm(*arguments, "--values", file.name, "--timeout", "10m")
 
 
-def _wait(wanted: Wanted, what: str, condition: str, say: Say) -> None:
+def _wait(wanted: Wanted, what: str, say: Say) -> None:
     say(f"waiting for {what}")
-    kubectl("-n", wanted.namespace, "wait", f"--for={condition}", what, "--timeout=600s")
+    kubectl("-n", wanted.namespace, "wait", "--for=condition=Ready", what, "--timeout=600s")
 
 
 def _rolled_out(wanted: Wanted, what: str, say: Say) -> None:

@@ -76,7 +76,7 @@ async def test_what_waits_is_answered_before_the_end(ledger: Ledger) -> None:
 
 async def test_clients_leave_before_it_ends(ledger: Ledger) -> None:
     """Told to stop it serves on for a while, and tells those who are there to go."""
-    async with process(ledger, MICROFIN_DRAIN_SECONDS="2") as (url, running):
+    async with process(ledger, MICROFIN_DRAIN_SECONDS="4") as (url, running):
         await until_ready(int(url.rpartition(":")[2]))
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             assert "connection" not in (await client.get("/openapi.json")).headers
