@@ -78,7 +78,7 @@ class Bank:
         name = f"audit-{uuid4().hex[:6]}"
         template = get("cronjob/microfin-audit", self.namespace)["spec"]["jobTemplate"]
         spec = template["spec"]
-        spec["template"]["spec"]["containers"][0]["args"] = ["--at-rest"]
+        spec["template"]["spec"]["containers"][0]["command"] = ["microfin", "audit", "--at-rest"]
         apply(
             {
                 "apiVersion": "batch/v1",

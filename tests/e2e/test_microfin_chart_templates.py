@@ -48,7 +48,7 @@ def pods(items: list[Item]) -> Iterator[tuple[str, Item]]:
 
 def test_every_pod_is_restricted() -> None:
     found = dict(pods(render()))
-    assert set(found) == {"api", "migrate", "audit", "test"}
+    assert set(found) == {"api", "migrate", "audit", "administration", "test"}
     for spec in found.values():
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"] == {
@@ -126,9 +126,7 @@ def test_every_component_has_its_policy() -> None:
         for item in items
         if item["kind"] == "NetworkPolicy"
     }
-    assert {component for component, _ in pods(items)} | {"worker", "administration"} == policed - {
-        None
-    }
+    assert {component for component, _ in pods(items)} | {"worker"} == policed - {None}
 
 
 def test_a_hook_finds_what_it_needs() -> None:

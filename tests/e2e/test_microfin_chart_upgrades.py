@@ -14,7 +14,7 @@ import pytest_asyncio
 from kubernetes_cluster import CUSTOM_RESOURCE, ROOT, get, kubectl
 
 HELMS = ["helm", *os.environ.get("MICROFIN_E2E_HELMS", "").split()]
-QUIET = ("--set", "migrations.enabled=false,audit.enabled=false,paused=true")
+QUIET = ("--set", "migrations.enabled=false,audit.enabled=false,trim.enabled=false,paused=true")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
