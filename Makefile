@@ -1,7 +1,7 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status clean lint test simulate faults e2e bench load \
-	overload reference pins
+.PHONY: help setup run start stop grow status clean lint test simulate faults deploy undeploy \
+	kind-up kind-down e2e bench load overload reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -57,6 +57,18 @@ test: setup lint  ## Run lint and all tests, with real parts (ARGS=... goes to p
 simulate: setup  ## Search simulated schedules for wrong money (SECONDS=60), or replay one (SEED=4711)
 	@PYTHONPATH=tests $(PYTHON) -m simulation $(if $(SEED),--seed $(SEED),--seconds $(or $(SECONDS),60)) $(ARGS)
 
+deploy: setup  ## Install the bank into the cluster of KUBECONFIG (deploy/README.md)
+	@$(PYTHON) -m microfin_deploy deploy $(ARGS)
+
+undeploy: setup  ## Remove it from there, with its data
+	@$(PYTHON) -m microfin_deploy undeploy $(ARGS)
+
+kind-up: setup  ## Make a kind cluster with Strimzi, CloudNativePG, ingress-nginx and the k6 operator
+	@$(PYTHON) -m microfin_deploy kind-up
+
+kind-down: setup  ## Delete that cluster
+	@$(PYTHON) -m microfin_deploy kind-down
+
 e2e: setup  ## End-to-end tests on the cluster of KUBECONFIG (tests/e2e/README.md)
 	.venv/bin/pytest tests/e2e $(ARGS)
 
@@ -85,5 +97,6 @@ pins: setup  ## Renew requirements.txt and images/*.txt from the pyproject files
 		--no-emit-package microfin --no-emit-package microfin-api \
 		--no-emit-package microfin-worker --no-emit-package microfin-local \
 		--no-emit-package microfin-loadtest --no-emit-package microfin-operator \
+		--no-emit-package microfin-deploy \
 		--custom-compile-command 'make pins' -o requirements.txt
 	images/pins.sh

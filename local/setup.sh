@@ -109,7 +109,7 @@ set_up_kafka() {
 
 # --- Python ---------------------------------------------------------------------------------
 
-members="services/core services/api services/worker local loadtest operator"
+members="services/core services/api services/worker local loadtest operator deploy"
 
 python_state() {
     {

@@ -50,6 +50,7 @@ BOOTSTRAP = {"name": "microfin.commands", "bootstrap": {"servers": "kafka-0:9092
 TAKEN: dict[str, tuple[str, Any]] = {
     "the least partitions": ("spec", {"partitions": 1, "shards": 1}),
     "the most partitions": ("spec/partitions", 1000),
+    "the default partitions of two shards": ("spec", {"partitions": 3, "shards": 2}),
     "the most shards": ("spec", {"partitions": 64, "shards": 64}),
     "a longer topic name": (f"{TOPIC}/name", "ledger.commands-2"),
     "bootstrap": (TOPIC, BOOTSTRAP),

@@ -168,7 +168,7 @@ def test_the_readmes_commands_are_in_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", text_of(REPOSITORY / "Makefile"), re.MULTILINE))
     assert {"run", "test"} <= targets
     for path in DOCUMENTS:
-        for target in re.findall(r"(?:^|`)make ([a-z0-9]+)", text_of(path), re.MULTILINE):
+        for target in re.findall(r"(?:^|`)make ([a-z0-9-]+)", text_of(path), re.MULTILINE):
             assert target in targets, f"{name_of(path)}: make {target}"
 
 

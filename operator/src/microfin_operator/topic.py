@@ -47,7 +47,8 @@ def decide_topic(observed: Observed, active: int, now: datetime) -> TopicPart:
         part = _by_job(observed, known, desired, now)
     else:
         part = _by_strimzi(observed, observed.cluster.spec.topic.strimzi, known, desired)
-    if part.sound and desired > observed.cluster.spec.partitions:
+    spec = observed.cluster.spec
+    if part.sound and desired > _in_full_shards(spec.partitions, spec.shards):
         part = msgspec.structs.replace(
             part, reason="Adopted", message=_adopted(observed.cluster, desired)
         )
@@ -112,7 +113,11 @@ def _desired_partitions(observed: Observed, least: int) -> int:
     if observed.topic is not None and not _is_taken(observed):
         asked = _spec_partitions(observed.topic)
     most = max(spec.partitions, asked, least)
-    return -(-most // spec.shards) * spec.shards
+    return _in_full_shards(most, spec.shards)
+
+
+def _in_full_shards(partitions: int, shards: int) -> int:
+    return -(-partitions // shards) * shards
 
 
 def _adopted(cluster: Cluster, desired: int) -> str:

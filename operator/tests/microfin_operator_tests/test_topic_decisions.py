@@ -120,6 +120,14 @@ def test_a_number_that_shards_do_not_divide_is_rounded_up() -> None:
     assert item["spec"]["partitions"] == 6
 
 
+def test_the_default_is_rounded_up_and_nothing_was_adopted() -> None:
+    """A chart leaves `partitions` out, whatever the number of shards."""
+    of = states.cluster(shards=2)
+    plan = decide(states.at_rest(of, 4, topic=states.topic(of, 4)), NOW)
+    assert plan.status["partitions"] == {"topic": 4, "active": 4, "desired": 4}
+    assert in_sync(plan) == ("True", "InSync")
+
+
 @pytest.mark.parametrize("source", ["routing", "topic", "status"])
 def test_partitions_never_shrink(source: str) -> None:
     """Such as when a MicrofinCluster was deleted and made anew with fewer."""

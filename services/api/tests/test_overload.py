@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from microfin_api.client_address import TrustedProxies
 from microfin_api.cross_origin import OriginRule
+from microfin_api.draining import Leaving
 from microfin_api.entrance import Entrance
 
 
@@ -29,7 +30,7 @@ class SlowApplication:
 
 async def test_the_requests_over_the_limit_are_refused_at_once_and_later_ones_served() -> None:
     slow = SlowApplication()
-    entrance = Entrance(slow, OriginRule("", TrustedProxies("")), 3)
+    entrance = Entrance(slow, OriginRule("", TrustedProxies("")), 3, Leaving())
     transport = httpx.ASGITransport(entrance)
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
         waiting = [asyncio.create_task(client.post("/api/deposit")) for _ in range(3)]
@@ -54,7 +55,7 @@ async def test_a_request_that_fails_is_no_longer_under_way() -> None:
     async def failing(_: Scope, __: Receive, ___: Send) -> None:
         raise RuntimeError("planted")
 
-    entrance = Entrance(failing, OriginRule("", TrustedProxies("")), 1)
+    entrance = Entrance(failing, OriginRule("", TrustedProxies("")), 1, Leaving())
     transport = httpx.ASGITransport(entrance, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
         codes = [(await client.post("/api/deposit")).status_code for _ in range(3)]

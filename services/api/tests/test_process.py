@@ -74,6 +74,24 @@ async def test_what_waits_is_answered_before_the_end(ledger: Ledger) -> None:
         await ledger.start_workers()
 
 
+async def test_clients_leave_before_it_ends(ledger: Ledger) -> None:
+    """Told to stop it serves on for a while, and tells those who are there to go."""
+    async with process(ledger, MICROFIN_DRAIN_SECONDS="4") as (url, running):
+        await until_ready(int(url.rpartition(":")[2]))
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            assert "connection" not in (await client.get("/openapi.json")).headers
+            ending = asyncio.create_task(stop(running))
+            while (await client.get("/readyz")).status_code == 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert (await client.get("/readyz")).json()["missing"] == ["this process is stopping"]
+            for _ in range(20):
+                served = await client.get("/api/me")
+                assert (served.status_code, served.headers["connection"]) == (401, "close")
+                await asyncio.sleep(0.02)
+            assert running.returncode is None
+            await ending
+
+
 async def until_waiting(client: httpx.AsyncClient) -> None:
     """Wait until a command is under way."""
     while 'waiting{partition="' not in (await client.get("/metrics")).text:  # noqa: ASYNC110

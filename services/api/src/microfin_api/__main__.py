@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from microfin.logs import configure_logs
 from microfin.settings import ApiSettings
 from microfin_api.app import create_app
+from microfin_api.draining import DrainingServer
 from microfin_api.http_protocol import GatheringProtocol
 from microfin_api.listening import listening_sockets
 
@@ -46,7 +47,8 @@ def main() -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    uvicorn.Server(config).run(listening_sockets(config))
+    server = DrainingServer(config, app.leaving, settings.drain_seconds)
+    server.run(listening_sockets(config))
 
 
 if __name__ == "__main__":

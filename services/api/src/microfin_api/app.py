@@ -58,7 +58,7 @@ def create_app(settings: ApiSettings) -> Entrance:
     app.router = ExactRouter(list(_routes(ENDPOINTS, parts)), lifespan)
     app.state.documents = Documents.of(ENDPOINTS)
     app.state.parts = parts
-    return Entrance(app, parts.origins, settings.request_limit)
+    return Entrance(app, parts.origins, settings.request_limit, parts.leaving)
 
 
 def _routes(endpoints: Iterable[Endpoint], parts: Parts) -> Iterable[Route]:

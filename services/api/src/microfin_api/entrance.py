@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from microfin_api import metrics
 from microfin_api.cross_origin import OriginRule
 from microfin_api.documentation import STYLE_HASH
+from microfin_api.draining import Leaving
 from microfin_api.problems import Problem
 
 _POLICY: Final = (
@@ -22,6 +23,7 @@ _HEADERS: Final[list[tuple[bytes, bytes]]] = [
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 _NO_STORE: Final = (b"cache-control", b"no-store")
+_CLOSE: Final = (b"connection", b"close")
 _NO_ROUTE: Final = "none"
 _ALWAYS_ANSWERED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """An overloaded process that seems dead would be restarted, which helps nobody."""
@@ -30,7 +32,10 @@ _ALWAYS_ANSWERED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 class Entrance:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, origins: OriginRule, request_limit: int) -> None:
+    def __init__(
+        self, app: ASGIApp, origins: OriginRule, request_limit: int, leaving: Leaving
+    ) -> None:
+        self.leaving = leaving
         self._app = app
         self._origins = origins
         self._request_limit = request_limit
@@ -54,6 +59,8 @@ class Entrance:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *added]
+                if self.leaving.begun:
+                    message["headers"].append(_CLOSE)
             await send(message)
 
         app = self._app

@@ -15,6 +15,7 @@ from microfin_api.at_token import AtTokens
 from microfin_api.client_address import TrustedProxies
 from microfin_api.clock_check import ClockCheck
 from microfin_api.cross_origin import OriginRule
+from microfin_api.draining import Leaving
 from microfin_api.leases import Leases
 from microfin_api.passwords import Passwords
 from microfin_api.sending_gate import SendingGate
@@ -48,7 +49,7 @@ class Parts:
         self.producer = CommandProducer(settings, f"microfin-api-{self.instance}")
         self.leases = Leases(self.instance, settings)
         self.gate = SendingGate(self.leases)
-        self.stopping = False
+        self.leaving = Leaving()
 
     async def start(self) -> None:
         """Connect to everything that answers; what does not is tried again, and shows in readyz."""
@@ -66,7 +67,7 @@ class Parts:
 
     async def stop(self) -> None:
         """Let what is under way reach the log, give back the leases, and disconnect."""
-        self.stopping = True
+        self.leaving.begun = True
         await self.submission.finish(_FLUSH_SECONDS)
         for task in (self._producing, self._cleaning):
             task.cancel()
@@ -82,7 +83,7 @@ class Parts:
 
     def missing(self) -> list[str]:
         """Return what keeps this process from taking requests; empty when it is ready."""
-        missing = ["this process is stopping"] if self.stopping else []
+        missing = ["this process is stopping"] if self.leaving.begun else []
         missing += self.leases.faults()
         if not self.producer.ready:
             missing.append("Kafka cannot be reached")

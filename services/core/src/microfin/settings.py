@@ -233,6 +233,13 @@ class ApiSettings(CommonSettings):
         default=100, ge=0, description="Failed sign-ins a minute per client address; 0 is no limit."
     )
 
+    drain_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="Seconds from SIGTERM for which everything is still served, while /readyz says "
+        "no and every answer closes its connection, so that clients go elsewhere first.",
+    )
+
     @field_validator("secret")
     @classmethod
     def _long_enough(cls, value: str) -> str:

@@ -1,0 +1,90 @@
+"""What `helm test` runs: moves money through the API and checks where it has gone.
+
+A user signs up, opens four accounts (so that most likely several partitions are met), deposits on
+one, and transfers from each to the next. Ends with 1 and says why where a balance is wrong.
+"""
+
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from decimal import Decimal
+from itertools import pairwise
+
+_PATIENCE = 30.0
+
+
+class Bank:
+    """One user of the API."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._session = ""
+
+    def sign_up(self) -> None:
+        """Sign up as somebody new, and stay signed in."""
+        email = f"helm-test-{uuid.uuid4().hex}@example.com"
+        body = {"name": "Helm Test", "email": email, "password": uuid.uuid4().hex}
+        self._session = str(self.ask("POST", "/api/signup", body)["sessionId"])
+
+    def ask(
+        self, method: str, path: str, body: dict[str, object] | None = None
+    ) -> dict[str, object]:
+        """Return the API's answer; an operation that is not final yet is waited for."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        if self._session:
+            headers["Authorization"] = f"Bearer {self._session}"
+        request = urllib.request.Request(self._url + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+            told: dict[str, object] = json.load(answer)
+            if answer.status != 202:
+                return told
+            later = answer.headers["Location"]
+        time.sleep(0.5)
+        return self._wait_for(later)
+
+    def _wait_for(self, path: str) -> dict[str, object]:
+        deadline = time.monotonic() + _PATIENCE
+        while (told := self.ask("GET", path))["status"] in ("accepted", "in_transit"):
+            if time.monotonic() > deadline:
+                sys.exit(f"{path} is not decided after {_PATIENCE:.0f} s: {told}")
+            time.sleep(0.5)
+        return told
+
+
+def move_money(bank: Bank) -> None:
+    """Open accounts, send 100.00 round and check every balance."""
+    bank.sign_up()
+    accounts = [str(bank.ask("POST", "/api/accounts", {})["accountNumber"]) for _ in range(4)]
+    print("opened", *accounts)
+    bank.ask("POST", "/api/deposit", {"accountNumber": accounts[0], "amount": "100.00"})
+    for index, (sender, receiver) in enumerate(pairwise(accounts)):
+        body = {
+            "senderAccountNumber": sender,
+            "receiverAccountNumber": receiver,
+            "amount": f"{90 - 10 * index}.00",
+        }
+        told = bank.ask("POST", "/api/transfer", body)
+        print("transferred", body["amount"], told["status"])
+    for number, expected in zip(accounts, ("10.00", "10.00", "10.00", "70.00"), strict=True):
+        balance = bank.ask("GET", f"/api/accounts/{number}")["balance"]
+        if Decimal(str(balance)) != Decimal(expected):
+            sys.exit(f"account {number} has {balance}, and should have {expected}")
+    print("all balances are right")
+
+
+def main() -> None:
+    """Move money at the API whose address is the argument."""
+    try:
+        move_money(Bank(sys.argv[-1].rstrip("/")))
+    except urllib.error.HTTPError as error:
+        sys.exit(f"{error.url} answered {error.code}: {error.read().decode(errors='replace')}")
+    except OSError as error:
+        sys.exit(f"the API does not answer: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+{{- /* The release's name is the MicrofinCluster's, and all other names begin with it. */}}
+{{- define "microfin.name" -}}
+{{- if gt (len .Release.Name) 40 -}}
+{{- fail "the release's name must have at most 40 characters, because worker pods are named after it: take a shorter one" -}}
+{{- end -}}
+{{- .Release.Name -}}
+{{- end -}}
+
+{{- /* The labels by which a component's pods are selected; the operator gives workers the same. */}}
+{{- define "microfin.selector" -}}
+app.kubernetes.io/name: microfin
+app.kubernetes.io/instance: {{ include "microfin.name" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "microfin.labels" -}}
+{{ include "microfin.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end -}}
+
+{{- define "microfin.image" -}}
+{{- $image := .root.Values.image -}}
+{{- $digest := get $image (printf "%sDigest" .which) -}}
+{{- if $digest -}}
+{{ get $image .which }}@{{ $digest }}
+{{- else -}}
+{{ get $image .which }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "microfin.podSecurity" -}}
+runAsNonRoot: true
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "microfin.containerSecurity" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+readOnlyRootFilesystem: true
+{{- end -}}
+
+{{- /* What every pod of the chart has. */}}
+{{- define "microfin.podCommon" -}}
+serviceAccountName: {{ .serviceAccount }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext: {{- include "microfin.podSecurity" . | nindent 2 }}
+{{- end -}}
+
+{{- define "microfin.secretVariable" -}}
+- name: {{ .name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret }}
+      key: {{ .key }}
+{{- end -}}
+
+{{- /* Variables for the databases of all shards: names and passwords from Secrets, then URLs that
+the kubelet puts together. */}}
+{{- define "microfin.databases" -}}
+{{- $postgres := .root.Values.postgres -}}
+{{- $urls := list -}}
+{{- range $shard := until (int $postgres.shards) }}
+{{- $secret := replace "{shard}" (toString $shard) $.secret }}
+{{ include "microfin.secretVariable" (dict "name" (printf "POSTGRES_%d_USERNAME" $shard) "secret" $secret "key" "username") }}
+{{ include "microfin.secretVariable" (dict "name" (printf "POSTGRES_%d_PASSWORD" $shard) "secret" $secret "key" "password") }}
+{{- $host := replace "{shard}" (toString $shard) $.host }}
+{{- $tls := printf "sslmode=%s" $postgres.sslMode }}
+{{- if hasPrefix "verify" $postgres.sslMode }}
+{{- $tls = printf "%s&sslrootcert=/run/microfin/postgres-%d.crt" $tls $shard }}
+{{- end }}
+{{- $urls = append $urls (printf "postgresql://$(POSTGRES_%d_USERNAME):$(POSTGRES_%d_PASSWORD)@%s:%d/%s?%s" $shard $shard $host (int $postgres.port) $postgres.database $tls) }}
+{{- end }}
+- name: {{ .variable }}
+  value: {{ join " " $urls | quote }}
+{{- end -}}
+
+{{- define "microfin.redis" -}}
+{{- $redis := .root.Values.redis -}}
+{{- $scheme := ternary "rediss" "redis" $redis.tls -}}
+{{- $login := "" -}}
+{{- if $redis.secret }}
+{{- $login = printf "%s:$(REDIS_PASSWORD)@" (get $redis (printf "%sUser" .role)) }}
+{{ include "microfin.secretVariable" (dict "name" "REDIS_PASSWORD" "secret" $redis.secret "key" (get $redis (printf "%sKey" .role))) }}
+{{- end }}
+{{- $urls := list -}}
+{{- range $redis.nodes }}
+{{- $urls = append $urls (printf "%s://%s%s" $scheme $login .) }}
+{{- end }}
+- name: MICROFIN_REDIS
+  value: {{ join " " $urls | quote }}
+{{- end -}}
+
+{{- /* Settings that are no secret, the same for everybody who speaks to Kafka. */}}
+{{- define "microfin.commonSettings" -}}
+MICROFIN_DATABASE_STATEMENT_CACHE: {{ .Values.postgres.statementCache | quote }}
+MICROFIN_KAFKA: {{ .Values.kafka.bootstrap | quote }}
+{{- if .Values.kafka.tls }}
+MICROFIN_KAFKA_CA_FILE: /run/microfin/kafka.crt
+MICROFIN_KAFKA_CERTIFICATE_FILE: /run/microfin/kafka-user.crt
+MICROFIN_KAFKA_KEY_FILE: /run/microfin/kafka-user.key
+{{- end }}
+MICROFIN_LOG_LEVEL: {{ .Values.log.level }}
+{{- end -}}
+
+{{- define "microfin.workerSettings" -}}
+{{ include "microfin.commonSettings" . }}
+{{- with .Values.worker.settings }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "microfin.apiSettings" -}}
+{{ include "microfin.commonSettings" . }}
+MICROFIN_TOPIC: {{ .Values.topic.name | quote }}
+MICROFIN_API_HOST: 0.0.0.0
+MICROFIN_API_PORT: "8080"
+MICROFIN_ANSWER: {{ .Values.api.answer }}
+MICROFIN_DEFAULT_CURRENCY: {{ .Values.api.defaultCurrency }}
+MICROFIN_TRUSTED_PROXIES: {{ .Values.api.trustedProxies | quote }}
+MICROFIN_ALLOWED_ORIGINS: {{ .Values.api.allowedOrigins | quote }}
+MICROFIN_COOKIE_SECURE: {{ .Values.api.cookieSecure }}
+MICROFIN_DRAIN_SECONDS: {{ .Values.api.drainSeconds | quote }}
+{{- with .Values.api.settings }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The files below /run/microfin; kafka is the Secret of the KafkaUser, or empty. */}}
+{{- define "microfin.certificates" -}}
+{{- $values := .root.Values -}}
+{{- $kafka := and $values.kafka.tls .kafka -}}
+{{- $verified := hasPrefix "verify" $values.postgres.sslMode -}}
+- name: temporary
+  emptyDir: {}
+{{- if or $verified $kafka }}
+- name: certificates
+  projected:
+    sources:
+      {{- if $verified }}
+      {{- range $shard := until (int $values.postgres.shards) }}
+      - secret:
+          name: {{ replace "{shard}" (toString $shard) $values.postgres.caSecret }}
+          items:
+            - key: {{ $values.postgres.caKey }}
+              path: postgres-{{ $shard }}.crt
+      {{- end }}
+      {{- end }}
+      {{- if $kafka }}
+      - secret:
+          name: {{ $values.kafka.caSecret }}
+          items:
+            - key: {{ $values.kafka.caKey }}
+              path: kafka.crt
+      - secret:
+          name: {{ $kafka }}
+          items:
+            - key: user.crt
+              path: kafka-user.crt
+            - key: user.key
+              path: kafka-user.key
+      {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "microfin.mounts" -}}
+{{- $values := .root.Values -}}
+- name: temporary
+  mountPath: /tmp
+{{- if or (hasPrefix "verify" $values.postgres.sslMode) (and $values.kafka.tls .kafka) }}
+- name: certificates
+  mountPath: /run/microfin
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "microfin.sessionSecret" -}}
+{{- .Values.session.existingSecret | default (printf "%s-session" (include "microfin.name" .)) -}}
+{{- end -}}

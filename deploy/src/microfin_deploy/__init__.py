@@ -1,0 +1,1 @@
+"""Installs microfin into the Kubernetes cluster of KUBECONFIG (`make deploy`)."""

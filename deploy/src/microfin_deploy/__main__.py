@@ -1,0 +1,116 @@
+"""Command line: `python -m microfin_deploy deploy`, `undeploy`, `kind-up` and `kind-down`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from microfin_deploy.commands import DeployError, exists, helm, kubectl, progress, run
+from microfin_deploy.images import provide_images, source_tag
+from microfin_deploy.kind import CLUSTER, make_cluster
+from microfin_deploy.platform import prepare_platform
+from microfin_deploy.releases import (
+    OPERATOR_NAMESPACE,
+    Wanted,
+    install_application,
+    install_data,
+    install_operator,
+    make_namespaces,
+)
+from microfin_deploy.summary import summary
+
+application = typer.Typer(
+    help="microfin in the Kubernetes cluster of KUBECONFIG.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_NAMESPACE = Annotated[str, typer.Option(help="Where the bank and its data live.")]
+
+
+@application.command()
+def deploy(
+    namespace: _NAMESPACE = "microfin",
+    size: Annotated[
+        str, typer.Option(help="Which values-….yaml of the charts: dev or production.")
+    ] = "dev",
+    tag: Annotated[
+        str, typer.Option(help="Tag of images that the nodes can pull; left out, they are built.")
+    ] = "",
+    shards: Annotated[int, typer.Option(min=1, help="PostgreSQL clusters; chosen once.")] = 1,
+    host: Annotated[
+        str, typer.Option(help="Host name of the Ingress, where there is a controller.")
+    ] = "bank.localhost",
+) -> None:
+    """Install what is missing, in order, and wait until the bank works. Safe to repeat."""
+    say = progress()
+    platform = prepare_platform(say)
+    built = tag or source_tag()
+    if not tag:
+        say(f"images of this checkout: {built}")
+        provide_images(built, platform.lab, say)
+    topic = "microfin.commands" if namespace == "microfin" else f"{namespace}.commands"
+    wanted = Wanted(namespace, OPERATOR_NAMESPACE, size, built, shards, host, topic)
+    make_namespaces(wanted)
+    install_operator(wanted, say)
+    install_data(wanted, platform, say)
+    install_application(wanted, platform, say)
+    say("everything is ready")
+    print(summary(wanted, platform))
+
+
+@application.command()
+def undeploy(namespace: _NAMESPACE = "microfin") -> None:
+    """Remove the bank, its data and its topic. The operator goes with the last bank."""
+    say = progress()
+    topics = _topics(namespace)
+    for release in ("microfin", "microfin-data"):
+        say(f"uninstalling {release}")
+        helm("uninstall", release, "--namespace", namespace, "--ignore-not-found", "--wait")
+    for place, topic in topics:
+        kubectl("-n", place, "delete", "kafkatopic", topic, "--ignore-not-found")
+    say(f"deleting namespace {namespace} with everything in it")
+    kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
+    if exists("crd", "microfinclusters.microfin.io") and exists("mfc", "-A"):
+        return
+    say("uninstalling microfin-operator")
+    helm(
+        *("uninstall", "microfin-operator", "--namespace", OPERATOR_NAMESPACE),
+        *("--ignore-not-found", "--wait"),
+    )
+    kubectl("delete", "namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--timeout=180s")
+    kubectl("delete", "crd", "microfinclusters.microfin.io", "--ignore-not-found")
+
+
+def _topics(namespace: str) -> list[tuple[str, str]]:
+    """Return the bank's KafkaTopics outside its namespace: (namespace, name)."""
+    if not exists("crd", "microfinclusters.microfin.io"):
+        return []
+    path = "{range .items[*]}{.spec.topic.strimzi.namespace} {.spec.topic.name}{'\\n'}{end}"
+    told = kubectl("-n", namespace, "get", "mfc", "-o", f"jsonpath={path}")
+    found = [line.split() for line in told.splitlines()]
+    return [(line[0], line[1]) for line in found if len(line) == 2]
+
+
+@application.command()
+def kind_up() -> None:
+    """Make a kind cluster with Strimzi, CloudNativePG, ingress-nginx and the k6 operator."""
+    make_cluster(progress())
+
+
+@application.command()
+def kind_down() -> None:
+    """Delete that cluster."""
+    run("kind", "delete", "cluster", "--name", CLUSTER)
+
+
+def main() -> None:
+    """Run; a DeployError is shown as what it says."""
+    try:
+        application()
+    except DeployError as error:
+        sys.exit(f"microfin: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""A kind cluster with everything that microfin stands on, from the vendors' own charts."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from microfin_deploy.commands import ROOT, Say, helm, kubectl, run
+
+CLUSTER: Final = "microfin"
+VENDORS: Final = ("strimzi", "cnpg", "ingress-nginx", "k6-operator")
+"""Folders of k8s/, in the order in which they are installed."""
+
+# ingress-nginx listens on the node's ports, which kind lends to this machine.
+_NODE: Final[dict[str, Any]] = {
+    "kind": "Cluster",
+    "apiVersion": "kind.x-k8s.io/v1alpha4",
+    "nodes": [
+        {
+            "role": "control-plane",
+            "labels": {"ingress-ready": "true"},
+            "extraPortMappings": [
+                {"containerPort": 80, "hostPort": 8080, "listenAddress": "127.0.0.1"},
+                {"containerPort": 443, "hostPort": 8443, "listenAddress": "127.0.0.1"},
+            ],
+        }
+    ],
+}
+
+
+def make_cluster(say: Say) -> None:
+    """Make the cluster unless it is there, and install the vendors' charts. Safe to repeat."""
+    if CLUSTER not in run("kind", "get", "clusters").split():
+        say(f"making kind cluster {CLUSTER}")
+        create = ("kind", "create", "cluster", "--name", CLUSTER, "--config", "-")
+        run(*create, stdin=yaml.safe_dump(_NODE))
+    kubectl("config", "use-context", f"kind-{CLUSTER}")
+    for vendor in VENDORS:
+        _install(ROOT / "k8s" / vendor, say)
+    say("the cluster is ready: make deploy")
+
+
+def _install(folder: Path, say: Say) -> None:
+    release = yaml.safe_load((folder / "release.yaml").read_text(encoding="utf-8"))
+    say(f"installing {release['chart']} {release['version']}")
+    kind_values = folder / "values-kind.yaml"
+    extra = ("--values", str(kind_values)) if kind_values.is_file() else ()
+    helm(
+        *("upgrade", "--install", folder.name, release["chart"]),
+        *("--repo", release["repository"], "--version", release["version"]),
+        *("--namespace", release["namespace"], "--create-namespace"),
+        *("--values", str(folder / "values.yaml"), *extra, "--wait", "--timeout", "10m"),
+    )

@@ -1,0 +1,171 @@
+"""The three releases: what each is told, in their order, with what each must wait for."""
+
+from dataclasses import dataclass, field
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import yaml
+
+from microfin_deploy.commands import ROOT, DeployError, Say, apply, helm, kubectl
+from microfin_deploy.platform import LAB_KAFKA, Platform
+
+OPERATOR_NAMESPACE = "microfin-system"
+_DEFINITION = "microfinclusters.microfin.io"
+_RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be installed. `data` and `application` are values over those of `size`."""
+
+    namespace: str
+    operator_namespace: str
+    size: str
+    tag: str
+    shards: int = 1
+    host: str = ""
+    topic: str = "microfin.commands"
+    operator_release: str = "microfin-operator"
+    data: dict[str, Any] = field(default_factory=dict)
+    application: dict[str, Any] = field(default_factory=dict)
+    operator: dict[str, Any] = field(default_factory=dict)
+
+
+def make_namespaces(wanted: Wanted) -> None:
+    """Make both namespaces, which enforce the restricted Pod Security Standard."""
+    for name in (wanted.namespace, wanted.operator_namespace):
+        metadata = {"name": name, "labels": _RESTRICTED}
+        apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+
+def install_operator(wanted: Wanted, say: Say) -> None:
+    """Install the operator and its CustomResourceDefinition."""
+    say(f"installing microfin-operator in {wanted.operator_namespace}")
+    values = merged({"image": {"tag": wanted.tag}}, wanted.operator)
+    _install("microfin-operator", wanted.operator_namespace, values, (), wanted.operator_release)
+    kubectl("wait", "--for=condition=Established", f"crd/{_DEFINITION}", "--timeout=60s")
+    deployment = ("deployment", "-l", "app.kubernetes.io/name=microfin-operator")
+    kubectl("-n", wanted.operator_namespace, "wait", "--for=condition=Available", *deployment,
+            "--timeout=120s")  # fmt: skip
+
+
+def install_data(wanted: Wanted, platform: Platform, say: Say) -> None:
+    """Install databases, Redis and, with Strimzi, Kafka, and wait until they serve."""
+    if not (ROOT / "charts/microfin-data").is_dir():
+        raise DeployError("charts/microfin-data is not there: use a complete checkout.")
+    say(f"installing microfin-data in {wanted.namespace}")
+    values = merged(data_values(wanted, platform), wanted.data)
+    _install("microfin-data", wanted.namespace, values, (wanted.size,))
+    for shard in range(wanted.shards):
+        _wait(wanted, f"clusters.postgresql.cnpg.io/microfin-postgres-{shard}", say)
+    for shard in range(wanted.shards):
+        _rolled_out(wanted, f"deployment/microfin-pooler-{shard}", say)
+    _rolled_out(wanted, "statefulset/microfin-redis", say)
+    if platform.strimzi:
+        _wait(wanted, "kafka/microfin", say)
+        for user in ("worker", "api"):
+            _wait(wanted, f"kafkauser/microfin-{user}", say)
+
+
+def install_application(wanted: Wanted, platform: Platform, say: Say) -> None:
+    """Install the application and wait until every partition has its worker."""
+    say(f"installing microfin in {wanted.namespace}: migrations first")
+    values = merged(application_values(wanted, platform), wanted.application)
+    _install("microfin", wanted.namespace, values, (wanted.size,))
+    _wait(wanted, "mfc/microfin", say)
+    _rolled_out(wanted, "deployment/microfin-api", say)
+
+
+def data_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
+    """Return what microfin-data is told."""
+    return {
+        "kafka": {"enabled": platform.strimzi, "topic": wanted.topic},
+        "postgres": {"shards": wanted.shards},
+    }
+
+
+def application_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
+    """Return what microfin is told."""
+    values: dict[str, Any] = {
+        "image": {"tag": wanted.tag},
+        "postgres": {"shards": wanted.shards},
+        "topic": {"name": wanted.topic},
+        "networkPolicy": {"operator": [_operator_peer(wanted)]},
+    }
+    if platform.ingress_class:
+        values["ingress"] = {
+            "enabled": True, "className": platform.ingress_class, "host": wanted.host,
+            "tlsSecret": "",
+        }  # fmt: skip
+    if not platform.strimzi:
+        values = merged(values, _LAB_KAFKA)
+    return values
+
+
+_LAB_KAFKA: dict[str, Any] = {
+    "kafka": {"bootstrap": LAB_KAFKA, "tls": False},
+    "topic": {"replicas": 1, "strimzi": {"cluster": "lab", "namespace": "kafka"}},
+    "networkPolicy": {
+        "kafka": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}]
+    },
+}
+"""One plaintext broker outside the namespace, where a stand-in acts on KafkaTopics."""
+
+
+def _operator_peer(wanted: Wanted) -> dict[str, Any]:
+    namespace = {"kubernetes.io/metadata.name": wanted.operator_namespace}
+    return {
+        "namespaceSelector": {"matchLabels": namespace},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "microfin-operator"}},
+    }
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` over it, key by key."""
+    both = {
+        name: merged(base[name], value)
+        if isinstance(value, dict) and isinstance(base.get(name), dict)
+        else value
+        for name, value in over.items()
+    }
+    return base | both
+
+
+def _install(
+    chart: str,
+    namespace: str,
+    values: dict[str, Any],
+    sizes: tuple[str, ...],
+    release: str = "",
+) -> None:
+    files = [
+        part
+        for size in sizes
+        if (ROOT / f"charts/{chart}/values-{size}.yaml").is_file()
+        for part in ("--values", f"charts/{chart}/values-{size}.yaml")
+    ]
+    # Without --wait: what is waited for is waited for by name, and said.
+    place = ("upgrade", "--install", release or chart, f"charts/{chart}", "--namespace", namespace)
+    _with_values((*place, *files), values)
+
+
+def _with_values(arguments: tuple[str, ...], values: dict[str, Any]) -> None:
+    with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        yaml.safe_dump(values, file)
+        file.flush()
+        helm(*arguments, "--values", file.name, "--timeout", "10m")
+
+
+def _wait(wanted: Wanted, what: str, say: Say) -> None:
+    say(f"waiting for {what}")
+    kubectl("-n", wanted.namespace, "wait", "--for=condition=Ready", what, "--timeout=600s")
+
+
+def _rolled_out(wanted: Wanted, what: str, say: Say) -> None:
+    say(f"waiting for {what}")
+    _wait_for_existence(wanted, what)
+    kubectl("-n", wanted.namespace, "rollout", "status", what, "--timeout=600s")
+
+
+def _wait_for_existence(wanted: Wanted, what: str) -> None:
+    kubectl("-n", wanted.namespace, "wait", "--for=create", what, "--timeout=180s")

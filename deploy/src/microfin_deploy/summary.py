@@ -1,0 +1,49 @@
+"""What a person is told at the end: which parts are real, which stand in, and what to do next."""
+
+from microfin_deploy.platform import Platform
+from microfin_deploy.releases import Wanted
+
+
+def parts(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
+    """Return each part, and whether it is the real one."""
+    kafka = (
+        "real: Strimzi's, mutual TLS"
+        if platform.strimzi
+        else "stands in: the lab's one broker, plaintext; KafkaTopics acted on by the lab"
+    )
+    ingress = (
+        f"real: class {platform.ingress_class}, host {wanted.host}"
+        if platform.ingress_class
+        else "missing: no controller in this cluster; use the Service"
+    )
+    policies = "not enforced by the lab's node" if platform.lab else "enforced if your network can"
+    return [
+        ("API, workers, operator", f"real: images {wanted.tag}"),
+        ("PostgreSQL", f"real: CloudNativePG, {wanted.shards} shards, each with its pooler"),
+        ("Redis", "real: Redis Cluster of the chart microfin-data"),
+        ("Kafka", kafka),
+        ("Ingress", ingress),
+        ("NetworkPolicies", policies),
+    ]
+
+
+def summary(wanted: Wanted, platform: Platform) -> str:
+    """Return what stands where and what one may do with it."""
+    listed = parts(wanted, platform)
+    width = max(len(name) for name, _ in listed)
+    lines = [f"  {name:{width}}  {told}" for name, told in listed]
+    space = wanted.namespace
+    return "\n".join(
+        (
+            "",
+            "Parts",
+            *lines,
+            "",
+            "Next",
+            f"  helm test microfin -n {space} --logs",
+            f"  kubectl -n {space} get mfc",
+            f"  kubectl -n {space} scale mfc/microfin --replicas={6 * wanted.shards}",
+            f"  kubectl -n {space} port-forward svc/microfin-api 8080:80   # http://127.0.0.1:8080/docs",
+            "  make undeploy",
+        )
+    )

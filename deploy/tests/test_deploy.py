@@ -1,0 +1,102 @@
+"""What `make deploy` tells helm, and what it tells people; no cluster needed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from microfin_deploy.commands import ROOT, DeployError, run
+from microfin_deploy.images import PARTS, image, source_tag
+from microfin_deploy.kind import VENDORS
+from microfin_deploy.platform import Platform
+from microfin_deploy.releases import Wanted, application_values, data_values, merged
+from microfin_deploy.summary import parts, summary
+
+LAB = Platform(Path("/lab"), strimzi=False, ingress_class="")
+REAL = Platform(None, strimzi=True, ingress_class="nginx")
+WANTED = Wanted(
+    "bank", "bank-system", "dev", "dev-1", shards=2, host="bank.test", topic="b.commands"
+)
+
+
+def test_values_lie_over_values_key_by_key() -> None:
+    base = {"a": {"b": 1, "c": [1]}, "d": 2}
+    assert merged(base, {"a": {"c": [2]}, "e": 3}) == {"a": {"b": 1, "c": [2]}, "d": 2, "e": 3}
+    assert base == {"a": {"b": 1, "c": [1]}, "d": 2}
+
+
+def test_with_strimzi_the_charts_fit_by_their_defaults() -> None:
+    values = application_values(WANTED, REAL)
+    assert "kafka" not in values
+    assert values["topic"] == {"name": "b.commands"}
+    assert values["postgres"] == {"shards": 2}
+    assert values["ingress"]["host"] == "bank.test"
+    assert data_values(WANTED, REAL)["kafka"] == {"enabled": True, "topic": "b.commands"}
+
+
+def test_in_the_lab_kafka_is_the_labs() -> None:
+    values = application_values(WANTED, LAB)
+    assert values["kafka"] == {"bootstrap": "lab-kafka-bootstrap.kafka:9092", "tls": False}
+    assert values["topic"]["strimzi"] == {"cluster": "lab", "namespace": "kafka"}
+    assert values["topic"]["name"] == "b.commands"
+    assert values["networkPolicy"].keys() == {"kafka", "operator"}
+    assert "ingress" not in values
+    assert data_values(WANTED, LAB)["kafka"]["enabled"] is False
+
+
+def test_the_operator_is_let_in_where_it_is() -> None:
+    (peer,) = application_values(WANTED, REAL)["networkPolicy"]["operator"]
+    assert peer["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "bank-system"
+    }
+
+
+def test_it_says_what_stands_in() -> None:
+    told = dict(parts(WANTED, LAB))
+    assert told["Kafka"].startswith("stands in")
+    assert told["Ingress"].startswith("missing")
+    assert told["PostgreSQL"].startswith("real")
+    assert all(it.startswith(("real", "enforced")) for it in dict(parts(WANTED, REAL)).values())
+    assert "scale mfc/microfin --replicas=12" in summary(WANTED, REAL)
+
+
+def test_the_tag_tells_what_the_images_are_made_of() -> None:
+    assert source_tag() == source_tag()
+    untracked = ROOT / "services/core/src/microfin/tag_test_only.py"
+    before = source_tag()
+    try:
+        untracked.write_text("x = 1\n")
+        assert source_tag() != before
+    finally:
+        untracked.unlink()
+    assert source_tag() == before
+
+
+def test_the_images_are_the_dockerfiles_targets() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert all(f" AS {part}\n" in dockerfile for part in PARTS)
+    assert image("api", "1.0.0") == "ghcr.io/microfin/api:1.0.0"
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_vendors_version_stands_in_one_place(vendor: str) -> None:
+    """The README's command installs what `make kind-up` installs."""
+    folder = ROOT / "k8s" / vendor
+    release = yaml.safe_load((folder / "release.yaml").read_text(encoding="utf-8"))
+    readme = " ".join(
+        (folder / "README.md").read_text(encoding="utf-8").replace("\\\n", " ").split()
+    )
+    command = (
+        f"helm upgrade --install {vendor} {release['chart']} --repo {release['repository']} "
+        f"--version {release['version']} -n {release['namespace']} --create-namespace "
+        f"--values k8s/{vendor}/values.yaml --wait"
+    )
+    assert command in readme
+    assert isinstance(yaml.safe_load((folder / "values.yaml").read_text(encoding="utf-8")), dict)
+
+
+def test_what_fails_is_said_in_its_own_words() -> None:
+    with pytest.raises(DeployError, match="is not a git command"):
+        run("git", "there-is-no-such-command")
+    with pytest.raises(DeployError, match="not installed"):
+        run("there-is-no-such-program")

@@ -1,0 +1,255 @@
+"""A bank in namespaces of its own: installed as `make deploy` does, broken, audited, removed."""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl, until
+
+from microfin_deploy.commands import helm, progress
+from microfin_deploy.platform import Platform, prepare_platform
+from microfin_deploy.releases import (
+    Wanted,
+    install_application,
+    install_data,
+    install_operator,
+    make_namespaces,
+)
+
+TAG = os.environ.get("MICROFIN_E2E_TAG", "e2e")
+API_IMAGE = f"ghcr.io/microfin/api:{TAG}"
+_MOVER = ROOT / "tests/e2e/money_mover.py"
+
+
+class Bank:
+    """One bank and its data plane."""
+
+    def __init__(self, wanted: Wanted, platform: Platform) -> None:
+        self.wanted = wanted
+        self.platform = platform
+        self.namespace = wanted.namespace
+
+    def kubectl(self, *arguments: str) -> str:
+        """Run kubectl in the bank's namespace."""
+        return kubectl("-n", self.namespace, *arguments)
+
+    def partitions(self) -> dict[str, int]:
+        """Return the MicrofinCluster's partitions: topic, active, desired."""
+        found: dict[str, int] = get("mfc/microfin", self.namespace)["status"]["partitions"]
+        return found
+
+    def is_active(self, partitions: int) -> bool:
+        """Whether everything is as desired with so many partitions."""
+        item = get("mfc/microfin", self.namespace)
+        status = item.get("status", {})
+        ready = next((it for it in status.get("conditions", ()) if it["type"] == "Ready"), {})
+        return (
+            ready.get("status") == "True"
+            and ready["observedGeneration"] == item["metadata"]["generation"]
+            and status["partitions"] == dict.fromkeys(("topic", "active", "desired"), partitions)
+        )
+
+    async def until_active(self, partitions: int, patience: float = 180) -> float:
+        """Wait until accounts are spread over so many partitions, each with its worker."""
+        return await until(f"{partitions} partitions", lambda: self.is_active(partitions), patience)
+
+    def scale(self, partitions: int) -> None:
+        """Grow, as people do."""
+        self.kubectl("scale", "mfc/microfin", f"--replicas={partitions}")
+
+    def upgrade(self, **application: Any) -> None:
+        """Upgrade the application with other values."""
+        wanted = replace(self.wanted, application={**self.wanted.application, **application})
+        install_application(wanted, self.platform, progress())
+
+    def pods(self, selector: str) -> list[str]:
+        """Return the names of the pods that a selector finds."""
+        told = self.kubectl("get", "pods", "-l", selector, "-o", "name")
+        return [line.removeprefix("pod/") for line in told.split()]
+
+    async def audit(self) -> None:
+        """Run the audit's Job now, for a ledger at rest; it must find nothing."""
+        name = f"audit-{uuid4().hex[:6]}"
+        template = get("cronjob/microfin-audit", self.namespace)["spec"]["jobTemplate"]
+        spec = template["spec"]
+        spec["template"]["spec"]["containers"][0]["command"] = ["microfin", "audit", "--at-rest"]
+        apply(
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {"name": name, "namespace": self.namespace},
+                "spec": spec,
+            }
+        )
+        await until("the audit", lambda: self._has_ended(name))
+        told = self.kubectl("logs", f"job/{name}")
+        assert self._condition(name) == "Complete", told
+        assert "All invariants hold." in told, told
+
+    def _condition(self, job: str) -> str:
+        conditions = get(f"job/{job}", self.namespace)["status"].get("conditions", ())
+        return next((it["type"] for it in conditions if it["type"] in ("Complete", "Failed")), "")
+
+    def _has_ended(self, job: str) -> bool:
+        return bool(self._condition(job))
+
+
+@contextlib.asynccontextmanager
+async def new_bank(shards: int = 1, **data: Any) -> AsyncIterator[Bank]:
+    """Install operator, data plane and bank; remove everything after, the topic too."""
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CUSTOM_RESOURCE))
+    mark = uuid4().hex[:6]
+    wanted = Wanted(
+        namespace=f"microfin-e2e-{mark}",
+        operator_namespace=f"microfin-e2e-{mark}-system",
+        operator_release=f"e2e-{mark}-operator",
+        size="dev",
+        tag=TAG,
+        shards=shards,
+        topic=f"e2e-{mark}.commands",
+        data=data,
+        operator={
+            "crd": {"install": False},
+            "namespaces": [f"microfin-e2e-{mark}", "kafka"],
+        },
+    )
+    say = progress()
+    platform = await asyncio.to_thread(prepare_platform, say)
+    began = time.monotonic()
+    try:
+        make_namespaces(wanted)
+        install_operator(wanted, say)
+        install_data(wanted, platform, say)
+        upon_data = time.monotonic()
+        install_application(wanted, platform, say)
+        now = time.monotonic()
+        print(f"charts to Ready in {now - upon_data:.1f} s, with data {now - began:.1f} s")
+        yield Bank(wanted, platform)
+    finally:
+        _remove(wanted, platform)
+
+
+def _remove(wanted: Wanted, platform: Platform) -> None:
+    for release, namespace in (
+        ("microfin", wanted.namespace),
+        ("microfin-data", wanted.namespace),
+        (wanted.operator_release, wanted.operator_namespace),
+    ):
+        helm("uninstall", release, "--namespace", namespace, "--ignore-not-found")
+    place = wanted.namespace if platform.strimzi else "kafka"
+    kubectl("-n", place, "delete", "kafkatopic", wanted.topic, "--ignore-not-found", check=False)
+    for namespace in (wanted.namespace, wanted.operator_namespace):
+        kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
+
+
+class Report:
+    """What a mover of money has seen."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.settled: int = told["settled"]
+        self.failed: dict[str, int] = told["failed"]
+        self.refused: dict[str, int] = told["refused"]
+        self.wrong: list[str] = told["wrong"]
+        self.gaps: dict[str, float] = told["gaps"]
+        self.told = told
+
+    def assert_money_is_right(self) -> None:
+        """Nothing was lost, doubled, rejected or left undecided."""
+        assert self.wrong == [], self.told
+        assert self.settled > 50, self.told
+
+    def assert_nobody_noticed(self) -> None:
+        """No request failed or was refused."""
+        self.assert_money_is_right()
+        assert (self.failed, self.refused) == ({}, {}), self.told
+
+
+class Mover:
+    """A pod that moves money; `report` is there when the block has ended."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.report = Report(
+            {"settled": 0, "failed": {}, "refused": {}, "wrong": ["it never ran"], "gaps": {}}
+        )
+        self._bank = bank
+        self._name = f"mover-{uuid4().hex[:6]}"
+
+    async def start(self, partitions: int) -> None:
+        """Start it and wait until money moves."""
+        apply(_mover_pod(self._bank, self._name, partitions))
+        await until("money moves", lambda: "READY" in self._log())
+
+    async def stop(self) -> None:
+        """Let it decide what is under way, compare all balances, and report."""
+        self._bank.kubectl("exec", self._name, "--", "touch", "/tmp/stop")  # noqa: S108
+        await until("the mover's report", self._has_ended, 240)
+        told = self._log()
+        line = next((it for it in told.splitlines() if it.startswith("REPORT ")), None)
+        assert line is not None, told
+        self.report = Report(json.loads(line.removeprefix("REPORT ")))
+        print(line)
+        self._bank.kubectl("delete", "pod", self._name, "--wait=false")
+
+    def _log(self) -> str:
+        return kubectl("-n", self._bank.namespace, "logs", self._name, check=False)
+
+    def _has_ended(self) -> bool:
+        status = get(f"pod/{self._name}", self._bank.namespace)["status"]
+        return status["phase"] in ("Succeeded", "Failed")
+
+
+@contextlib.asynccontextmanager
+async def moving_money(bank: Bank, partitions: int, *, before: float = 2.0) -> AsyncIterator[Mover]:
+    """Move money while the block runs; some seconds before and after it, too."""
+    mover = Mover(bank)
+    await mover.start(partitions)
+    await asyncio.sleep(before)
+    yield mover
+    await asyncio.sleep(3)
+    await mover.stop()
+
+
+def _mover_pod(bank: Bank, name: str, partitions: int) -> dict[str, Any]:
+    """As `helm test`'s pod, so that the network policies let it through."""
+    container = {
+        "name": "mover",
+        "image": API_IMAGE,
+        "command": ["python", "-c", _MOVER.read_text(encoding="utf-8")],
+        "args": [f"http://microfin-api.{bank.namespace}:80", str(partitions)],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": [{"name": "temporary", "mountPath": "/tmp"}],  # noqa: S108 - in the pod
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": bank.namespace,
+            "labels": {
+                "app.kubernetes.io/name": "microfin",
+                "app.kubernetes.io/instance": "microfin",
+                "app.kubernetes.io/component": "test",
+            },
+        },
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [{"name": "temporary", "emptyDir": {}}],
+        },
+    }

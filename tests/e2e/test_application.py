@@ -1,0 +1,167 @@
+"""The whole bank on a real cluster, while its parts are taken away under load.
+
+Each test ends with balances compared by the clients who moved the money, and with a green audit.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import kubernetes_bank
+import pytest
+import pytest_asyncio
+from kubernetes_bank import Bank, moving_money
+from kubernetes_cluster import get, kubectl, until
+
+from microfin_deploy.commands import helm
+
+pytestmark = pytest.mark.timeout(600)
+
+API = "app.kubernetes.io/component=api"
+OPERATOR = "app.kubernetes.io/name=microfin-operator"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def bank() -> AsyncIterator[Bank]:
+    """Three partitions; PostgreSQL with a standby, so that it can be switched over."""
+    async with kubernetes_bank.new_bank(postgres={"instances": 2}) as made:
+        yield made
+
+
+async def test_from_sign_up_to_transfer_through_the_service(bank: Bank) -> None:
+    told = helm("test", "microfin", "--namespace", bank.namespace, "--logs", "--timeout", "3m")
+    assert "all balances are right" in told
+    await bank.audit()
+
+
+async def test_a_worker_deleted_by_force_is_back_soon(bank: Bank) -> None:
+    """For a moment there are two of one ordinal; the claim decides who may commit."""
+    async with moving_money(bank, 3) as mover:
+        bank.kubectl("delete", "pod", "microfin-worker-1", "--force", "--grace-period=0")
+        await asyncio.sleep(15)
+        await bank.until_active(3)
+    mover.report.assert_money_is_right()
+    print(f"partition 1 settled again after {mover.report.gaps['1']} s")
+    assert mover.report.gaps["1"] <= 15
+    await bank.audit()
+
+
+async def test_it_grows_and_nobody_notices(bank: Bank) -> None:
+    async with moving_money(bank, 3) as mover:
+        bank.scale(6)
+        took = await bank.until_active(6)
+    print(f"grown from 3 to 6 in {took:.1f} s")
+    mover.report.assert_nobody_noticed()
+    await bank.audit()
+
+
+async def test_the_api_is_rolled_and_nobody_notices(bank: Bank) -> None:
+    async with moving_money(bank, 6) as mover:
+        bank.kubectl("rollout", "restart", "deployment/microfin-api")
+        bank.kubectl("rollout", "status", "deployment/microfin-api", "--timeout=240s")
+        # The last old pod still serves those whose connections it holds.
+        await until("the old pods are gone", lambda: len(bank.pods(API)) == 2)
+    mover.report.assert_nobody_noticed()
+    await bank.audit()
+
+
+async def test_an_upgrade_and_a_rollback_keep_the_partitions(bank: Bank) -> None:
+    """The workers are rolled meanwhile, because their settings change."""
+    async with moving_money(bank, 6) as mover:
+        bank.upgrade(worker={"settings": {"MICROFIN_BATCH_LIMIT": "400"}})
+        assert get("mfc/microfin", bank.namespace)["spec"]["partitions"] == 6
+        await bank.until_active(6)
+        helm("rollback", "microfin", "1", "--namespace", bank.namespace)
+        assert get("mfc/microfin", bank.namespace)["spec"]["partitions"] == 6
+        await bank.until_active(6)
+    mover.report.assert_money_is_right()
+    await bank.audit()
+
+
+async def test_all_poolers_are_deleted(bank: Bank) -> None:
+    async with moving_money(bank, 6) as mover:
+        bank.kubectl("delete", "pod", "-l", "cnpg.io/poolerName=microfin-pooler-0", "--wait=false")
+        await asyncio.sleep(10)
+        await bank.until_active(6)
+    mover.report.assert_money_is_right()
+    await bank.audit()
+
+
+async def test_all_of_redis_is_deleted(bank: Bank) -> None:
+    async with moving_money(bank, 6) as mover:
+        bank.kubectl("delete", "pod", "-l", "app.kubernetes.io/name=microfin-redis", "--wait=false")
+        await asyncio.sleep(10)
+        bank.kubectl("rollout", "status", "statefulset/microfin-redis", "--timeout=120s")
+    mover.report.assert_money_is_right()
+    await bank.audit()
+
+
+async def test_kafkas_pod_is_deleted(bank: Bank) -> None:
+    place, selector = (
+        (bank.namespace, "strimzi.io/broker-role=true")
+        if bank.platform.strimzi
+        else ("kafka", "app=kafka")
+    )
+    async with moving_money(bank, 6) as mover:
+        kubectl("-n", place, "delete", "pod", "-l", selector)
+        ready = ("wait", "--for=condition=Ready", "pod", "-l", selector, "--timeout=120s")
+        kubectl("-n", place, *ready)
+        await bank.until_active(6)
+    mover.report.assert_money_is_right()
+    await bank.audit()
+
+
+async def test_the_primary_changes_place(bank: Bank) -> None:
+    """A switchover, as `kubectl cnpg promote` asks for it."""
+    async with moving_money(bank, 6) as mover:
+        began = time.monotonic()
+        former = get("cluster/microfin-postgres-0", bank.namespace)["status"]["currentPrimary"]
+        (next_one,) = set(bank.pods("cnpg.io/podRole=instance")) - {former}
+        _promote(bank, next_one)
+        await until("the switchover", lambda: _is_primary(bank, next_one))
+        print(f"switched over in {time.monotonic() - began:.1f} s")
+        shard = "cluster/microfin-postgres-0"
+        bank.kubectl("wait", "--for=condition=Ready", shard, "--timeout=180s")
+        await bank.until_active(6)
+    mover.report.assert_money_is_right()
+    longest = max(mover.report.gaps.values())
+    print(f"settled again after {longest} s")
+    assert longest <= 30
+    await bank.audit()
+
+
+def _promote(bank: Bank, instance: str) -> None:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    status = (
+        f'{{"status": {{"targetPrimary": "{instance}", "targetPrimaryTimestamp": "{now}", '
+        '"phase": "Switchover in progress", "phaseReason": "a test"}}'
+    )
+    bank.kubectl(
+        "patch", "cluster/microfin-postgres-0", "--subresource=status", "--type=merge", "-p", status
+    )
+
+
+def _is_primary(bank: Bank, instance: str) -> bool:
+    status = get("cluster/microfin-postgres-0", bank.namespace)["status"]
+    return bool(status["currentPrimary"] == instance == status["targetPrimary"])
+
+
+async def test_the_operator_is_deleted_while_it_grows(bank: Bank) -> None:
+    async with moving_money(bank, 6) as mover:
+        bank.scale(7)
+        for _ in range(3):
+            await asyncio.sleep(2)
+            kubectl("-n", bank.wanted.operator_namespace, "delete", "pod", "-l", OPERATOR)
+        took = await bank.until_active(7)
+    print(f"grown from 6 to 7 in {took:.1f} s after the operator was deleted 3 times")
+    mover.report.assert_nobody_noticed()
+    await bank.audit()
+
+
+async def test_uninstalled_it_holds_nothing_back(bank: Bank) -> None:
+    """The operator goes first, which is the wrong order, and still nothing hangs."""
+    helm("uninstall", bank.wanted.operator_release, "--namespace", bank.wanted.operator_namespace)
+    began = time.monotonic()
+    kubectl("delete", "namespace", bank.namespace, "--timeout=90s")
+    print(f"namespace deleted in {time.monotonic() - began:.1f} s")
