@@ -1,18 +1,15 @@
 """What the chart microfin-data renders; needs helm and no cluster."""
 
 import functools
-import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from kubernetes_cluster import ROOT
+from rendered_chart import Item, objects, of_kind, template
 
 CHART: Final = ROOT / "charts/microfin-data"
 DEV: Final = CHART / "values-dev.yaml"
 PRODUCTION: Final = CHART / "values-production.yaml"
-
-Item = dict[str, Any]
 
 
 @functools.cache
@@ -26,25 +23,12 @@ def rendered(
     arguments = [part for file in files for part in ("--values", str(file))]
     arguments += [part for value in values for part in ("--set", value)]
     arguments += [part for value in strings for part in ("--set-string", value)]
-    done = subprocess.run(
-        ["helm", "template", "data", str(CHART), "--namespace", namespace, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ValueError(done.stderr)
-    return done.stdout
+    return template("data", CHART, namespace, *arguments)
 
 
 def render(*values: str, **more: Any) -> list[Item]:
     """Return the objects for these values."""
-    return [item for item in yaml.safe_load_all(rendered(*values, **more)) if item]
-
-
-def of_kind(items: list[Item], kind: str) -> list[Item]:
-    """Return the objects of a kind."""
-    return [item for item in items if item["kind"] == kind]
+    return objects(rendered(*values, **more))
 
 
 def named(items: list[Item], kind: str, name: str) -> Item:

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from data_chart import CHART, Item, named, of_kind, render
+from data_chart import CHART, named, render
+from rendered_chart import Item, of_kind
 
 Flow = tuple[str, str, str, str]
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from data_chart import DEV, PRODUCTION, Item, named, names, of_kind, render
+from data_chart import DEV, PRODUCTION, named, names, render
+from rendered_chart import Item, of_kind
 
 from microfin.migrations.run import ROLES
 from microfin_local.pgbouncer import _SETTINGS as ONE_MACHINE

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import yaml
-from data_chart import DEV, PRODUCTION, Item, named, names, of_kind, render
+from data_chart import DEV, PRODUCTION, named, names, render
+from rendered_chart import Item, of_kind
 
 
 def stateful_set(*values: str, **more: Any) -> Item:

@@ -2,7 +2,8 @@
 
 import base64
 
-from data_chart import named, names, of_kind, render
+from data_chart import named, names, render
+from rendered_chart import of_kind
 
 ALL = [
     "microfin-postgres-api",

@@ -4,32 +4,22 @@ Each template by itself is tested by charts/microfin/tests (`charts/unittest.sh`
 """
 
 import re
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 from kubernetes_cluster import ROOT
+from rendered_chart import Item, objects, template
 
 CHART = ROOT / "charts/microfin"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 POLICIES = VALUES["networkPolicy"]
 DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
 
-Item = dict[str, Any]
-
 
 def render(*arguments: str) -> list[Item]:
-    done = subprocess.run(
-        ["helm", "template", "microfin", str(CHART), "--namespace", "bank", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ValueError(done.stderr)
-    return [item for item in yaml.safe_load_all(done.stdout) if item]
+    return objects(template("microfin", CHART, "bank", *arguments))
 
 
 def pods(items: list[Item]) -> Iterator[tuple[str, Item]]:

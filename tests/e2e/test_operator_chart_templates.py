@@ -1,30 +1,18 @@
 """What the operator's chart renders, template by template; needs helm and no cluster."""
 
-import subprocess
 from typing import Any
 
 import pytest
 import yaml
 from kubernetes_cluster import CUSTOM_RESOURCE, ROOT
+from rendered_chart import Item, objects, of_kind, template
 
 CHART = ROOT / "charts/microfin-operator"
 
 
-def render(*values: str) -> list[dict[str, Any]]:
+def render(*values: str) -> list[Item]:
     sets = [part for value in values for part in ("--set", value)]
-    done = subprocess.run(
-        ["helm", "template", "bank", str(CHART), "--namespace", "system", *sets],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ValueError(done.stderr)
-    return [item for item in yaml.safe_load_all(done.stdout) if item]
-
-
-def of_kind(items: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [item for item in items if item["kind"] == kind]
+    return objects(template("bank", CHART, "system", *sets))
 
 
 def test_the_definition_is_the_one_that_is_tested_and_is_kept() -> None:
