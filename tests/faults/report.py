@@ -147,7 +147,7 @@ def as_markdown(report: Report) -> str:
     lines = [
         "# Fault report",
         "",
-        "Made by `make faults`; what the words mean is in [README.md](README.md).",
+        "Made by `make faults`; what the words mean is in [README.md](../README.md).",
         "",
         "| | |",
         "|---|---|",
