@@ -91,6 +91,16 @@ async def hung_port() -> AsyncIterator[int]:
     server.close()
 
 
+async def test_the_first_is_remembered_by_another_node(redis: GuardedRedis) -> None:
+    """redis-py makes a bool of the reply; a repeat then seemed to be another use of its key."""
+    owner = await redis._owner("first")
+    other = next(node for name, node in redis._nodes.items() if name != owner.name)
+    await redis.delete("first")
+    redis._nodes[owner.name] = other  # it answers MOVED
+    assert await redis.remember_first("first", b"one", seconds=60) == b"one"
+    assert await redis.remember_first("first", b"two", seconds=60) == b"one"
+
+
 async def test_all_who_wait_for_a_hung_node_are_told(hung_port: int) -> None:
     node = Node(Address("127.0.0.1", hung_port, None, None, secure=False), 0.05)
     ends = await asyncio.gather(*(node.ask([("PING",)]) for _ in range(5)), return_exceptions=True)

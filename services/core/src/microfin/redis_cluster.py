@@ -269,7 +269,7 @@ class GuardedRedis:
 
 def _client(settings: CommonSettings) -> RedisCluster:
     urls = [urlsplit(url) for url in settings.redis_urls]
-    return RedisCluster(
+    client = RedisCluster(
         startup_nodes=[ClusterNode(url.hostname or "127.0.0.1", url.port or 6379) for url in urls],
         username=urls[0].username,
         password=urls[0].password,
@@ -279,3 +279,10 @@ def _client(settings: CommonSettings) -> RedisCluster:
         socket_timeout=settings.redis_timeout * 8,
         socket_connect_timeout=settings.redis_timeout,
     )
+    # Its own makes a bool of what SET … GET replies, unless it is called by its own method.
+    client.set_response_callback("SET", _as_replied)
+    return client
+
+
+def _as_replied(response: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - as redis-py calls it
+    return response
