@@ -179,40 +179,6 @@ async def test_without_a_lease_nothing_is_sent(ledger: Ledger) -> None:
         assert "lease" in ready.json()["missing"][0]
 
 
-async def test_a_command_waits_a_little_for_a_lease(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A database that is away for a moment refuses nobody, and nothing is sent meanwhile."""
-    async with running(ledger.settings()) as api:
-        user = await api.user()
-        number = await user.account()
-        lease = api.parts.leases.of_account(number)
-        renewal, send = lease._renewal, api.parts.producer.send
-        back = asyncio.Event()
-        sent_early: list[Command] = []
-
-        async def away(sent: float) -> Lease:
-            if not back.is_set():
-                raise ConnectionResetError("planted")
-            return await renewal(sent)
-
-        async def noted(partition: int, command: Command, headers: Headers = ()) -> Appended:
-            if not back.is_set():
-                sent_early.append(command)
-            return await send(partition, command, headers)
-
-        monkeypatch.setattr(lease, "_renewal", away)
-        while lease.valid() is not None:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-        monkeypatch.setattr(api.parts.producer, "send", noted)
-        waiting = asyncio.create_task(user.deposit(number, "5"))
-        done, _ = await asyncio.wait({waiting}, timeout=0.5)
-        assert not done
-        back.set()
-        assert (await waiting)["balance"] == "5.00"
-        assert not sent_early
-
-
 async def test_leases_are_given_back(ledger: Ledger) -> None:
     async with running(ledger.settings()) as api:
         instance = api.parts.instance

@@ -13,15 +13,11 @@ import msgspec
 
 from microfin.routing import partition_of
 from microfin_api import metrics
-from microfin_api.leases import LEASE_SECONDS, Lease, Leases, ShardLease
+from microfin_api.leases import Lease, Leases, ShardLease
 from microfin_api.problems import Problem
 
 HOLD_SECONDS: Final = 10.0
 """Seconds after which a growth that is neither activated nor withdrawn holds nothing any more."""
-
-LEASE_PATIENCE: Final = 3.0
-"""Seconds for which a command waits for a lease that is away: a database that is switched over or
-restarted within them refuses nobody."""
 
 HELD_LIMIT: Final = 5_000
 """Commands that one process holds at most; more are refused as overload."""
@@ -44,12 +40,10 @@ class SendingGate:
     async def pass_through(self, account: str) -> Destination:
         """Return where a command for `account` must be sent, at once; wait while it is held.
 
-        Where the lease is away, it is waited for, for a little while.
-
         Raises `Problem` where this process may not send: nothing has been done then.
         """
         shard = self._leases.of_account(account)
-        lease = shard.valid() or await self._lease_to_come(shard)
+        lease = shard.valid()
         if lease is not None and lease.moves(account):
             lease = await self._hold(shard, account)
         if lease is None:
@@ -57,12 +51,6 @@ class SendingGate:
         return Destination(
             partition_of(account, lease.routing.partition_count), lease.routing.generation
         )
-
-    async def _lease_to_come(self, shard: ShardLease) -> Lease | None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LEASE_PATIENCE):
-                await shard.sent_after(time.monotonic() - LEASE_SECONDS)
-        return shard.valid()
 
     async def _hold(self, shard: ShardLease, account: str) -> Lease | None:
         """Wait until no growth is about to move `account`, or it has been for too long."""
