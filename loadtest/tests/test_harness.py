@@ -108,7 +108,8 @@ def test_cpu_and_memory_of_a_process_and_its_ended_children(tmp_path: Path) -> N
         record.write_text(json.dumps([entry]))
         usage = sampler.stop()
         process.stdin.write(b"\n")
-    assert usage.cpu_seconds["worker"] >= 0.3
+    # The kernel counts a child's time in ticks of 10 ms, user and system each rounded down.
+    assert usage.cpu_seconds["worker"] >= 0.25
     assert usage.cpu_seconds["postgres"] == 0
     assert usage.peak_bytes["worker"] > 0
     assert usage.largest_bytes["worker"] > 0

@@ -90,6 +90,7 @@ def test_a_third_that_went_with_its_replicas_is_taken_again(cluster: KeptCluster
     """Fewer replicas, and both nodes of a third were among those that went."""
     start(cluster, 10, 6)
     cluster.leave(0)
+    assert "role:slave" in cluster.ask(0, "INFO", "replication")
     until("the cluster", cluster.is_whole)
     masters = [pod for pod in range(1, 3) if cluster.roles()[f"microfin-redis-{pod}"][2]]
     other = cluster.ask(masters[0], "CLUSTER", "MYID")
