@@ -159,6 +159,11 @@ class Report:
         self.gaps: dict[str, float] = told["gaps"]
         self.told = told
 
+    @property
+    def longest_gap(self) -> float:
+        """The longest time in seconds in which some partition settled nothing."""
+        return max(self.gaps.values())
+
     def assert_money_is_right(self) -> None:
         """Nothing was lost, doubled, rejected or left undecided."""
         assert self.wrong == [], self.told
