@@ -110,10 +110,10 @@ async def test_an_upgrade_and_a_rollback_keep_the_partitions(bank: Bank) -> None
     """The workers are rolled meanwhile, because their settings change."""
     async with moving_money(bank, 8) as mover:
         bank.upgrade(worker={"settings": {"MICROFIN_BATCH_LIMIT": "400"}})
-        assert get("mfc/microfin", bank.namespace)["spec"]["partitions"] == 8
+        assert bank.partitions()["desired"] == 8
         await bank.until_active(8)
         helm("rollback", "microfin", "1", "--namespace", bank.namespace)
-        assert get("mfc/microfin", bank.namespace)["spec"]["partitions"] == 8
+        assert bank.partitions()["desired"] == 8
         await bank.until_active(8)
     mover.report.assert_money_is_right()
     await bank.audit()
