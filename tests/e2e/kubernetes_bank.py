@@ -112,6 +112,7 @@ async def new_bank(shards: int = 1, **data: Any) -> AsyncIterator[Bank]:
         size="dev",
         tag=TAG,
         shards=shards,
+        host=f"{mark}.bank.test",
         topic=f"e2e-{mark}.commands",
         data=data,
         operator={
