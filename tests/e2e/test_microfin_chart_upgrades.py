@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 import kubernetes_cluster
 import pytest
 import pytest_asyncio
-from kubernetes_cluster import CUSTOM_RESOURCE, ROOT, get, kubectl
+import yaml
+from kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl
 
 HELMS = ["helm", *os.environ.get("MICROFIN_E2E_HELMS", "").split()]
 QUIET = ("--set", "migrations.enabled=false,audit.enabled=false,trim.enabled=false,paused=true")
@@ -89,6 +90,8 @@ def test_the_api_server_takes_all_of_it(namespace: str, values: tuple[str, ...])
         text=True,
         check=True,
     ).stdout
+    # A pod is judged with its service account, which has to be there for that.
+    apply(*(it for it in yaml.safe_load_all(rendered) if it["kind"] == "ServiceAccount"))
     kubectl(
         *("apply", "--dry-run=server", "--server-side", "--validate=strict", "-f", "-"),
         stdin=rendered,
