@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+from figures import figure
 from kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl, until
 
 from microfin_deploy.commands import helm, progress
@@ -130,7 +131,7 @@ async def new_bank(shards: int = 1, **data: Any) -> AsyncIterator[Bank]:
         upon_data = time.monotonic()
         install_application(wanted, platform, say)
         now = time.monotonic()
-        print(f"charts to Ready in {now - upon_data:.1f} s, with data {now - began:.1f} s")
+        figure(f"charts to Ready in {now - upon_data:.1f} s, with data {now - began:.1f} s")
         yield Bank(wanted, platform)
     finally:
         _remove(wanted, platform)
@@ -161,9 +162,13 @@ class Report:
         self.told = told
 
     @property
-    def longest_gap(self) -> float:
-        """The longest time in seconds in which some partition settled nothing."""
-        return max(self.gaps.values())
+    def summary(self) -> str:
+        """What a person wants to know, as one line."""
+        unanswered = sum(self.failed.values()) + sum(self.refused.values())
+        return (
+            f"{self.settled} settled, {unanswered} requests failed or refused, "
+            f"no partition at rest for longer than {max(self.gaps.values())} s"
+        )
 
     def assert_money_is_right(self) -> None:
         """Nothing was lost, doubled, rejected or left undecided."""
@@ -200,6 +205,7 @@ class Mover:
         assert line is not None, told
         self.report = Report(json.loads(line.removeprefix("REPORT ")))
         print(line)
+        figure(f"{_current_test()}: {self.report.summary}")
 
     def remove(self) -> None:
         """Delete its pod: one that went on would move money while the next test audits."""
@@ -212,6 +218,10 @@ class Mover:
     def _has_ended(self) -> bool:
         status = get(f"pod/{self._name}", self._bank.namespace)["status"]
         return status["phase"] in ("Succeeded", "Failed")
+
+
+def _current_test() -> str:
+    return os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition(" ")[0]
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ import kubernetes_bank
 import pytest
 import pytest_asyncio
 from entrance import way_in
+from figures import figure
 from kubernetes_bank import Bank, moving_money
 from kubernetes_cluster import ROOT, get, kubectl, until
 
@@ -58,7 +59,7 @@ async def test_a_worker_deleted_by_force_is_back_soon(bank: Bank) -> None:
         await asyncio.sleep(15)
         await bank.until_active(3)
     mover.report.assert_money_is_right()
-    print(f"partition 1 settled again after {mover.report.gaps['1']} s")
+    figure(f"partition 1 settled again after {mover.report.gaps['1']} s")
     await bank.audit()
 
 
@@ -72,7 +73,7 @@ async def test_it_grows_and_nobody_notices(bank: Bank, by: str, before: int, aft
         GROWTHS[by](bank, after)
         await bank.until_active(after)
         took = time.monotonic() - began
-    print(f"grown from {before} to {after} by {by} in {took:.1f} s")
+    figure(f"grown from {before} to {after} by {by} in {took:.1f} s")
     mover.report.assert_nobody_noticed()
     await bank.audit()
 
@@ -103,7 +104,6 @@ async def test_workers_scaled_by_hand_are_set_back(bank: Bank) -> None:
         await until("all workers", lambda: _workers(bank) == 8)
         await bank.until_active(8)
     mover.report.assert_money_is_right()
-    print(f"settled again after {mover.report.longest_gap} s")
     await bank.audit()
 
 
@@ -176,12 +176,11 @@ async def test_the_primary_changes_place(bank: Bank) -> None:
         (next_one,) = set(bank.pods("cnpg.io/podRole=instance")) - {former}
         _promote(bank, next_one)
         await until("the switchover", lambda: _is_primary(bank, next_one))
-        print(f"switched over in {time.monotonic() - began:.1f} s")
+        figure(f"switched over in {time.monotonic() - began:.1f} s")
         shard = "cluster/microfin-postgres-0"
         bank.kubectl("wait", "--for=condition=Ready", shard, "--timeout=180s")
         await bank.until_active(8)
     mover.report.assert_money_is_right()
-    print(f"settled again after {mover.report.longest_gap} s")
     await bank.audit()
 
 
@@ -209,7 +208,6 @@ async def test_the_primarys_pod_is_deleted(bank: Bank) -> None:
         bank.kubectl("wait", "--for=condition=Ready", shard, "--timeout=240s")
         await bank.until_active(8)
     mover.report.assert_money_is_right()
-    print(f"settled again after {mover.report.longest_gap} s")
     await bank.audit()
 
 
@@ -220,7 +218,7 @@ async def test_the_operator_is_deleted_while_it_grows(bank: Bank) -> None:
             await asyncio.sleep(2)
             kubectl("-n", bank.wanted.operator_namespace, "delete", "pod", "-l", OPERATOR)
         took = await bank.until_active(9)
-    print(f"grown from 8 to 9 in {took:.1f} s after the operator was deleted 3 times")
+    figure(f"grown from 8 to 9 in {took:.1f} s after the operator was deleted 3 times")
     mover.report.assert_nobody_noticed()
     await bank.audit()
 
@@ -230,4 +228,4 @@ async def test_uninstalled_it_holds_nothing_back(bank: Bank) -> None:
     helm("uninstall", bank.wanted.operator_release, "--namespace", bank.wanted.operator_namespace)
     began = time.monotonic()
     kubectl("delete", "namespace", bank.namespace, "--timeout=90s")
-    print(f"namespace deleted in {time.monotonic() - began:.1f} s")
+    figure(f"namespace deleted in {time.monotonic() - began:.1f} s")

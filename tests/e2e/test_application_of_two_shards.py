@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import kubernetes_bank
 import pytest
 import pytest_asyncio
+from figures import figure
 from kubernetes_bank import Bank, moving_money
 from kubernetes_cluster import get
 
@@ -24,6 +25,6 @@ async def test_it_begins_with_the_next_multiple_and_grows(bank: Bank) -> None:
     async with moving_money(bank, 4) as mover:
         bank.scale(6)
         took = await bank.until_active(6)
-    print(f"grown from 4 to 6 over two shards in {took:.1f} s")
+    figure(f"grown from 4 to 6 over two shards in {took:.1f} s")
     mover.report.assert_nobody_noticed()
     await bank.audit()

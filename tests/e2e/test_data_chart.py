@@ -19,6 +19,7 @@ import kubernetes_cluster
 import pytest
 import pytest_asyncio
 from data_chart import CHART, DEV, PRODUCTION, rendered
+from figures import figure
 from kubernetes_cluster import get, kubectl, until
 
 from microfin.migrations.run import ROLES
@@ -53,7 +54,7 @@ async def namespace() -> AsyncIterator[str]:
         deploy(name)
         for line in waiting(name):
             kubectl(*line.split()[1:])
-        print(f"PostgreSQL, its pooler and Redis ready after {time.monotonic() - began:.1f} s")
+        figure(f"PostgreSQL, its pooler and Redis ready after {time.monotonic() - began:.1f} s")
         topic = f"data-{uuid4().hex[:6]}.commands"
         data_client.start(name, topic)
         data_client.microfin(name, "migrate", "--partitions", "1")
@@ -373,7 +374,7 @@ async def test_all_redis_pods_deleted_at_once(namespace: str) -> None:
         return not now & identities and whole(namespace, 3)
 
     await until("the cluster", back)
-    print(f"all Redis pods deleted at once: whole again after {time.monotonic() - began:.1f} s")
+    figure(f"all Redis pods deleted at once: whole again after {time.monotonic() - began:.1f} s")
     after = nodes(namespace)
     assert {name: role for name, (role, _) in after.items()} == dict.fromkeys(before, "master")
     addresses = {address for _, address in after.values()}
@@ -391,7 +392,9 @@ async def test_one_redis_master_deleted(namespace: str) -> None:
         return before["metadata"]["uid"] not in now and whole(namespace, 3)
 
     await until("the cluster", back)
-    print(f"one Redis master without a replica: whole again after {time.monotonic() - began:.1f} s")
+    figure(
+        f"one Redis master without a replica: whole again after {time.monotonic() - began:.1f} s"
+    )
 
 
 async def test_an_upgrade_without_a_change_changes_nothing(namespace: str) -> None:
@@ -443,7 +446,7 @@ async def test_replicas_are_added_and_one_takes_over(namespace: str) -> None:
         return sorted(roles) == ["master"] * 3 + ["replica"] * 3
 
     await until("three pairs", paired)
-    print(f"Redis from 3 to 6 nodes, one after the other, in {time.monotonic() - began:.1f} s")
+    figure(f"Redis from 3 to 6 nodes, one after the other, in {time.monotonic() - began:.1f} s")
     admin(namespace, "SET account:kept here")
     keeping = next(
         f"microfin-redis-{pod}"
@@ -458,7 +461,7 @@ async def test_replicas_are_added_and_one_takes_over(namespace: str) -> None:
         return before["metadata"]["uid"] not in now and whole(namespace, 6)
 
     took = await until("the cluster", taken_over)
-    print(f"a Redis master with a replica deleted: whole again after {took:.1f} s")
+    figure(f"a Redis master with a replica deleted: whole again after {took:.1f} s")
     assert admin(namespace, "GET account:kept") == "here"
     assert nodes(namespace)[keeping][0] == "replica"
 
@@ -475,4 +478,4 @@ async def test_uninstalled_it_leaves_passwords_and_a_namespace_that_goes(namespa
     await until("pods and volumes", gone)
     began = time.monotonic()
     kubectl("delete", "namespace", namespace, "--timeout=60s")
-    print(f"the namespace went in {time.monotonic() - began:.1f} s")
+    figure(f"the namespace went in {time.monotonic() - began:.1f} s")

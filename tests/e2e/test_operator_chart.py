@@ -11,6 +11,7 @@ import data_plane
 import kubernetes_cluster
 import pytest
 import pytest_asyncio
+from figures import figure
 from kubernetes_cluster import ROOT, apply, get, kubectl, until
 
 pytestmark = pytest.mark.timeout(300)
@@ -69,7 +70,7 @@ async def test_with_its_permissions_a_bank_becomes_ready_and_grows(
         return bool(partitions == {"topic": 4, "active": 4, "desired": 4})
 
     took = await until("four partitions", grown)
-    print(f"grown from 3 to 4 in {took:.1f} s")
+    figure(f"grown from 3 to 4 in {took:.1f} s")
 
 
 def bank(namespace: str, topic: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import data_plane
 import kubernetes_cluster
 import pytest
 import pytest_asyncio
+from figures import figure
 from kubernetes_cluster import apply, get, kubectl, until
 from operator_process import OperatorProcess
 
@@ -56,7 +57,7 @@ async def bank(namespace: str, operator: OperatorProcess) -> AsyncIterator[str]:
         )
     )
     kubectl("-n", namespace, "wait", "--for=condition=Ready", "mfc/bank", "--timeout=120s")
-    print(f"Ready with 3 workers after {time.monotonic() - began:.1f} s")
+    figure(f"Ready with 3 workers after {time.monotonic() - began:.1f} s")
     yield topic
     kubectl("-n", namespace, "delete", "mfc/bank", "--wait=false")
     kubectl("-n", "kafka", "delete", "kafkatopic", topic, "--wait=false")
@@ -133,7 +134,7 @@ async def test_a_worker_deleted_by_force_is_replaced(namespace: str, bank: str) 
     before = data_plane.claims(namespace, "bank")[1]
     kubectl("-n", namespace, "delete", "pod", "bank-worker-1", "--force", "--grace-period=0")
     took = await until("a new claim", lambda: data_plane.claims(namespace, "bank")[1] > before)
-    print(f"claimed anew {took:.1f} s after the forced deletion")
+    figure(f"claimed anew {took:.1f} s after the forced deletion")
     await until("Ready", lambda: active(namespace, 3))
 
 
@@ -149,7 +150,7 @@ async def test_a_new_image_goes_round_partition_by_partition(namespace: str, ban
         return active(namespace, 3) and status.get("updatedReplicas") == 3
 
     took = await until("all workers of the new image", rolled, patience=180)
-    print(f"rolled three workers in {took:.1f} s")
+    figure(f"rolled three workers in {took:.1f} s")
     assert least >= 2, "more than one partition was without its worker"
     after = data_plane.claims(namespace, "bank")
     assert all(after[it] > before[it] for it in range(3)), "the old workers were not fenced"
@@ -188,7 +189,7 @@ async def test_scale_grows_while_the_operator_is_killed(
         operator.kill()
         await operator.start()
     await until("six partitions", lambda: active(namespace, 6))
-    print(f"grown from 3 to 6 in {time.monotonic() - began:.1f} s, the operator killed 3 times")
+    figure(f"grown from 3 to 6 in {time.monotonic() - began:.1f} s, the operator killed 3 times")
     assert data_plane.routing(namespace, "bank") == (2, 6)
     assert get("statefulset/bank-worker", namespace)["spec"]["replicas"] == 6
 
@@ -198,7 +199,7 @@ async def test_a_topic_grown_by_hand_is_adopted(namespace: str, bank: str) -> No
     patch = json.dumps({"spec": {"partitions": 7}})
     kubectl("-n", "kafka", "patch", "kafkatopic", bank, "--type=merge", "-p", patch)
     await until("seven partitions", lambda: active(namespace, 7))
-    print(f"adopted and grown from 6 to 7 in {time.monotonic() - began:.1f} s")
+    figure(f"adopted and grown from 6 to 7 in {time.monotonic() - began:.1f} s")
     conditions = get("mfc/bank", namespace)["status"]["conditions"]
     assert next(it for it in conditions if it["type"] == "TopicInSync")["reason"] == "Adopted"
     assert data_plane.routing(namespace, "bank") == (3, 7)
@@ -222,18 +223,18 @@ async def test_without_strimzi_jobs_make_and_grow_the_topic(
     kubectl("-n", namespace, "wait", "--for=condition=Ready", "mfc/plain", "--timeout=120s")
     kubectl("-n", namespace, "scale", "mfc/plain", "--replicas=5")
     took = await until("five partitions", lambda: active(namespace, 5, "plain"))
-    print(f"without Strimzi grown from 3 to 5 in {took:.1f} s")
+    figure(f"without Strimzi grown from 3 to 5 in {took:.1f} s")
     assert data_plane.routing(namespace, "plain") == (2, 5)
     # By other hands, of which only the workers can tell.
     by_hand = ("microfin", "topic", "grow", "--partitions", "6")
     kubectl("-n", namespace, "exec", "plain-worker-0", "--", *by_hand)
     took = await until("six partitions", lambda: active(namespace, 6, "plain"))
-    print(f"grown in Kafka itself to 6, adopted in {took:.1f} s")
+    figure(f"grown in Kafka itself to 6, adopted in {took:.1f} s")
     kubectl("-n", namespace, "delete", "mfc/plain", "--wait=false")
 
 
 async def test_the_memory_of_the_operator(
     namespace: str, bank: str, operator: OperatorProcess
 ) -> None:
-    print(f"operator memory {operator.memory() / 2**20:.0f} MiB")
+    figure(f"operator memory {operator.memory() / 2**20:.0f} MiB")
     assert operator.memory() < 120 * 2**20
