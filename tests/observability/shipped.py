@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-RULES: Final = sorted(ROOT.glob("charts/*/files/alerts*.yaml"))
+RULES: Final = sorted(ROOT.glob("charts/*/files/alerts*.yaml"), key=lambda path: path.parts[-3])
 RULE_TESTS: Final = sorted(ROOT.glob("charts/*/tests/alerts/*.yaml"))
 DASHBOARDS: Final = sorted(ROOT.glob("charts/*/dashboards/*.json"))
 RUNBOOKS: Final = ROOT / "docs/runbooks"
