@@ -1,4 +1,4 @@
-"""What the charts bring: alerts, their tests and runbooks, dashboards; and whose metrics they use."""
+"""What the charts bring: alerts with tests and runbooks, dashboards; and whose metrics they use."""
 
 import json
 import re
