@@ -85,6 +85,10 @@ def test_they_allow_what_the_table_says_and_nothing_else() -> None:
     assert sorted(rendered) == sorted(table())
 
 
+def test_nobody_is_let_in_for_an_exporter_that_is_not_there() -> None:
+    assert "9121" not in str(policies())
+
+
 def test_each_denies_everything_else() -> None:
     for policy in policies():
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
