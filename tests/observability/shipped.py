@@ -49,12 +49,33 @@ def metrics_in(expression: str) -> set[str]:
     return set(re.findall(r"\b[a-zA-Z_:][\w:]*\b(?!\s*\()", text)) - _WORDS
 
 
+def expressions() -> list[str]:
+    """Return what all alerts and dashboards ask Prometheus for."""
+    asked = [alert["expr"] for alert in alerts()]
+    for path in DASHBOARDS:
+        asked += dashboard_expressions(path)
+    return asked
+
+
+def played_series() -> list[str]:
+    """Return the series that the alerts' tests play."""
+    tests = [
+        test
+        for path in RULE_TESTS
+        for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]
+    ]
+    return [series["series"] for test in tests for series in test["input_series"]]
+
+
+def selections(text: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield each metric that is followed by labels in braces, and the labels."""
+    for name, matchers in re.findall(r"\b(\w+)\{([^}]*)\}", text):
+        yield name, set(re.findall(r'(\w+)\s*[=!]=?~?\s*"', matchers))
+
+
 def used_metrics() -> set[str]:
     """Return every metric that an alert or a dashboard names."""
-    expressions = [alert["expr"] for alert in alerts()]
-    for path in DASHBOARDS:
-        expressions += dashboard_expressions(path)
-    return set().union(*map(metrics_in, expressions))
+    return set().union(*map(metrics_in, expressions()))
 
 
 def metrics_of_others() -> dict[str, str]:
