@@ -3,12 +3,14 @@
 import json
 import re
 import string
+import subprocess
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from microfin_local.programs import find_program
 from observability.shipped import DASHBOARDS, alerts, dashboard_expressions
 
 _PLACEHOLDERS = {"namespace", "datasource", "__rate_interval"}
@@ -50,6 +52,25 @@ def test_what_they_ask_for_is_whole(path: Path) -> None:
         named = {it[1] for it in re.finditer(r"\$\{?(\w+)\}?", expression)}
         assert named <= _PLACEHOLDERS, expression
         assert set(expression) <= set(string.printable), expression
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_prometheus_understands_what_they_ask_for(path: Path, tmp_path: Path) -> None:
+    """As recording rules, with something in place of Grafana's variables."""
+    rules = [
+        {"record": f"panel:{number}", "expr": text.replace("$__rate_interval", "5m")}
+        for number, text in enumerate(dashboard_expressions(path))
+        if not text.startswith("label_values(")
+    ]
+    file = tmp_path / "rules.yaml"
+    file.write_text(json.dumps({"groups": [{"name": path.stem, "rules": rules}]}), "utf-8")
+    done = subprocess.run(
+        [find_program("promtool"), "check", "rules", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_their_uids_are_their_own() -> None:
