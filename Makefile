@@ -1,6 +1,6 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status clean lint test simulate faults deploy undeploy \
+.PHONY: help setup run start stop grow status observe clean lint test simulate faults deploy undeploy \
 	kind-up kind-down e2e bench load overload reference pins
 
 PYTHON := .venv/bin/python
@@ -41,6 +41,9 @@ grow: setup  ## Grow the running platform while money moves (make grow WORKERS=6
 
 status:  ## Show the processes and where everything listens
 	@$(PLATFORM) status
+
+observe: setup  ## Run Prometheus beside the running platform, with the charts' alerts loaded
+	@$(PLATFORM) observe
 
 clean: stop  ## Forget data, logs and passwords (.venv and downloads stay)
 	@if [ -x $(PYTHON) ]; then $(PLATFORM) clean; fi

@@ -47,6 +47,9 @@ missing_packages() {
     java_is_recent || echo java
     command -v setpriv >/dev/null || echo util-linux
     command -v curl >/dev/null || echo curl
+    # Prometheus and promtool, for the alerts' tests and for `make observe`.
+    command -v promtool >/dev/null || echo prometheus
+    command -v prometheus-redis-exporter >/dev/null || echo prometheus-redis-exporter
     # For the fault suite's clocks that jump.
     command -v cc >/dev/null || echo gcc libc6-dev
     # What follows is only needed until its product is there.
@@ -68,7 +71,7 @@ install_packages() {
     command -v systemctl >/dev/null || return 0
     for package in "$@"; do
         case $package in
-            postgresql | pgbouncer | redis-server) as_root systemctl disable --quiet "$package" ;;
+            postgresql | pgbouncer | redis-server | prometheus | prometheus-redis-exporter) as_root systemctl disable --quiet "$package" ;;
             nginx-light) as_root systemctl disable --quiet nginx ;;
         esac || true
     done

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.timeout(300)
 RELEASE: Final = "data"
 REDIS: Final = "app.kubernetes.io/name=microfin-redis"
 BACKUP: Final = ("postgres.backup.enabled=true", "postgres.backup.objectStore=store")
+UNWATCHED: Final = ("metrics.podMonitors.enabled=false", "metrics.rules.enabled=false")
 
 
 def helm(*arguments: str) -> str:
@@ -74,14 +75,14 @@ def waiting(namespace: str) -> list[str]:
     [
         ((), ()),
         ((DEV,), ()),
-        ((PRODUCTION,), ("metrics.podMonitors.enabled=false", "postgres.shards=2", *BACKUP)),
+        ((PRODUCTION,), (*UNWATCHED, "postgres.shards=2", *BACKUP)),
     ],
     ids=["default", "development", "production"],
 )
 async def test_the_api_server_takes_all_manifests(
     files: tuple[Path, ...], values: tuple[str, ...]
 ) -> None:
-    """PodMonitors excepted, whose definition is not there."""
+    """Those of the Prometheus operator excepted, whose definitions are not there."""
     async with kubernetes_cluster.own_namespace() as name:
         kubectl("label", "namespace", name, "pod-security.kubernetes.io/warn=restricted")
         text = rendered(*values, files=files, namespace=name)

@@ -79,9 +79,14 @@ def table() -> list[Flow]:
 
 
 def test_they_allow_what_the_table_says_and_nothing_else() -> None:
-    rendered = [flow for policy in policies() for flow in flows(policy)]
+    made = policies("redis.exporter.enabled=true")
+    rendered = [flow for policy in made for flow in flows(policy)]
     assert len(table()) > 20
     assert sorted(rendered) == sorted(table())
+
+
+def test_nobody_is_let_in_for_an_exporter_that_is_not_there() -> None:
+    assert "9121" not in str(policies())
 
 
 def test_each_denies_everything_else() -> None:

@@ -43,6 +43,11 @@ def test_redis_users() -> None:
     assert sorted(item["data"]) == ["admin-password", "api-password", "worker-password"]
 
 
+def test_an_exporter_has_a_password_of_its_own() -> None:
+    item = named(render("redis.exporter.enabled=true"), "Secret", "microfin-redis")
+    assert "metrics-password" in item["data"]
+
+
 def test_one_may_bring_ones_own() -> None:
     assert names(render("secrets.create=false"), "Secret") == []
 

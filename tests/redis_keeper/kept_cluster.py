@@ -135,6 +135,7 @@ class KeptCluster:
             "REDISCLI_AUTH": PASSWORD,
             "WORKER_PASSWORD": "worker",
             "API_PASSWORD": "api",
+            "METRICS_PASSWORD": "metrics",
         }
 
     def _run(self, pod: int, home: Path, script: str) -> None:

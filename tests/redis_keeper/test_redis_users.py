@@ -129,6 +129,17 @@ REFUSED = {
         "SHUTDOWN",
         "MONITOR",
     ],
+    "metrics": [
+        "GET account:1",
+        "SET account:1 1",
+        "KEYS *",
+        "CONFIG GET *",
+        "CLUSTER NODES",
+        "CLIENT LIST",
+        "SLOWLOG GET",
+        "ACL LIST",
+        "FLUSHALL",
+    ],
 }
 
 

@@ -20,6 +20,13 @@ user microfin_worker reset on $(password "$WORKER_PASSWORD") $connect ~account:*
 user microfin_api reset on $(password "$API_PASSWORD") $connect ~account:* ~session:* ~key:* ~rate:* $cache +del +incr +expire &replies:* +spublish +ssubscribe +sunsubscribe
 END
 
+# Reads figures and no key. There is one where an exporter asks.
+if [ -n "${METRICS_PASSWORD:-}" ]; then
+    cat >> /run/redis/users.acl <<END
+user microfin_metrics reset on $(password "$METRICS_PASSWORD") +ping +info +cluster|info
+END
+fi
+
 # A word in double quotes, as a settings file wants it.
 quoted=$(printf %s "$REDISCLI_AUTH" | sed 's/["\\]/\\&/g')
 cat > /run/redis/redis.conf <<END
@@ -36,5 +43,5 @@ if [ -s /data/nodes.conf ]; then
     mv /data/nodes.conf.new /data/nodes.conf
 fi
 
-unset REDISCLI_AUTH WORKER_PASSWORD API_PASSWORD
+unset REDISCLI_AUTH WORKER_PASSWORD API_PASSWORD METRICS_PASSWORD
 exec redis-server /run/redis/redis.conf

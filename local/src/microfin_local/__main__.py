@@ -21,6 +21,7 @@ from microfin_local.endpoints import Endpoints, read_endpoints
 from microfin_local.errors import PlatformError
 from microfin_local.foreground import run_until_stopped
 from microfin_local.growing import ask_to_grow
+from microfin_local.observing import observe as run_prometheus
 from microfin_local.ownership import owner
 from microfin_local.platform import PROCESSES_FILE, REPOSITORY
 from microfin_local.session import summary, where_things_are
@@ -106,6 +107,12 @@ def grow(
 ) -> None:
     """Grow the running platform to more partitions and workers while money moves."""
     _console.print(ask_to_grow(context.obj, workers))
+
+
+@application.command()
+def observe(context: typer.Context) -> None:
+    """Run Prometheus beside the running platform, with the charts' alerts, until Ctrl-C."""
+    asyncio.run(run_prometheus(context.obj, _console.print))
 
 
 @application.command()

@@ -65,6 +65,16 @@ def row(offset: int, step: int = 0) -> OutboxRow:
     )
 
 
+class HandClock(SystemClock):
+    """Goes forward when it is told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
 @pytest.fixture
 def log() -> FailingLog:
     return FailingLog()
@@ -126,3 +136,31 @@ async def test_a_new_claim_starts_with_the_rows_that_it_has_read(
     await empty(outbox)
     assert outbox.acknowledged() == [(1, 0), (2, 0)]
     assert len(log.appended) == 3
+
+
+async def test_the_oldest_row_counts_from_when_it_came_until_it_is_acknowledged() -> None:
+    clock, log = HandClock(), FailingLog()
+    outbox = Outbox(0, 2, log, clock)
+    assert outbox.oldest_seconds() == 0
+    outbox.add([row(1)])
+    clock.seconds += 40
+    outbox.add([row(2)])
+    clock.seconds += 30
+    assert outbox.oldest_seconds() == 70
+    log.failing = 1  # The first row is sent again and is the oldest still.
+    await outbox._send_round()
+    assert outbox.acknowledged() == [(2, 0)]
+    assert outbox.oldest_seconds() == pytest.approx(70)
+    await outbox._send_round()
+    assert outbox.oldest_seconds() == 0
+
+
+async def test_a_row_that_a_claim_reads_again_keeps_its_age() -> None:
+    clock = HandClock()
+    outbox = Outbox(0, 2, FailingLog(), clock)
+    outbox.add([row(1)])
+    clock.seconds += 40
+    outbox.replace_all([row(1), row(2)], Routing(6, 4))
+    assert outbox.oldest_seconds() == 40
+    outbox.replace_all([row(2)], Routing(6, 4))
+    assert outbox.oldest_seconds() == 0

@@ -29,6 +29,9 @@ NEXT_OFFSET = Gauge("microfin_worker_next_offset", "The next offset to decide.")
 LAG_RECORDS = Gauge("microfin_worker_lag_records", "Commands in the log that are not decided.")
 LAG_SECONDS = Gauge("microfin_worker_lag_seconds", "Age of the oldest undecided command.")
 OUTBOX_SIZE = Gauge("microfin_worker_outbox_size", "Commands not yet acknowledged by the broker.")
+OUTBOX_SECONDS = Gauge(
+    "microfin_worker_outbox_seconds", "Age of the oldest command not acknowledged by the broker."
+)
 READY = Gauge("microfin_worker_ready", "1 while the partition is claimed and worked on.")
 EPOCH = Gauge("microfin_worker_epoch", "The epoch of this worker's claim.")
 GENERATION = Gauge("microfin_worker_generation", "The routing generation worked under.")
@@ -58,5 +61,6 @@ def show(status: Status) -> None:
     LAG_RECORDS.set(status.lag_records)
     LAG_SECONDS.set(status.lag_seconds)
     OUTBOX_SIZE.set(status.outbox_size)
+    OUTBOX_SECONDS.set(status.outbox_seconds)
     EPOCH.set(status.epoch)
     GENERATION.set(status.generation)

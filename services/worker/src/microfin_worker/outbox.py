@@ -33,6 +33,8 @@ class Outbox:
         self._clock = clock
         self._waiting: deque[OutboxRow] = deque()
         self._acknowledged: list[OutboxPlace] = []
+        # Since when each row waits, by the clock that only goes forward; the oldest comes first.
+        self._since: dict[OutboxPlace, float] = {}
         self._changed = asyncio.Event()
         self._sending = 0
         self.routing = Routing(0, shards)
@@ -41,16 +43,29 @@ class Outbox:
         """How many rows the broker has not acknowledged."""
         return len(self._waiting) + self._sending
 
+    def oldest_seconds(self) -> float:
+        """Return for how long the oldest row that the broker has not acknowledged has waited.
+
+        A row that a claim has read counts from the claim on.
+        """
+        since = next(iter(self._since.values()), None)
+        return 0.0 if since is None else self._clock.monotonic() - since
+
     def replace_all(self, rows: Iterable[OutboxRow], routing: Routing) -> None:
         """Start anew with the rows that a claim has read."""
         self._waiting = deque(rows)
         self._acknowledged = []
+        known, now = self._since, self._clock.monotonic()
+        self._since = {place: known.get(place, now) for place in map(_place, self._waiting)}
         self.routing = routing
         self._changed.set()
 
     def add(self, rows: Iterable[OutboxRow]) -> None:
         """Send `rows`, which have just been committed, after those that wait."""
-        self._waiting.extend(rows)
+        now = self._clock.monotonic()
+        for row in rows:
+            self._waiting.append(row)
+            self._since[_place(row)] = now
         self._changed.set()
 
     def acknowledged(self) -> list[OutboxPlace]:
@@ -83,7 +98,9 @@ class Outbox:
             if isinstance(result, BaseException):
                 failed.append(row)
             else:
-                self._acknowledged.append((row.offset, row.step))
+                place = _place(row)
+                self._acknowledged.append(place)
+                self._since.pop(place, None)
         if failed:
             logger.warning("sending again", rows=len(failed), operation=failed[0].command.operation)
             waiting.extendleft(reversed(failed))
@@ -96,3 +113,7 @@ class Outbox:
         own_shard = shard_of_account(account, self._shards) == self._shard
         generation = self.routing.generation if own_shard else 0
         await self._log.append(partition, replace(row.command, generation=generation))
+
+
+def _place(row: OutboxRow) -> OutboxPlace:
+    return row.offset, row.step

@@ -9,8 +9,9 @@ State = Literal["starting", "waiting", "claiming", "working", "fenced", "retryin
 
 class Status(msgspec.Struct):
     """The body of `/status`. Offsets are of the log; `lag_seconds` is the age of the oldest
-    command that was fetched and is not decided, 0 where there is none. `topic_partitions` is how
-    many partitions the topic had when the brokers were asked last, 0 before."""
+    command that was fetched and is not decided, 0 where there is none; `outbox_seconds` is the age
+    of the oldest command to send on that the broker has not acknowledged. `topic_partitions` is
+    how many partitions the topic had when the brokers were asked last, 0 before."""
 
     partition: int
     state: State = "starting"
@@ -24,6 +25,7 @@ class Status(msgspec.Struct):
     lag_records: int = 0
     lag_seconds: float = 0.0
     outbox_size: int = 0
+    outbox_seconds: float = 0.0
     batches: int = 0
     commands: int = 0
 

@@ -394,6 +394,7 @@ class Worker:
         age = 0 if self._oldest is None else self._clock.now() - self._oldest
         status.lag_seconds = max(0, age) / 1000
         status.outbox_size = len(self._outbox)
+        status.outbox_seconds = self._outbox.oldest_seconds()
         metrics.show(status)
 
     # Failures and pauses --------------------------------------------------------------------

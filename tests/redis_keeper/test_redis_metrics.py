@@ -1,0 +1,81 @@
+"""What an exporter beside a Redis node tells, as the user whom the chart gives it."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import pytest
+from kept_cluster import KeptCluster, until
+from prometheus_client.parser import text_string_to_metric_families
+
+from microfin_local.programs import find_program
+from observability.shipped import metrics_of_others
+
+ADDRESSES = ["127.77.30.1", "127.77.30.2", "127.77.30.3"]
+EXPORTER = "127.77.30.1:9121"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptCluster]:
+    made = KeptCluster(Path(tmp_path_factory.mktemp("redis")) / "cluster")
+    made.start(ADDRESSES)
+    until("the cluster", made.is_whole)
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def exporter(cluster: KeptCluster) -> Iterator[None]:
+    """Run the exporter with the chart's settings of it."""
+    process = subprocess.Popen(
+        [find_program("prometheus-redis-exporter"), "-web.listen-address", EXPORTER],
+        env={
+            "PATH": os.environ["PATH"],
+            "REDIS_ADDR": f"redis://{ADDRESSES[0]}:6379",
+            "REDIS_USER": "microfin_metrics",
+            "REDIS_PASSWORD": "metrics",
+            "REDIS_EXPORTER_CONFIG_COMMAND": "-",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    yield
+    process.kill()
+    process.wait()
+
+
+async def scrape() -> dict[str, float]:
+    """Return the values by name; of a name with several labels, one."""
+    async with httpx.AsyncClient() as client, asyncio.timeout(20):
+        while True:
+            try:
+                page = (await client.get(f"http://{EXPORTER}/metrics")).text
+                break
+            except httpx.ConnectError:
+                await asyncio.sleep(0.1)
+    families = text_string_to_metric_families(page)
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+async def test_an_exporter_tells_what_dashboards_and_alerts_ask_for(
+    cluster: KeptCluster, exporter: None
+) -> None:
+    told = await scrape()
+    wanted = {name for name, by in metrics_of_others().items() if by == "redis_exporter"}
+    assert len(wanted) > 8
+    assert wanted <= told.keys()
+    assert (told["redis_up"], told["redis_cluster_state"]) == (1, 1)
+    assert told["redis_memory_max_bytes"] == 16 * 2**20
+
+
+async def test_it_is_refused_only_what_would_show_keys(
+    cluster: KeptCluster, exporter: None
+) -> None:
+    await scrape()
+    pairs = pairwise(cluster.ask(0, "ACL", "LOG").splitlines())
+    refused = {text for name, text in pairs if name == "object"}
+    assert refused <= {"client|setname", "latency|latest", "slowlog|len", "slowlog|get", "config"}
