@@ -49,7 +49,9 @@ class Bank:
         """Whether everything is as desired with so many partitions."""
         item = get("mfc/microfin", self.namespace)
         status = item.get("status", {})
-        ready = next((it for it in status.get("conditions", ()) if it["type"] == "Ready"), {})
+        ready: dict[str, Any] = next(
+            (it for it in status.get("conditions", ()) if it["type"] == "Ready"), {}
+        )
         return (
             ready.get("status") == "True"
             and ready["observedGeneration"] == item["metadata"]["generation"]

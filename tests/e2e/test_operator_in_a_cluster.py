@@ -83,7 +83,9 @@ def active(namespace: str, partitions: int, name: str = "bank") -> bool:
     """Whether everything is as desired, for the spec as it stands now."""
     item = get(f"mfc/{name}", namespace)
     status = item.get("status", {})
-    ready = next((it for it in status.get("conditions", ()) if it["type"] == "Ready"), {})
+    ready: dict[str, Any] = next(
+        (it for it in status.get("conditions", ()) if it["type"] == "Ready"), {}
+    )
     return (
         ready.get("status") == "True"
         and ready["observedGeneration"] == item["metadata"]["generation"]
