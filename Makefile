@@ -90,6 +90,7 @@ reference: setup  ## Make the generated pages of docs/reference anew
 	$(PYTHON) -m microfin.settings_reference docs/reference
 	$(PYTHON) -m microfin_api.reference docs/reference
 	$(PYTHON) charts/reference.py
+	$(PYTHON) charts/custom_resource_reference.py
 
 pins: setup  ## Renew requirements.txt and images/*.txt from the pyproject files
 	$(PYTHON) -m uv pip compile pyproject.toml --group development --universal --generate-hashes \
