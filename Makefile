@@ -1,7 +1,7 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
 .PHONY: help setup run start stop grow status clean lint test simulate faults deploy undeploy \
-	kind-up kind-down e2e bench load overload reference pins
+	kind-up kind-down e2e bench load load-k8s overload reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -77,6 +77,10 @@ bench: setup  ## Measure the money path on this machine; prints one JSON object 
 
 load: setup  ## Load the running platform (SCRIPT=mix.js RATE=100 DURATION=60s), audit it, report
 	@$(PYTHON) -m microfin_loadtest run "$(or $(SCRIPT),mix.js)" --rate "$(or $(RATE),100)" \
+		--duration "$(or $(DURATION),60s)" $(ARGS)
+
+load-k8s: setup  ## Load the bank in the cluster of KUBECONFIG, from inside it (SCRIPT=mix.js RATE=100)
+	@$(PYTHON) -m microfin_loadtest kubernetes "$(or $(SCRIPT),mix.js)" --rate "$(or $(RATE),100)" \
 		--duration "$(or $(DURATION),60s)" $(ARGS)
 
 overload: setup  ## Offer the running platform far more than it carries (PEAK=1500 RATE=5000 SECONDS=60)
