@@ -168,7 +168,7 @@ def test_the_test_run_says_the_same_as_the_job() -> None:
     (container,) = pod_of(job(load))["containers"]
     assert spec["runner"]["env"] == container["env"]
     assert spec["runner"]["image"] == container["image"]
-    assert set(spec["args"]) <= set(container["command"])
+    assert set(spec["arguments"].split()) <= set(container["command"])
 
 
 @pytest.mark.parametrize("runner", [job, k6_test_run])

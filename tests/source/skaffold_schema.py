@@ -53,7 +53,7 @@ KINDS: dict[str, Kind] = {
     "Deploy": Kind({"helm": "Helm", "kubectl": ANY, "docker": ANY, "kpt": ANY, "cloudrun": ANY,
                     "statusCheck": TRUTH, "statusCheckDeadlineSeconds": NUMBER,
                     "tolerateFailuresUntilDeadline": TRUTH, "kubeContext": TEXT, "logs": ANY}),
-    "Helm": Kind({"releases": ["Release"], "flags": ANY, "hooks": "Hooks"}, ("releases",)),
+    "Helm": Kind({"concurrency": NUMBER, "releases": ["Release"], "flags": ANY, "hooks": "Hooks"}),
     "Release": Kind(
         {"name": TEXT, "chartPath": TEXT, "remoteChart": TEXT, "valuesFiles": [TEXT],
          "namespace": TEXT, "version": TEXT, "setValues": ANY, "setValueTemplates": ANY,

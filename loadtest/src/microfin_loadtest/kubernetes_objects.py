@@ -128,7 +128,7 @@ def k6_test_run(load: Load) -> KubernetesObject:
         "spec": {
             "parallelism": 1,
             "quiet": "true",
-            "args": _arguments(load),
+            "arguments": " ".join(_arguments(load)),
             "script": {"configMap": {"name": load.name, "file": load.script.name}},
             "initializer": {"disabled": True},
             "starter": secure,
