@@ -112,6 +112,7 @@ async def new_bank(shards: int = 1, **data: Any) -> AsyncIterator[Bank]:
         size="dev",
         tag=TAG,
         shards=shards,
+        host=f"{mark}.bank.test",
         topic=f"e2e-{mark}.commands",
         data=data,
         operator={
@@ -199,7 +200,11 @@ class Mover:
         assert line is not None, told
         self.report = Report(json.loads(line.removeprefix("REPORT ")))
         print(line)
-        self._bank.kubectl("delete", "pod", self._name, "--wait=false")
+
+    def remove(self) -> None:
+        """Delete its pod: one that went on would move money while the next test audits."""
+        pod = ("pod", self._name, "--ignore-not-found", "--grace-period=1")
+        self._bank.kubectl("delete", *pod)
 
     def _log(self) -> str:
         return kubectl("-n", self._bank.namespace, "logs", self._name, check=False)
@@ -213,11 +218,14 @@ class Mover:
 async def moving_money(bank: Bank, partitions: int, *, before: float = 2.0) -> AsyncIterator[Mover]:
     """Move money while the block runs; some seconds before and after it, too."""
     mover = Mover(bank)
-    await mover.start(partitions)
-    await asyncio.sleep(before)
-    yield mover
-    await asyncio.sleep(3)
-    await mover.stop()
+    try:
+        await mover.start(partitions)
+        await asyncio.sleep(before)
+        yield mover
+        await asyncio.sleep(3)
+        await mover.stop()
+    finally:
+        mover.remove()
 
 
 def _mover_pod(bank: Bank, name: str, partitions: int) -> dict[str, Any]:

@@ -4,15 +4,18 @@ Each test ends with balances compared by the clients who moved the money, and wi
 """
 
 import asyncio
+import sys
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
 import kubernetes_bank
 import pytest
 import pytest_asyncio
+from entrance import way_in
 from kubernetes_bank import Bank, moving_money
-from kubernetes_cluster import get, kubectl, until
+from kubernetes_cluster import ROOT, get, kubectl, until
 
 from microfin_deploy.commands import helm
 
@@ -32,6 +35,19 @@ async def bank() -> AsyncIterator[Bank]:
 async def test_from_sign_up_to_transfer_through_the_service(bank: Bank) -> None:
     told = helm("test", "microfin", "--namespace", bank.namespace, "--logs", "--timeout", "3m")
     assert "all balances are right" in told
+    await bank.audit()
+
+
+async def test_from_sign_up_to_transfer_from_outside(bank: Bank) -> None:
+    """Through the Ingress where a controller serves it, else through the Service."""
+    async with way_in(bank) as (url, host):
+        script = ROOT / "charts/microfin/files/move_money.py"
+        done = await asyncio.create_subprocess_exec(
+            sys.executable, str(script), url, host, stdout=PIPE, stderr=STDOUT
+        )
+        told, _ = await done.communicate()
+    print(f"through {url}, host {host}")
+    assert (done.returncode, b"all balances are right" in told) == (0, True), told.decode()
     await bank.audit()
 
 
@@ -110,10 +126,10 @@ async def test_an_upgrade_and_a_rollback_keep_the_partitions(bank: Bank) -> None
     """The workers are rolled meanwhile, because their settings change."""
     async with moving_money(bank, 8) as mover:
         bank.upgrade(worker={"settings": {"MICROFIN_BATCH_LIMIT": "400"}})
-        assert get("mfc/microfin", bank.namespace)["spec"]["partitions"] == 8
+        assert bank.partitions()["desired"] == 8
         await bank.until_active(8)
         helm("rollback", "microfin", "1", "--namespace", bank.namespace)
-        assert get("mfc/microfin", bank.namespace)["spec"]["partitions"] == 8
+        assert bank.partitions()["desired"] == 8
         await bank.until_active(8)
     mover.report.assert_money_is_right()
     await bank.audit()

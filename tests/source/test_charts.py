@@ -1,4 +1,4 @@
-"""The charts' generated files, and what is said of the operator's conditions."""
+"""The charts' generated files and tests, and what is said of the operator's conditions."""
 
 import ast
 import re
@@ -16,6 +16,7 @@ REASON = re.compile(r"[A-Z][a-z]+(?:[A-Z][a-z]+)*")
 CONDITIONS = {
     "Ready", "TopicInSync", "WorkersInSync", "RoutingActive", "Growing", "Degraded", "Paused",
 }  # fmt: skip
+CHARTS = sorted(path.parent for path in (ROOT / "charts").glob("*/Chart.yaml"))
 
 
 @pytest.mark.parametrize("generator", ["reference.py", "custom_resource_reference.py"])
@@ -72,3 +73,24 @@ def test_every_rule_of_the_definition_is_in_its_reference() -> None:
     rules = len(re.findall(r"^ *- rule:", definition, re.MULTILINE))
     refused = page.partition("## What is refused")[2]
     assert len(re.findall(r"^\| `spec", refused, re.MULTILINE)) == rules
+
+
+def templates(chart: Path) -> set[str]:
+    """Return the templates that render something; helpers begin with an underscore."""
+    folder = chart / "templates"
+    found = [path for path in folder.rglob("*") if path.suffix in {".yaml", ".txt"}]
+    return {path.relative_to(folder).as_posix() for path in found if path.name[0] != "_"}
+
+
+def covered(chart: Path) -> Iterator[str]:
+    """Yield the templates that the chart's tests (`charts/unittest.sh` runs them) are about."""
+    for path in (chart / "tests").glob("*_test.yaml"):
+        suite = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert suite["tests"], f"{path.name} tests nothing"
+        yield from suite["templates"]
+
+
+@pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.name)
+def test_each_template_has_a_test_file(chart: Path) -> None:
+    untested = templates(chart) - set(covered(chart))
+    assert not untested, f"write charts/{chart.name}/tests/NAME_test.yaml for {sorted(untested)}"

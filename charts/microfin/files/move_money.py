@@ -2,6 +2,11 @@
 
 A user signs up, opens four accounts (so that most likely several partitions are met), deposits on
 one, and transfers from each to the next. Ends with 1 and says why where a balance is wrong.
+
+    python move_money.py URL [HOST]
+
+HOST is what the requests name as their host where it is not that of the URL: the way through an
+ingress whose name no resolver knows.
 """
 
 import json
@@ -19,8 +24,9 @@ _PATIENCE = 30.0
 class Bank:
     """One user of the API."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, host: str = "") -> None:
         self._url = url
+        self._host = host
         self._session = ""
 
     def sign_up(self) -> None:
@@ -35,6 +41,8 @@ class Bank:
         """Return the API's answer; an operation that is not final yet is waited for."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
+        if self._host:
+            headers["Host"] = self._host
         if self._session:
             headers["Authorization"] = f"Bearer {self._session}"
         request = urllib.request.Request(self._url + path, data, headers, method=method)
@@ -77,9 +85,10 @@ def move_money(bank: Bank) -> None:
 
 
 def main() -> None:
-    """Move money at the API whose address is the argument."""
+    """Move money at the API whose address is the first argument."""
     try:
-        move_money(Bank(sys.argv[-1].rstrip("/")))
+        url, *host = sys.argv[1:]
+        move_money(Bank(url.rstrip("/"), *host))
     except urllib.error.HTTPError as error:
         sys.exit(f"{error.url} answered {error.code}: {error.read().decode(errors='replace')}")
     except OSError as error:
