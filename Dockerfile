@@ -57,3 +57,17 @@ COPY --from=build-operator /app /app
 ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
 CMD ["python", "-m", "microfin_operator"]
+
+# For `skaffold dev`: starts the process anew when its sources were changed in the container.
+FROM api AS development-api
+COPY images/reload.py /reload.py
+CMD ["python", "/reload.py", "microfin_api"]
+
+FROM worker AS development-worker
+COPY images/reload.py /reload.py
+CMD ["python", "/reload.py", "microfin_worker"]
+
+# For `skaffold verify`: opens accounts and moves money, as `helm test` does.
+FROM api AS verify
+COPY charts/microfin/files/move_money.py /move_money.py
+CMD ["python", "/move_money.py"]

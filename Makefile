@@ -1,7 +1,7 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status observe clean lint test simulate faults deploy undeploy \
-	kind-up kind-down e2e bench load overload reference pins
+.PHONY: help setup run start stop grow status observe clean lint test simulate faults \
+	deploy undeploy kind-up kind-down e2e bench load load-k8s overload reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -84,6 +84,10 @@ load: setup  ## Load the running platform (SCRIPT=mix.js RATE=100 DURATION=60s),
 	@$(PYTHON) -m microfin_loadtest run "$(or $(SCRIPT),mix.js)" --rate "$(or $(RATE),100)" \
 		--duration "$(or $(DURATION),60s)" $(ARGS)
 
+load-k8s: setup  ## Load the bank in the cluster of KUBECONFIG, from inside it (SCRIPT=mix.js RATE=100)
+	@$(PYTHON) -m microfin_loadtest kubernetes "$(or $(SCRIPT),mix.js)" --rate "$(or $(RATE),100)" \
+		--duration "$(or $(DURATION),60s)" $(ARGS)
+
 overload: setup  ## Offer the running platform far more than it carries (PEAK=1500 RATE=5000 SECONDS=60)
 	@$(PYTHON) -m microfin_loadtest overload --peak "$(or $(PEAK),1500)" \
 		--rate "$(or $(RATE),5000)" --seconds "$(or $(SECONDS),60)"
@@ -95,6 +99,7 @@ reference: setup  ## Make the generated pages of docs/reference anew
 	$(PYTHON) -m microfin.settings_reference docs/reference
 	$(PYTHON) -m microfin_api.reference docs/reference
 	$(PYTHON) charts/reference.py
+	$(PYTHON) charts/custom_resource_reference.py
 
 pins: setup  ## Renew requirements.txt and images/*.txt from the pyproject files
 	$(PYTHON) -m uv pip compile pyproject.toml --group development --universal --generate-hashes \

@@ -7,7 +7,7 @@ import yaml
 
 from microfin_deploy.commands import ROOT, DeployError, run
 from microfin_deploy.images import PARTS, image, source_tag
-from microfin_deploy.kind import VENDORS
+from microfin_deploy.kind import VENDORS, values_files
 from microfin_deploy.platform import Platform
 from microfin_deploy.releases import Wanted, application_values, data_values, merged
 from microfin_deploy.summary import parts, summary
@@ -88,8 +88,8 @@ def test_a_vendors_version_stands_in_one_place(vendor: str) -> None:
     )
     command = (
         f"helm upgrade --install {vendor} {release['chart']} --repo {release['repository']} "
-        f"--version {release['version']} -n {release['namespace']} --create-namespace "
-        f"--values k8s/{vendor}/values.yaml --wait"
+        f"--version {release['version']} -n {release['namespace']} --create-namespace --wait "
+        f"--values k8s/{vendor}/values.yaml --values k8s/{vendor}/values-production.yaml"
     )
     assert command in readme
     assert isinstance(yaml.safe_load((folder / "values.yaml").read_text(encoding="utf-8")), dict)
@@ -100,3 +100,9 @@ def test_what_fails_is_said_in_its_own_words() -> None:
         run("git", "there-is-no-such-command")
     with pytest.raises(DeployError, match="not installed"):
         run("there-is-no-such-program")
+
+
+def test_kind_gets_the_values_of_one_node_and_its_own_last() -> None:
+    files = [file.name for file in values_files(ROOT / "k8s/ingress-nginx")]
+    assert files == ["values.yaml", "values-dev.yaml", "values-kind.yaml"]
+    assert [file.name for file in values_files(ROOT / "k8s/cnpg")] == files[:2]

@@ -1,5 +1,7 @@
-"""The charts' generated files, and that each template has tests beside it."""
+"""The charts' generated files and tests, and what is said of the operator's conditions."""
 
+import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,17 +11,68 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+OPERATOR = ROOT / "operator/src/microfin_operator"
+REASON = re.compile(r"[A-Z][a-z]+(?:[A-Z][a-z]+)*")
+CONDITIONS = {
+    "Ready", "TopicInSync", "WorkersInSync", "RoutingActive", "Growing", "Degraded", "Paused",
+}  # fmt: skip
 CHARTS = sorted(path.parent for path in (ROOT / "charts").glob("*/Chart.yaml"))
 
 
-def test_schemas_and_readmes_are_up_to_date() -> None:
+@pytest.mark.parametrize("generator", ["reference.py", "custom_resource_reference.py"])
+def test_what_is_generated_is_up_to_date(generator: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "charts/reference.py"), "--check"],
+        [sys.executable, str(ROOT / "charts" / generator), "--check"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def reasons() -> Iterator[str]:
+    """Yield the reasons that the operator gives: conditions, Events, and the parts behind them."""
+    for module in ("decide.py", "topic.py", "workers.py", "routing.py"):
+        for node in ast.walk(ast.parse((OPERATOR / module).read_text(encoding="utf-8"))):
+            match node:
+                case ast.Assign(targets=[target], value=value) if "reason" in ast.unparse(target):
+                    yield from _words(value)
+                case ast.keyword(arg="reason", value=value):
+                    yield from _words(value)
+                case ast.Call(func=ast.Name(id="Part" | "Note"), args=[_, reason, *_]):
+                    yield from _words(reason)
+                case ast.Call(func=ast.Name(id="Condition"), args=[_, _, reason, *_]):
+                    yield from _words(reason)
+
+
+def _words(value: ast.expr) -> Iterator[str]:
+    for node in ast.walk(value):
+        if isinstance(node, ast.Constant) and REASON.fullmatch(str(node.value)):
+            yield str(node.value)
+
+
+def test_troubleshooting_tells_of_every_reason_condition_and_phase() -> None:
+    page = (ROOT / "docs/guide/troubleshooting.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(\w+)`", page))
+    assert len(set(reasons())) > 30
+    assert set(reasons()) - told == set()
+    definition = yaml.safe_load(
+        (ROOT / "charts/microfin-operator/files/microfinclusters.yaml").read_text(encoding="utf-8")
+    )
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert set(schema["properties"]["status"]["properties"]["phase"]["enum"]) - told == set()
+    headings = set(re.findall(r"^## (.+)$", page, re.MULTILINE))
+    assert {name for heading in headings for name in heading.split(", ")} >= CONDITIONS
+
+
+def test_every_rule_of_the_definition_is_in_its_reference() -> None:
+    definition = (ROOT / "charts/microfin-operator/files/microfinclusters.yaml").read_text(
+        encoding="utf-8"
+    )
+    page = (ROOT / "docs/reference/microfincluster.md").read_text(encoding="utf-8")
+    rules = len(re.findall(r"^ *- rule:", definition, re.MULTILINE))
+    refused = page.partition("## What is refused")[2]
+    assert len(re.findall(r"^\| `spec", refused, re.MULTILINE)) == rules
 
 
 def templates(chart: Path) -> set[str]:

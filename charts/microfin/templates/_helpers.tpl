@@ -26,7 +26,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if $digest -}}
 {{ get $image .which }}@{{ $digest }}
 {{- else -}}
-{{ get $image .which }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{ get $image .which }}:{{ get $image (printf "%sTag" .which) | default $image.tag | default .root.Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
 

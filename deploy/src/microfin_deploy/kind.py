@@ -43,11 +43,16 @@ def make_cluster(say: Say) -> None:
 def _install(folder: Path, say: Say) -> None:
     release = yaml.safe_load((folder / "release.yaml").read_text(encoding="utf-8"))
     say(f"installing {release['chart']} {release['version']}")
-    kind_values = folder / "values-kind.yaml"
-    extra = ("--values", str(kind_values)) if kind_values.is_file() else ()
+    values = [part for file in values_files(folder) for part in ("--values", str(file))]
     helm(
         *("upgrade", "--install", folder.name, release["chart"]),
         *("--repo", release["repository"], "--version", release["version"]),
         *("--namespace", release["namespace"], "--create-namespace"),
-        *("--values", str(folder / "values.yaml"), *extra, "--wait", "--timeout", "10m"),
+        *(*values, "--wait", "--timeout", "10m"),
     )
+
+
+def values_files(folder: Path) -> list[Path]:
+    """Return a vendor's values for kind, each over the one before."""
+    files = (folder / name for name in ("values.yaml", "values-dev.yaml", "values-kind.yaml"))
+    return [file for file in files if file.is_file()]

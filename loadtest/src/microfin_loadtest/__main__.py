@@ -1,14 +1,17 @@
-"""Command line: `python -m microfin_loadtest run mix.js`, `table` and `scaling`."""
+"""Command line: `python -m microfin_loadtest run mix.js`, `kubernetes`, `table` and `scaling`."""
 
 import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from microfin_deploy.commands import DeployError
 from microfin_loadtest.errors import LoadImpossible
+from microfin_loadtest.kubernetes_cluster import Namespace
+from microfin_loadtest.kubernetes_run import IMAGE, KubernetesRequest, run_in_cluster
 from microfin_loadtest.overload import Overload
 from microfin_loadtest.overload import overload as run_overload
 from microfin_loadtest.results import RESULTS, append_result, renew_page
@@ -54,7 +57,7 @@ def run(
         duration=duration,
         state=state.resolve(),
         users=users,
-        allowed_statuses=frozenset(map(int, allow.replace(",", " ").split())),
+        allowed_statuses=_statuses(allow),
         grow_to=grow,
     )
     report = asyncio.run(make_run(request, _say))
@@ -62,6 +65,62 @@ def run(
     if results.resolve() == RESULTS:
         renew_page()
         renew_model()
+    _tell(report)
+
+
+@application.command()
+def kubernetes(  # noqa: PLR0913 - each is an option
+    script: Annotated[str, typer.Argument(help="A script of loadtest/, such as mix.js.")],
+    *,
+    rate: Annotated[int, typer.Option(min=1, help="Iterations a second.")] = 100,
+    duration: Annotated[str, typer.Option(help="How long, such as 60s or 10m.")] = "60s",
+    namespace: Annotated[
+        str, typer.Option(envvar="NAMESPACE", help="The bank's namespace.")
+    ] = "microfin",
+    release: Annotated[str, typer.Option(help="The name of its Helm release.")] = "microfin",
+    image: Annotated[
+        str, typer.Option(envvar="K6_IMAGE", help="An image with k6 that the nodes can pull.")
+    ] = IMAGE,
+    remote_write: Annotated[
+        str,
+        typer.Option(
+            envvar="REMOTE_WRITE", help="Where k6 writes samples to besides: …/api/v1/write."
+        ),
+    ] = "",
+    operator: Annotated[
+        bool | None, typer.Option(help="Whether the k6 operator runs it; left out: if it is there.")
+    ] = None,
+    state: Annotated[Path, typer.Option(help="Where users are remembered.")] = REPOSITORY
+    / ".local",
+    users: Annotated[int, typer.Option(min=2, help="Prepared users.")] = 200,
+    allow: Annotated[
+        str, typer.Option(envvar="ALLOW", help="Statuses to expect besides, such as 503.")
+    ] = "",
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the run's objects there.")] = False,
+) -> None:
+    """Load the bank in the cluster of KUBECONFIG from inside it; the report is the last line."""
+    place = Namespace(namespace, release)
+    request = KubernetesRequest(
+        script=script,
+        rate=rate,
+        duration=duration,
+        state=state.resolve(),
+        users=users,
+        allowed_statuses=_statuses(allow),
+        image=image,
+        remote_write=remote_write,
+        k6_operator=place.has_k6_operator() if operator is None else operator,
+        keep=keep,
+    )
+    _tell(asyncio.run(run_in_cluster(request, place, _say)))
+
+
+def _statuses(text: str) -> frozenset[int]:
+    return frozenset(map(int, text.replace(",", " ").split()))
+
+
+def _tell(report: dict[str, Any]) -> None:
+    """Print a report; exit code 1 where the run does not count."""
     for reason in report["reasons"]:
         _say(f"does not count: {reason}")
     print(encode(report))
@@ -78,12 +137,7 @@ def overload(
     state: Annotated[Path, typer.Option(help="The platform's folder.")] = REPOSITORY / ".local",
 ) -> None:
     """Offer the peak, then far more, then less again; the report is the last line (needs wrk)."""
-    report = asyncio.run(run_overload(Overload(peak, rate, seconds, state.resolve()), _say))
-    for reason in report["reasons"]:
-        _say(f"does not count: {reason}")
-    print(encode(report))
-    if not report["valid"]:
-        raise typer.Exit(1)
+    _tell(asyncio.run(run_overload(Overload(peak, rate, seconds, state.resolve()), _say)))
 
 
 @application.command()
@@ -102,7 +156,7 @@ def main() -> None:
     """Run the command line; what a person can act on is said in a sentence, exit code 1."""
     try:
         application()
-    except LoadImpossible as error:
+    except (LoadImpossible, DeployError) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
 

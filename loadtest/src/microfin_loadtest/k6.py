@@ -11,7 +11,7 @@ from typing import Any, Final
 from microfin_loadtest.errors import LoadImpossible
 
 MODULE: Final = "go.k6.io/k6@v1.8.1"
-_QUIET: Final = {
+QUIET: Final = {
     "K6_NO_USAGE_REPORT": "true",
     "K6_AUTO_EXTENSION_RESOLUTION": "false",
     "K6_NO_COLOR": "true",
@@ -59,7 +59,7 @@ class K6Run:
             [program, "run", "--quiet", "--no-thresholds", "--address", "", script],
             stdin=subprocess.DEVNULL,
             stdout=2,  # Progress goes to our stderr; the report is alone on stdout.
-            env={**_CHEAP, **os.environ, **_QUIET, **variables, "SUMMARY": str(summary)},
+            env={**_CHEAP, **os.environ, **QUIET, **variables, "SUMMARY": str(summary)},
         )
         self.process_id = self._process.pid
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from microfin.audit import AuditImpossible, audit
+from microfin.audit import AuditImpossible, AuditReport, audit
 
 
 async def count_decided(urls: Sequence[str]) -> Counter[str]:
@@ -33,6 +33,11 @@ async def audit_at_rest(urls: Sequence[str]) -> dict[str, Any]:
         report = await audit(urls, at_rest=True)
     except AuditImpossible as error:
         return {"ok": False, "impossible": str(error)}
+    return verdict(report)
+
+
+def verdict(report: AuditReport) -> dict[str, Any]:
+    """Return what a load report says of an audit."""
     return {
         "ok": report.ok,
         "violations": report.violations_total,

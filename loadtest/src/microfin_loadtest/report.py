@@ -1,12 +1,40 @@
 """The report of a run: one JSON object."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from microfin_loadtest.processes import Usage
+from microfin_loadtest.subject import commit
 from microfin_loadtest.summary import LoadFigures
 
 _MEBIBYTE: Final = 2**20
+
+
+def whole_report(
+    *,
+    reasons: Sequence[str],
+    offered: Mapping[str, Any],
+    figures: LoadFigures,
+    decided: Mapping[str, int],
+    drain_seconds: float | None,
+    audit: Mapping[str, Any],
+    usage: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the report of a run. `offered` says what was run: script, rate, duration_seconds,
+    users, platform."""
+    return {
+        "valid": not reasons,
+        "reasons": list(reasons),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        **offered,
+        **load_part(figures, offered["duration_seconds"]),
+        "decided": dict(sorted(decided.items())),
+        "drain_seconds": drain_seconds,
+        "audit": audit,
+        **usage,
+    }
 
 
 def load_part(figures: LoadFigures, seconds: float) -> dict[str, Any]:
@@ -41,6 +69,12 @@ def usage_part(usage: Usage, k6_seconds: float, requests: int) -> dict[str, Any]
         "memory_peak_mib": _mebibytes(usage.peak_bytes),
         "largest_process_mib": _mebibytes(usage.largest_bytes),
     }
+
+
+def unknown_usage(why: str) -> dict[str, Any]:
+    """Return the same fields where nobody can tell, and why."""
+    fields = ("cpu_seconds", "cpu_ms_per_request", "memory_peak_mib", "largest_process_mib")
+    return {**dict.fromkeys(fields), "not_measured": dict.fromkeys(fields, why)}
 
 
 def _mebibytes(sizes: Mapping[str, int]) -> dict[str, float]:

@@ -16,9 +16,9 @@ from microfin_loadtest.k6 import K6Run, find_k6
 from microfin_loadtest.ledger import audit_at_rest, count_decided
 from microfin_loadtest.plot import draw
 from microfin_loadtest.processes import Sampler, Usage
-from microfin_loadtest.report import load_part, usage_part
+from microfin_loadtest.report import usage_part, whole_report
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, FOLDER, find_script
-from microfin_loadtest.subject import commit, form_of, running_platform, worker_urls
+from microfin_loadtest.subject import form_of, running_platform, worker_urls
 from microfin_loadtest.summary import LoadFigures, read_figures
 from microfin_loadtest.users import prepare_users
 from microfin_loadtest.validity import why_invalid
@@ -29,6 +29,14 @@ _PROGRAMS: Final = _REPOSITORY / ".local" / "cache" / "bin"
 _DURATION = re.compile(r"(\d+)(s|m|h)")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600}
 _REST_WITHIN_SECONDS: Final = 300.0
+
+
+def seconds_of(duration: str) -> int:
+    """Return a run's length. Raises LoadImpossible for a duration that is none."""
+    match = _DURATION.fullmatch(duration)
+    if match is None or int(match[1]) == 0:
+        raise LoadImpossible(f"DURATION is {duration}; write it like 60s, 10m or 1h.")
+    return int(match[1]) * _UNITS[match[2]]
 
 
 @dataclass(frozen=True)
@@ -47,10 +55,7 @@ class Request:
     @property
     def seconds(self) -> int:
         """The run's length. Raises LoadImpossible for a duration that is none."""
-        match = _DURATION.fullmatch(self.duration)
-        if match is None or int(match[1]) == 0:
-            raise LoadImpossible(f"DURATION is {self.duration}; write it like 60s, 10m or 1h.")
-        return int(match[1]) * _UNITS[match[2]]
+        return seconds_of(self.duration)
 
 
 @dataclass(frozen=True)
@@ -96,23 +101,22 @@ async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     reasons = why_invalid(
         measured.figures, rejections, request.allowed_statuses, decided, audit
     ) + _unfinished(measured)
-    return {
-        "valid": not reasons,
-        "reasons": reasons,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "script": request.script,
-        "rate": request.rate,
-        "duration_seconds": seconds,
-        "users": request.users,
-        "platform": platform,
-        **load_part(measured.figures, seconds),
-        "decided": dict(sorted(decided.items())),
-        "drain_seconds": measured.drain_seconds,
-        "audit": audit,
-        **usage_part(measured.usage, measured.k6_seconds, measured.figures.requests),
-        **({} if measured.growth is None else {"growth": measured.growth}),
-    }
+    report = whole_report(
+        reasons=reasons,
+        offered={
+            "script": request.script,
+            "rate": request.rate,
+            "duration_seconds": seconds,
+            "users": request.users,
+            "platform": platform,
+        },
+        figures=measured.figures,
+        decided=decided,
+        drain_seconds=measured.drain_seconds,
+        audit=audit,
+        usage=usage_part(measured.usage, measured.k6_seconds, measured.figures.requests),
+    )
+    return report if measured.growth is None else {**report, "growth": measured.growth}
 
 
 async def _measure(request: Request, k6: K6Run, say: Callable[[str], None]) -> _Measured:

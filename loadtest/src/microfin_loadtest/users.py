@@ -20,14 +20,20 @@ User = dict[str, Any]
 
 
 async def prepare_users(
-    api: str, file: Path, number: int, form: dict[str, Any], say: Callable[[str], None]
+    api: str,
+    file: Path,
+    number: int,
+    form: dict[str, Any],
+    say: Callable[[str], None],
+    platform: str = "",
 ) -> None:
     """Write `number` users with funded accounts to `file`, unless they are there from last time.
 
     `form` is what the users depend on besides the platform, such as the cost of their password
-    hashes. Raises LoadImpossible where the API refuses.
+    hashes; `platform` names the platform where its address is another one each time. Raises
+    LoadImpossible where the API refuses.
     """
-    wanted = {"api": api, "number": number, **form}
+    wanted = {"api": platform or api, "number": number, **form}
     async with httpx.AsyncClient(base_url=api, timeout=60) as client:
         try:
             if await _are_known(client, _kept_users(file, wanted)):

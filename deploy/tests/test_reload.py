@@ -1,0 +1,45 @@
+"""images/reload.py: a module is started anew when its sources change, and ends when told to."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_for(file: Path, text: str) -> None:
+    deadline = time.monotonic() + 30
+    while not file.is_file() or file.read_text() != text:
+        assert time.monotonic() < deadline, f"{file.name} is not {text}"
+        time.sleep(0.05)
+
+
+def test_a_change_starts_it_anew_and_a_wrong_source_does_not_end_it(tmp_path: Path) -> None:
+    installed, folder, told = tmp_path / "installed", tmp_path / "source", tmp_path / "told"
+    package = installed / "microfin"
+    package.mkdir(parents=True)
+    package.joinpath("__init__.py").touch()
+    source = "import pathlib, time\npathlib.Path({!r}).write_text({!r})\ntime.sleep(60)\n"
+    package.joinpath("thing.py").write_text(source.format(str(told), "first"))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(installed),
+        "MICROFIN_RELOAD_FOLDER": str(folder),
+    }
+    command = [sys.executable, str(ROOT / "images/reload.py"), "microfin.thing"]
+    process = subprocess.Popen(command, env=environment)
+    try:
+        wait_for(told, "first")
+        changed = folder / "microfin/thing.py"
+        changed.write_text("this is no Python")
+        time.sleep(1.5)
+        assert process.poll() is None
+        changed.write_text(source.format(str(told), "second"))
+        wait_for(told, "second")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+    assert process.returncode != 0  # the module's own end: it was told to

@@ -1,0 +1,251 @@
+"""What a load run puts into a cluster: the scripts, the users, and what runs them and audits after.
+
+Pure builders. All objects of a run have the run's name in theirs and carry one label, by which they
+are found and deleted.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from microfin_loadtest.k6 import QUIET
+from microfin_loadtest.scripts import FOLDER
+
+RUN_LABEL: Final = "microfin.io/load"
+CONTAINER: Final = "k6"
+_IMPORTED: Final = re.compile(r"from '\./([\w-]+\.js)'")
+_SCRIPTS: Final = "/scripts"
+_USERS: Final = "/users/users.json"
+_USER: Final = 12345  # of grafana's image; ours runs as any
+_CONTROL_PORT: Final = 6565
+_LONGEST: Final = 1024 * 1024  # bytes that a ConfigMap may hold
+
+KubernetesObject = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Load:
+    """One run. `remote_write` is where k6 writes its samples to besides, or empty."""
+
+    name: str
+    namespace: str
+    script: Path
+    rate: int
+    duration: str
+    seconds: int
+    api: str
+    image: str
+    remote_write: str = ""
+    release: str = "microfin"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The label of everything that belongs to the run."""
+        return {RUN_LABEL: self.name}
+
+    @property
+    def pod_labels(self) -> dict[str, str]:
+        """Those of k6's pod: the bank's network policies let `helm test` in, and so this."""
+        return {
+            **self.labels,
+            "app.kubernetes.io/name": "microfin",
+            "app.kubernetes.io/instance": self.release,
+            "app.kubernetes.io/component": "test",
+        }
+
+
+def scripts_map(load: Load, folder: Path = FOLDER) -> KubernetesObject:
+    """Return the ConfigMap with the script and what it imports. Raises ValueError if too large."""
+    data: dict[str, str] = {}
+    wanted = [load.script.name]
+    while wanted:
+        name = wanted.pop()
+        data[name] = (folder / name).read_text(encoding="utf-8")
+        wanted += [it for it in _IMPORTED.findall(data[name]) if it not in data]
+    if sum(len(text.encode()) for text in data.values()) > _LONGEST:
+        raise ValueError("The scripts are more than a ConfigMap holds (1 MiB).")
+    return {**_head(load, "v1", "ConfigMap"), "data": data}
+
+
+def users_secret(load: Load, users: str) -> KubernetesObject:
+    """Return the Secret with the prepared users, whose passwords are in it."""
+    return {**_head(load, "v1", "Secret"), "stringData": {"users.json": users}}
+
+
+def job(load: Load) -> KubernetesObject:
+    """Return the Job that runs k6 where there is no k6 operator."""
+    container = {
+        "name": CONTAINER,
+        "image": load.image,
+        "command": ["k6", "run", "--quiet", *_arguments(load), "--address", "",
+                    f"{_SCRIPTS}/{load.script.name}"],
+        "env": _environment(load),
+        "volumeMounts": [
+            {"name": "scripts", "mountPath": _SCRIPTS, "readOnly": True},
+            *_mounts(),
+        ],
+        "resources": _resources(),
+        "securityContext": _container_security(),
+    }  # fmt: skip
+    volumes = [{"name": "scripts", "configMap": {"name": load.name}}, *_volumes(load)]
+    return {
+        **_head(load, "batch/v1", "Job"),
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": load.seconds + 600,
+            "ttlSecondsAfterFinished": 3600,
+            "template": {
+                "metadata": {"labels": load.pod_labels},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "securityContext": _pod_security(),
+                    "containers": [container],
+                    "volumes": volumes,
+                },
+            },
+        },
+    }
+
+
+def k6_test_run(load: Load) -> KubernetesObject:
+    """Return the TestRun for the k6 operator. One runner: several are never added up.
+
+    There is no initializer: it would run the script's beginning without the users' Secret.
+    """
+    secure = {
+        "automountServiceAccountToken": "false",
+        "securityContext": _pod_security(),
+        "containerSecurityContext": _container_security(),
+    }
+    return {
+        **_head(load, "k6.io/v1alpha1", "TestRun"),
+        "spec": {
+            "parallelism": 1,
+            "quiet": "true",
+            "arguments": " ".join(_arguments(load)),
+            "script": {"configMap": {"name": load.name, "file": load.script.name}},
+            "initializer": {"disabled": True},
+            "starter": secure,
+            "runner": {
+                **secure,
+                "image": load.image,
+                "metadata": {"labels": load.pod_labels},
+                "env": _environment(load),
+                "resources": _resources(),
+                "volumes": _volumes(load),
+                "volumeMounts": _mounts(),
+            },
+        },
+    }
+
+
+def network_policy(load: Load) -> KubernetesObject:
+    """Return what the bank's policies do not allow: the k6 operator and its starter ask k6 how it
+    is, and k6 writes to Prometheus where it shall."""
+    operator = {"namespaceSelector": {"matchLabels": {
+        "kubernetes.io/metadata.name": "k6-operator-system"}}}  # fmt: skip
+    spec: dict[str, Any] = {
+        "podSelector": {"matchLabels": load.labels},
+        "policyTypes": ["Ingress"],
+        "ingress": [
+            {"from": [{"podSelector": {}}, operator],
+             "ports": [{"protocol": "TCP", "port": _CONTROL_PORT}]}
+        ],
+    }  # fmt: skip
+    if load.remote_write:
+        parts = urlsplit(load.remote_write)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        spec["policyTypes"] = ["Ingress", "Egress"]
+        spec["egress"] = [{"ports": [{"protocol": "TCP", "port": port}]}]
+    return {**_head(load, "networking.k8s.io/v1", "NetworkPolicy"), "spec": spec}
+
+
+def ledger_job(
+    load: Load, cron_job: Mapping[str, Any], what: str, command: Sequence[str]
+) -> KubernetesObject:
+    """Return a Job that asks the ledger, as the chart's CronJob of audits may, once."""
+    template = deepcopy(dict(cron_job["spec"]["jobTemplate"]))
+    spec = template["spec"]
+    spec["backoffLimit"] = 0
+    spec["ttlSecondsAfterFinished"] = 3600
+    spec.pop("podFailurePolicy", None)  # without a second attempt there is nothing to decide
+    spec["template"]["spec"]["containers"][0]["command"] = list(command)
+    labels = {**template.get("metadata", {}).get("labels", {}), **load.labels}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": f"{load.name}-{what}",
+            "namespace": load.namespace,
+            "labels": labels,
+        },
+        "spec": spec,
+    }
+
+
+def _head(load: Load, version: str, kind: str) -> KubernetesObject:
+    metadata = {"name": load.name, "namespace": load.namespace, "labels": load.labels}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata}
+
+
+def _arguments(load: Load) -> list[str]:
+    out = ["--out", "experimental-prometheus-rw", "--tag", f"testid={load.name}"]
+    return ["--no-thresholds", *(out if load.remote_write else [])]
+
+
+def _environment(load: Load) -> list[dict[str, str]]:
+    variables = {
+        **QUIET,
+        "API": load.api,
+        "RATE": str(load.rate),
+        "DURATION": load.duration,
+        "USERS": _USERS,
+        # k6 takes this name for what it prints itself; the summary is read from the pod's log.
+        "SUMMARY": "stdout",
+    }
+    if load.remote_write:
+        variables["K6_PROMETHEUS_RW_SERVER_URL"] = load.remote_write
+        variables["K6_PROMETHEUS_RW_TREND_STATS"] = "p(50),p(95),p(99),max"
+    return [{"name": name, "value": value} for name, value in variables.items()]
+
+
+def _volumes(load: Load) -> list[dict[str, Any]]:
+    return [
+        {"name": "users", "secret": {"secretName": load.name}},
+        {"name": "temporary", "emptyDir": {}},
+    ]
+
+
+def _mounts() -> list[dict[str, Any]]:
+    return [
+        {"name": "users", "mountPath": "/users", "readOnly": True},
+        {"name": "temporary", "mountPath": "/tmp"},  # noqa: S108 - in the pod
+    ]
+
+
+def _resources() -> dict[str, Any]:
+    return {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+
+
+def _pod_security() -> dict[str, Any]:
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": _USER,
+        "runAsGroup": _USER,
+        "fsGroup": _USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _container_security() -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }

@@ -1,0 +1,98 @@
+"""The vendors' folders of k8s/: versions, values and READMEs that agree with each other."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from microfin_deploy.kind import VENDORS
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = sorted(path.parent for path in (ROOT / "k8s").glob("*/README.md"))
+RELEASED = [folder for folder in FOLDERS if (folder / "release.yaml").is_file()]
+SECTIONS = ("Version", "Install", "Upgrade", "When it fails")
+DATA = re.compile(r"`((?:kafka|postgres|redis|metrics|spread|trim|secrets)(?:\.[a-zA-Z]+)+)`")
+
+
+def name_of(folder: Path) -> str:
+    return folder.name
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def load(path: Path) -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load(text_of(path))
+    return read
+
+
+def has_path(values: Any, path: str) -> bool:
+    for name in path.split("."):
+        if not isinstance(values, dict) or name not in values:
+            return False
+        values = values[name]
+    return True
+
+
+def test_the_folders_are_those_of_the_design_and_kind_installs_all_releases() -> None:
+    assert {"strimzi", "cnpg", "redis-cluster", "ingress-nginx"} <= {it.name for it in FOLDERS}
+    assert set(VENDORS) == {folder.name for folder in RELEASED}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_each_readme_says_what_a_platform_team_asks(folder: Path) -> None:
+    headings = re.findall(r"^## (.+)$", text_of(folder / "README.md"), re.MULTILINE)
+    assert set(SECTIONS) <= set(headings)
+    assert any(heading.startswith("Sizing") for heading in headings)
+
+
+@pytest.mark.parametrize("folder", RELEASED, ids=name_of)
+def test_there_are_values_for_one_node_and_for_three_zones(folder: Path) -> None:
+    for name in ("values.yaml", "values-dev.yaml", "values-production.yaml"):
+        assert load(folder / name), name
+
+
+def test_the_ingress_controller_is_the_last_release_by_digest_and_runs_no_snippets() -> None:
+    controller = load(ROOT / "k8s/ingress-nginx/values.yaml")["controller"]
+    assert controller["image"]["tag"] == "v1.15.1"
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", controller["image"]["digest"])
+    assert controller["allowSnippetAnnotations"] is False
+    assert controller["config"]["proxy-next-upstream"] == "off"
+    # A ConfigMap holds strings only.
+    assert all(isinstance(value, str) for value in controller["config"].values())
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_values_of_our_charts_that_are_named_exist(folder: Path) -> None:
+    known = [load(ROOT / f"charts/{chart}/values.yaml") for chart in ("microfin-data", "microfin")]
+    for path in DATA.findall(text_of(folder / "README.md")):
+        assert any(has_path(values, path) for values in known), path
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_the_examples_are_values_of_the_chart_microfin(folder: Path) -> None:
+    known = load(ROOT / "charts/microfin/values.yaml")
+    for example in re.findall(r"```yaml\n(.*?)```", text_of(folder / "README.md"), re.DOTALL):
+        for part, values in yaml.safe_load(example).items():
+            assert all(has_path(known, f"{part}.{name}") for name in values), example
+
+
+def test_redis_is_the_version_that_its_readme_names() -> None:
+    tag = load(ROOT / "charts/microfin-data/values.yaml")["redis"]["image"]["tag"]
+    assert f"Redis {tag} " in text_of(ROOT / "k8s/redis-cluster/README.md")
+
+
+def test_kafka_is_the_version_that_strimzis_readme_names() -> None:
+    version = load(ROOT / "charts/microfin-data/values.yaml")["kafka"]["version"]
+    assert f"microfin-data takes {version} " in text_of(ROOT / "k8s/strimzi/README.md")
+
+
+def test_redis_users_are_those_that_its_readme_names() -> None:
+    script = text_of(ROOT / "charts/microfin-data/files/redis-start.sh")
+    made = set(re.findall(r"^user (\w+) ", script, re.MULTILINE))
+    users = text_of(ROOT / "k8s/redis-cluster/README.md").partition("## Users")[2]
+    told = set(re.findall(r"^\| `(\w+)` \|", users.partition("\n## ")[0], re.MULTILINE))
+    assert told == made
