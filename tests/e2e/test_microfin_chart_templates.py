@@ -38,7 +38,7 @@ def pods(items: list[Item]) -> Iterator[tuple[str, Item]]:
 
 def test_every_pod_is_restricted() -> None:
     found = dict(pods(render()))
-    assert set(found) == {"api", "migrate", "audit", "administration", "test"}
+    assert set(found) == {"api", "migrate", "audit", "administration", "test", "tools"}
     for spec in found.values():
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"] == {
