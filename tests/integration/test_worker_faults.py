@@ -154,7 +154,7 @@ async def test_a_batch_from_another_place_is_not_committed(
         before = await bank.fetch("SELECT * FROM partitions")
         command = bank.opening("too late")
         record = Record(row.next_offset, 1_000, command.account.encode(), wire.encode(command))
-        batch, memory = gather([record], 500, ()), AccountMemory(10)
+        batch, memory = gather([record], 500, (), SystemClock()), AccountMemory(10)
         if is_ahead:
             await decide_ahead(batch, place, memory, None, SystemClock())
             assert batch.decisions is not None

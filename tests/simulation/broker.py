@@ -176,9 +176,9 @@ class SimulatedLog:
         """Return the offset after the last record."""
         return len(self._topic.records[self._partition])
 
-    async def append(self, partition: int, command: Command) -> None:
+    async def append(self, partition: int, command: Command) -> int:
         """Append to any partition."""
-        await self._producer.send(partition, command)
+        return (await self._producer.send(partition, command)).time
 
     async def note(self, next_offset: int) -> None:
         """Do nothing: no lag tool looks."""

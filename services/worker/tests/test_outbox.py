@@ -23,12 +23,13 @@ class FailingLog:
         self.held = asyncio.Event()
         self.held.set()
 
-    async def append(self, partition: int, command: Command) -> None:
+    async def append(self, partition: int, command: Command) -> int:
         await self.held.wait()
         if self.failing:
             self.failing -= 1
             raise ConnectionError("no acknowledgement")
         self.appended.append((partition, command))
+        return SystemClock().now()
 
     async def bounds(self) -> tuple[int, int]:
         return 0, 0

@@ -17,11 +17,13 @@ class MemoryTopic:
         self.records: list[list[Record]] = [[] for _ in range(partitions)]
         self.arrived = [asyncio.Event() for _ in range(partitions)]
 
-    def append(self, partition: int, command: Command) -> None:
-        """Append one command."""
+    def append(self, partition: int, command: Command) -> int:
+        """Append one command; return its time."""
         records = self.records[partition]
-        records.append(Record(len(records), 1_000, command.account.encode(), wire.encode(command)))
+        record = Record(len(records), 1_000, command.account.encode(), wire.encode(command))
+        records.append(record)
         self.arrived[partition].set()
+        return record.time
 
 
 class MemoryLog:
@@ -62,9 +64,9 @@ class MemoryLog:
         """Return the offset after the last record."""
         return len(self._topic.records[self._partition])
 
-    async def append(self, partition: int, command: Command) -> None:
+    async def append(self, partition: int, command: Command) -> int:
         """Append to any partition."""
-        self._topic.append(partition, command)
+        return self._topic.append(partition, command)
 
     async def note(self, next_offset: int) -> None:
         """Do nothing: no lag tool looks."""

@@ -25,6 +25,7 @@ from microfin.wire import Identity
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.edges import Clock, Record, Store, Transaction
 from microfin_worker.fingerprint import fingerprint
+from microfin_worker.phases import BatchPhases
 
 _STEP_ASIDE: Final = 50  # commands decided ahead between two steps aside
 
@@ -52,13 +53,17 @@ class Batch(msgspec.Struct):
     received: list[Received]
     accounts: dict[str, Account]
     writing: asyncio.Event
+    phases: BatchPhases
     decisions: Decisions | None = None
 
 
-def gather(records: Sequence[Record], limit: int, condemned: Collection[int]) -> Batch:
+def gather(
+    records: Sequence[Record], limit: int, condemned: Collection[int], clock: Clock
+) -> Batch:
     """Return the first of `records`, at most `limit`, decoded but not decided."""
+    phases = BatchPhases(clock)
     received = receive(records[:limit], condemned)
-    return Batch(records[: len(received)], received, {}, asyncio.Event())
+    return Batch(records[: len(received)], received, {}, asyncio.Event(), phases)
 
 
 def receive(records: Sequence[Record], condemned: Collection[int]) -> list[Received]:
@@ -127,6 +132,7 @@ async def decide_ahead(
             await clock.sleep(0)
     if deciding.decisions.opened.keys() >= set(others):
         batch.accounts, batch.decisions = accounts, deciding.decisions
+        batch.phases.decided()
 
 
 def _numbers_to_open(batch: Sequence[Received]) -> set[str]:
@@ -163,6 +169,7 @@ async def commit_batch(
         if decisions is None:
             decisions = await _decide_here(batch, place, memory, transaction)
             batch.decisions = decisions
+            batch.phases.decided()
         batch.writing.set()
         await transaction.write(place, _write_of(batch, decisions, sent))
     return decisions

@@ -52,8 +52,11 @@ class Log(Protocol):
     def end(self) -> int:
         """Return the offset after the last record as far as it is known."""
 
-    async def append(self, partition: int, command: Command) -> None:
-        """Append to any partition; returns when all in-sync replicas have acknowledged."""
+    async def append(self, partition: int, command: Command) -> int:
+        """Append to any partition; returns when all in-sync replicas have acknowledged.
+
+        The broker's append time is returned, in milliseconds since the epoch.
+        """
 
     async def note(self, next_offset: int) -> None:
         """Tell lag tools how far this worker is. Best effort."""

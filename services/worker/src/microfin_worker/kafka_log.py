@@ -97,10 +97,11 @@ class KafkaLog:
         end = self._reader.highwater(self._place) if self._reader is not None else None
         return end or 0
 
-    async def append(self, partition: int, command: Command) -> None:
+    async def append(self, partition: int, command: Command) -> int:
         """Append to any partition; returns when all in-sync replicas have acknowledged."""
         async with asyncio.timeout(self._settings.database_timeout * 4):
-            await self._producer.send(partition, command)
+            appended = await self._producer.send(partition, command)
+        return appended.time
 
     async def note(self, next_offset: int) -> None:
         """Commit the group's offset for lag tools. Best effort."""

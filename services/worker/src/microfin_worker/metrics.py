@@ -5,6 +5,7 @@ from collections import Counter as Tally
 from prometheus_client import Counter, Gauge, Histogram
 
 from microfin.decision import Decisions
+from microfin.phase_seconds import PhaseSeconds
 from microfin_worker.status import Status
 
 OUTCOMES = Counter(
@@ -22,6 +23,11 @@ COMMIT_SECONDS = Histogram(
     "microfin_worker_commit_seconds",
     "Seconds that it took to write and commit a batch.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+PHASE_SECONDS = PhaseSeconds(
+    "microfin_worker_phase_seconds",
+    "Time of a command's phases: queue, apply, commit, notify; produce of one that is sent on.",
+    ("queue", "apply", "commit", "notify", "produce"),
 )
 CLAIMS = Counter("microfin_worker_claims_total", "Claims of the partition.")
 FAILURES = Counter("microfin_worker_failures_total", "Batches that were not committed.", ["error"])

@@ -14,13 +14,16 @@ from msgspec.structs import replace
 
 from microfin.batch_statement import OutboxPlace
 from microfin.decision import OutboxRow
+from microfin.phase_seconds import seconds_until_appended
 from microfin.routing import Routing, partition_of, shard_of_account, shard_of_partition
+from microfin_worker import metrics
 from microfin_worker.edges import Clock, Log
 
 logger = structlog.get_logger(__name__)
 
 _ROUND: Final = 500  # rows sent before the first acknowledgement is awaited
 _PAUSE: Final = 0.2  # seconds before a failed row is sent again
+_PRODUCE: Final = metrics.PHASE_SECONDS["produce"]
 
 
 class Outbox:
@@ -112,7 +115,12 @@ class Outbox:
         # Another shard may still be under the routing before ours: its worker forwards.
         own_shard = shard_of_account(account, self._shards) == self._shard
         generation = self.routing.generation if own_shard else 0
-        await self._log.append(partition, replace(row.command, generation=generation))
+        sent, sent_at = self._clock.monotonic(), self._clock.now()
+        appended = await self._log.append(partition, replace(row.command, generation=generation))
+        took = seconds_until_appended(sent_at + 0.5, appended, self._clock.monotonic() - sent)
+        since = self._since.get(_place(row))
+        if since is not None:  # else a new claim came between, and has not read this row
+            _PRODUCE.observe(sent - since + took)
 
 
 def _place(row: OutboxRow) -> OutboxPlace:

@@ -40,6 +40,7 @@ from microfin_worker.fingerprint import fingerprint
 from microfin_worker.gathering import Gathering
 from microfin_worker.log_recognition import LogLost, recognise_log
 from microfin_worker.outbox import Outbox
+from microfin_worker.phases import BatchPhases
 from microfin_worker.status import Status
 
 logger = structlog.get_logger(__name__)
@@ -218,7 +219,7 @@ class Worker:
             batch = following or await self._gather(records, before=None)
 
     async def _gather(self, records: Sequence[Record], before: Decisions | None) -> Batch:
-        batch = gather(records, self._limit, self._condemned)
+        batch = gather(records, self._limit, self._condemned, self._clock)
         if self._look_up == 0:
             await decide_ahead(batch, self._claimed(), self._memory, before, self._clock)
         return batch
@@ -262,12 +263,13 @@ class Worker:
                 self._narrow(place.next_offset, len(batch.records))
             raise
         took = self._clock.monotonic() - began
+        batch.phases.committed(batch.records)
         metrics.COMMIT_SECONDS.observe(took)
         self._gathering.committed(took)
         self._advance(place, batch.records[-1], decisions, len(batch.records))
         self._outbox.deleted(sent)
         self._outbox.add(decisions.outbox)
-        await self._tell(decisions)
+        await self._tell(decisions, batch.phases)
         return True
 
     def _advance(self, place: Place, last: Record, decisions: Decisions, size: int) -> None:
@@ -316,18 +318,20 @@ class Worker:
             logger.error("quarantining a record that the database refuses", offset=offset)
             self._condemned.add(offset)
 
-    async def _tell(self, decisions: Decisions) -> None:
+    async def _tell(self, decisions: Decisions, phases: BatchPhases) -> None:
         """Refresh the cache and answer, while the next batch is already being gathered."""
         if self._telling is not None:
             await self._telling
-        self._telling = asyncio.create_task(self._tell_now(decisions))
+        self._telling = asyncio.create_task(self._tell_now(decisions, phases))
 
-    async def _tell_now(self, decisions: Decisions) -> None:
+    async def _tell_now(self, decisions: Decisions, phases: BatchPhases) -> None:
         """Best effort: no failure in here may reach the ledger, whose commit is done."""
         try:
             await self._refresh_and_answer(decisions)
         except Exception as error:
             logger.error("answers were lost", exc_info=error)
+        else:
+            phases.told(len(decisions.answers))
 
     async def _refresh_and_answer(self, decisions: Decisions) -> None:
         await self._cache.put(

@@ -1,0 +1,274 @@
+"""A worker's phases, by a clock that goes on only when a part of the platform takes its time."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+import pytest
+from msgspec.structs import replace
+
+import microfin_worker.worker
+from microfin import wire
+from microfin.account_cache import CachedAccount
+from microfin.account_number import derive_account_number
+from microfin.batch_statement import BatchWrite, OutboxPlace, Place
+from microfin.decision import Account, Answer, LegKey
+from microfin.operation import Outcome
+from microfin.routing import Routing, partition_of
+from microfin.store import Claim, PartitionRow
+from microfin.wire import Command
+from microfin_worker import metrics
+from microfin_worker.edges import Edges, Record
+from microfin_worker.worker import Limits, Worker
+
+PHASES = ("queue", "apply", "commit", "notify", "produce")
+ROUTING = Routing(1, 2)
+USER = "0" * 32
+
+
+class ArtificialClock:
+    """Shows whole milliseconds, so that nothing is lost where it is read as such."""
+
+    def __init__(self) -> None:
+        self.milliseconds = 5_000
+
+    def monotonic(self) -> float:
+        return self.milliseconds / 1000
+
+    def now(self) -> int:
+        return 1_700_000_000_000 + self.milliseconds
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0.001 if seconds else 0)
+
+    async def take(self, milliseconds: int) -> None:
+        """Let a part of the platform take its time, while others go on."""
+        self.milliseconds += milliseconds
+        await asyncio.sleep(0)
+
+
+class ScriptedLog:
+    """Has its records from the beginning, 100 ms old; takes 7 ms for an append."""
+
+    def __init__(self, clock: ArtificialClock, commands: Sequence[Command]) -> None:
+        self.clock = clock
+        time = clock.now() - 100
+        self.records = [
+            Record(offset, time + offset, command.account.encode(), wire.encode(command))
+            for offset, command in enumerate(commands)
+        ]
+        self.next = 0
+
+    async def bounds(self) -> tuple[int, int]:
+        return 0, len(self.records)
+
+    async def record_at(self, offset: int) -> Record | None:
+        return self.records[offset]
+
+    async def seek(self, offset: int) -> None:
+        self.next = offset
+
+    async def fetch(self, limit: int) -> Sequence[Record]:
+        fetched = self.records[self.next : self.next + limit]
+        await (self.clock.take(3) if fetched else self.clock.sleep(0.5))
+        self.next += len(fetched)
+        return fetched
+
+    def end(self) -> int:
+        return len(self.records)
+
+    async def append(self, _partition: int, _command: Command) -> int:
+        await self.clock.take(7)
+        appended = self.clock.now()
+        await self.clock.take(50)  # the acknowledgement's way back is no part of the phase
+        return appended
+
+    async def note(self, _next_offset: int) -> None:
+        pass
+
+
+class SlowStore:
+    """A new partition; each of its answers takes a time of its own."""
+
+    def __init__(self, clock: ArtificialClock) -> None:
+        self.clock = clock
+        self.row = PartitionRow(0, 1, 0, None, ROUTING)
+
+    async def claim(self, _held: int | None = None) -> Claim:
+        return Claim(self.row, [])
+
+    async def commit(self, place: Place, write: BatchWrite) -> None:
+        await self.write(place, write)
+        await self.clock.take(20)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> "AsyncIterator[SlowStore]":
+        yield self
+        await self.clock.take(20)
+
+    async def lock(self) -> PartitionRow:
+        await self.clock.take(1)
+        return self.row
+
+    async def known_outcomes(self, _keys: Sequence[LegKey]) -> dict[LegKey, Outcome]:
+        await self.clock.take(2)
+        return {}
+
+    async def accounts(self, _numbers: Sequence[str]) -> dict[str, Account]:
+        await self.clock.take(4)
+        return {}
+
+    async def write(self, _place: Place, write: BatchWrite) -> None:
+        await self.clock.take(20)
+        self.row = replace(self.row, next_offset=write.next_offset)
+
+    async def delete_sent(self, _sent: Sequence[OutboxPlace]) -> None:
+        pass
+
+    async def touch(self) -> None:
+        pass
+
+    async def idle_seconds(self) -> float:
+        return 0.0
+
+
+class SlowRedis:
+    """The cache and the way back; notes when each answer was published."""
+
+    def __init__(self, clock: ArtificialClock) -> None:
+        self.clock = clock
+        self.told: dict[str, int] = {}
+
+    async def put(self, _accounts: Iterable[CachedAccount]) -> None:
+        await self.clock.take(1)
+
+    async def send(self, answers: Sequence[Answer]) -> None:
+        await self.clock.take(2)
+        for answer in answers:
+            self.told[answer.operation.operation] = self.clock.now()
+
+
+def opened(index: int, partition: int) -> Command:
+    """Return the opening of an account on `partition`."""
+    for attempt in range(100):
+        operation = f"{index:016x}{attempt:016x}"
+        number = derive_account_number(operation, 0)
+        if partition_of(number, ROUTING.partition_count) == partition:
+            return Command(
+                kind="open",
+                leg="request",
+                operation=operation,
+                account=number,
+                user=USER,
+                currency="EUR",
+                generation=1,
+                reply=f"api/{index}",
+            )
+    raise AssertionError("no number on this partition")
+
+
+def deposits(account: str, number: int) -> list[Command]:
+    return [
+        Command(
+            kind="deposit",
+            leg="request",
+            operation=f"d{index:031x}",
+            account=account,
+            user=USER,
+            amount="10",
+            generation=1,
+            reply=f"api/{index}",
+        )
+        for index in range(number)
+    ]
+
+
+def observed() -> dict[str, tuple[int, float]]:
+    """Return for each phase how often it was observed, and its sum."""
+    phases = {name: metrics.PHASE_SECONDS[name] for name in PHASES}
+    return {name: (sum(phase.counts), phase.sum) for name, phase in phases.items()}
+
+
+async def settle(
+    clock: ArtificialClock, commands: Sequence[Command], batch: int
+) -> tuple[dict[str, tuple[int, float]], ScriptedLog, SlowRedis]:
+    """Let a worker settle `commands`; return what it observed."""
+    log, redis = ScriptedLog(clock, commands), SlowRedis(clock)
+    edges = Edges(log=log, store=SlowStore(clock), replies=redis, cache=redis, clock=clock)
+    worker = Worker(0, 1, edges, Limits(batch=batch))
+    before = observed()
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(10):
+        while worker.status.commands < len(commands):  # noqa: ASYNC110 - nobody sets an event
+            await asyncio.sleep(0.001)
+        worker.stop()
+        await running
+    after = observed()
+    change = {
+        name: (after[name][0] - before[name][0], after[name][1] - before[name][1])
+        for name in PHASES
+    }
+    return change, log, redis
+
+
+@pytest.mark.parametrize("look_up_batches", [0, 100])
+async def test_phases_of_each_command_add_up_to_the_time_until_its_answer(
+    monkeypatch: pytest.MonkeyPatch, look_up_batches: int
+) -> None:
+    """Both ways: decided ahead while another batch is committed, and inside the transaction."""
+    monkeypatch.setattr(microfin_worker.worker, "LOOK_UP_BATCHES", look_up_batches)
+    clock = ArtificialClock()
+    opening = opened(1, 0)
+    commands = [opening, *deposits(opening.account, 120)]
+    phases, log, redis = await settle(clock, commands, batch=50)
+    assert {name: phases[name][0] for name in PHASES} == {
+        **dict.fromkeys(("queue", "apply", "commit", "notify"), 121),
+        "produce": 0,
+    }
+    whole = sum(
+        redis.told[command.operation] - record.time
+        for command, record in zip(commands, log.records, strict=True)
+    )
+    assert sum(seconds for _, seconds in phases.values()) == pytest.approx(whole / 1000)
+    assert all(seconds > 0 for count, seconds in phases.values() if count)
+
+
+async def test_the_phases_of_a_batch_that_is_decided_in_its_transaction() -> None:
+    clock = ArtificialClock()
+    phases, _, _ = await settle(clock, [opened(1, 0)], batch=50)
+    milliseconds = {name: round(1000 * seconds) for name, (_, seconds) in phases.items()}
+    assert milliseconds == {"queue": 103, "apply": 7, "commit": 40, "notify": 3, "produce": 0}
+
+
+async def test_a_command_that_is_sent_on_is_produced_and_not_yet_told() -> None:
+    """Its receiver's partition observes the rest, and tells."""
+    clock = ArtificialClock()
+    sender, receiver = opened(1, 0), opened(2, 1)
+    transfer = Command(
+        kind="transfer",
+        leg="request",
+        operation="e" * 32,
+        account=sender.account,
+        user=USER,
+        counterparty=receiver.account,
+        amount="1",
+        generation=1,
+        reply="api/x",
+    )
+    commands = [sender, *deposits(sender.account, 1), transfer]
+    phases, _, redis = await settle(clock, commands, batch=50)
+    assert "e" * 32 not in redis.told
+    assert phases["commit"][0] == 3
+    assert phases["notify"][0] == 2
+    count, seconds = phases["produce"]
+    assert count == 1
+    assert 0.007 <= seconds < 0.05
+
+
+async def test_a_record_from_the_future_does_not_shorten_the_sum() -> None:
+    """The broker's clock may be ahead of this machine's."""
+    clock = ArtificialClock()
+    phases = microfin_worker.worker.BatchPhases(clock)
+    before = observed()["queue"]
+    phases.committed([Record(0, clock.now() + 60_000, None, None)])
+    assert observed()["queue"] == (before[0] + 1, before[1])
