@@ -15,6 +15,7 @@ from microfin.store import PostgresStore
 from microfin.wire import Command
 from microfin_api.clock_check import ClockCheck
 from microfin_api.leases import Leases
+from microfin_api.phases import CommandPhases
 from microfin_api.sending_gate import SendingGate
 from microfin_api.submission import Accepted, Submission
 from microfin_api.waiting import Settled, Waiting
@@ -126,7 +127,10 @@ class ApiProcess:
             if self._submission is None:
                 raise Disconnected
             result = await self._submission.submit(
-                command, at_once=at_once, trace=(), begun=self._parts.loop.time()
+                command,
+                at_once=at_once,
+                trace=(),
+                phases=CommandPhases(self._parts.loop.time()),
             )
         except Exception as raised:  # noqa: BLE001 - whatever it is, the client is told
             error = raised

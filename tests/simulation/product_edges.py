@@ -17,6 +17,7 @@ import microfin.clock
 import microfin.store
 import microfin_api.clock_check
 import microfin_api.leases
+import microfin_api.phases
 import microfin_api.sending_gate
 import microfin_api.submission
 import microfin_api.waiting
@@ -34,6 +35,7 @@ _TIMED: Final = (
     microfin.clock,
     microfin_api.clock_check,
     microfin_api.leases,
+    microfin_api.phases,
     microfin_api.sending_gate,
     microfin_api.submission,
     microfin_api.waiting,

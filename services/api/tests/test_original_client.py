@@ -86,4 +86,5 @@ async def test_metrics_tell_of_requests_by_route(api: Api) -> None:
     assert shown in metrics
     assert 'microfin_api_operations_total{kind="deposit",status="settled"}' in metrics
     assert 'microfin_api_phase_seconds_count{phase="produce"}' in metrics
+    assert "microfin_api_acknowledge_seconds_count" in metrics
     assert number not in metrics

@@ -9,6 +9,7 @@ from microfin_api import metrics
 from microfin_api.cross_origin import OriginRule
 from microfin_api.documentation import STYLE_HASH
 from microfin_api.draining import Leaving
+from microfin_api.phases import CommandPhases
 from microfin_api.problems import Problem
 
 _POLICY: Final = (
@@ -47,7 +48,7 @@ class Entrance:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.monotonic()
+        begun = scope["begun"] = time.monotonic()
         status = 500
         path: str = scope["path"]
         if path.endswith("/") and path != "/":
@@ -72,7 +73,11 @@ class Entrance:
             await app(scope, receive, send_with_headers)
         finally:
             self._under_way -= 1
-            _count(scope, status, time.monotonic() - begun)
+            ended = time.monotonic()
+            _count(scope, status, ended - begun)
+            phases: CommandPhases | None = scope.get("phases")
+            if phases is not None:
+                phases.ended(ended)
 
     def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         headers = list(_HEADERS)

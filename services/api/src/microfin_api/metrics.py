@@ -4,6 +4,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from microfin.phase_seconds import PhaseSeconds
+
 _SECONDS: Final = (
     0.001,
     0.002,
@@ -30,10 +32,14 @@ REQUEST_SECONDS: Final = Histogram(
     ["method", "route"],
     buckets=_SECONDS,
 )
-PHASE_SECONDS: Final = Histogram(
+PHASE_SECONDS: Final = PhaseSeconds(
     "microfin_api_phase_seconds",
-    "Time of a command's phases: admit, produce (until acknowledged), wait (until answered).",
-    ["phase"],
+    "Time of a settled or rejected command's phases: admit, produce, wait, respond.",
+    ("admit", "produce", "wait", "respond"),
+)
+ACKNOWLEDGE_SECONDS: Final = Histogram(
+    "microfin_api_acknowledge_seconds",
+    "Time from handing a command to Kafka until all in-sync replicas have it.",
     buckets=_SECONDS,
 )
 OPERATIONS: Final = Counter(

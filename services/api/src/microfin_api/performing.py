@@ -1,7 +1,6 @@
 """What all operations of clients have in common: their key, their id, and how their end is told."""
 
 import re
-import time
 from typing import Final, Literal
 
 import structlog
@@ -16,6 +15,7 @@ from microfin_api.answers import AcceptedOperation, answer
 from microfin_api.idempotency import HEADER, REPLAYED, Key, read_key, refuse_other_use
 from microfin_api.outcome_answers import rejection, settled_view
 from microfin_api.parts import Parts
+from microfin_api.phases import CommandPhases
 from microfin_api.problems import Problem
 from microfin_api.sessions import Session
 from microfin_api.submission import Accepted, TraceHeaders
@@ -27,21 +27,19 @@ _TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-
 
 
 class Change:
-    """One client's request to change something: who asks, since when, and under which key."""
+    """One client's request to change something: who asks, and under which key."""
 
-    def __init__(self, request: Request, parts: Parts, session: Session, begun: float) -> None:
+    def __init__(self, request: Request, parts: Parts, session: Session) -> None:
         self.request = request
         self.parts = parts
         self.user = session.user
-        self.begun = begun
         self.key: Key = read_key(request)
 
     @classmethod
     async def begin(cls, request: Request, parts: Parts) -> "Change":
         """Check who asks. Raises `Problem` for other origins, missing sessions and unfit keys."""
-        begun = time.monotonic()
         parts.origins.check(request)
-        return cls(request, parts, await parts.sessions.require(request), begun)
+        return cls(request, parts, await parts.sessions.require(request))
 
     async def open(self, currency: str, *, status: int, at_once: bool) -> Response:
         """Open an account in `currency`."""
@@ -74,12 +72,14 @@ class Change:
     async def _perform(
         self, command: Command, noted_account: str, *, status: int, at_once: bool
     ) -> Response:
+        phases = CommandPhases(self.request.scope["begun"])
+        self.request.scope["phases"] = phases  # the entrance knows when the request ends
         try:
             await refuse_other_use(
                 self.parts.redis, self.user, self.key, command.kind, noted_account
             )
             result = await self.parts.submission.submit(
-                command, at_once=at_once, trace=_trace(self.request), begun=self.begun
+                command, at_once=at_once, trace=_trace(self.request), phases=phases
             )
             if isinstance(result, Accepted):
                 return self._accepted(command.kind, result)

@@ -6,7 +6,7 @@ Nothing here asks PostgreSQL for anything: the lease is held, the rest is Kafka 
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import structlog
@@ -18,6 +18,7 @@ from microfin.wire import Command
 from microfin_api import metrics
 from microfin_api.backpressure import Backpressure
 from microfin_api.clock_check import ClockCheck
+from microfin_api.phases import CommandPhases
 from microfin_api.problems import Problem
 from microfin_api.sending_gate import Destination, SendingGate
 from microfin_api.waiting import Settled, Waiter, Waiting
@@ -25,10 +26,6 @@ from microfin_api.waiting import Settled, Waiter, Waiting
 logger = structlog.get_logger(__name__)
 
 TraceHeaders = Sequence[tuple[str, bytes]]
-
-_ADMIT: Final = metrics.PHASE_SECONDS.labels("admit")
-_PRODUCE: Final = metrics.PHASE_SECONDS.labels("produce")
-_WAIT: Final = metrics.PHASE_SECONDS.labels("wait")
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -69,12 +66,12 @@ class Submission:
         self._sendings: set[asyncio.Task[None]] = set()
 
     async def submit(
-        self, command: Command, *, at_once: bool, trace: TraceHeaders, begun: float
+        self, command: Command, *, at_once: bool, trace: TraceHeaders, phases: CommandPhases
     ) -> Settled | Accepted:
         """Send `command` and return its final outcome, or that it is accepted.
 
-        `at_once`: acceptance is enough, also where the outcome is known first. `begun` is when the
-        request began (monotonic seconds).
+        `at_once`: acceptance is enough, also where the outcome is known first. `phases` learns when
+        what happened.
         Raises `Problem` where it was not sent, was refused, or nothing may be said in time.
         """
         destination = await self._gate.pass_through(command.account)
@@ -86,15 +83,16 @@ class Submission:
             reply=self._waiting.reply_address(),
         )
         waiter = self._waiting.expect(command)
-        sending = asyncio.create_task(self._send(waiter, destination, trace))
+        phases.sent()
+        sending = asyncio.create_task(self._send(waiter, destination, trace, phases))
         self._sendings.add(sending)
         sending.add_done_callback(self._sendings.discard)
-        sent = time.monotonic()
-        _ADMIT.observe(sent - begun)
         try:
-            return await self._answer(waiter, destination, at_once=at_once)
+            result = await self._answer(waiter, destination, at_once=at_once)
+            if isinstance(result, Settled):
+                phases.settled()
+            return result
         finally:
-            _WAIT.observe(time.monotonic() - sent)
             self._backpressure.leave(destination.partition, sending)
             self._waiting.forget(waiter)
 
@@ -103,7 +101,9 @@ class Submission:
         if self._sendings:
             await asyncio.wait(self._sendings, timeout=seconds)
 
-    async def _send(self, waiter: Waiter, destination: Destination, trace: TraceHeaders) -> None:
+    async def _send(
+        self, waiter: Waiter, destination: Destination, trace: TraceHeaders, phases: CommandPhases
+    ) -> None:
         begun, sent_at = time.monotonic(), time.time()
         try:
             appended = await self._producer.send(destination.partition, waiter.command, trace)
@@ -113,7 +113,8 @@ class Submission:
         except ProduceUnknown as error:
             logger.warning("no ack", operation=waiter.command.operation, error=str(error))
         else:
-            _PRODUCE.observe(time.monotonic() - begun)
+            metrics.ACKNOWLEDGE_SECONDS.observe(time.monotonic() - begun)
+            phases.acknowledged(appended.time)
             self._clock.observe(sent_at, appended.time)
             if not waiter.appended.done():
                 waiter.appended.set_result(appended)
