@@ -14,11 +14,12 @@ from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.growing import grow_later
 from microfin_loadtest.k6 import K6Run, find_k6
 from microfin_loadtest.ledger import audit_at_rest, count_decided
+from microfin_loadtest.phases import phases_part, scrape
 from microfin_loadtest.plot import draw
 from microfin_loadtest.processes import Sampler, Usage
 from microfin_loadtest.report import usage_part, whole_report
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, FOLDER, find_script
-from microfin_loadtest.subject import form_of, running_platform, worker_urls
+from microfin_loadtest.subject import form_of, measured_urls, running_platform, worker_urls
 from microfin_loadtest.summary import LoadFigures, read_figures
 from microfin_loadtest.users import prepare_users
 from microfin_loadtest.validity import why_invalid
@@ -65,6 +66,7 @@ class _Measured:
     usage: Usage
     drain_seconds: float | None
     growth: dict[str, Any] | None
+    phases: dict[str, Any] | None
 
 
 async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
@@ -116,10 +118,12 @@ async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
         audit=audit,
         usage=usage_part(measured.usage, measured.k6_seconds, measured.figures.requests),
     )
+    report["phases"] = measured.phases
     return report if measured.growth is None else {**report, "growth": measured.growth}
 
 
 async def _measure(request: Request, k6: K6Run, say: Callable[[str], None]) -> _Measured:
+    before = await scrape(measured_urls(request.state))
     sampler = Sampler(request.state / PROCESSES_FILE)
     sampler.start()
     growing = None
@@ -134,9 +138,10 @@ async def _measure(request: Request, k6: K6Run, say: Callable[[str], None]) -> _
     finally:
         k6.stop()
         usage = sampler.stop()
+    phases = phases_part(before, await scrape(measured_urls(request.state)))
     figures = read_figures(summary)
     drain = None if rested is None else round(max(rested - figures.ended, 0), 2)
-    return _Measured(figures, k6_seconds, usage, drain, growth)
+    return _Measured(figures, k6_seconds, usage, drain, growth, phases)
 
 
 def _unfinished(measured: _Measured) -> list[str]:

@@ -52,10 +52,20 @@ def form_of(state: Path, endpoints: Endpoints) -> dict[str, Any]:
 
 def worker_urls(state: Path) -> list[str]:
     """Return where the workers listen now: they may have become more."""
+    return _endpoints_now(state).workers
+
+
+def measured_urls(state: Path) -> list[str]:
+    """Return where all processes listen now that tell of phases."""
+    endpoints = _endpoints_now(state)
+    return [*endpoints.apis, *endpoints.workers]
+
+
+def _endpoints_now(state: Path) -> Endpoints:
     endpoints = read_endpoints(state)
     if endpoints is None:
         raise LoadImpossible("The platform was stopped during the run.")
-    return endpoints.workers
+    return endpoints
 
 
 def commit() -> str:

@@ -78,7 +78,7 @@ def test_they_add_up_whatever_the_clocks_say(
     if not acknowledged_late:
         phases.acknowledged(appended)
     clock.seconds += 0.020
-    phases.settled()
+    phases.settled(clock.seconds)
     clock.seconds += 0.001
     phases.ended(clock.seconds)
     if acknowledged_late:

@@ -39,9 +39,9 @@ class CommandPhases:
         self._produced = seconds_until_appended(self._sent_at, appended, after)
         self._observe()
 
-    def settled(self) -> None:
-        """Note that the outcome is known here."""
-        self._settled = time.monotonic()
+    def settled(self, moment: float) -> None:
+        """Note when the outcome came to be known here."""
+        self._settled = moment
 
     def ended(self, now: float) -> None:
         """Note that the request has been answered."""

@@ -90,7 +90,7 @@ class Submission:
         try:
             result = await self._answer(waiter, destination, at_once=at_once)
             if isinstance(result, Settled):
-                phases.settled()
+                phases.settled(waiter.settled_at)
             return result
         finally:
             self._backpressure.leave(destination.partition, sending)

@@ -52,6 +52,7 @@ class Waiter:
         self.shards = shards
         self.appended: asyncio.Future[Appended] = loop.create_future()
         self.settled: asyncio.Future[Settled] = loop.create_future()
+        self.settled_at = 0.0  # when `settled` was set, monotonic: its request runs on later
         self.debited: asyncio.Future[None] = loop.create_future()
         self.outcomes: dict[str, Outcome] = {}
         self.pauses = dict.fromkeys(shards, look_up_after)
@@ -65,6 +66,7 @@ class Waiter:
     def settle(self, operation: Operation, *, replayed: bool) -> None:
         """End the wait with the operation's final state."""
         if not self.settled.done():
+            self.settled_at = time.monotonic()
             self.settled.set_result(Settled(operation, replayed))
 
     def hear(self, reply: Reply) -> None:
