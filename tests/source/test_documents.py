@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from microfin import wire
 from microfin.operation import Kind, Leg
+from microfin.phase_seconds import PhaseSeconds
 from microfin.settings_reference import settings_markdown
 from microfin.wire import Command
 from microfin_api import metrics as api_metrics
@@ -119,7 +120,7 @@ def test_metrics_are_current() -> None:
         _declared(metric)
         for module in (worker_metrics, api_metrics)
         for metric in vars(module).values()
-        if isinstance(metric, MetricWrapperBase)
+        if isinstance(metric, MetricWrapperBase | PhaseSeconds)
     }
     documented = {
         (name, kind, tuple(re.findall(r"`(\w+)`", labels)))
@@ -128,10 +129,27 @@ def test_metrics_are_current() -> None:
     assert documented == declared
 
 
-def _declared(metric: MetricWrapperBase) -> tuple[str, str, tuple[str, ...]]:
+def _declared(metric: MetricWrapperBase | PhaseSeconds) -> tuple[str, str, tuple[str, ...]]:
     family = next(iter(metric.describe()))
     name = f"{family.name}_total" if family.type == "counter" else family.name
     return name, family.type, tuple(metric._labelnames)
+
+
+def test_the_phases_are_described() -> None:
+    """Each phase in the page's table and in the guide's, and none that is gone."""
+    phases = {
+        sample.labels["phase"]
+        for metric in (api_metrics.PHASE_SECONDS, worker_metrics.PHASE_SECONDS)
+        for sample in next(iter(metric.collect())).samples
+    }
+    tables = (
+        text_of(DOCS / "reference" / "metrics.md").partition("## Phases")[2],
+        text_of(DOCS / "guide" / "operating.md").partition("## Where the time goes")[2],
+    )
+    for table in tables:
+        section = table.partition("\n## ")[0]
+        rows = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+        assert rows == phases - {"wait"}
 
 
 def test_the_wire_formats_example_is_what_is_written() -> None:

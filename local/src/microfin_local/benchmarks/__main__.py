@@ -16,6 +16,7 @@ import uvloop
 
 from microfin_local.benchmarks import commit
 from microfin_local.benchmarks.answers import measure_answers, measure_recovery
+from microfin_local.benchmarks.metrics_cost import measure_metrics
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
 
@@ -77,7 +78,7 @@ async def answer_runs(runs: int) -> dict[str, Any]:
 def main(
     runs: Annotated[int, typer.Option(help="Runs of each figure; the median counts.")] = 3,
     operations: Annotated[int, typer.Option(help="Operations in a commit run.")] = 60_000,
-    part: Annotated[str, typer.Option(help="`commit`, `answers` or `all`.")] = "all",
+    part: Annotated[str, typer.Option(help="`commit`, `answers`, `metrics` or `all`.")] = "all",
 ) -> None:
     """Measure the money path on this machine and print one JSON object; progress goes to stderr."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
@@ -86,6 +87,8 @@ def main(
         figures["commit"] = uvloop.run(commit_runs(runs, operations))
     if part in ("answers", "all"):
         figures["answers"] = asyncio.run(answer_runs(runs))
+    if part in ("metrics", "all"):
+        figures["metrics"] = uvloop.run(measure_metrics())
     print(msgspec.json.encode(figures).decode())
 
 

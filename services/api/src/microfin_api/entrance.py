@@ -74,7 +74,7 @@ class Entrance:
         finally:
             self._under_way -= 1
             ended = time.monotonic()
-            _count(scope, status, ended - begun)
+            count_answer(scope, status, ended - begun)
             phases: CommandPhases | None = scope.get("phases")
             if phases is not None:
                 phases.ended(ended)
@@ -89,7 +89,8 @@ class Entrance:
         return headers
 
 
-def _count(scope: Scope, status: int, seconds: float) -> None:
+def count_answer(scope: Scope, status: int, seconds: float) -> None:
+    """Count one answered request by its route."""
     route = scope.get("route")
     template = getattr(route, "path", _NO_ROUTE)
     method = scope["method"] if template != _NO_ROUTE else "any"

@@ -60,6 +60,7 @@ class PhaseSeconds(Collector):
     ) -> None:
         self._name = name
         self._documentation = documentation
+        self._labelnames = ("phase",)
         self._phases = {phase: Phase() for phase in phases}
         self._created = time.time()
         registry.register(self)
@@ -69,7 +70,7 @@ class PhaseSeconds(Collector):
 
     def describe(self) -> Iterator[HistogramMetricFamily]:
         """Yield the metric without samples."""
-        yield HistogramMetricFamily(self._name, self._documentation, labels=("phase",))
+        yield HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield the metric as it is now."""
