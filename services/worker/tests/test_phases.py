@@ -48,7 +48,8 @@ class ArtificialClock:
 
 
 class ScriptedLog:
-    """Has its records from the beginning, 100 ms old; takes 7 ms for an append."""
+    """Has its records from the beginning, 100 ms old. Takes 30 ms to refuse the first append, and
+    7 ms for the others."""
 
     def __init__(self, clock: ArtificialClock, commands: Sequence[Command]) -> None:
         self.clock = clock
@@ -58,6 +59,7 @@ class ScriptedLog:
             for offset, command in enumerate(commands)
         ]
         self.next = 0
+        self.has_refused = False
 
     async def bounds(self) -> tuple[int, int]:
         return 0, len(self.records)
@@ -78,6 +80,10 @@ class ScriptedLog:
         return len(self.records)
 
     async def append(self, _partition: int, _command: Command) -> int:
+        if not self.has_refused:
+            self.has_refused = True
+            await self.clock.take(30)
+            raise ConnectionError("no acknowledgement")
         await self.clock.take(7)
         appended = self.clock.now()
         await self.clock.take(50)  # the acknowledgement's way back is no part of the phase
@@ -262,7 +268,7 @@ async def test_a_command_that_is_sent_on_is_produced_and_not_yet_told() -> None:
     assert phases["notify"][0] == 2
     count, seconds = phases["produce"]
     assert count == 1
-    assert 0.007 <= seconds < 0.05
+    assert 0.037 <= seconds < 0.08
 
 
 async def test_a_record_from_the_future_does_not_shorten_the_sum() -> None:
