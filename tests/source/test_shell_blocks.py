@@ -56,7 +56,9 @@ def test_the_guides_have_blocks_with_targets_and_files() -> None:
     """What the tests above look for is found where it is known to be."""
     commands = "\n".join(block.commands for path in GUIDES for block in shell_blocks(path))
     assert {"deploy", "kind-up", "load-k8s"} <= set(TARGET.findall(commands))
-    assert {"charts/microfin-data", "deploy/recovery-pod.yaml"} <= set(NAMED.findall(commands))
+    assert {"charts/microfin-data", "charts/microfin/values-production.yaml"} <= set(
+        NAMED.findall(commands)
+    )
 
 
 def test_every_fence_of_the_guides_is_understood() -> None:
