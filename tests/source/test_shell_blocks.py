@@ -11,7 +11,10 @@ from shell_blocks import ShellBlock, missing, shell_blocks
 GUIDES = sorted((REPOSITORY / "docs/guide").glob("*.md"))
 INSTALL = REPOSITORY / "docs/guide/install.md"
 FOLDERS = sorted(it.name for it in REPOSITORY.iterdir() if it.is_dir() and it.name[0] != ".")
-NAMED = re.compile(rf"(?<![\w./~$}}-])(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]+")
+# deploy/microfin-… is kubectl's short word for a Deployment.
+NAMED = re.compile(
+    rf"(?<![\w./~$}}-])(?!deploy/microfin-)(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]+"
+)
 NAMED_ANYHOW = re.compile(rf"(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./*-]+")
 TARGET = re.compile(r"(?:^|[;&|(]) *(?:[A-Z_]+=\S* +)*make +([a-z0-9-]+)", re.MULTILINE)
 
