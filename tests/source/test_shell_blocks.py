@@ -11,9 +11,9 @@ from shell_blocks import ShellBlock, missing, shell_blocks
 GUIDES = sorted((REPOSITORY / "docs/guide").glob("*.md"))
 INSTALL = REPOSITORY / "docs/guide/install.md"
 FOLDERS = sorted(it.name for it in REPOSITORY.iterdir() if it.is_dir() and it.name[0] != ".")
-# deploy/microfin-… is kubectl's short word for a Deployment.
+# deploy/NAME after kubectl is its short word for a Deployment.
 NAMED = re.compile(
-    rf"(?<![\w./~$}}-])(?!deploy/microfin-)(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]+"
+    rf"(?<![\w./~$}}-])(?!deploy/[a-z0-9-]+(?![\w./-]))(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]+"
 )
 NAMED_ANYHOW = re.compile(rf"(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./*-]+")
 TARGET = re.compile(r"(?:^|[;&|(]) *(?:[A-Z_]+=\S* +)*make +([a-z0-9-]+)", re.MULTILINE)
