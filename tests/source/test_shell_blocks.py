@@ -11,11 +11,10 @@ from shell_blocks import ShellBlock, missing, shell_blocks
 GUIDES = sorted((REPOSITORY / "docs/guide").glob("*.md"))
 INSTALL = REPOSITORY / "docs/guide/install.md"
 FOLDERS = sorted(it.name for it in REPOSITORY.iterdir() if it.is_dir() and it.name[0] != ".")
+FOLDER = "|".join(map(re.escape, FOLDERS))
 # deploy/NAME after kubectl is its short word for a Deployment.
-NAMED = re.compile(
-    rf"(?<![\w./~$}}-])(?!deploy/[a-z0-9-]+(?![\w./-]))(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]+"
-)
-NAMED_ANYHOW = re.compile(rf"(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./*-]+")
+NAMED = re.compile(rf"(?<![\w./~$}}-])(?!deploy/[a-z0-9-]+(?![\w./-]))(?:{FOLDER})/[\w./-]+")
+NAMED_ANYHOW = re.compile(rf"(?:{FOLDER})/[\w./*-]+")
 TARGET = re.compile(r"(?:^|[;&|(]) *(?:[A-Z_]+=\S* +)*make +([a-z0-9-]+)", re.MULTILINE)
 
 
