@@ -51,6 +51,7 @@ openapi=$kubernetes/api/openapi-spec/v3
     "$strimzi"/*.yaml \
     "$cnpg"/config/crd/bases/*.yaml \
     "$prometheus"/example/prometheus-operator-crd/*_podmonitors.yaml \
+    "$prometheus"/example/prometheus-operator-crd/*_prometheusrules.yaml \
     "$prometheus"/example/prometheus-operator-crd/*_servicemonitors.yaml \
     "$gateway"/config/crd/standard/*_httproutes.yaml
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from canned import summary
 
-from microfin_loadtest import decided_in_pod, kubernetes_run
+from microfin_loadtest import decided, kubernetes_run
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.kubernetes_cluster import ended
 from microfin_loadtest.kubernetes_log import find_object, last_words
@@ -259,8 +259,8 @@ async def test_what_was_decided_is_summed_over_shards(monkeypatch: pytest.Monkey
         assert statement_cache_size == 0
         return Connection(url)
 
-    monkeypatch.setattr(decided_in_pod.asyncpg, "connect", connect)
-    assert await decided_in_pod.count(["one", "two"]) == {"settled": 5}
+    monkeypatch.setattr(decided.asyncpg, "connect", connect)
+    assert await decided.count_decided(["one", "two"]) == {"settled": 5}
 
 
 # The whole run ----------------------------------------------------------------------------------

@@ -45,6 +45,10 @@ class Bank:
         found: dict[str, int] = get("mfc/microfin", self.namespace)["status"]["partitions"]
         return found
 
+    def phase(self) -> str:
+        """Return the MicrofinCluster's phase."""
+        return str(get("mfc/microfin", self.namespace)["status"]["phase"])
+
     def is_active(self, partitions: int) -> bool:
         """Whether everything is as desired with so many partitions."""
         item = get("mfc/microfin", self.namespace)
@@ -225,7 +229,7 @@ class Mover:
 
 
 def _current_test() -> str:
-    return os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition(" ")[0]
+    return os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].rpartition(" (")[0]
 
 
 @contextlib.asynccontextmanager

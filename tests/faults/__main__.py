@@ -31,7 +31,7 @@ application = typer.Typer(
       make faults SEED=7 ROUNDS=200 ARGS=--resume     go on where the last run ended
       make faults SEED=7 ROUNDS=1 ARGS='--from-round 41'
       PYTHONPATH=tests .venv/bin/python -m faults schedule --seed 7 --rounds 20
-      PYTHONPATH=tests .venv/bin/python -m faults report --markdown tests/faults/report.md
+      PYTHONPATH=tests .venv/bin/python -m faults report --markdown tests/faults/report/report.md
     """,
     no_args_is_help=True,
     add_completion=False,

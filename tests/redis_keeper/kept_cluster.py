@@ -4,12 +4,13 @@ What Kubernetes gives a pod stands in: a folder for its volumes, an address of 1
 (`getent`) that knows where each name is now. Redis and the scripts are the real ones.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,15 @@ class KeptCluster:
     def ready(self, pod: int) -> bool:
         """Whether the pod's readiness probe succeeds."""
         return self._script(pod, "ready.sh").returncode == 0
+
+    def refuse_once(self, word: str) -> None:
+        """Have the next command with this word in it refused, whichever script gives it."""
+        mark, program = self._folder / "refuse", self._folder / "bin/redis-cli"
+        mark.touch()
+        real = shutil.which("redis-cli")
+        text = f'#!/bin/sh\ncase "$*" in *{word}*) rm {mark} 2>/dev/null && exit 1 ;; esac\n'
+        program.write_text(f'{text}exec {real} "$@"\n', encoding="utf-8")
+        program.chmod(0o755)
 
     def leave(self, pod: int) -> None:
         """Do what is done before a pod is stopped."""
@@ -157,6 +167,18 @@ class KeptCluster:
             check=False,
             timeout=20,
         )
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path, addresses: list[str]) -> Iterator[KeptCluster]:
+    """Give a cluster that is whole, one pod at each address; it ends with the block."""
+    made = KeptCluster(folder)
+    try:
+        made.start(addresses)
+        until("the cluster", made.is_whole)
+        yield made
+    finally:
+        made.kill()
 
 
 def _moved(text: str, home: Path) -> str:

@@ -112,6 +112,14 @@ def test_a_master_that_leaves_hands_its_part_over(cluster: KeptCluster) -> None:
     assert cluster.roles() == after
 
 
+def test_a_master_that_leaves_asks_again_when_it_was_refused(cluster: KeptCluster) -> None:
+    """As while nodes are still connecting to each other."""
+    start(cluster, 11, 6)
+    cluster.refuse_once("failover")
+    cluster.leave(0)
+    assert "role:slave" in cluster.ask(0, "INFO", "replication")
+
+
 def test_a_node_alone_is_not_ready_and_takes_nothing(cluster: KeptCluster) -> None:
     """Two of the three never come: whose slots are whose is not for one to decide."""
     cluster.start(addresses(7, 3), only=0)

@@ -5,11 +5,10 @@ import os
 import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import httpx
 import pytest
-from kept_cluster import KeptCluster, until
+from kept_cluster import KeptCluster, running_cluster
 from prometheus_client.parser import text_string_to_metric_families
 
 from microfin_local.programs import find_program
@@ -21,11 +20,8 @@ EXPORTER = "127.77.30.1:9121"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptCluster]:
-    made = KeptCluster(Path(tmp_path_factory.mktemp("redis")) / "cluster")
-    made.start(ADDRESSES)
-    until("the cluster", made.is_whole)
-    yield made
-    made.kill()
+    with running_cluster(tmp_path_factory.mktemp("redis") / "cluster", ADDRESSES) as made:
+        yield made
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from kept_cluster import KeptCluster, until
+from kept_cluster import KeptCluster, running_cluster
 
 from microfin.account_cache import AccountCache, CachedAccount
 from microfin.redis_cluster import GuardedRedis
@@ -20,11 +19,8 @@ ADDRESSES = ["127.77.20.1", "127.77.20.2", "127.77.20.3"]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptCluster]:
-    made = KeptCluster(Path(tmp_path_factory.mktemp("redis")) / "cluster")
-    made.start(ADDRESSES)
-    until("the cluster", made.is_whole)
-    yield made
-    made.kill()
+    with running_cluster(tmp_path_factory.mktemp("redis") / "cluster", ADDRESSES) as made:
+        yield made
 
 
 def client(user: str) -> GuardedRedis:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from markdown_pages import DOCUMENTS, REPOSITORY, name_of
 from prometheus_client.metrics import MetricWrapperBase
 
 from microfin import wire
@@ -20,14 +21,7 @@ from microfin_local.endpoints import Endpoints
 from microfin_local.session import shell_session
 from microfin_worker import metrics as worker_metrics
 
-REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
-HIDDEN = {".git", ".venv", ".local", "node_modules", ".pytest_cache"}
-DOCUMENTS = sorted(
-    path
-    for path in REPOSITORY.rglob("*.md")
-    if not HIDDEN & set(path.relative_to(REPOSITORY).parts)
-)
 LINK = re.compile(r"(?<!!)\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 METRIC_ROW = re.compile(r"^\| `(microfin_\w+)` \| (\w+) \| ([^|]*)\|", re.MULTILINE)
@@ -51,10 +45,6 @@ def relative_links(path: Path) -> Iterator[tuple[Path, str]]:
         if "://" not in target and not target.startswith("mailto:"):
             file, _, fragment = target.partition("#")
             yield (path.parent / file if file else path), fragment
-
-
-def name_of(path: Path) -> str:
-    return str(path.relative_to(REPOSITORY))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -43,7 +43,7 @@ def summary(wanted: Wanted, platform: Platform) -> str:
             f"  helm test microfin -n {space} --logs",
             f"  kubectl -n {space} get mfc",
             f"  kubectl -n {space} scale mfc/microfin --replicas={6 * wanted.shards}",
-            f"  kubectl -n {space} port-forward svc/microfin-api 8080:80   # http://127.0.0.1:8080/docs",
+            f"  kubectl -n {space} port-forward svc/microfin-api 8090:80   # http://127.0.0.1:8090/docs",
             "  make undeploy",
         )
     )

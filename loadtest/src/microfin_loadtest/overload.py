@@ -18,8 +18,9 @@ from typing import Any, Final
 import httpx
 
 from microfin_loadtest.backlog import wait_for_rest
+from microfin_loadtest.decided import count_decided
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.ledger import audit_at_rest, count_decided
+from microfin_loadtest.ledger import audit_at_rest
 from microfin_loadtest.scripts import FOLDER
 from microfin_loadtest.subject import commit, form_of, running_platform, worker_urls
 from microfin_loadtest.users import prepare_users

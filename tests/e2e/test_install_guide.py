@@ -1,0 +1,125 @@
+"""The install guide's commands, pasted into a shell as a stranger does.
+
+Run are the blocks that are marked so: those that need no internet. What a block is said to print
+must be in what it printed. Everything lives in a namespace of its own but the operator, which
+`make deploy` puts into `microfin-system`, as it does for anybody.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from kubernetes_cluster import ROOT, kubectl
+from shell_blocks import ShellBlock, missing, shell_blocks
+
+from microfin_deploy.commands import exists
+from microfin_deploy.platform import lab_script
+from microfin_deploy.releases import OPERATOR_NAMESPACE
+
+PATIENCE = 1500
+pytestmark = pytest.mark.timeout(PATIENCE + 300)
+
+GUIDE = ROOT / "docs/guide/install.md"
+DEFINITION = "crd/microfinclusters.microfin.io"
+MARK = "pasted by a test"
+MARK_ON_LAB = "pasted by a test on the lab"
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """Name one, and remove what the guide has made in it, however far it came."""
+    if exists(f"namespace/{OPERATOR_NAMESPACE}"):
+        pytest.skip(
+            f"Somebody's operator is in {OPERATOR_NAMESPACE}, and the guide would replace it: "
+            "remove it with `make undeploy`, or test on another cluster."
+        )
+    if not _within(60, lambda: not exists("mfc", "-A")):
+        pytest.skip(
+            "There are MicrofinClusters in this cluster, which the guide's operator would serve: "
+            "test on another one."
+        )
+    # Other tests leave it, and a chart does not take over what it has not made.
+    kubectl("delete", DEFINITION, "--ignore-not-found")
+    name = f"microfin-e2e-{uuid4().hex[:6]}"
+    try:
+        yield name
+    finally:
+        undeploy = ("make", "undeploy", f"ARGS=--namespace {name}")
+        done = subprocess.run(undeploy, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(undeploy)}: {done.stdout}{done.stderr}"
+
+
+def _within(seconds: float, probe: Callable[[], bool]) -> bool:
+    """Tell whether something comes true; those of other tests may still be on their way out."""
+    ends = time.monotonic() + seconds
+    while not (true := probe()) and time.monotonic() < ends:
+        time.sleep(1)
+    return true
+
+
+def test_the_guides_commands_work_as_pasted(namespace: str, tmp_path: Path) -> None:
+    lab = lab_script()
+    marks = (MARK, MARK_ON_LAB) if lab else (MARK,)
+    blocks = [block for block in shell_blocks(GUIDE) if block.mark in marks]
+    left_out = [block.line for block in shell_blocks(GUIDE) if block.mark not in marks]
+    print(f"not run here: the blocks of {GUIDE.name} in lines {left_out}")
+
+    code, output = paste(
+        blocks, {"NAMESPACE": namespace} | ({"LAB": str(lab)} if lab else {}), tmp_path
+    )
+
+    print(output)
+    assert code == 0, f"a command of the guide failed (exit code {code}):\n{output}"
+    printed = by_block(output)
+    assert printed.keys() == {block.line for block in blocks}
+    for block in blocks:
+        lacking = missing(block.printed, printed[block.line])
+        assert lacking == [], f"line {block.line} did not print {lacking}:\n{printed[block.line]}"
+    assert not exists(f"namespace/{namespace}")
+
+
+def paste(blocks: list[ShellBlock], more: dict[str, str], folder: Path) -> tuple[int, str]:
+    """Run the blocks in one shell; return its exit code and output, each command before its own.
+
+    The first command that fails ends it. The output goes to a file, because what the guide starts
+    in the background would keep a pipe open.
+    """
+    script, told = folder / "guide.sh", folder / "output"
+    lines = [f"echo '--- line {block.line}'\n{block.commands}" for block in blocks]
+    script.write_text("\n".join(lines), encoding="utf-8")
+    with told.open("wb") as output:
+        # -v shows each command as it was pasted, before it runs.
+        shell = subprocess.Popen(
+            ["bash", "-v", "-e", "-o", "pipefail", str(script)],
+            cwd=ROOT, env={**os.environ, **more}, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = shell.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            code = -signal.SIGALRM
+        finally:
+            _end(shell)
+    return code, told.read_text(encoding="utf-8", errors="replace")
+
+
+def _end(shell: subprocess.Popen[bytes]) -> None:
+    """End the shell and everything that it started, a forwarded port among it."""
+    try:
+        os.killpg(shell.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        shell.wait()
+
+
+def by_block(output: str) -> dict[int, str]:
+    """Return what each block printed, with its commands, by its line in the guide."""
+    parts = re.split(r"^--- line (\d+)\n", output, flags=re.MULTILINE)[1:]
+    return {int(line): told for line, told in zip(parts[::2], parts[1::2], strict=True)}
