@@ -167,6 +167,7 @@ class Report:
         self.refused: dict[str, int] = told["refused"]
         self.wrong: list[str] = told["wrong"]
         self.gaps: dict[str, float] = told["gaps"]
+        self.uncached_seconds: float = told["uncached_seconds"]
         self.told = told
 
     @property
@@ -194,7 +195,14 @@ class Mover:
 
     def __init__(self, bank: Bank) -> None:
         self.report = Report(
-            {"settled": 0, "failed": {}, "refused": {}, "wrong": ["it never ran"], "gaps": {}}
+            {
+                "settled": 0,
+                "failed": {},
+                "refused": {},
+                "wrong": ["it never ran"],
+                "gaps": {},
+                "uncached_seconds": 0,
+            }
         )
         self._bank = bank
         self._name = f"mover-{uuid4().hex[:6]}"

@@ -4,8 +4,9 @@
 
 Every account has a loop of its own that deposits, withdraws and transfers to others, one operation
 after the other, each with an idempotency key: what fails is repeated with its key until it is
-decided. When /tmp/stop appears the loops end, all balances are compared with what was settled, and
-a report is printed as one line of JSON.
+decided. Other accounts are only read, which tells how long the cache is away. When /tmp/stop
+appears the loops end, all balances are compared with what was settled, and a report is printed as
+one line of JSON.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from microfin.routing import partition_of
 
 STOP = "/tmp/stop"  # noqa: S108 - in the pod
 PAUSE = 0.15  # seconds between two operations of one account
+READ = 6  # accounts that are only read: enough that each of three Redis masters has one, mostly
 ANSWERED = 30.0  # seconds for one request
 DECIDED = 150.0  # seconds until an operation must be decided
 FINAL = ("settled", "rejected", "refunded")
@@ -93,6 +95,7 @@ class Tally:
         self.wrong: list[str] = []
         self.longest = 0.0
         self.gaps: dict[int, float] = {}
+        self.uncached = 0.0
         self._last: dict[int, float] = {}
 
     def note_settled(self, account: str, took: float) -> None:
@@ -103,6 +106,10 @@ class Tally:
         self._last[partition] = now
         self.settled += 1
         self.longest = max(self.longest, took)
+
+    def note_uncached(self, seconds: float) -> None:
+        """Note for how long no read of an account has come from the cache."""
+        self.uncached = max(self.uncached, seconds)
 
     def begin(self) -> None:
         """Count gaps from now on."""
@@ -119,6 +126,7 @@ class Tally:
             "wrong": self.wrong[:20],
             "longest_seconds": round(self.longest, 2),
             "gaps": {str(it): round(gap, 2) for it, gap in sorted(self.gaps.items())},
+            "uncached_seconds": round(self.uncached, 2),
         }
 
 
@@ -184,6 +192,22 @@ class Account:
             return None
         return answer
 
+    async def read_while(self, going: asyncio.Event) -> None:
+        """Read the account, in which nothing moves, and note how long the cache does not have it.
+
+        A read of PostgreSQL is as of itself; one that is as of the read before is the cache's.
+        """
+        as_of, cached = "", time.monotonic()
+        while going.is_set():
+            answer = await self._try("GET", f"/api/accounts/{self.number}", {})
+            if answer is not None and answer[0] == 200:
+                if answer[2]["asOf"] == as_of:
+                    self._tally.note_uncached(time.monotonic() - cached)
+                    cached = time.monotonic()
+                as_of = answer[2]["asOf"]
+            await asyncio.sleep(PAUSE)
+        self._tally.note_uncached(time.monotonic() - cached)
+
     async def balance(self) -> int:
         """Return the balance in cents, as PostgreSQL has it."""
         for _ in range(100):
@@ -201,22 +225,24 @@ def cents(amount: str) -> int:
     return int(whole) * 100 + int(part.ljust(2, "0"))
 
 
-async def open_accounts(url: str, partitions: int, tally: Tally) -> list[Account]:
-    """Sign up somebody and open accounts until every partition has one."""
+async def open_accounts(
+    url: str, partitions: int, tally: Tally
+) -> tuple[list[Account], list[Account]]:
+    """Sign up somebody and open accounts until every partition has one; and others to be read."""
     connection = Connection(url)
     email = f"mover-{uuid.uuid4().hex}@example.com"
     user = {"name": "Mover", "email": email, "password": uuid.uuid4().hex}
     _, _, told = await connection.ask("POST", "/api/signup", {}, user)
     session = told["sessionId"]
     accounts: list[Account] = []
-    while len(accounts) < 8 or {partition_of(it.number, partitions) for it in accounts} != set(
-        range(partitions)
-    ):
+    while len(accounts) < READ + 8 or {
+        partition_of(it.number, partitions) for it in accounts[READ:]
+    } != set(range(partitions)):
         bearer = {"Authorization": f"Bearer {session}"}
         _, _, told = await connection.ask("POST", "/api/accounts", bearer, {})
         accounts.append(Account(url, session, told["accountNumber"], tally))
     connection.close()
-    return accounts
+    return accounts[READ:], accounts[:READ]
 
 
 async def move(account: Account, others: list[Account], going: asyncio.Event) -> None:
@@ -249,7 +275,7 @@ async def move(account: Account, others: list[Account], going: asyncio.Event) ->
 async def main(url: str, partitions: int) -> None:
     """Move money until /tmp/stop appears, compare, and report."""
     tally = Tally(partitions)
-    accounts = await open_accounts(url, partitions, tally)
+    accounts, read = await open_accounts(url, partitions, tally)
     for account in accounts:
         body = {"accountNumber": account.number, "amount": "10000.00"}
         if await account.perform("/api/deposit", body) == "settled":
@@ -261,6 +287,7 @@ async def main(url: str, partitions: int) -> None:
         asyncio.create_task(move(it, [one for one in accounts if one is not it], going))
         for it in accounts
     ]
+    loops += [asyncio.create_task(it.read_while(going)) for it in read]
     print("READY", flush=True)
     while not os.path.exists(STOP):  # noqa: ASYNC110, ASYNC240, PTH110 - once a tenth of a second
         await asyncio.sleep(0.1)
