@@ -53,7 +53,7 @@ missing_packages() {
     # For the fault suite's clocks that jump.
     command -v cc >/dev/null || echo gcc libc6-dev
     # What follows is only needed until its product is there.
-    [ -e "$jars" ] || command -v mvn >/dev/null || echo maven
+    [ -e "$jars/$reporter" ] || command -v mvn >/dev/null || echo maven
     [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
@@ -97,17 +97,24 @@ Install them as root with apt-get install, then run make again."
 
 # --- Kafka's jars ---------------------------------------------------------------------------
 
-kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' local/kafka/pom.xml)
+version_of() { sed -n "s:.*<$1.version>\(.*\)</$1.version>.*:\1:p" local/kafka/pom.xml; }
+kafka_version=$(version_of kafka)
 jars=.local/cache/kafka-$kafka_version
+reporter=metrics-reporter-$(version_of reporter).jar
 
 set_up_kafka() {
-    [ -e "$jars" ] && return 0
+    [ -e "$jars/$reporter" ] && return 0
     say "fetching Kafka $kafka_version with Maven"
     rm -rf "$jars.draft"
     mvn --batch-mode --quiet -Dstyle.color=never --file local/kafka/pom.xml dependency:copy-dependencies \
         -DincludeScope=runtime -DoutputDirectory="$PWD/$jars.draft" ||
         fail "Maven could not fetch Kafka's jars; what is wrong is said above. Run make again to retry."
-    mv "$jars.draft" "$jars"
+    # One by one, because a platform may be running from that folder; the reporter says that all came.
+    mkdir -p "$jars"
+    mv "$jars.draft/$reporter" "$jars.$reporter"
+    mv -f "$jars.draft"/* "$jars/"
+    mv "$jars.$reporter" "$jars/$reporter"
+    rmdir "$jars.draft"
 }
 
 # --- Python ---------------------------------------------------------------------------------

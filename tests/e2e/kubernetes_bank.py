@@ -82,10 +82,15 @@ class Bank:
 
     async def audit(self) -> None:
         """Run the audit's Job now, for a ledger at rest; it must find nothing."""
-        name = f"audit-{uuid4().hex[:6]}"
+        ended, told = await self.run_audit(f"audit-{uuid4().hex[:6]}", "--at-rest")
+        assert ended == "Complete", told
+        assert "All invariants hold." in told, told
+
+    async def run_audit(self, name: str, *options: str) -> tuple[str, str]:
+        """Run the audit's Job now; return `Complete` or `Failed`, and what it told."""
         template = get("cronjob/microfin-audit", self.namespace)["spec"]["jobTemplate"]
         spec = template["spec"]
-        spec["template"]["spec"]["containers"][0]["command"] = ["microfin", "audit", "--at-rest"]
+        spec["template"]["spec"]["containers"][0]["command"] = ["microfin", "audit", *options]
         apply(
             {
                 "apiVersion": "batch/v1",
@@ -95,9 +100,7 @@ class Bank:
             }
         )
         await until("the audit", lambda: self._has_ended(name))
-        told = self.kubectl("logs", f"job/{name}")
-        assert self._condition(name) == "Complete", told
-        assert "All invariants hold." in told, told
+        return self._condition(name), self.kubectl("logs", f"job/{name}")
 
     def _condition(self, job: str) -> str:
         conditions = get(f"job/{job}", self.namespace)["status"].get("conditions", ())

@@ -23,6 +23,14 @@ helm3() {
     rmdir "$home/helm3"
 }
 
+# What audits' alerts stand on; the lab has none.
+kube_state_metrics() {
+    [ -x "$home/bin/kube-state-metrics" ] && return
+    GOBIN=$home/kube-state-metrics go install k8s.io/kube-state-metrics/v2@v2.18.0
+    mv "$home/kube-state-metrics/kube-state-metrics" "$home/bin/kube-state-metrics"
+    rmdir "$home/kube-state-metrics"
+}
+
 "$lab" up
 trap '"$lab" down' EXIT
 "$lab" images pause python kafka postgres redis pgbouncer cnpg
@@ -37,6 +45,7 @@ build --target worker --tag ghcr.io/microfin/worker:e2e-2 --label org.opencontai
 eval "$("$lab" env)"
 if command -v go >/dev/null; then
     helm3
+    kube_state_metrics
     export MICROFIN_E2E_HELMS="$home/bin/helm3"
 fi
 failed=0

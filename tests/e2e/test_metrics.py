@@ -1,10 +1,17 @@
-"""Every metric of CloudNativePG and microfin that alerts or dashboards name, in real scrapes."""
+"""Every metric that alerts or dashboards name and that this cluster can tell, in real scrapes.
+
+Of CloudNativePG, microfin and kube-state-metrics. Kafka's and Redis' are looked for by `make test`.
+"""
 
 import asyncio
 import json
-import re
+import os
+import shutil
+import socket
+from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 
+import httpx
 import kubernetes_bank
 import pytest
 import pytest_asyncio
@@ -12,7 +19,7 @@ from kubernetes_bank import API_IMAGE, Bank
 from kubernetes_cluster import apply, get, kubectl, own_namespace, until
 
 from microfin_deploy.commands import helm
-from observability.shipped import metrics_of_others, used_metrics
+from observability.shipped import metrics_of_others, told, used_metrics
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -55,15 +62,6 @@ async def reader() -> AsyncIterator[str]:
         )
         kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/reader", "--timeout=120s")
         yield namespace
-
-
-def told(page: str) -> set[str]:
-    """Return the names on a page; those of a family too that has no series yet."""
-    names = set(re.findall(r"^([a-zA-Z_:][\w:]*)[ {]", page, re.MULTILINE))
-    for name, kind in re.findall(r"^# TYPE (\S+) (\w+)$", page, re.MULTILINE):
-        suffixes = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
-        names |= {name + suffix for suffix in suffixes}
-    return names
 
 
 def scrape(reader: str, bank: Bank, selector: str, port: int) -> set[str]:
@@ -123,3 +121,56 @@ async def test_the_operator_tells_of_this_cluster(bank: Bank) -> None:
     wanted = {name for name in used_metrics() if name.startswith("microfin_operator_")}
     assert wanted <= told(page)
     assert f'cluster="microfin",namespace="{bank.namespace}"' in page
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def kube_state_metrics() -> AsyncIterator[str]:
+    """The address of kube-state-metrics' page; it runs beside the cluster."""
+    program = shutil.which("kube-state-metrics")
+    if program is None:
+        pytest.skip("no kube-state-metrics on PATH; tests/e2e/on_lab.sh builds one")
+    with socket.socket() as first, socket.socket() as second:
+        for free in (first, second):
+            free.bind(("127.0.0.1", 0))
+        port, own_port = first.getsockname()[1], second.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        program,
+        "--resources=jobs,cronjobs",
+        *("--host=127.0.0.1", f"--port={port}"),
+        *("--telemetry-host=127.0.0.1", f"--telemetry-port={own_port}"),
+        f"--kubeconfig={os.environ['KUBECONFIG']}",
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    yield f"http://127.0.0.1:{port}/metrics"
+    process.kill()
+    await process.wait()
+
+
+async def test_kube_state_metrics_tells_of_audits_as_the_alerts_ask(
+    bank: Bank, kube_state_metrics: str
+) -> None:
+    """Of an audit that is green, and of one that fails: it was asked for nonsense."""
+    assert (await bank.run_audit("microfin-audit-green", "--at-rest"))[0] == "Complete"
+    assert (await bank.run_audit("microfin-audit-red", "--no-such-option"))[0] == "Failed"
+    place = f'namespace="{bank.namespace}"'
+    expected = (
+        f'kube_job_failed{{{place},job_name="microfin-audit-red",condition="true"}} 1',
+        f'kube_job_status_start_time{{{place},job_name="microfin-audit-red"}}',
+        f'kube_job_status_start_time{{{place},job_name="microfin-audit-green"}}',
+        f'kube_cronjob_created{{{place},cronjob="microfin-audit"}}',
+    )
+    page = ""
+
+    def tells() -> bool:
+        nonlocal page
+        try:
+            page = httpx.get(kube_state_metrics).text
+        except httpx.ConnectError:
+            return False
+        return all(line in page for line in expected)
+
+    await until("kube-state-metrics", tells, 60)
+    assert 'job_name="microfin-audit-green",condition="true"' not in page
+    wanted = {name for name, by in metrics_of_others().items() if by == "kube-state-metrics"}
+    assert wanted <= told(page)

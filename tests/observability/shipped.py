@@ -82,3 +82,12 @@ def metrics_of_others() -> dict[str, str]:
     """Return the reference's table of other parts' metrics: by name, who tells it."""
     text = REFERENCE.read_text(encoding="utf-8").partition("## Of other parts")[2]
     return {name: told_by for name, told_by, _ in _ROW.findall(text)}
+
+
+def told(page: str) -> set[str]:
+    """Return the names on a page of metrics; those of a family too that has no series yet."""
+    names = set(re.findall(r"^([a-zA-Z_:][\w:]*)[ {]", page, re.MULTILINE))
+    for name, kind in re.findall(r"^# TYPE (\S+) (\w+)$", page, re.MULTILINE):
+        suffixes = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
+        names |= {name + suffix for suffix in suffixes}
+    return names
