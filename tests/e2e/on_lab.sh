@@ -12,7 +12,7 @@ store=$home/buildah
 build() {
     buildah --root "$store/root" --runroot "$store/run" --storage-driver overlay bud --quiet \
         --isolation chroot --network host --pull-never --layers \
-        --volume /etc/ssl/certs:/etc/ssl/certs:ro "$@" . >/dev/null
+        --volume /etc/ssl/certs:/etc/ssl/certs:ro "$@" >/dev/null
 }
 
 # Helm 3, for what helm does to a MicrofinCluster that people scale; the lab's is Helm 4.
@@ -23,20 +23,49 @@ helm3() {
     rmdir "$home/helm3"
 }
 
-# What audits' alerts stand on; the lab has none. Not by `go install`, which asks for all versions.
+# Finds the folder of a Go module; `go install` would ask the proxy for all versions, too. A proxy
+# that does not have it is no reason to test nothing: what needs it is skipped, and says so.
+find_module() {
+    folder=$(go mod download -json "$1" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+    [ -n "$folder" ] || echo "$0: the Go module $1 cannot be had; tests that need it are skipped" >&2
+}
+
+# Builds a program of that folder, unless it is there.
+program() {
+    [ -x "$2" ] || (cd "$folder" && CGO_ENABLED=0 go build -ldflags '-s -w' -o "$2" "$1")
+}
+
+# What audits' alerts stand on; the lab has none.
 kube_state_metrics() {
-    [ -x "$home/bin/kube-state-metrics" ] && return
-    folder=$(go mod download -json k8s.io/kube-state-metrics/v2@v2.18.0 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
-    (cd "$folder" && CGO_ENABLED=0 go build -ldflags '-s -w' -o "$home/bin/kube-state-metrics" .)
+    find_module k8s.io/kube-state-metrics/v2@v2.18.0
+    [ -n "$folder" ] || return 0
+    program . "$home/bin/kube-state-metrics"
+}
+
+# The k6 operator, and k6, for load runs from inside the cluster.
+k6_operator() {
+    find_module github.com/grafana/k6-operator@v1.5.0
+    [ -n "$folder" ] || return 0
+    program ./cmd "$home/k6-operator/manager"
+    # The starter's name is the one that the operator gives it.
+    for part in controller latest-starter; do
+        build --target "${part#latest-}" --tag "ghcr.io/grafana/k6-operator:$part" \
+            --file tests/e2e/k6-operator/Dockerfile "$home/k6-operator"
+    done
+    "$lab" tools k6
+    build --file loadtest/Dockerfile --tag ghcr.io/microfin/k6:1.8.1 "$home/bin"
+    "$lab" push ghcr.io/grafana/k6-operator:controller ghcr.io/grafana/k6-operator:latest-starter \
+        ghcr.io/microfin/k6:1.8.1
+    export MICROFIN_E2E_K6_OPERATOR="$folder" K6_IMAGE=ghcr.io/microfin/k6:1.8.1
 }
 
 "$lab" up
 trap '"$lab" down' EXIT
 "$lab" images pause python kafka postgres redis pgbouncer cnpg
 for part in api worker operator; do
-    build --target "$part" --tag "ghcr.io/microfin/$part:e2e"
+    build --target "$part" --tag "ghcr.io/microfin/$part:e2e" .
 done
-build --target worker --tag ghcr.io/microfin/worker:e2e-2 --label org.opencontainers.image.version=e2e-2
+build --target worker --tag ghcr.io/microfin/worker:e2e-2 --label org.opencontainers.image.version=e2e-2 .
 "$lab" push ghcr.io/microfin/api:e2e ghcr.io/microfin/worker:e2e ghcr.io/microfin/worker:e2e-2 \
     ghcr.io/microfin/operator:e2e
 "$lab" install cnpg kafka
@@ -45,6 +74,7 @@ eval "$("$lab" env)"
 if command -v go >/dev/null; then
     helm3
     kube_state_metrics
+    k6_operator
     export MICROFIN_E2E_HELMS="$home/bin/helm3"
 fi
 failed=0
