@@ -6,21 +6,21 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from kubernetes_cluster import apply, kubectl
+from kubernetes_cluster import ROOT, kubectl
 
-from microfin_deploy.commands import exists
+from microfin_deploy.commands import exists, helm
 
-IMAGE = "ghcr.io/grafana/k6-operator:controller"
-_NAMESPACE = "k6-operator-system"  # as of its chart; the run's NetworkPolicy lets it in
+_NAMESPACE = "k6-operator-system"  # the run's NetworkPolicy lets it in
 _NAME = "k6-operator"
+_VALUES = ROOT / "k8s/k6-operator"
 
 
 @contextlib.asynccontextmanager
 async def k6_operator() -> AsyncIterator[None]:
-    """Run one while the block runs. Skips where there is none and none to be put there.
+    """Run one while the block runs, by the vendor's chart with our values for one node.
 
-    MICROFIN_E2E_K6_OPERATOR names the folder of its Go module, whose definitions are applied;
-    `tests/e2e/on_lab.sh` has made its image. In a test it may do anything in the cluster.
+    Skips where there is none and none to be put there: MICROFIN_E2E_K6_OPERATOR names the folder of
+    its Go module, in which the chart is; `tests/e2e/on_lab.sh` has made its images.
     """
     if exists("crd/testruns.k6.io"):
         yield
@@ -30,51 +30,17 @@ async def k6_operator() -> AsyncIterator[None]:
         pytest.skip(
             "There is no k6 operator in this cluster, and MICROFIN_E2E_K6_OPERATOR names none."
         )
-    definitions = str(Path(folder) / "config/crd/bases")
     try:
-        kubectl("apply", "--server-side", "-f", definitions)
-        _install()
-        kubectl("-n", _NAMESPACE, "rollout", "status", f"deployment/{_NAME}", "--timeout=120s")
+        helm(
+            *("upgrade", "--install", _NAME, str(Path(folder) / "charts/k6-operator")),
+            *("--namespace", _NAMESPACE, "--create-namespace", "--wait", "--timeout", "3m"),
+            *("--values", str(_VALUES / "values.yaml")),
+            *("--values", str(_VALUES / "values-dev.yaml")),
+        )
         yield
     finally:
-        kubectl("delete", "clusterrolebinding", _NAME, "--ignore-not-found")
+        helm("uninstall", _NAME, "--namespace", _NAMESPACE, "--ignore-not-found", "--wait")
         kubectl("delete", "namespace", _NAMESPACE, "--ignore-not-found", "--timeout=120s")
-        kubectl("delete", "-f", definitions, "--ignore-not-found")
-
-
-def _install() -> None:
-    head = {"name": _NAME, "namespace": _NAMESPACE}
-    labels = {"app.kubernetes.io/name": _NAME}
-    container = {
-        "name": "manager",
-        "image": IMAGE,
-        "imagePullPolicy": "IfNotPresent",
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8081}, "periodSeconds": 1},
-    }
-    apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _NAMESPACE}},
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": head},
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": _NAME},
-            "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "ClusterRole",
-                "name": "cluster-admin",
-            },
-            "subjects": [{"kind": "ServiceAccount", **head}],
-        },
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {**head, "labels": labels},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {"serviceAccountName": _NAME, "containers": [container]},
-                },
-            },
-        },
-    )
+        # `make load-k8s` takes them for a sign that somebody acts on TestRuns.
+        definitions = ("testruns.k6.io", "privateloadzones.k6.io")
+        kubectl("delete", "crd", *definitions, "--ignore-not-found")

@@ -47,15 +47,14 @@ k6_operator() {
     find_module github.com/grafana/k6-operator@v1.5.0
     [ -n "$folder" ] || return 0
     program ./cmd "$home/k6-operator/manager"
-    # The starter's name is the one that the operator gives it.
-    for part in controller latest-starter; do
-        build --target "${part#latest-}" --tag "ghcr.io/grafana/k6-operator:$part" \
-            --file tests/e2e/k6-operator/Dockerfile "$home/k6-operator"
-    done
+    # By the names that the chart and the operator give them.
+    images=ghcr.io/grafana/k6-operator
+    recipe=tests/e2e/k6-operator/Dockerfile
+    build --target controller --tag "$images:controller-v1.5.0" --file "$recipe" "$home/k6-operator"
+    build --target starter --tag "$images:latest-starter" --file "$recipe" "$home/k6-operator"
     "$lab" tools k6
     build --file loadtest/Dockerfile --tag ghcr.io/microfin/k6:1.8.1 "$home/bin"
-    "$lab" push ghcr.io/grafana/k6-operator:controller ghcr.io/grafana/k6-operator:latest-starter \
-        ghcr.io/microfin/k6:1.8.1
+    "$lab" push "$images:controller-v1.5.0" "$images:latest-starter" ghcr.io/microfin/k6:1.8.1
     export MICROFIN_E2E_K6_OPERATOR="$folder" K6_IMAGE=ghcr.io/microfin/k6:1.8.1
 }
 
