@@ -311,8 +311,15 @@ def test_where_to_ask(remote_write: str, prometheus: str, address: str) -> None:
 
 @pytest.mark.parametrize(
     ("remote_write", "prometheus", "what"),
-    [("http://mimir/api/v1/push", "", "Say in PROMETHEUS"), ("", "http://mimir", "set both")],
+    [
+        ("http://mimir/api/v1/push", "", "Say in PROMETHEUS"),
+        ("", "http://mimir", "set both"),
+        ("http://me:secret@mimir/api/v1/write", "", "password"),
+        (WRITE, "http://me:secret@mimir", "password"),
+    ],
 )
-def test_where_nobody_can_tell(remote_write: str, prometheus: str, what: str) -> None:
+def test_addresses_with_which_nothing_can_be_asked(
+    remote_write: str, prometheus: str, what: str
+) -> None:
     with pytest.raises(LoadImpossible, match=what):
         query_address(remote_write, prometheus)

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.validity import GOOD, REJECTED
@@ -36,6 +37,11 @@ def query_address(remote_write: str, prometheus: str) -> str:
                 "write them: set both, or none."
             )
         return ""
+    if any("@" in urlsplit(url).netloc for url in (remote_write, prometheus)):
+        raise LoadImpossible(
+            "There is a password in REMOTE_WRITE or PROMETHEUS, and everybody could read it in the "
+            "run's Job and in its report: name an address inside the cluster that needs none."
+        )
     if prometheus:
         return prometheus.rstrip("/").removesuffix(_QUERY) + _QUERY
     if not remote_write.endswith(_WRITE):
