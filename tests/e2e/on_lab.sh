@@ -12,7 +12,7 @@ store=$home/buildah
 build() {
     buildah --root "$store/root" --runroot "$store/run" --storage-driver overlay bud --quiet \
         --isolation chroot --network host --pull-never --layers \
-        --volume /etc/ssl/certs:/etc/ssl/certs:ro "$@" . >/dev/null
+        --volume /etc/ssl/certs:/etc/ssl/certs:ro "$@" >/dev/null
 }
 
 # Helm 3, for what helm does to a MicrofinCluster that people scale; the lab's is Helm 4.
@@ -27,11 +27,20 @@ helm3() {
 trap '"$lab" down' EXIT
 "$lab" images pause python kafka postgres redis pgbouncer cnpg
 for part in api worker operator; do
-    build --target "$part" --tag "ghcr.io/microfin/$part:e2e"
+    build --target "$part" --tag "ghcr.io/microfin/$part:e2e" .
 done
-build --target worker --tag ghcr.io/microfin/worker:e2e-2 --label org.opencontainers.image.version=e2e-2
+build --target worker --tag ghcr.io/microfin/worker:e2e-2 --label org.opencontainers.image.version=e2e-2 .
+# Load, and the Prometheus that it writes to: this machine's programs.
+"$lab" tools k6
+mkdir -p "$home/e2e"
+cp "$home/bin/k6" "$(command -v prometheus)" "$home/e2e"
+build --file loadtest/Dockerfile --tag ghcr.io/microfin/k6:e2e "$home/e2e"
+build --file tests/e2e/prometheus.Dockerfile --tag ghcr.io/microfin/prometheus:e2e "$home/e2e"
+rm -r "$home/e2e"
+export MICROFIN_E2E_K6_IMAGE=ghcr.io/microfin/k6:e2e
+export MICROFIN_E2E_PROMETHEUS_IMAGE=ghcr.io/microfin/prometheus:e2e
 "$lab" push ghcr.io/microfin/api:e2e ghcr.io/microfin/worker:e2e ghcr.io/microfin/worker:e2e-2 \
-    ghcr.io/microfin/operator:e2e
+    ghcr.io/microfin/operator:e2e "$MICROFIN_E2E_K6_IMAGE" "$MICROFIN_E2E_PROMETHEUS_IMAGE"
 "$lab" install cnpg kafka
 "$lab" volumes
 eval "$("$lab" env)"

@@ -1,17 +1,23 @@
-"""Every metric of CloudNativePG and microfin that alerts or dashboards name, in real scrapes."""
+"""Every metric of CloudNativePG and microfin that alerts or dashboards name, in real scrapes; and
+what a load run tells of the bank's metrics and of its own."""
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import kubernetes_bank
+import prometheus_pod
 import pytest
 import pytest_asyncio
 from kubernetes_bank import API_IMAGE, Bank
 from kubernetes_cluster import apply, get, kubectl, own_namespace, until
 
 from microfin_deploy.commands import helm
+from microfin_loadtest.kubernetes_cluster import Namespace
+from microfin_loadtest.kubernetes_run import IMAGE, KubernetesRequest, run_in_cluster
 from observability.shipped import metrics_of_others, used_metrics
 
 pytestmark = pytest.mark.timeout(600)
@@ -123,3 +129,35 @@ async def test_the_operator_tells_of_this_cluster(bank: Bank) -> None:
     wanted = {name for name in used_metrics() if name.startswith("microfin_operator_")}
     assert wanted <= told(page)
     assert f'cluster="microfin",namespace="{bank.namespace}"' in page
+
+
+async def test_a_load_run_is_judged_by_prometheus_and_tells_where_time_went(
+    bank: Bank, tmp_path: Path
+) -> None:
+    """All samples come, no request fails, and yet an alert closes the gate."""
+    async with own_namespace() as monitoring:
+        remote_write = await asyncio.to_thread(prometheus_pod.start, monitoring, bank.namespace)
+        request = KubernetesRequest(
+            script="money.js",
+            rate=20,
+            duration="5s",
+            state=tmp_path,
+            users=10,
+            allowed_statuses=frozenset(),
+            image=os.environ.get("MICROFIN_E2E_K6_IMAGE", IMAGE),
+            remote_write=remote_write,
+            prometheus="",
+            k6_operator=False,
+            keep=False,
+        )
+        report = await run_in_cluster(request, Namespace(bank.namespace, "microfin"), print)
+    assert report["prometheus"]["answered"] == {
+        "requests": report["requests"],
+        "failed": 0,
+        "alerts": [prometheus_pod.RUNS_ALERT],
+    }
+    alert = f"Critical alerts fired during the run: {prometheus_pod.RUNS_ALERT}."
+    assert report["reasons"] == [alert]
+    assert report["valid"] is False
+    assert report["phases"]["answers"] == report["requests"] > 90
+    assert report["phases"]["phases_ms"]["commit"] > 0
