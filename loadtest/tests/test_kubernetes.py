@@ -4,20 +4,23 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from canned import summary
 
-from microfin_loadtest import decided, kubernetes_run
+from microfin_deploy.commands import DeployError
+from microfin_loadtest import decided, kubernetes_cluster, kubernetes_run
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.kubernetes_cluster import ended
+from microfin_loadtest.kubernetes_cluster import Namespace, ended
 from microfin_loadtest.kubernetes_log import find_object, last_words
 from microfin_loadtest.kubernetes_objects import (
     RUN_LABEL,
     Load,
+    gate_job,
     job,
     k6_test_run,
     ledger_job,
@@ -26,6 +29,7 @@ from microfin_loadtest.kubernetes_objects import (
     users_secret,
 )
 from microfin_loadtest.kubernetes_run import IMAGE, KubernetesRequest, run_in_cluster
+from microfin_loadtest.phases import Scrape
 from microfin_loadtest.processes import Usage
 from microfin_loadtest.report import unknown_usage, usage_part
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, FOLDER
@@ -41,13 +45,15 @@ CRON_JOB: dict[str, Any] = {
                 "template": {
                     "metadata": {"labels": {"app.kubernetes.io/component": "audit"}},
                     "spec": {
+                        "imagePullSecrets": [{"name": "registry"}],
                         "containers": [
                             {
                                 "name": "audit",
+                                "image": "ghcr.io/microfin/worker:1",
                                 "command": ["microfin", "audit", "--since"],
                                 "env": [{"name": "MICROFIN_DATABASES", "value": "postgresql://…"}],
                             }
-                        ]
+                        ],
                     },
                 },
             },
@@ -178,15 +184,46 @@ def test_samples_go_to_prometheus_only_when_it_is_switched_on(runner: Any) -> No
     told = json.dumps(runner(a_load(remote_write=url)))
     assert url in told
     assert "experimental-prometheus-rw" in told
+
+
+def test_pods_of_a_run_are_let_out_to_prometheus() -> None:
     assert network_policy(a_load())["spec"]["policyTypes"] == ["Ingress"]
-    (egress,) = network_policy(a_load(remote_write=url))["spec"]["egress"]
-    assert egress["ports"] == [{"protocol": "TCP", "port": 9090}]
+    write, query = (
+        "http://mimir.monitoring:8080/api/v1/push",
+        "https://query.monitoring/api/v1/query",
+    )
+    load = a_load(remote_write=write, query=query)
+    spec = network_policy(load)["spec"]
+    for item in (job(load), gate_job(load, CRON_JOB, [])):
+        labels = item["spec"]["template"]["metadata"]["labels"]
+        assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    # A policy of its own that lets out must let out to all that the pods need.
+    names, api, prometheus = spec["egress"]
+    assert [it["port"] for it in names["ports"]] == [53, 53]
+    (peer,) = api["to"]
+    assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "api"
+    assert [it["port"] for it in prometheus["ports"]] == [443, 8080]
+    (one,) = network_policy(a_load(remote_write=write, query=write))["spec"]["egress"][-1]["ports"]
+    assert one == {"protocol": "TCP", "port": 8080}
+
+
+def test_who_asks_prometheus_has_the_banks_image_and_no_secrets() -> None:
+    item = gate_job(a_load(), CRON_JOB, ["python", "-c", "…"])
+    pod = pod_of(item)
+    (container,) = pod["containers"]
+    assert container["image"] == "ghcr.io/microfin/worker:1"
+    assert container["command"][0] == "python"
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert "MICROFIN_DATABASES" not in json.dumps(item)
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod["securityContext"]["runAsNonRoot"] is True
 
 
 def test_everything_of_a_run_has_its_label() -> None:
     load = a_load()
     made = (scripts_map(load), users_secret(load, ""), job(load), k6_test_run(load),
-            network_policy(load), ledger_job(load, CRON_JOB, "audit", ["microfin"]))  # fmt: skip
+            network_policy(load), ledger_job(load, CRON_JOB, "audit", ["microfin"]),
+            gate_job(load, CRON_JOB, ["python"]))  # fmt: skip
     assert {it["metadata"]["labels"][RUN_LABEL] for it in made} == {load.name}
     assert {it["metadata"]["namespace"] for it in made} == {"bank"}
 
@@ -263,6 +300,51 @@ async def test_what_was_decided_is_summed_over_shards(monkeypatch: pytest.Monkey
     assert await decided.count_decided(["one", "two"]) == {"settled": 5}
 
 
+PAGE = """\
+# TYPE microfin_{part}_phase_seconds histogram
+microfin_{part}_phase_seconds_sum{{phase="produce"}} 2.5
+"""
+
+
+class Kubectl:
+    """Answers for a namespace with one API pod and two workers' pods, one on its way out."""
+
+    def __init__(self, page: str = PAGE) -> None:
+        self.page = page
+
+    def __call__(self, *arguments: str) -> str:
+        assert arguments[:2] == ("-n", "bank")
+        if arguments[2] == "exec":
+            pod, port = arguments[3], arguments[-1].removesuffix("/metrics").rpartition(":")[2]
+            part = "api" if "-api-" in pod else "worker"
+            assert port == {"api": "8080", "worker": "8081"}[part]
+            if not self.page:
+                raise DeployError("Connection refused")
+            return self.page.format(part=part)
+        labels = arguments[arguments.index("-l") + 1]
+        assert "app.kubernetes.io/instance=microfin" in labels
+        api = [{"metadata": {"name": "microfin-api-x", "uid": "1"}}]
+        workers = [
+            {"metadata": {"name": "microfin-worker-0", "uid": "2"}},
+            {"metadata": {"name": "microfin-worker-0", "uid": "3", "deletionTimestamp": "now"}},
+        ]
+        return json.dumps({"items": api if "component=api" in labels else workers})
+
+
+def test_all_pods_tell_of_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes_cluster, "kubectl", Kubectl())
+    assert Namespace("bank", "microfin").scrape() == {
+        "microfin-api-x 1": {"api_produce_sum": 2.5},
+        "microfin-worker-0 2": {"worker_produce_sum": 2.5},
+    }
+
+
+@pytest.mark.parametrize("page", ["", "no metric {"])
+def test_where_one_does_not_nothing_is_told(monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+    monkeypatch.setattr(kubernetes_cluster, "kubectl", Kubectl(page.replace("{", "{{")))
+    assert Namespace("bank", "microfin").scrape() is None
+
+
 # The whole run ----------------------------------------------------------------------------------
 
 
@@ -271,10 +353,11 @@ class StandIn:
 
     name, release = "bank", "microfin"
 
-    def __init__(self, *, k6_log: str, audit_log: str) -> None:
+    def __init__(self, *, k6_log: str, audit_log: str, gate_log: str = "") -> None:
         self.applied: list[dict[str, Any]] = []
         self.deleted: list[str] = []
-        self.logs = {"test": k6_log, "audit": audit_log}
+        self.logs = {"test": k6_log, "audit": audit_log, "gate": gate_log}
+        self.answered = 0
         self.counts = iter([{"settled": 1000}, {"settled": 4000}])
 
     def get(self, what: str) -> dict[str, Any]:
@@ -304,10 +387,15 @@ class StandIn:
         self.applied += items
 
     def log(self, selector: str) -> str:
-        if "component=test" in selector:
-            return self.logs["test"]
-        return self.logs["audit"] if selector.endswith("-audit") else json.dumps(
-            {"decided": next(self.counts)})  # fmt: skip
+        what = "test" if "component=test" in selector else selector.rpartition("-")[2]
+        return self.logs.get(what) or json.dumps({"decided": next(self.counts)})
+
+    def scrape(self) -> Scrape:
+        """Tell of ten more answers than before, each of which took 20 ms."""
+        self.answered += 10
+        totals = {"api_admit_count": 1, "answers_count": 1, "answers_sum": 0.02,
+                  "api_admit_sum": 0.005, "worker_commit_sum": 0.015}  # fmt: skip
+        return {"pod uid": defaultdict(float, {it: totals[it] * self.answered for it in totals})}
 
     def worker_states(self) -> list[dict[str, Any]]:
         return [{"state": "working", "lag_records": 0, "outbox_size": 0}] * 3
@@ -325,7 +413,7 @@ def a_request(tmp_path: Path, **changes: Any) -> KubernetesRequest:
     told: dict[str, Any] = {
         "script": "mix.js", "rate": 20, "duration": "15s", "state": tmp_path, "users": 4,
         "allowed_statuses": frozenset({202}), "image": IMAGE, "remote_write": "",
-        "k6_operator": False, "keep": False, **changes,
+        "prometheus": "", "k6_operator": False, "keep": False, **changes,
     }  # fmt: skip
     return KubernetesRequest(**told)
 
@@ -353,6 +441,9 @@ async def test_the_report_is_that_of_make_load(tmp_path: Path, k6_operator: bool
     assert report["platform"]["argon2_time"] == 1
     assert report["cpu_seconds"] is None
     assert "container_cpu" in report["not_measured"]["cpu_seconds"]
+    assert report["phases"]["answers"] == 10
+    assert report["phases"]["phases_ms"]["commit"] == 15.0
+    assert report["prometheus"] is None
     kinds = [it["kind"] for it in place.applied]
     assert kinds == ["Job", "ConfigMap", "Secret", "NetworkPolicy",
                      "TestRun" if k6_operator else "Job", "Job", "Job"]  # fmt: skip
@@ -377,6 +468,52 @@ async def test_a_violation_is_a_run_that_does_not_count(tmp_path: Path) -> None:
     report = await run(place, a_request(tmp_path, script="ping-pong.js"))
     assert not report["valid"]
     assert report["reasons"] == ["The audit found violations, or could not be made."]
+
+
+def gate_log(requests: int, failed: int = 0, alerts: Sequence[str] = ()) -> str:
+    found = {
+        "requests": [{"labels": {}, "value": float(requests)}],
+        "failed": [{"labels": {}, "value": float(failed)}] if failed else [],
+        "alerts": [{"labels": {"alertname": name}, "value": 1.0} for name in alerts],
+    }
+    return json.dumps({"found": found})
+
+
+@pytest.mark.parametrize(
+    ("log", "reasons"),
+    [
+        (gate_log(1800), []),
+        (gate_log(1700), ["Prometheus got 1700 of 1800 requests."]),
+        (gate_log(1800, 3), ["Prometheus tells that 3 of 1800 requests failed."]),
+        (gate_log(1800, alerts=["MicrofinAuditFailed", "MicrofinWorkersMissing"]),
+         ["Critical alerts fired during the run: MicrofinAuditFailed, MicrofinWorkersMissing."]),
+        ("x does not answer: timed out",
+         ["Prometheus could not be asked: x does not answer: timed out"]),
+    ],
+)  # fmt: skip
+async def test_what_prometheus_has_of_the_run_decides(
+    tmp_path: Path, log: str, reasons: list[str]
+) -> None:
+    place = StandIn(k6_log=json.dumps(summary()), audit_log=json.dumps(AUDIT), gate_log=log)
+    write = "http://prometheus.monitoring:9090/api/v1/write"
+    report = await run(place, a_request(tmp_path, script="ping-pong.js", remote_write=write))
+    assert report["reasons"] == reasons
+    assert report["valid"] is not bool(reasons)
+    told = report["prometheus"]
+    assert told["url"] == "http://prometheus.monitoring:9090/api/v1/query"
+    gate = place.applied[-1]
+    name = gate["metadata"]["labels"][RUN_LABEL]
+    assert all(f'testid="{name}"' in told["asked"][it] for it in ("requests", "failed"))
+    assert 'namespace="bank"' in told["asked"]["alerts"]
+    assert json.loads(pod_of(gate)["containers"][0]["command"][-1]) == told["asked"]
+    assert (told["answered"] is None) == ("impossible" in told)
+
+
+async def test_where_nobody_can_tell_where_to_ask_nothing_is_begun(tmp_path: Path) -> None:
+    place = StandIn(k6_log="", audit_log="")
+    with pytest.raises(LoadImpossible, match="PROMETHEUS"):
+        await run(place, a_request(tmp_path, remote_write="http://mimir/api/v1/push"))
+    assert place.applied == []
 
 
 async def test_an_audit_that_says_nothing_is_none(tmp_path: Path) -> None:

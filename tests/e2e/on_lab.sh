@@ -42,7 +42,20 @@ kube_state_metrics() {
     program . "$home/bin/kube-state-metrics"
 }
 
-# The k6 operator, and k6, for load runs from inside the cluster.
+# k6 for load from inside the cluster, and the Prometheus that it writes to: this machine's programs.
+k6_and_prometheus() {
+    "$lab" tools k6
+    mkdir -p "$home/e2e"
+    cp "$home/bin/k6" "$(command -v prometheus)" "$home/e2e"
+    build --file loadtest/Dockerfile --tag ghcr.io/microfin/k6:1.8.1 "$home/e2e"
+    build --file tests/e2e/prometheus.Dockerfile --tag ghcr.io/microfin/prometheus:e2e "$home/e2e"
+    rm -r "$home/e2e"
+    "$lab" push ghcr.io/microfin/k6:1.8.1 ghcr.io/microfin/prometheus:e2e
+    export K6_IMAGE=ghcr.io/microfin/k6:1.8.1
+    export MICROFIN_E2E_PROMETHEUS_IMAGE=ghcr.io/microfin/prometheus:e2e
+}
+
+# The k6 operator, which acts on TestRuns.
 k6_operator() {
     find_module github.com/grafana/k6-operator@v1.5.0
     [ -n "$folder" ] || return 0
@@ -52,10 +65,8 @@ k6_operator() {
     recipe=tests/e2e/k6-operator/Dockerfile
     build --target controller --tag "$images:controller-v1.5.0" --file "$recipe" "$home/k6-operator"
     build --target starter --tag "$images:latest-starter" --file "$recipe" "$home/k6-operator"
-    "$lab" tools k6
-    build --file loadtest/Dockerfile --tag ghcr.io/microfin/k6:1.8.1 "$home/bin"
-    "$lab" push "$images:controller-v1.5.0" "$images:latest-starter" ghcr.io/microfin/k6:1.8.1
-    export MICROFIN_E2E_K6_OPERATOR="$folder" K6_IMAGE=ghcr.io/microfin/k6:1.8.1
+    "$lab" push "$images:controller-v1.5.0" "$images:latest-starter"
+    export MICROFIN_E2E_K6_OPERATOR="$folder"
 }
 
 "$lab" up
@@ -67,6 +78,7 @@ done
 build --target worker --tag ghcr.io/microfin/worker:e2e-2 --label org.opencontainers.image.version=e2e-2 .
 "$lab" push ghcr.io/microfin/api:e2e ghcr.io/microfin/worker:e2e ghcr.io/microfin/worker:e2e-2 \
     ghcr.io/microfin/operator:e2e
+k6_and_prometheus
 "$lab" install cnpg kafka
 "$lab" volumes
 eval "$("$lab" env)"

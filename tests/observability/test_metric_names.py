@@ -2,7 +2,7 @@
 
 microfin's own are compared with what its processes register. Other parts' stand in the table "Of
 other parts" of docs/reference/metrics.md; `tests/redis_keeper/test_redis_metrics.py` and
-`tests/e2e/test_metrics.py` look for them in scrapes of the real parts.
+`tests/e2e/undisturbed/test_metrics.py` look for them in scrapes of the real parts.
 """
 
 import importlib

@@ -84,7 +84,17 @@ def kubernetes(  # noqa: PLR0913 - each is an option
     remote_write: Annotated[
         str,
         typer.Option(
-            envvar="REMOTE_WRITE", help="Where k6 writes samples to besides: …/api/v1/write."
+            envvar="REMOTE_WRITE",
+            help="Where k6 writes samples to besides: …/api/v1/write. The run counts only if that "
+            "Prometheus has its requests, none failed, and no critical alert of the bank fired.",
+        ),
+    ] = "",
+    prometheus: Annotated[
+        str,
+        typer.Option(
+            envvar="PROMETHEUS",
+            help="The address of its query API without /api/v1/query, seen from a pod, if "
+            "REMOTE_WRITE does not tell it.",
         ),
     ] = "",
     operator: Annotated[
@@ -109,6 +119,7 @@ def kubernetes(  # noqa: PLR0913 - each is an option
         allowed_statuses=_statuses(allow),
         image=image,
         remote_write=remote_write,
+        prometheus=prometheus,
         k6_operator=place.has_k6_operator() if operator is None else operator,
         keep=keep,
     )

@@ -10,14 +10,15 @@ from typing import Any, Final
 
 from microfin_deploy.commands import DeployError, apply, exists, kubectl
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.kubernetes_objects import RUN_LABEL, KubernetesObject
+from microfin_loadtest.kubernetes_objects import RUN_LABEL, KubernetesObject, bank_labels
+from microfin_loadtest.phases import Scrape, read_totals
 
 _FORWARDED: Final = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
 _ASK_ITSELF: Final = (
-    "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8081/status', timeout=2)"
-    ".read().decode())"
+    "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=2).read().decode())"
 )
-"""From inside the worker's pod: its port is closed to all but the operator and Prometheus."""
+"""From inside the pod: its port is closed to all but the operator, Prometheus and clients."""
+_PORTS: Final = {"api": 8080, "worker": 8081}
 
 
 class Namespace:
@@ -72,14 +73,39 @@ class Namespace:
         count = self.get(f"mfc/{self.release}")["status"]["partitions"]["active"]
         try:
             return [
-                json.loads(
-                    self._run("exec", f"{self.release}-worker-{number}", "--", "python", "-c",
-                              _ASK_ITSELF)
-                )
+                json.loads(self._ask(f"{self.release}-worker-{number}", "worker", "status"))
                 for number in range(count)
-            ]  # fmt: skip
+            ]
         except (DeployError, json.JSONDecodeError):
             return []
+
+    def scrape(self) -> Scrape | None:
+        """Return the totals of all API and worker pods, None where one does not tell them.
+
+        A pod that was replaced under the same name is another one.
+        """
+        try:
+            return {
+                f"{name} {uid}": read_totals(self._ask(name, part, "metrics"))
+                for part in _PORTS
+                for name, uid in self._pods(part)
+            }
+        except (DeployError, ValueError):
+            return None
+
+    def _pods(self, part: str) -> list[tuple[str, str]]:
+        """Return name and uid of the pods of a part that run and shall go on."""
+        labels = ",".join(
+            f"{name}={value}" for name, value in bank_labels(self.release, part).items()
+        )
+        running = "--field-selector=status.phase=Running"
+        found = json.loads(self._run("get", "pods", "-l", labels, running, "-o", "json"))["items"]
+        metadata = [it["metadata"] for it in found]
+        return [(it["name"], it["uid"]) for it in metadata if "deletionTimestamp" not in it]
+
+    def _ask(self, pod: str, part: str, page: str) -> str:
+        url = f"http://127.0.0.1:{_PORTS[part]}/{page}"
+        return self._run("exec", pod, "--", "python", "-c", _ASK_ITSELF, url)
 
     def delete_run(self, name: str, *, k6_operator: bool) -> None:
         """Delete everything of a run."""

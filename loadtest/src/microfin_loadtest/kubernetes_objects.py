@@ -29,7 +29,8 @@ KubernetesObject = dict[str, Any]
 
 @dataclass(frozen=True)
 class Load:
-    """One run. `remote_write` is where k6 writes its samples to besides, or empty."""
+    """One run. `remote_write` is where k6 writes its samples to besides, and `query` is where that
+    Prometheus is asked for them; both or none are empty."""
 
     name: str
     namespace: str
@@ -40,6 +41,7 @@ class Load:
     api: str
     image: str
     remote_write: str = ""
+    query: str = ""
     release: str = "microfin"
 
     @property
@@ -50,12 +52,16 @@ class Load:
     @property
     def pod_labels(self) -> dict[str, str]:
         """Those of k6's pod: the bank's network policies let `helm test` in, and so this."""
-        return {
-            **self.labels,
-            "app.kubernetes.io/name": "microfin",
-            "app.kubernetes.io/instance": self.release,
-            "app.kubernetes.io/component": "test",
-        }
+        return {**self.labels, **bank_labels(self.release, "test")}
+
+
+def bank_labels(release: str, component: str) -> dict[str, str]:
+    """Return the labels that a component's pods have."""
+    return {
+        "app.kubernetes.io/name": "microfin",
+        "app.kubernetes.io/instance": release,
+        "app.kubernetes.io/component": component,
+    }
 
 
 def scripts_map(load: Load, folder: Path = FOLDER) -> KubernetesObject:
@@ -92,25 +98,8 @@ def job(load: Load) -> KubernetesObject:
         "securityContext": _container_security(),
     }  # fmt: skip
     volumes = [{"name": "scripts", "configMap": {"name": load.name}}, *_volumes(load)]
-    return {
-        **_head(load, "batch/v1", "Job"),
-        "spec": {
-            "backoffLimit": 0,
-            "activeDeadlineSeconds": load.seconds + 600,
-            "ttlSecondsAfterFinished": 3600,
-            "template": {
-                "metadata": {"labels": load.pod_labels},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "securityContext": _pod_security(),
-                    "containers": [container],
-                    "volumes": volumes,
-                },
-            },
-        },
-    }
+    pod = {"containers": [container], "volumes": volumes}
+    return {**_head(load, "batch/v1", "Job"), "spec": _job_spec(load, load.seconds + 600, pod)}
 
 
 def k6_test_run(load: Load) -> KubernetesObject:
@@ -147,7 +136,7 @@ def k6_test_run(load: Load) -> KubernetesObject:
 
 def network_policy(load: Load) -> KubernetesObject:
     """Return what the bank's policies do not allow: the k6 operator and its starter ask k6 how it
-    is, and k6 writes to Prometheus where it shall."""
+    is, k6 writes to Prometheus where it shall, and the Job of the gate asks that."""
     operator = {"namespaceSelector": {"matchLabels": {
         "kubernetes.io/metadata.name": "k6-operator-system"}}}  # fmt: skip
     spec: dict[str, Any] = {
@@ -159,11 +148,36 @@ def network_policy(load: Load) -> KubernetesObject:
         ],
     }  # fmt: skip
     if load.remote_write:
-        parts = urlsplit(load.remote_write)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        # Whoever may send to Prometheus may send to nothing else: the bank's own policies, which
+        # allow the rest, can be switched off.
         spec["policyTypes"] = ["Ingress", "Egress"]
-        spec["egress"] = [{"ports": [{"protocol": "TCP", "port": port}]}]
+        api = {"podSelector": {"matchLabels": bank_labels(load.release, "api")}}
+        prometheus = sorted({_port(load.remote_write), _port(load.query)})
+        spec["egress"] = [
+            {"ports": [{"protocol": it, "port": 53} for it in ("UDP", "TCP")]},
+            {"to": [api]},
+            {"ports": [{"protocol": "TCP", "port": it} for it in prometheus]},
+        ]
     return {**_head(load, "networking.k8s.io/v1", "NetworkPolicy"), "spec": spec}
+
+
+def gate_job(load: Load, cron_job: Mapping[str, Any], command: Sequence[str]) -> KubernetesObject:
+    """Return a Job that runs a program in the image of the chart's CronJob of audits, without any
+    of its Secrets, and may send where k6 may."""
+    audit = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    container = {
+        "name": "gate",
+        "image": audit["containers"][0]["image"],
+        "command": list(command),
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "securityContext": _container_security(),
+    }
+    pod = {"containers": [container]}
+    if "imagePullSecrets" in audit:
+        pod["imagePullSecrets"] = audit["imagePullSecrets"]
+    item = {**_head(load, "batch/v1", "Job"), "spec": _job_spec(load, 300, pod)}
+    item["metadata"]["name"] = f"{load.name}-gate"
+    return item
 
 
 def ledger_job(
@@ -192,6 +206,30 @@ def ledger_job(
 def _head(load: Load, version: str, kind: str) -> KubernetesObject:
     metadata = {"name": load.name, "namespace": load.namespace, "labels": load.labels}
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
+
+
+def _job_spec(load: Load, seconds: int, pod: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spec of a Job that tries once, for so long."""
+    return {
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": seconds,
+        "ttlSecondsAfterFinished": 3600,
+        "template": {
+            "metadata": {"labels": load.pod_labels},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "securityContext": _pod_security(),
+                **pod,
+            },
+        },
+    }
+
+
+def _port(url: str) -> int:
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _arguments(load: Load) -> list[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,20 +14,21 @@ import msgspec
 from microfin.audit import AuditReport
 from microfin_loadtest.backlog import is_at_rest
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.kubernetes_cluster import Namespace, ended
+from microfin_loadtest.kubernetes_cluster import Namespace
+from microfin_loadtest.kubernetes_gate import query_address, questions, why_closed
+from microfin_loadtest.kubernetes_jobs import ask_ledger, ask_prometheus, log_at_end, until
 from microfin_loadtest.kubernetes_log import find_object, last_words
 from microfin_loadtest.kubernetes_objects import (
     RUN_LABEL,
-    KubernetesObject,
     Load,
     job,
     k6_test_run,
-    ledger_job,
     network_policy,
     scripts_map,
     users_secret,
 )
 from microfin_loadtest.ledger import verdict
+from microfin_loadtest.phases import phases_part
 from microfin_loadtest.report import unknown_usage, whole_report
 from microfin_loadtest.run import seconds_of
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, find_script
@@ -43,7 +44,6 @@ _WHY_NO_USAGE: Final = (
 _DECIDED: Final = Path(__file__).with_name("decided.py")
 _START_SECONDS: Final = 300.0
 _REST_SECONDS: Final = 300.0
-_LEDGER_SECONDS: Final = 900.0
 _READINGS: Final = 3
 
 Say = Callable[[str], None]
@@ -51,7 +51,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class KubernetesRequest:
-    """What to run, and where. `k6_operator` says whether to give it to the k6 operator."""
+    """What to run, and where. `k6_operator` says whether to give it to the k6 operator, and
+    `prometheus` where to ask for what `remote_write` wrote, if that does not follow."""
 
     script: str
     rate: int
@@ -61,6 +62,7 @@ class KubernetesRequest:
     allowed_statuses: Set[int]
     image: str
     remote_write: str
+    prometheus: str
     k6_operator: bool
     keep: bool
 
@@ -70,6 +72,7 @@ async def run_in_cluster(
 ) -> dict[str, Any]:
     """Make the run and return its report. Raises LoadImpossible where it cannot be made."""
     script, seconds = find_script(request.script), seconds_of(request.duration)
+    query = query_address(request.remote_write, request.prometheus)
     platform = form_in_cluster(namespace)
     port = namespace.get(f"service/{namespace.release}-api")["spec"]["ports"][0]["port"]
     load = Load(
@@ -82,6 +85,7 @@ async def run_in_cluster(
         api=f"http://{namespace.release}-api.{namespace.name}:{port}",
         image=request.image,
         remote_write=request.remote_write,
+        query=query,
         release=namespace.release,
     )
     users = await _users(request, namespace, platform, say)
@@ -105,9 +109,11 @@ async def _load_and_audit(
     before = await _count_decided(namespace, load, "before")
     kind = "TestRun" if request.k6_operator else "Job"
     say(f"{kind} {load.name}: {request.rate} iterations/s for {request.duration}")
+    began, scraped = time.monotonic(), await asyncio.to_thread(namespace.scrape)
     figures = await _offer(request, namespace, load, users)
     say("waiting for the backlog")
     rested = await _wait_for_rest(namespace)
+    phases = phases_part(scraped, await asyncio.to_thread(namespace.scrape))
     drain = None if rested is None else round(max(rested - figures.ended, 0), 2)
     say("auditing")
     audit = await _audit(namespace, load)
@@ -116,7 +122,15 @@ async def _load_and_audit(
     reasons = why_invalid(figures, rejections, request.allowed_statuses, decided, audit)
     if drain is None:
         reasons.append(f"The backlog was not empty after {_REST_SECONDS:g} s.")
-    return whole_report(
+    prometheus = None
+    if load.query:
+        say("asking Prometheus")
+        asked = questions(
+            load.name, load.namespace, time.monotonic() - began, request.allowed_statuses
+        )
+        prometheus = await ask_prometheus(namespace, load, asked)
+        reasons += why_closed(prometheus, figures.requests)
+    report = whole_report(
         reasons=reasons,
         offered={
             "script": request.script,
@@ -131,6 +145,7 @@ async def _load_and_audit(
         audit=audit,
         usage=unknown_usage(_WHY_NO_USAGE),
     )
+    return {**report, "phases": phases, "prometheus": prometheus}
 
 
 def form_in_cluster(namespace: Namespace) -> dict[str, Any]:
@@ -179,29 +194,11 @@ async def _offer(
         runner,
     )
     selector = f"{RUN_LABEL}={load.name},app.kubernetes.io/component=test"
-    log = await _log_at_end(namespace, runner, selector, load.seconds + _START_SECONDS)
+    log = await log_at_end(namespace, runner, selector, load.seconds + _START_SECONDS)
     summary = find_object(log, "slots")
     if summary is None:
         raise LoadImpossible(f"k6 told nothing: {last_words(log)}")
     return read_figures(summary)
-
-
-async def _log_at_end(
-    namespace: Namespace, item: KubernetesObject, selector: str, patience: float
-) -> str:
-    """Wait until a Job or TestRun has ended, however, and return its pods' log."""
-    kind, name = item["kind"].lower(), item["metadata"]["name"]
-    what = f"{kind}s.k6.io/{name}" if kind == "testrun" else f"{kind}/{name}"
-
-    async def has_ended() -> bool:
-        return bool(ended(await asyncio.to_thread(namespace.get, what)))
-
-    if not await _until(has_ended, patience, pause=1.0):
-        raise LoadImpossible(
-            f"{item['kind']} {name} has not ended after {patience:g} s. Look at it with --keep: "
-            f"kubectl -n {namespace.name} describe {what}, and its pods."
-        )
-    return await asyncio.to_thread(namespace.log, selector)
 
 
 async def _wait_for_rest(namespace: Namespace) -> float | None:
@@ -219,21 +216,12 @@ async def _wait_for_rest(namespace: Namespace) -> float | None:
             readings = 0
         return readings == _READINGS
 
-    return since if await _until(rests, _REST_SECONDS, pause=0.1) else None
-
-
-async def _until(is_so: Callable[[], Awaitable[bool]], patience: float, pause: float) -> bool:
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        if await is_so():
-            return True
-        await asyncio.sleep(pause)
-    return False
+    return since if await until(rests, _REST_SECONDS, pause=0.1) else None
 
 
 async def _audit(namespace: Namespace, load: Load) -> dict[str, Any]:
     command = ["microfin", "audit", "--at-rest", "--json"]
-    found, log = await _ask_ledger(namespace, load, "audit", command, "violations_total")
+    found, log = await ask_ledger(namespace, load, "audit", command, "violations_total")
     if found is None:
         return {"ok": False, "impossible": last_words(log)}
     return verdict(msgspec.convert(found, AuditReport))
@@ -242,21 +230,9 @@ async def _audit(namespace: Namespace, load: Load) -> dict[str, Any]:
 async def _count_decided(namespace: Namespace, load: Load, when: str) -> Counter[str]:
     program = _DECIDED.read_text(encoding="utf-8")
     command = ["python", "-c", program]
-    found, log = await _ask_ledger(namespace, load, f"decided-{when}", command, "decided")
+    found, log = await ask_ledger(namespace, load, f"decided-{when}", command, "decided")
     if found is None:
         raise LoadImpossible(
             f"The databases could not be asked what they decided: {last_words(log)}"
         )
     return Counter(found["decided"])
-
-
-async def _ask_ledger(
-    namespace: Namespace, load: Load, what: str, command: list[str], field: str
-) -> tuple[dict[str, Any] | None, str]:
-    """Run a command as an audit, and return the object with this field, and the log."""
-    cron_job = namespace.get(f"cronjob/{namespace.release}-audit")
-    item = ledger_job(load, cron_job, what, command)
-    await asyncio.to_thread(namespace.apply, item)
-    selector = f"batch.kubernetes.io/job-name={item['metadata']['name']}"
-    log = await _log_at_end(namespace, item, selector, _LEDGER_SECONDS)
-    return find_object(log, field), log

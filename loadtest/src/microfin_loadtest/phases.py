@@ -32,7 +32,7 @@ Totals = defaultdict[str, float]
 """Sums and counts of one process's histograms, such as `worker_queue_sum`."""
 
 Scrape = Mapping[str, Totals]
-"""Totals by the process's URL."""
+"""Totals by the process: its URL, or its pod."""
 
 
 def read_totals(text: str) -> Totals:
@@ -94,8 +94,8 @@ def phases_part(before: Scrape | None, after: Scrape | None) -> dict[str, Any] |
 def _difference(before: Scrape, after: Scrape) -> Totals:
     """Return what was added. A process that was started meanwhile counts from its start."""
     added: Totals = defaultdict(float)
-    for url, totals in after.items():
-        earlier = before.get(url, defaultdict(float))
+    for process, totals in after.items():
+        earlier = before.get(process, defaultdict(float))
         is_the_same = all(totals[name] >= value for name, value in earlier.items())
         for name, value in totals.items():
             added[name] += value - earlier[name] if is_the_same else value

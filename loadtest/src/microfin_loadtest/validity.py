@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from microfin_loadtest.summary import LoadFigures
 
-_GOOD: Final = frozenset({200, 201, 202})
-_REJECTED: Final = 422
+GOOD: Final = frozenset({200, 201, 202})
+REJECTED: Final = 422
 
 
 def why_invalid(
@@ -47,14 +47,14 @@ def _unexpected_answers(
         statuses.update(by_status)
     reasons = []
     for status, number in sorted(statuses.items()):
-        if status not in _GOOD | allowed_statuses | {_REJECTED}:
+        if status not in GOOD | allowed_statuses | {REJECTED}:
             name = {0: "got no answer", 999: "got an unknown status"}.get(
                 status, f"were answered {status}"
             )
             reasons.append(f"{number} requests {name}.")
     expected = sum(figures.problems.get(code, 0) for code in rejections)
-    unexpected = statuses[_REJECTED] - expected
-    if unexpected > 0 and _REJECTED not in allowed_statuses:
+    unexpected = statuses[REJECTED] - expected
+    if unexpected > 0 and REJECTED not in allowed_statuses:
         reasons.append(f"{unexpected} operations were rejected by a rule that must not reject.")
     if untrue := figures.problems.get("not_settled", 0):
         reasons.append(f"{untrue} operations were answered 200 without being settled.")

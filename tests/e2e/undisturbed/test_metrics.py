@@ -12,13 +12,11 @@ from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 
 import httpx
-import kubernetes_bank
 import pytest
 import pytest_asyncio
 from kubernetes_bank import API_IMAGE, Bank
 from kubernetes_cluster import apply, get, kubectl, own_namespace, until
 
-from microfin_deploy.commands import helm
 from observability.shipped import metrics_of_others, told, used_metrics
 
 pytestmark = pytest.mark.timeout(600)
@@ -28,14 +26,6 @@ _PATIENCE_SECONDS = 90
 _READ = (
     "import sys, urllib.request as web; print(web.urlopen(sys.argv[1], timeout=20).read().decode())"
 )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def bank() -> AsyncIterator[Bank]:
-    """A bank in which money has moved; PostgreSQL with a standby."""
-    async with kubernetes_bank.new_bank(postgres={"instances": 2}) as made:
-        helm("test", "microfin", "--namespace", made.namespace, "--timeout", "3m")
-        yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
