@@ -99,11 +99,16 @@ class Process:
         return answer.json() if answer is not None else {}
 
     async def reaches(self, state: str, seconds: float = 30.0) -> dict[str, Any]:
-        async def ask() -> dict[str, Any] | None:
-            status = await self.status()
-            return status if status.get("state") == state else None
+        seen: dict[str, Any] = {}
 
-        return await until(ask, f"{self.name} is {state}", seconds)
+        async def ask() -> dict[str, Any] | None:
+            seen.update(await self.status())
+            return seen if seen.get("state") == state else None
+
+        try:
+            return await until(ask, f"{self.name} is {state}", seconds)
+        except AssertionError as late:
+            raise AssertionError(f"{late}: {seen}\n{self.log.read_text()[-4000:]}") from late
 
     def send_signal(self, number: signal.Signals) -> None:
         self.running.send_signal(number)
