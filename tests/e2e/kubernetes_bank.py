@@ -82,15 +82,17 @@ class Bank:
 
     async def audit(self) -> None:
         """Run the audit's Job now, for a ledger at rest; it must find nothing."""
-        ended, told = await self.run_audit(f"audit-{uuid4().hex[:6]}", "--at-rest")
+        ended, told = await self.run_audit(
+            f"audit-{uuid4().hex[:6]}", "microfin", "audit", "--at-rest"
+        )
         assert ended == "Complete", told
         assert "All invariants hold." in told, told
 
-    async def run_audit(self, name: str, *options: str) -> tuple[str, str]:
-        """Run the audit's Job now; return `Complete` or `Failed`, and what it told."""
+    async def run_audit(self, name: str, *command: str) -> tuple[str, str]:
+        """Run a command in the audit's Job; return `Complete` or `Failed`, and what it told."""
         template = get("cronjob/microfin-audit", self.namespace)["spec"]["jobTemplate"]
         spec = template["spec"]
-        spec["template"]["spec"]["containers"][0]["command"] = ["microfin", "audit", *options]
+        spec["template"]["spec"]["containers"][0]["command"] = list(command)
         apply(
             {
                 "apiVersion": "batch/v1",

@@ -1,6 +1,7 @@
 """Every metric that alerts or dashboards name and that this cluster can tell, in real scrapes.
 
-Of CloudNativePG, microfin and kube-state-metrics. Kafka's and Redis' are looked for by `make test`.
+Of CloudNativePG, microfin, kube-state-metrics and the kubelet; `make test` looks for Kafka's and
+Redis'.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import shutil
 import socket
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -36,22 +38,62 @@ async def reader() -> AsyncIterator[str]:
             "name": "reader",
             "image": API_IMAGE,
             "command": ["sleep", "3600"],
+            "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": True}],
             "securityContext": {
                 "allowPrivilegeEscalation": False,
                 "capabilities": {"drop": ["ALL"]},
             },
         }
         security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        volume = {"name": "data", "persistentVolumeClaim": {"claimName": "reader"}}
         apply(
+            *_volume(namespace),
             {
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {"name": "reader", "namespace": namespace},
-                "spec": {"securityContext": security, "containers": [container]},
-            }
+                "spec": {
+                    "securityContext": security,
+                    "containers": [container],
+                    "volumes": [volume],
+                },
+            },
         )
         kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/reader", "--timeout=120s")
         yield namespace
+        kubectl("delete", "persistentvolume", namespace, "--wait=false")
+
+
+def _volume(namespace: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a volume of the kind `local` and a claim of it: of a host's folder, which these
+    clusters give, the kubelet tells nothing."""
+    (node, *_) = get("nodes", namespace)["items"]
+    host = node["metadata"]["labels"]["kubernetes.io/hostname"]
+    term = {"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}
+    common = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": namespace},
+        "spec": {
+            **common,
+            "capacity": {"storage": "1Gi"},
+            "local": {"path": "/tmp"},  # noqa: S108 - the node's, and only looked at
+            "claimRef": {"name": "reader", "namespace": namespace},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "reader", "namespace": namespace},
+        "spec": {
+            **common,
+            "volumeName": namespace,
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    return volume, claim
 
 
 def scrape(reader: str, bank: Bank, selector: str, port: int) -> set[str]:
@@ -140,9 +182,10 @@ async def kube_state_metrics() -> AsyncIterator[str]:
 async def test_kube_state_metrics_tells_of_audits_as_the_alerts_ask(
     bank: Bank, kube_state_metrics: str
 ) -> None:
-    """Of an audit that is green, and of one that fails: it was asked for nonsense."""
-    assert (await bank.run_audit("microfin-audit-green", "--at-rest"))[0] == "Complete"
-    assert (await bank.run_audit("microfin-audit-red", "--no-such-option"))[0] == "Failed"
+    """Of an audit that is green, and of one that ends as if it had found violations."""
+    green = await bank.run_audit("microfin-audit-green", "microfin", "audit", "--at-rest")
+    assert green[0] == "Complete", green[1]
+    assert (await bank.run_audit("microfin-audit-red", "sh", "-c", "exit 1"))[0] == "Failed"
     place = f'namespace="{bank.namespace}"'
     expected = (
         f'kube_job_failed{{{place},job_name="microfin-audit-red",condition="true"}} 1',
@@ -161,6 +204,21 @@ async def test_kube_state_metrics_tells_of_audits_as_the_alerts_ask(
         return all(line in page for line in expected)
 
     await until("kube-state-metrics", tells, 60)
-    assert 'job_name="microfin-audit-green",condition="true"' not in page
+    failed = f'kube_job_failed{{{place},job_name="microfin-audit-green"'
+    assert failed not in page
     wanted = {name for name, by in metrics_of_others().items() if by == "kube-state-metrics"}
     assert wanted <= told(page)
+
+
+async def test_the_kubelet_tells_of_volumes_as_the_alert_asks(reader: str) -> None:
+    """It looks at a volume once a minute."""
+    wanted = {name for name, by in metrics_of_others().items() if by == "the kubelet"}
+    assert wanted
+    nodes = [it["metadata"]["name"] for it in get("nodes", reader)["items"]]
+    series = [f'{name}{{namespace="{reader}",persistentvolumeclaim="reader"}}' for name in wanted]
+
+    def tells() -> bool:
+        pages = [kubectl("get", "--raw", f"/api/v1/nodes/{it}/proxy/metrics") for it in nodes]
+        return all(any(line in page for page in pages) for line in series)
+
+    await until("the kubelet", tells, 150)
