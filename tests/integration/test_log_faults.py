@@ -1,5 +1,7 @@
 """Records that no API wrote, and logs that are not what they were."""
 
+import signal
+
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
@@ -181,6 +183,23 @@ async def test_a_topic_made_anew_stops_the_worker(make_bank: MakeBank) -> None:
     assert await bank.balance(account) == 100
     again = await bank.worker(0)
     await again.reaches("stopped", seconds=60)
+    assert await bank.balance(account) == 100
+
+
+async def test_a_topic_made_anew_behind_a_frozen_workers_back_stops_it(make_bank: MakeBank) -> None:
+    """When it wakes up, the offset that it wants is there, and nobody tells it of another topic."""
+    bank = await make_bank(partitions=1)
+    worker = (await bank.workers())[0]
+    account = await bank.open_on(0, balance="1")
+    await bank.check()
+    worker.send_signal(signal.SIGSTOP)
+    await make_topic_anew(bank)
+    for n in range(5):
+        record = wire.encode(bank.request("deposit", account, f"new log {n}", amount="1"))
+        await append_raw(bank, 0, account.encode(), record)
+    worker.send_signal(signal.SIGCONT)
+    status = await worker.reaches("stopped", seconds=60)
+    assert "replaced" in status["reason"]
     assert await bank.balance(account) == 100
 
 

@@ -37,6 +37,9 @@ class FailingLog:
     async def record_at(self, _offset: int) -> Record | None:
         return None
 
+    async def reread(self, _offset: int) -> Record | None:
+        return None
+
     async def seek(self, _offset: int) -> None:
         pass
 

@@ -67,6 +67,9 @@ class ScriptedLog:
     async def record_at(self, offset: int) -> Record | None:
         return self.records[offset]
 
+    async def reread(self, offset: int) -> Record | None:
+        return self.records[offset]
+
     async def seek(self, offset: int) -> None:
         self.next = offset
 

@@ -60,6 +60,10 @@ class MemoryLog:
         self._next += len(fetched)
         return fetched
 
+    async def reread(self, offset: int) -> Record | None:
+        """Return the record at `offset`."""
+        return await self.record_at(offset)
+
     def end(self) -> int:
         """Return the offset after the last record."""
         return len(self._topic.records[self._partition])

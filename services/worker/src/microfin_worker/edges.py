@@ -49,6 +49,10 @@ class Log(Protocol):
         Raises `OutOfRange` where the log does not hold the next offset.
         """
 
+    async def reread(self, offset: int) -> Record | None:
+        """Return the record at `offset` from where the last `fetch` came, None where it is not
+        there. The next `fetch` goes on where that one ended."""
+
     def end(self) -> int:
         """Return the offset after the last record as far as it is known."""
 

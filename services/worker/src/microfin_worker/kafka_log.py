@@ -92,6 +92,24 @@ class KafkaLog:
             reader.pause(self._place)
         return [_record(record) for record in fetched.get(self._place, ())]
 
+    async def reread(self, offset: int) -> Record | None:
+        """Return the record at `offset` by the connection that fetches: one round trip."""
+        reader = self._reader
+        if reader is None:
+            raise RuntimeError("seek comes before reread")
+        following = await reader.position(self._place)
+        reader.seek(self._place, offset)
+        reader.resume(self._place)
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT):
+                found = await reader.getone(self._place)
+        except (TimeoutError, OffsetOutOfRangeError):
+            return None
+        finally:
+            reader.pause(self._place)
+            reader.seek(self._place, following)
+        return _record(found) if found.offset == offset else None
+
     def end(self) -> int:
         """Return the offset after the last record as far as the fetches have told."""
         end = self._reader.highwater(self._place) if self._reader is not None else None

@@ -1,4 +1,8 @@
-"""Recognising the log: is it the one that the partition's row was written from?"""
+"""Recognising the log: is it the one that the partition's row was written from?
+
+Kafka's client follows a topic that is deleted and made anew under its name without a word. A worker
+would go on at its offset in the new log, and never decide what that holds before it.
+"""
 
 from typing import Final
 
@@ -9,6 +13,9 @@ from microfin_worker.fingerprint import fingerprint
 
 logger = structlog.get_logger(__name__)
 
+_YOUNG: Final = 100_000  # offsets that a new log may reach between two looks
+_BLINK: Final = 0.1  # seconds in which no topic is deleted, made anew and written to
+_LONGEST_SIGHT: Final = 6.0  # seconds; an idle worker looks every five
 _GRACE: Final = 10.0  # seconds in which a log may seem too short after its leader changed
 _PAUSE: Final = 0.5
 
@@ -37,6 +44,38 @@ async def recognise_log(log: Log, clock: Clock, next_offset: int, mark: bytes | 
             f"The record at offset {next_offset - 1} is not the one that was decided last: "
             "the topic was replaced. See docs/runbooks/log-lost.md."
         )
+
+
+async def recognise_again(log: Log, clock: Clock, next_offset: int, mark: bytes | None) -> None:
+    """Do what `recognise_log` does, in one round trip where nothing is wrong."""
+    if mark is not None:
+        record = await log.reread(next_offset - 1)
+        if record is not None and fingerprint(record) == mark:
+            return
+    await recognise_log(log, clock, next_offset, mark)
+
+
+class LastSight:
+    """When the log was last known to be the right one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.renew()
+
+    def renew(self) -> None:
+        """Note that it is the right one now."""
+        self._seen, self._seen_at = self._clock.monotonic(), self._clock.now()
+
+    def may_deceive(self, next_offset: int, newest: int) -> bool:
+        """Tell whether another log that reaches beyond `next_offset` may be in its place.
+
+        `newest` is the append time of the newest record that was fetched: a machine that was
+        frozen with its clocks tells by it.
+        """
+        unseen = self._clock.monotonic() - self._seen
+        if next_offset < _YOUNG and unseen > _BLINK:
+            return True
+        return unseen > _LONGEST_SIGHT or newest - self._seen_at > 1000 * _LONGEST_SIGHT
 
 
 async def _bounds(log: Log, clock: Clock, next_offset: int) -> tuple[int, int]:

@@ -38,7 +38,12 @@ from microfin_worker.edges import (
 )
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.gathering import Gathering
-from microfin_worker.log_recognition import LogLost, recognise_log
+from microfin_worker.log_recognition import (
+    LastSight,
+    LogLost,
+    recognise_again,
+    recognise_log,
+)
 from microfin_worker.outbox import Outbox
 from microfin_worker.phases import BatchPhases
 from microfin_worker.status import Status
@@ -99,6 +104,7 @@ class Worker:
         self._gathering = Gathering(limits.interval, limits.batch)
         self._touched = 0.0
         self._inspected = 0.0
+        self._sight = LastSight(edges.clock)
         self._oldest: int | None = None
         self._pause = _FIRST_PAUSE
         self.status = Status(partition)
@@ -162,6 +168,7 @@ class Worker:
         self._held = row.epoch
         metrics.CLAIMS.inc()
         await recognise_log(self._log, self._clock, row.next_offset, row.fingerprint)
+        self._sight.renew()
         await self._log.seek(row.next_offset)
         self._place = Place(row.partition, row.epoch, row.next_offset, row.routing)
         self._mark = row.fingerprint
@@ -189,9 +196,17 @@ class Worker:
             await self._let_gather()
             records = await self._log.fetch(self._limit * BATCHES_AHEAD)
             if records:
+                await self._see_log(records)
                 self._gathering.begin(len(records), self._clock.monotonic())
                 await self._settle(records)
             await self._keep_up()
+
+    async def _see_log(self, records: Sequence[Record]) -> None:
+        """Decide nothing from a log that was put into this one's place since it was seen last."""
+        next_offset = self._claimed().next_offset
+        if self._sight.may_deceive(next_offset, records[-1].time):
+            await recognise_again(self._log, self._clock, next_offset, self._mark)
+        self._sight.renew()
 
     async def _let_gather(self) -> None:
         left = self._gathering.left(self._clock.monotonic())
@@ -363,6 +378,7 @@ class Worker:
             place = self._claimed()
             self._inspected = now
             await recognise_log(self._log, self._clock, place.next_offset, self._mark)
+            self._sight.renew()
 
     async def _touch(self, sent: Sequence[tuple[int, int]]) -> None:
         try:

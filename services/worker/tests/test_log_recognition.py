@@ -1,0 +1,96 @@
+"""When a worker looks whether the log is still the one that it decided from, and what it sees."""
+
+import pytest
+
+from microfin_worker.edges import Record
+from microfin_worker.fingerprint import fingerprint
+from microfin_worker.log_recognition import LastSight, LogLost, recognise_again
+
+OLD, OTHER = (Record(4, 1_000, b"key", value) for value in (b"decided", b"of another log"))
+
+
+class ArtificialClock:
+    """Monotonic and wall clock; a frozen machine's stand still."""
+
+    def __init__(self) -> None:
+        self.milliseconds = 50_000
+
+    def monotonic(self) -> float:
+        return self.milliseconds / 1000
+
+    def now(self) -> int:
+        return self.milliseconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.milliseconds += int(1000 * seconds)
+
+
+class ScriptedLog:
+    """Keeps offsets from `start` to 5, and `record` at offset 4, if any."""
+
+    def __init__(self, record: Record | None, start: int = 0) -> None:
+        self.record = record
+        self.start = start
+        self.asked: list[str] = []
+
+    async def bounds(self) -> tuple[int, int]:
+        self.asked.append("bounds")
+        return self.start, 5
+
+    async def record_at(self, offset: int) -> Record | None:
+        self.asked.append("record_at")
+        assert offset == 4
+        return self.record
+
+    async def reread(self, offset: int) -> Record | None:
+        self.asked.append("reread")
+        assert offset == 4
+        return self.record
+
+
+@pytest.mark.parametrize(
+    ("next_offset", "unseen", "newest", "may_deceive"),
+    [
+        (2, 0.05, 50_000, False),
+        (2, 0.2, 50_000, True),
+        (99_999, 0.2, 50_000, True),
+        (100_000, 0.2, 50_000, False),
+        (100_000, 5.9, 55_000, False),
+        (100_000, 6.1, 50_000, True),
+        (100_000, 0.0, 55_900, False),
+        (100_000, 0.0, 56_100, True),
+    ],
+)
+def test_a_log_may_be_another_one(
+    next_offset: int, unseen: float, newest: int, may_deceive: bool
+) -> None:
+    """A young log soon; any after six seconds, also where a frozen machine missed them."""
+    clock = ArtificialClock()
+    sight = LastSight(clock)
+    clock.milliseconds += int(1000 * unseen)
+    assert sight.may_deceive(next_offset, newest) is may_deceive
+    sight.renew()
+    assert not sight.may_deceive(next_offset, clock.milliseconds)
+
+
+async def test_the_log_is_recognised_in_one_round_trip() -> None:
+    log = ScriptedLog(OLD)
+    await recognise_again(log, ArtificialClock(), 5, fingerprint(OLD))
+    assert log.asked == ["reread"]
+
+
+async def test_another_log_is_not() -> None:
+    with pytest.raises(LogLost, match="was replaced"):
+        await recognise_again(ScriptedLog(OTHER), ArtificialClock(), 5, fingerprint(OLD))
+
+
+async def test_a_log_that_was_trimmed_up_to_here_is() -> None:
+    log = ScriptedLog(None, start=5)
+    await recognise_again(log, ArtificialClock(), 5, fingerprint(OLD))
+    assert log.asked == ["reread", "bounds"]
+
+
+async def test_before_the_first_decision_there_is_nothing_to_recognise() -> None:
+    log = ScriptedLog(OTHER)
+    await recognise_again(log, ArtificialClock(), 0, None)
+    assert log.asked == ["bounds"]
