@@ -89,7 +89,7 @@ if command -v go >/dev/null; then
     export MICROFIN_E2E_HELMS="$home/bin/helm3"
 fi
 failed=0
-.venv/bin/pytest tests/e2e "$@" || failed=$?
+.venv/bin/pytest tests/e2e --durations=20 "$@" || failed=$?
 # What the tests' namespaces held is gone before the node stops, and with it their volumes.
 kubectl get namespaces -o name | grep /microfin-e2e- |
     xargs -r kubectl wait --for=delete --timeout=120s || true
