@@ -69,8 +69,18 @@ def test_a_log_may_be_another_one(
     sight = LastSight(clock)
     clock.milliseconds += int(1000 * unseen)
     assert sight.may_deceive(next_offset, newest) is may_deceive
-    sight.renew()
+    sight.renew(sight.now())
     assert not sight.may_deceive(next_offset, clock.milliseconds)
+
+
+def test_an_answer_is_as_old_as_its_question() -> None:
+    """A process that is frozen before it reads the answer has not seen the log since."""
+    clock = ArtificialClock()
+    sight = LastSight(clock)
+    asked = sight.now()
+    clock.milliseconds += 60_000
+    sight.renew(asked)
+    assert sight.may_deceive(1_000_000, 50_000)
 
 
 async def test_the_log_is_recognised_in_one_round_trip() -> None:

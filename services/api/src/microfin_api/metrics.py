@@ -4,24 +4,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from microfin.phase_seconds import PhaseSeconds
-
-_SECONDS: Final = (
-    0.001,
-    0.002,
-    0.004,
-    0.008,
-    0.016,
-    0.032,
-    0.064,
-    0.128,
-    0.256,
-    0.512,
-    1.0,
-    2.0,
-    5.0,
-    10.0,
-)
+from microfin.phase_seconds import BOUNDS, PhaseSeconds
 
 REQUESTS: Final = Counter(
     "microfin_api_requests", "Requests answered.", ["method", "route", "status"]
@@ -30,7 +13,7 @@ REQUEST_SECONDS: Final = Histogram(
     "microfin_api_request_seconds",
     "Time from a request to its answer.",
     ["method", "route"],
-    buckets=_SECONDS,
+    buckets=BOUNDS,
 )
 PHASE_SECONDS: Final = PhaseSeconds(
     "microfin_api_phase_seconds",
@@ -40,7 +23,7 @@ PHASE_SECONDS: Final = PhaseSeconds(
 ACKNOWLEDGE_SECONDS: Final = Histogram(
     "microfin_api_acknowledge_seconds",
     "Time from handing a command to Kafka until all in-sync replicas have it.",
-    buckets=_SECONDS,
+    buckets=BOUNDS,
 )
 OPERATIONS: Final = Counter(
     "microfin_api_operations", "Operations answered, by how they stood then.", ["kind", "status"]

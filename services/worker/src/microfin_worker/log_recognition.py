@@ -4,7 +4,7 @@ Kafka's client follows a topic that is deleted and made anew under its name with
 would go on at its offset in the new log, and never decide what that holds before it.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -55,16 +55,30 @@ async def recognise_again(log: Log, clock: Clock, next_offset: int, mark: bytes 
     await recognise_log(log, clock, next_offset, mark)
 
 
+class Moment(NamedTuple):
+    """A moment by both clocks: monotonic seconds, and milliseconds since the Unix epoch."""
+
+    monotonic: float
+    wall: int
+
+
 class LastSight:
-    """When the log was last known to be the right one."""
+    """When the log was last known to be the right one.
+
+    An answer shows what was so when it was asked for: before it is read, a process may be frozen.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.renew()
+        self._seen = self.now()
 
-    def renew(self) -> None:
-        """Note that it is the right one now."""
-        self._seen, self._seen_at = self._clock.monotonic(), self._clock.now()
+    def now(self) -> Moment:
+        """Return the moment in which the log is asked."""
+        return Moment(self._clock.monotonic(), self._clock.now())
+
+    def renew(self, asked: Moment) -> None:
+        """Note that it was the right one when it was asked."""
+        self._seen = asked
 
     def may_deceive(self, next_offset: int, newest: int) -> bool:
         """Tell whether another log that reaches beyond `next_offset` may be in its place.
@@ -72,10 +86,10 @@ class LastSight:
         `newest` is the append time of the newest record that was fetched: a machine that was
         frozen with its clocks tells by it.
         """
-        unseen = self._clock.monotonic() - self._seen
+        unseen = self._clock.monotonic() - self._seen.monotonic
         if next_offset < _YOUNG and unseen > _BLINK:
             return True
-        return unseen > _LONGEST_SIGHT or newest - self._seen_at > 1000 * _LONGEST_SIGHT
+        return unseen > _LONGEST_SIGHT or newest - self._seen.wall > 1000 * _LONGEST_SIGHT
 
 
 async def _bounds(log: Log, clock: Clock, next_offset: int) -> tuple[int, int]:

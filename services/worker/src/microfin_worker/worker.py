@@ -41,6 +41,7 @@ from microfin_worker.gathering import Gathering
 from microfin_worker.log_recognition import (
     LastSight,
     LogLost,
+    Moment,
     recognise_again,
     recognise_log,
 )
@@ -167,8 +168,9 @@ class Worker:
         row = claim.row
         self._held = row.epoch
         metrics.CLAIMS.inc()
+        asked = self._sight.now()
         await recognise_log(self._log, self._clock, row.next_offset, row.fingerprint)
-        self._sight.renew()
+        self._sight.renew(asked)
         await self._log.seek(row.next_offset)
         self._place = Place(row.partition, row.epoch, row.next_offset, row.routing)
         self._mark = row.fingerprint
@@ -194,19 +196,24 @@ class Worker:
                 await self._rest(0.05)
                 continue
             await self._let_gather()
+            asked = self._sight.now()
             records = await self._log.fetch(self._limit * BATCHES_AHEAD)
             if records:
-                await self._see_log(records)
+                await self._see_log(records, asked)
                 self._gathering.begin(len(records), self._clock.monotonic())
                 await self._settle(records)
             await self._keep_up()
 
-    async def _see_log(self, records: Sequence[Record]) -> None:
-        """Decide nothing from a log that was put into this one's place since it was seen last."""
+    async def _see_log(self, records: Sequence[Record], asked: Moment) -> None:
+        """Decide nothing from a log that was put into this one's place since it was seen last.
+
+        `asked` is when `records` were asked for.
+        """
         next_offset = self._claimed().next_offset
         if self._sight.may_deceive(next_offset, records[-1].time):
+            asked = self._sight.now()
             await recognise_again(self._log, self._clock, next_offset, self._mark)
-        self._sight.renew()
+        self._sight.renew(asked)
 
     async def _let_gather(self) -> None:
         left = self._gathering.left(self._clock.monotonic())
@@ -377,8 +384,9 @@ class Worker:
         if now - self._inspected >= _INSPECT_AFTER:
             place = self._claimed()
             self._inspected = now
+            asked = self._sight.now()
             await recognise_log(self._log, self._clock, place.next_offset, self._mark)
-            self._sight.renew()
+            self._sight.renew(asked)
 
     async def _touch(self, sent: Sequence[tuple[int, int]]) -> None:
         try:
