@@ -58,12 +58,22 @@ def _kept_users(file: Path, wanted: dict[str, Any]) -> list[User]:
 
 
 async def _are_known(client: httpx.AsyncClient, users: list[User]) -> bool:
-    """Tell whether there are users and this platform knows them: it may have been cleaned."""
+    """Tell whether there are users whom this platform knows, with room for more accounts.
+
+    It may have been cleaned; and `mix.js` opens two accounts an iteration, of which a user may have
+    MICROFIN_ACCOUNTS_PER_USER.
+    """
     if not users:
         return False
     last = users[-1]
     credentials = {"email": last["email"], "password": last["password"]}
-    return (await client.post("/api/signin", json=credentials)).status_code == 200
+    signed_in = await client.post("/api/signin", json=credentials)
+    if signed_in.status_code != 200:
+        return False
+    headers = {"Authorization": f"Bearer {signed_in.json()['sessionId']}"}
+    listed = await client.get("/api/accounts", headers=headers)
+    client.cookies.clear()
+    return listed.status_code == 200 and "nextCursor" not in listed.json()
 
 
 async def _make_users(client: httpx.AsyncClient, number: int) -> list[User]:

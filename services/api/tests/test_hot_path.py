@@ -54,7 +54,6 @@ async def test_the_hot_path_makes_no_call_to_postgresql(ledger: Ledger) -> None:
                         "amount": "1",
                     },
                 ),
-                ("/api/accounts", {}),
             ]
             for number, (path, body) in enumerate(movements):
                 headers = {"Idempotency-Key": f"{receiver} {number}"}
@@ -69,6 +68,16 @@ async def test_the_hot_path_makes_no_call_to_postgresql(ledger: Ledger) -> None:
         answer = await user.client.post("/api/withdraw", json=rejected, headers=accepted)
         assert answer.status_code == 202
         assert counted.acquired == 0
+
+
+async def test_opening_an_account_asks_only_how_many_there_are(ledger: Ledger) -> None:
+    async with running(ledger.settings(look_up_after=4.0)) as api:
+        user = await api.user()
+        await user.account()
+        counted = count_calls(api)
+        for opened in range(1, 4):
+            await user.account()
+            assert counted.acquired == opened
 
 
 async def test_a_forged_session_makes_no_call_at_all(ledger: Ledger) -> None:

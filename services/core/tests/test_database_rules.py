@@ -7,6 +7,7 @@ import pytest
 from postgres_ledger import make_ledger_databases
 
 from microfin.database import connect_pool
+from microfin.migrations.run import migrate
 from microfin.settings import CommonSettings
 from microfin_local.platform import Platform
 
@@ -49,6 +50,13 @@ async def test_a_frozen_process_cannot_hold_its_locks(
             assert await connection.fetchval(keepalives) == "5"
     finally:
         pool.terminate()
+
+
+async def test_migrations_at_one_time_wait_for_each_other(platform_parts: Platform) -> None:
+    await platform_parts.create_database("rules_migrated_at_once")
+    urls = [platform_parts.postgres_direct(0, database="rules_migrated_at_once")]
+    migrated = await asyncio.gather(*(asyncio.to_thread(migrate, urls, 1) for _ in range(4)))
+    assert migrated == [migrated[0]] * 4
 
 
 async def test_a_statement_through_the_pooler_is_one_transaction(platform_parts: Platform) -> None:

@@ -1,5 +1,8 @@
 """Opening and showing accounts."""
 
+import re
+from typing import Final
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -8,13 +11,22 @@ from microfin.account_cache import CachedAccount
 from microfin.account_number import is_account_number
 from microfin.database import Pool
 from microfin.money import to_decimal_text
-from microfin.reading import StoredAccount
+from microfin.reading import AccountPlace, StoredAccount
 from microfin.routing import shard_of_account
 from microfin_api.answers import AccountList, AccountView, answer, moment
 from microfin_api.bodies import OpenBody, read_currency, read_optional_body
+from microfin_api.parameters import read_number
 from microfin_api.parts import Parts
 from microfin_api.performing import Change, prefers_async
 from microfin_api.problems import Problem
+
+LIMIT_MOST: Final = 200
+"""Accounts on a page: that many if no limit was sent, so that most clients need one page only."""
+
+CURSOR: Final = r"[0-9]{1,15}\.[0-9]{12}"
+"""The place of a page's last account: when it was opened, in milliseconds, and its number."""
+
+_CURSOR: Final = re.compile(CURSOR, re.ASCII)
 
 DEPRECATED = {"Deprecation": "@1795305600", "Link": '</docs>; rel="deprecation"'}
 """Since 2026-11-22 (RFC 9745)."""
@@ -47,10 +59,27 @@ def _currency(body: OpenBody, parts: Parts) -> str:
 
 
 async def list_accounts(request: Request, parts: Parts) -> Response:
-    """List the user's accounts, as PostgreSQL has them."""
+    """List a page of the user's accounts, oldest first, as PostgreSQL has them."""
     session = await parts.sessions.require(request)
-    stored = await reading.accounts_of(parts.pools, session.user)
-    return answer(AccountList(accounts=[_view_of_stored(account) for account in stored]))
+    after = _read_cursor(request)
+    limit = read_number(request, "limit", LIMIT_MOST) or LIMIT_MOST
+    stored = await reading.accounts_of(parts.pools, session.user, after, limit)
+    last = stored[-1] if len(stored) == limit else None
+    view = AccountList(
+        accounts=[_view_of_stored(account) for account in stored],
+        next_cursor=None if last is None else f"{last.opened_at}.{last.number}",
+    )
+    return answer(view)
+
+
+def _read_cursor(request: Request) -> AccountPlace | None:
+    text = request.query_params.get("cursor")
+    if text is None:
+        return None
+    if not _CURSOR.fullmatch(text):
+        raise Problem("invalid_parameter", "cursor is the nextCursor of the page before.")
+    opened_at, _, number = text.partition(".")
+    return AccountPlace(int(opened_at), number)
 
 
 async def show_account(request: Request, parts: Parts) -> Response:

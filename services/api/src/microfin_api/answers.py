@@ -61,9 +61,10 @@ class AccountView(Answer, frozen=True):
 
 
 class AccountList(Answer, frozen=True):
-    """All accounts of the user, oldest first."""
+    """The user's accounts, oldest first. `nextCursor` is there where there may be more."""
 
     accounts: list[AccountView]
+    next_cursor: str | None = None
 
 
 class Opened(Answer, frozen=True):

@@ -35,7 +35,10 @@ DO UPDATE SET generation = excluded.generation, renewed_at = excluded.renewed_at
 RETURNING (SELECT row_to_json(routing)::text FROM routing)
 """
 
-_FORGET = "DELETE FROM leases WHERE renewed_at < clock_timestamp() - interval '1 hour'"
+_FORGET = """
+DELETE FROM leases WHERE instance IN (
+    SELECT instance FROM leases WHERE renewed_at < clock_timestamp() - interval '1 hour' LIMIT 1000)
+"""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -229,6 +232,10 @@ class Leases:
     def of_account(self, account: str) -> ShardLease:
         """Return the lease on the shard of `account`."""
         return self._shards[shard_of_account(account, len(self._shards))]
+
+    def of_shard(self, shard: int) -> ShardLease:
+        """Return the lease on one shard."""
+        return self._shards[shard]
 
     def faults(self) -> list[str]:
         """Return what keeps this process from sending, one line a shard without a lease."""

@@ -1,6 +1,8 @@
 """What all operations of clients have in common: their key, their id, and how their end is told."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Final, Literal
 
 import structlog
@@ -11,6 +13,7 @@ from microfin.account_number import derive_account_number
 from microfin.operation import Kind, operation_id
 from microfin.wire import Command
 from microfin_api import metrics
+from microfin_api.account_cap import require_room
 from microfin_api.answers import AcceptedOperation, answer
 from microfin_api.idempotency import HEADER, REPLAYED, Key, read_key, refuse_other_use
 from microfin_api.outcome_answers import rejection, settled_view
@@ -52,6 +55,8 @@ class Change:
             user=self.user,
             currency=currency,
         )
+        with self._telling_the_key():
+            await require_room(self.parts, self.user, operation)
         return await self._perform(command, "", status=status, at_once=at_once)
 
     async def move(
@@ -74,7 +79,7 @@ class Change:
     ) -> Response:
         phases = CommandPhases(self.request.scope["begun"])
         self.request.scope["phases"] = phases  # the entrance knows when the request ends
-        try:
+        with self._telling_the_key():
             await refuse_other_use(
                 self.parts.redis, self.user, self.key, command.kind, noted_account
             )
@@ -84,6 +89,12 @@ class Change:
             if isinstance(result, Accepted):
                 return self._accepted(command.kind, result)
             return self._settled(result, status)
+
+    @contextlib.contextmanager
+    def _telling_the_key(self) -> Iterator[None]:
+        """Let every problem name the key, which may be one that we made."""
+        try:
+            yield
         except Problem as problem:
             problem.headers[HEADER] = self.key.header
             if problem.kind.code == "unknown":

@@ -139,6 +139,13 @@ _KINDS: Final = (
         "Check the id. Somebody else's operation is treated as missing. To ask for one that was "
         "just answered with 202, use the whole address in that answer's Location.",
     ),
+    ProblemKind(
+        "too_many_accounts",
+        409,
+        "The user has as many accounts as one may have.",
+        "Use an account that is there. This request was not sent; whether an earlier one with its "
+        "Idempotency-Key takes effect, the operation that operationId names tells.",
+    ),
     # The operation was rejected -------------------------------------------------------------
     ProblemKind(
         "key_reused",

@@ -64,6 +64,21 @@ _STATEMENT: Final = (
     Parameter("at", "query", "Answer the balance at this moment instead (RFC 3339).", _TIME),
 )
 
+_PAGE_OF_ACCOUNTS: Final = (
+    Parameter(
+        "cursor",
+        "query",
+        "nextCursor of the page before.",
+        {"type": "string", "pattern": f"^{accounts.CURSOR}$"},
+    ),
+    Parameter(
+        "limit",
+        "query",
+        f"Accounts on a page; {accounts.LIMIT_MOST} if not sent.",
+        {"type": "integer", "minimum": 1, "maximum": accounts.LIMIT_MOST},
+    ),
+)
+
 _READING: Final = ("not_signed_in", "internal", "unavailable")
 _CHANGING: Final = (
     "malformed_json",
@@ -95,7 +110,7 @@ _MOVING: Final = (
     "insufficient_funds",
     "too_many_decimals",
 )
-_OPENING: Final = (*_OPERATING, "unknown_currency", "no_free_number")
+_OPENING: Final = (*_OPERATING, "unknown_currency", "no_free_number", "too_many_accounts")
 
 _KEYED: Final = (HEADER, REPLAYED)
 _ACCEPTED: Final = Given(
@@ -196,8 +211,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="listAccounts",
         summary="List own accounts",
         tag="accounts",
-        answers={200: Given("The accounts", (answers.AccountList,))},
-        problems=_READING,
+        answers={200: Given("A page of them, oldest first", (answers.AccountList,))},
+        problems=(*_READING, "invalid_parameter"),
+        parameters=_PAGE_OF_ACCOUNTS,
     ),
     Endpoint(
         method="POST",

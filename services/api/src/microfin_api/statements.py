@@ -20,7 +20,7 @@ from microfin_api.parts import Parts
 
 LIMIT_MOST = 200
 LIMIT_USUAL = 50
-_CSV_PAGE = 1_000
+_CSV_PAGE = LIMIT_MOST  # so that no page keeps the event loop for long
 _QUALITY = re.compile(r"[01](\.[0-9]{1,3})?", re.ASCII)
 _HIGHEST_SEQ = 2**62
 _COLUMNS = (
@@ -81,13 +81,12 @@ async def _balance_at(parts: Parts, number: str, currency: str, at: int) -> Resp
 async def _as_json(
     parts: Parts, number: str, currency: str, wanted: StatementFilter, limit: int
 ) -> Response:
-    lines = await reading.entries(pool_of(parts, number), number, wanted, limit)
-    more = len(lines) == limit and lines[-1].seq > 1
+    page = await reading.entries(pool_of(parts, number), number, wanted, limit)
     view = Statement(
         account_number=number,
         currency=currency,
-        entries=[_entry(line, currency) for line in lines],
-        next_cursor=str(lines[-1].seq) if more else None,
+        entries=[_entry(line, currency) for line in page.lines],
+        next_cursor=None if page.next_seq is None else str(page.next_seq),
     )
     return answer(view)
 
@@ -124,13 +123,15 @@ async def _csv_pages(
     parts: Parts, number: str, currency: str, wanted: StatementFilter, limit: int | None
 ) -> AsyncIterator[str]:
     yield _csv([_COLUMNS])
-    while True:
-        size = limit or _CSV_PAGE
-        lines = await reading.entries(pool_of(parts, number), number, wanted, size)
-        yield _csv([_row(line, currency) for line in lines])
-        if limit is not None or len(lines) < size:
+    left = limit
+    while left is None or left > 0:
+        size = _CSV_PAGE if left is None else left
+        page = await reading.entries(pool_of(parts, number), number, wanted, size)
+        yield _csv([_row(line, currency) for line in page.lines])
+        if page.next_seq is None:
             return
-        wanted = msgspec.structs.replace(wanted, before_seq=lines[-1].seq)
+        left = None if left is None else left - len(page.lines)
+        wanted = msgspec.structs.replace(wanted, before_seq=page.next_seq)
 
 
 def _row(line: StatementLine, currency: str) -> tuple[str, ...]:

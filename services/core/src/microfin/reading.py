@@ -40,6 +40,13 @@ class StoredAccount(msgspec.Struct, frozen=True, kw_only=True):
     read_at: int
 
 
+class AccountPlace(msgspec.Struct, frozen=True):
+    """An account's place among its owner's: the older ones first."""
+
+    opened_at: int
+    number: str
+
+
 class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of an account's statement. `counterparty` is empty for deposits and withdrawals."""
 
@@ -64,6 +71,16 @@ class StatementFilter(msgspec.Struct, frozen=True, kw_only=True):
     since: int | None = None
     until: int | None = None
     kind: Kind | None = None
+
+
+class StatementPage(msgspec.Struct, frozen=True):
+    """Entries, newest first. `next_seq`: there may be more below this number, None: there are none.
+
+    A page that looks for one kind may have fewer entries than were asked for, and more below.
+    """
+
+    lines: list[StatementLine]
+    next_seq: int | None
 
 
 class RoutingRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +120,8 @@ WITH RECURSIVE search (low, high) AS (
 SELECT low FROM search WHERE low = high
 """
 
+_NEWEST_SEQ = "SELECT coalesce(max(seq), 0) FROM entries WHERE account = $1"
+
 _ENTRIES = f"""
 SELECT seq, amount, balance_after, operation_id, leg, kind, counterparty,
     {MILLISECONDS.format(column="at")} AS time
@@ -111,7 +130,18 @@ WHERE account = $1 AND seq > $2 AND seq < $3 AND ($4::text IS NULL OR kind = $4)
 ORDER BY seq DESC LIMIT $5
 """  # noqa: S608 - the columns are ours
 
+# The index `accounts_opened` gives them in this order.
+_PAGE_OF_ACCOUNTS = """
+WHERE owner = $1
+    AND (opened_at, number) > ('epoch'::timestamptz + $2::bigint * interval '1 millisecond', $3)
+ORDER BY opened_at, number LIMIT $4
+"""
+
 _BEYOND_EVERY_SEQ = 2**62
+_BEFORE_EVERY_ACCOUNT = AccountPlace(0, "")
+
+SCANNED_FOR_A_KIND = 5_000
+"""Entries that are looked at for one page of a certain kind: it may be a rare one."""
 
 
 async def operations(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, FoundOperation]:
@@ -162,16 +192,27 @@ async def account(pool: Pool, number: str) -> StoredAccount | None:
     return None if row is None else _stored_account(row)
 
 
-async def accounts_of(pools: Sequence[Pool], owner: str) -> list[StoredAccount]:
-    """Return all accounts of the user `owner`, oldest first."""
-    read = await asyncio.gather(*(_accounts_of(pool, owner) for pool in pools))
+async def accounts_of(
+    pools: Sequence[Pool], owner: str, after: AccountPlace | None, limit: int
+) -> list[StoredAccount]:
+    """Return at most `limit` accounts of the user `owner`, oldest first, from all shards.
+
+    Only those behind `after`. Raises the database's errors: a list without a shard's accounts
+    would be a wrong one.
+    """
+    read = await asyncio.gather(*(_accounts_of(pool, owner, after, limit) for pool in pools))
     stored = [found for accounts in read for found in accounts]
-    return sorted(stored, key=lambda found: (found.opened_at, found.number))
+    return sorted(stored, key=lambda found: (found.opened_at, found.number))[:limit]
 
 
-async def _accounts_of(pool: Pool, owner: str) -> list[StoredAccount]:
+async def _accounts_of(
+    pool: Pool, owner: str, after: AccountPlace | None, limit: int
+) -> list[StoredAccount]:
+    place = after or _BEFORE_EVERY_ACCOUNT
     async with read_snapshot(pool) as connection:
-        rows = await connection.fetch(_ACCOUNTS + "WHERE owner = $1", owner)
+        rows = await connection.fetch(
+            _ACCOUNTS + _PAGE_OF_ACCOUNTS, owner, place.opened_at, place.number, limit
+        )
     return [_stored_account(row) for row in rows]
 
 
@@ -189,18 +230,23 @@ def _stored_account(row: Any) -> StoredAccount:
     )
 
 
-async def entries(
-    pool: Pool, number: str, wanted: StatementFilter, limit: int
-) -> list[StatementLine]:
-    """Return at most `limit` entries of the account, newest first."""
+async def entries(pool: Pool, number: str, wanted: StatementFilter, limit: int) -> StatementPage:
+    """Return a page of at most `limit` entries of the account."""
     async with read_snapshot(pool) as connection:
         above, below = 0, wanted.before_seq or _BEYOND_EVERY_SEQ
         if wanted.since is not None:
             above = await _last_seq_before(connection, number, wanted.since)
         if wanted.until is not None:
             below = min(below, await _last_seq_before(connection, number, wanted.until) + 1)
-        rows = await connection.fetch(_ENTRIES, number, above, below, wanted.kind, limit)
-    return [_statement_line(row) for row in rows]
+        lowest = above
+        if wanted.kind is not None:
+            newest: int = await connection.fetchval(_NEWEST_SEQ, number)
+            below = min(below, newest + 1)
+            lowest = max(above, below - 1 - SCANNED_FOR_A_KIND)
+        rows = await connection.fetch(_ENTRIES, number, lowest, below, wanted.kind, limit)
+    lines = [_statement_line(row) for row in rows]
+    seen_down_to = lines[-1].seq if len(lines) == limit else lowest + 1
+    return StatementPage(lines, seen_down_to if seen_down_to > above + 1 else None)
 
 
 async def balance_at(pool: Pool, number: str, time: int) -> StatementLine | None:

@@ -204,6 +204,12 @@ class ApiSettings(CommonSettings):
         "or latency run away. Health and metrics are always answered.",
     )
     body_limit: int = Field(default=16_384, ge=256, description="The largest request body, bytes.")
+    accounts_per_user: int = Field(
+        default=10_000,
+        ge=1,
+        description="Accounts of one user above which no more are opened. What one user asks for "
+        "at the same time may exceed it by as many as are under way.",
+    )
     session_days: int = Field(default=30, ge=1, description="Days until a session ends.")
     cookie_secure: Literal["auto", "always", "never"] = Field(
         default="auto",

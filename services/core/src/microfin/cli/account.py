@@ -143,7 +143,8 @@ async def _read(
             raise Refused(f"There is no account {number}.")
         if not entries:
             return found, []
-        return found, await reading.entries(pool, number, reading.StatementFilter(), entries)
+        page = await reading.entries(pool, number, reading.StatementFilter(), entries)
+        return found, page.lines
 
 
 def _line(line: reading.StatementLine, currency: str) -> dict[str, Any]:

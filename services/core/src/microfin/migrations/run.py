@@ -1,5 +1,6 @@
 """`microfin migrate`: bring every shard's schema up to date and make generation 1."""
 
+import time
 from pathlib import Path
 
 import structlog
@@ -12,6 +13,7 @@ from sqlalchemy.pool import NullPool
 logger = structlog.get_logger(__name__)
 
 _LOCK = 0x6D6963726F66696E  # "microfin": one migration at a time on one database
+_TURN_SECONDS = 0.2
 
 ROLES: dict[str, dict[str, str]] = {
     # A frozen worker's lock must not hold its successor (design, "Half-dead owners").
@@ -70,8 +72,7 @@ def _migrate_shard(url: str, shard: int, shards: int, partitions: int) -> str:
     )
     with engine.connect() as connection:
         _refuse_other_encodings(connection, shard)
-        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-        connection.commit()
+        _wait_for_turn(connection)
         _ensure_roles(connection)
         configuration = Config(attributes={"connection": connection})
         configuration.set_main_option("script_location", str(Path(__file__).parent))
@@ -83,6 +84,21 @@ def _migrate_shard(url: str, shard: int, shards: int, partitions: int) -> str:
     engine.dispose()
     logger.info("migrated", shard=shard, revision=revision)
     return str(revision)
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    """Take the lock of migrations, until the connection is closed.
+
+    By asking again and again: whoever waits inside PostgreSQL holds a snapshot, and an index that
+    another migration builds concurrently waits for all of those.
+    """
+    while True:
+        taken = connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
+        mine = bool(taken.scalar_one())
+        connection.commit()
+        if mine:
+            return
+        time.sleep(_TURN_SECONDS)
 
 
 def _refuse_other_encodings(connection: Connection, shard: int) -> None:

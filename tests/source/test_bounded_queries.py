@@ -1,0 +1,90 @@
+"""No query of the API takes more than it says: each has a LIMIT, or a reason why it needs none.
+
+One request must not read or write without end: it would keep PostgreSQL, and then the event loop
+of its process, from everybody else.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+REPOSITORY: Final = Path(__file__).parents[2]
+API: Final = sorted((REPOSITORY / "services" / "api" / "src").rglob("*.py"))
+READING: Final = REPOSITORY / "services" / "core" / "src" / "microfin" / "reading.py"
+SQL: Final = re.compile(r"(SELECT|WITH|INSERT|UPDATE|DELETE|COPY|WHERE)\b")
+LIMIT: Final = re.compile(r"\bLIMIT\b")
+
+ONE_ROW_OF_VALUES: Final = "one row, of values"
+BY_UNIQUE_KEY: Final = "the condition is a unique key's"
+
+ALLOWED: Final = {
+    "SELECT {} FROM outcomes WHERE operation_id = ANY($1::uuid[])":
+        "three legs of each operation at most; as many operations as requests are under way",
+    "SELECT number, owner, currency, balance, state, seq, version, {} AS opened_at, {} AS read_at "
+    "FROM accounts":
+        "goes on with one of the WHERE below, or with a page's LIMIT",
+    "WHERE number = $1": BY_UNIQUE_KEY,
+    "WITH RECURSIVE search (low, high) AS (":
+        "halves the numbers of one account's entries: 62 steps at most",
+    "SELECT coalesce(max(seq), 0) FROM entries WHERE account = $1":
+        "the end of the primary key's index",
+    "SELECT shard, shards, generation, partition_count, intended_generation, "
+    "intended_partition_count FROM routing": "routing is one row",
+    "INSERT INTO leases (instance, generation, renewed_at) SELECT {instance}":
+        "routing is one row",
+    "DELETE FROM leases WHERE instance = $1": BY_UNIQUE_KEY,
+    "INSERT INTO sessions": ONE_ROW_OF_VALUES,
+    "SELECT user_id, extract(epoch FROM expires_at)::bigint AS expires FROM sessions WHERE "
+    "token_hash = $1": BY_UNIQUE_KEY,
+    "DELETE FROM sessions WHERE token_hash = $1": BY_UNIQUE_KEY,
+    "SELECT id, name, email, password_hash FROM users WHERE":
+        f"goes on with id or email: {BY_UNIQUE_KEY}",
+    "INSERT INTO users (id, name, email, password_hash) VALUES": ONE_ROW_OF_VALUES,
+    "UPDATE users SET password_hash = $2 WHERE id = $1": BY_UNIQUE_KEY,
+}  # fmt: skip
+"""How a query without LIMIT begins, and what bounds it."""
+
+
+def queries(path: Path) -> Iterator[str]:
+    """Yield the texts in a module that begin like SQL, white space made one blank."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    formatted = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    pieces = {id(piece) for node in formatted for piece in node.values}
+    texts = [
+        "".join(str(it.value) if isinstance(it, ast.Constant) else "{}" for it in node.values)
+        for node in formatted
+    ]
+    texts += [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in pieces
+    ]
+    for text in texts:
+        query = " ".join(text.split())
+        if SQL.match(query):
+            yield query
+
+
+def unbounded() -> Iterator[tuple[str, str]]:
+    """Yield where a query without LIMIT stands, and the query."""
+    for path in (*API, READING):
+        for text in queries(path):
+            if not LIMIT.search(text):
+                yield str(path.relative_to(REPOSITORY)), text
+
+
+def test_every_query_of_the_api_is_bounded() -> None:
+    strange = [
+        f"{where}: {text}"
+        for where, text in unbounded()
+        if not any(text.startswith(allowed) for allowed in ALLOWED)
+    ]
+    assert not strange, "give them a LIMIT, or say in ALLOWED what bounds them"
+
+
+def test_what_is_allowed_is_there() -> None:
+    texts = [text for _, text in unbounded()]
+    stale = [it for it in ALLOWED if not any(text.startswith(it) for text in texts)]
+    assert not stale
