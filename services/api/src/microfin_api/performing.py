@@ -21,7 +21,7 @@ from microfin_api.parts import Parts
 from microfin_api.phases import CommandPhases
 from microfin_api.problems import Problem
 from microfin_api.sessions import Session
-from microfin_api.submission import Accepted, TraceHeaders
+from microfin_api.submission import Accepted, TraceHeaders, unknown_after
 from microfin_api.waiting import Settled
 
 logger = structlog.get_logger(__name__)
@@ -86,9 +86,7 @@ class Change:
             result = await self.parts.submission.submit(
                 command, at_once=at_once, trace=_trace(self.request), phases=phases
             )
-            if isinstance(result, Accepted):
-                return self._accepted(command.kind, result)
-            return self._settled(result, status)
+            return self._told(command, result, status)
 
     @contextlib.contextmanager
     def _telling_the_key(self) -> Iterator[None]:
@@ -100,6 +98,16 @@ class Change:
             if problem.kind.code == "unknown":
                 problem.members["idempotencyKey"] = self.key.text
             raise
+
+    def _told(self, command: Command, result: Settled | Accepted, status: int) -> Response:
+        try:
+            if isinstance(result, Accepted):
+                return self._accepted(command.kind, result)
+            return self._settled(result, status)
+        except Problem:
+            raise
+        except Exception as error:  # it has been sent: nobody may be told that nothing was done
+            raise unknown_after(error, command.operation) from error
 
     def _settled(self, settled: Settled, status: int) -> Response:
         operation = settled.operation

@@ -46,6 +46,12 @@ class Unknown(Problem):
         super().__init__("unknown", operationId=operation, operationStatus="unknown")
 
 
+def unknown_after(error: BaseException, operation: str) -> Unknown:
+    """Return what is told where `error` broke a request off whose command may be in the log."""
+    logger.warning("broken off after sending", operation=operation, exc_info=error)
+    return Unknown(operation)
+
+
 class Submission:
     """Sends commands and waits for what becomes of them."""
 
@@ -72,7 +78,9 @@ class Submission:
 
         `at_once`: acceptance is enough, also where the outcome is known first. `phases` learns when
         what happened.
-        Raises `Problem` where it was not sent, was refused, or nothing may be said in time.
+        Raises `Problem` where it was not sent, was refused, or nothing may be said in time. From
+        the moment of sending on it raises nothing else: whatever breaks the wait off, a
+        cancellation too, ends as `Unknown`, for the command may take effect all the same.
         """
         destination = await self._gate.pass_through(command.account)
         self._backpressure.enter(destination.partition)
@@ -92,6 +100,10 @@ class Submission:
             if isinstance(result, Settled):
                 phases.settled(waiter.settled_at)
             return result
+        except Problem:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            raise unknown_after(error, command.operation) from error
         finally:
             self._backpressure.leave(destination.partition, sending)
             self._waiting.forget(waiter)
@@ -112,6 +124,8 @@ class Submission:
             waiter.fail(Problem("unavailable", "The log takes no commands. Nothing was done."))
         except ProduceUnknown as error:
             logger.warning("no ack", operation=waiter.command.operation, error=str(error))
+        except Exception:
+            logger.exception("no ack", operation=waiter.command.operation)
         else:
             metrics.ACKNOWLEDGE_SECONDS.observe(time.monotonic() - begun)
             phases.acknowledged(appended.time)
@@ -140,7 +154,8 @@ class Submission:
             accepting.cancel()
         if waiter.settled.done() and not (at_once and waiter.settled.exception() is None):
             return waiter.settled.result()
-        if waiter.settled.done() or waiter.debited.done() or accepting.done():
+        certain = accepting.done() and not accepting.cancelled() and accepting.exception() is None
+        if waiter.settled.done() or waiter.debited.done() or certain:
             appended = waiter.appended.result() if waiter.appended.done() else None
             return Accepted(waiter.command.operation, appended, waiter.debited.done())
         raise Unknown(waiter.command.operation)
