@@ -110,7 +110,7 @@ async def test_a_claim_sees_what_its_predecessor_commits_meanwhile(make_bank: Ma
     url = bank.platform.postgres_direct(0, database=bank.name)
     pool = await connect_pool(url, bank.settings())
     try:
-        partition = store.PostgresStore(pool, 0)
+        partition = store.PostgresStore(pool, 0, 1)
         await partition.claim()
         async with pool.acquire() as connection, connection.transaction():
             await connection.execute("UPDATE partitions SET next_offset = 7")
@@ -147,7 +147,7 @@ async def test_a_batch_from_another_place_is_not_committed(
     url = bank.platform.postgres_direct(0, database=bank.name)
     pool = await connect_pool(url, bank.settings())
     try:
-        partition = store.PostgresStore(pool, 0)
+        partition = store.PostgresStore(pool, 0, 1)
         row = (await partition.claim()).row
         place = Place(row.partition, row.epoch, row.next_offset, row.routing)
         await bank.execute(f"UPDATE partitions SET {change}")  # noqa: S608 - ours

@@ -58,7 +58,9 @@ class WorkerProcess:
         redis: Any = SimulatedRedis(parts.channels)
         edges = Edges(
             log=SimulatedLog(parts.topic, parts.network, process.name, self.partition),
-            store=PostgresStore(SimulatedPool(parts.databases[shard], process), self.partition),
+            store=PostgresStore(
+                SimulatedPool(parts.databases[shard], process), self.partition, len(parts.databases)
+            ),
             replies=RedisReplies(redis),
             cache=AccountCache(redis),
             clock=SystemClock(),

@@ -22,6 +22,7 @@ import microfin_api.sending_gate
 import microfin_api.submission
 import microfin_api.waiting
 import microfin_worker.worker
+from microfin.shards import ShardPlace
 from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool, copy_first_row
 from simulation.database import Database
@@ -68,7 +69,12 @@ def simulated_product(
     """Let the product's modules run on the simulation's time, dice and databases."""
     time, random = VirtualTime(loop), Random(f"product {seed}")
 
-    async def connect_pool(url: str, _settings: Any, *, least: int = 0) -> SimulatedPool:
+    async def connect_pool(
+        url: str,
+        _settings: Any,
+        *,
+        place: ShardPlace,
+    ) -> SimulatedPool:
         return SimulatedPool(databases[int(url)], current_process(), _LEASE_TIMEOUT)
 
     with contextlib.ExitStack() as stack:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from microfin import reading, store
+from microfin import reading, shards, store
 from microfin_api import leases
 from simulation.partition_statements import (
     delete_sent,
@@ -30,6 +30,7 @@ from simulation.routing_statements import (
     prepare,
     read_partitions,
     read_routing,
+    read_shard,
     set_lock_timeout,
     withdraw,
 )
@@ -41,6 +42,7 @@ class UnknownStatement(Exception):
 
 
 _STATEMENTS: Final[dict[str, Callable[..., Execution]]] = {
+    shards.SHARD: read_shard,
     store._ROW + "FOR UPDATE": lock_partition,
     store._OUTBOX: read_outbox,
     store._KNOWN: read_outcomes,
@@ -83,6 +85,7 @@ READS: Final = frozenset(
         read_outcomes,
         read_accounts,
         read_routing,
+        read_shard,
         read_partitions,
         idle_seconds,
     }

@@ -62,7 +62,7 @@ class Drive:
     def __init__(self, pool: Any, seed: int) -> None:
         self.random = Random(seed)
         self.pool = pool
-        self.stores = [PostgresStore(pool, partition) for partition in range(3)]
+        self.stores = [PostgresStore(pool, partition, 1) for partition in range(3)]
         self.routing = PostgresRouting(pool, 0)
         self.told: list[Any] = []
         self.rows: dict[int, PartitionRow] = {}

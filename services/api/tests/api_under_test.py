@@ -29,15 +29,15 @@ class Ledger:
     def __init__(self, platform: Platform, folder: Path, shards: int = 1) -> None:
         self.platform = platform
         self.name = f"api_{uuid4().hex[:10]}"
-        self._databases = [f"{self.name}_{shard}" for shard in range(shards)]
+        self.databases = [f"{self.name}_{shard}" for shard in range(shards)]
         self.folder = folder
         self._workers: list[asyncio.subprocess.Process] = []
 
     async def __aenter__(self) -> Self:
         await self.platform.create_topic(self.name, PARTITIONS)
-        for database in self._databases:
+        for database in self.databases:
             await self.platform.create_database(database)
-        urls = [self.platform.postgres_direct(database=database) for database in self._databases]
+        urls = [self.platform.postgres_direct(database=database) for database in self.databases]
         await asyncio.to_thread(migrate, urls, PARTITIONS)
         await self.start_workers()
         return self
@@ -67,7 +67,7 @@ class Ledger:
     def environment(self, role: str) -> dict[str, str]:
         """Return the settings of a process of this ledger."""
         environments = [
-            self.platform.environment(role, database, self.name) for database in self._databases
+            self.platform.environment(role, database, self.name) for database in self.databases
         ]
         databases = " ".join(environment["MICROFIN_DATABASES"] for environment in environments)
         return {**environments[0], "MICROFIN_DATABASES": databases}

@@ -53,7 +53,8 @@ class PostgresLedger:
         settings = CommonSettings()
         self.pools = [await connect_pool(url, settings) for url in self.urls]
         for partition in range(self.routing.partition_count):
-            store = PostgresStore(self.pools[partition % len(self.pools)], partition)
+            shards = len(self.pools)
+            store = PostgresStore(self.pools[partition % shards], partition, shards)
             claim = await store.claim()
             self.offsets[partition] = claim.row.next_offset
             self.stores.append(store)

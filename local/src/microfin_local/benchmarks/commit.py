@@ -95,7 +95,7 @@ async def _worker(settings: WorkerSettings, topic: MemoryTopic, partition: int) 
     pool = await connect_pool(settings.database_urls[0], settings)
     edges = Edges(
         MemoryLog(topic, partition),
-        PostgresStore(pool, partition),
+        PostgresStore(pool, partition, 1),
         NoReplies(),
         NoCache(),
         SystemClock(),

@@ -17,6 +17,7 @@ from starlette.types import Lifespan, Receive, Scope, Send
 from microfin.database import DATABASE_ERRORS, is_connection_loss
 from microfin.garbage_collection import spare_the_garbage_collector
 from microfin.settings import ApiSettings
+from microfin.shards import NotMigrated, WrongShard
 from microfin_api.documentation import Documents
 from microfin_api.endpoint import Endpoint
 from microfin_api.entrance import Entrance
@@ -52,6 +53,8 @@ def create_app(settings: ApiSettings) -> Entrance:
             ClientDisconnect: _answer_nobody,
             HTTPException: _answer_http_error,
             **dict.fromkeys(DATABASE_ERRORS, _answer_database_error),
+            WrongShard: _answer_wrong_shard,
+            NotMigrated: _answer_wrong_shard,
             Exception: _answer_unexpected,
         },
     )
@@ -136,6 +139,11 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
         return Problem("internal").answer()
     logger.warning("database unavailable", path=request.url.path, error=repr(error))
     return Problem("unavailable", "The database does not answer.").answer()
+
+
+async def _answer_wrong_shard(request: Request, error: Exception) -> Response:
+    logger.critical("not the shard that belongs here", path=request.url.path, error=str(error))
+    return Problem("unavailable", "The database is not the one it should be.").answer()
 
 
 async def _answer_nobody(_: Request, __: Exception) -> Response:

@@ -17,6 +17,7 @@ import structlog
 from microfin.database import Connection, Pool, connect_pool
 from microfin.routing import Routing, partition_of, shard_of_account
 from microfin.settings import ApiSettings
+from microfin.shards import ShardPlace
 from microfin.sql_literals import text
 from microfin_api.copied_rows import copy_first_row
 
@@ -75,10 +76,6 @@ class _RoutingRow(msgspec.Struct, frozen=True):
     intended_partition_count: int | None
 
 
-class WrongShard(Exception):
-    """A database is not the shard that its place in MICROFIN_DATABASES says."""
-
-
 class ShardLease:
     """The lease on one shard, renewed for as long as it runs."""
 
@@ -87,6 +84,7 @@ class ShardLease:
         self._statement = _RENEW.format(instance=text(instance))
         self._settings = settings
         self._shard = shard
+        self._place = ShardPlace(shard, len(settings.database_urls))
         self._pool: Pool | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
@@ -122,7 +120,8 @@ class ShardLease:
         settings = self._settings.model_copy(
             update={"database_connections": 1, "database_timeout": LEASE_SECONDS}
         )
-        return await connect_pool(self._settings.database_urls[self._shard], settings)
+        url = self._settings.database_urls[self._shard]
+        return await connect_pool(url, settings, place=self._place)
 
     def valid(self) -> Lease | None:
         """Return the lease where commands may be sent by it now."""
@@ -189,14 +188,9 @@ class ShardLease:
         async with self._acquire() as connection:
             row = await copy_first_row(connection, self._statement)
         if row is None:
-            raise LookupError("it has no routing yet: run `microfin migrate` first")
+            raise self._place.not_migrated()
         found = msgspec.json.decode(row[0], type=_RoutingRow)
-        shards = len(self._settings.database_urls)
-        if (found.shard, found.shards) != (self._shard, shards):
-            raise WrongShard(
-                f"the database is shard {found.shard} of {found.shards}, but stands at place "
-                f"{self._shard} of {shards} in MICROFIN_DATABASES"
-            )
+        self._place.check((found.shard, found.shards))
         return Lease(
             sent,
             Routing(found.generation, found.partition_count),

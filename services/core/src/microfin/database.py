@@ -12,6 +12,7 @@ from typing import Any, Final
 import asyncpg
 
 from microfin.settings import CommonSettings
+from microfin.shards import SHARD, ShardPlace
 
 Connection = Any
 """An asyncpg connection; asyncpg ships no types."""
@@ -39,10 +40,22 @@ class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]
         return ""
 
 
-async def connect_pool(url: str, settings: CommonSettings, *, least: int = 0) -> Pool:
-    """Return a pool of connections to one shard. Connects as they are needed, beyond `least`."""
+async def connect_pool(
+    url: str, settings: CommonSettings, *, least: int = 0, place: ShardPlace | None = None
+) -> Pool:
+    """Return a pool of connections to one database. Connects as they are needed, beyond `least`.
+
+    With `place`, each new connection is asked first which shard it leads to: what takes one from
+    the pool raises `WrongShard` where it is not that one, `NotMigrated` where it is none yet.
+    """
+
+    async def compare(connection: Connection) -> None:
+        if place is not None:
+            await check_shard(connection, place)
+
     return await asyncpg.create_pool(
         url,
+        init=compare,
         min_size=least,
         max_size=settings.database_connections,
         max_inactive_connection_lifetime=300,
@@ -57,7 +70,19 @@ async def connect_pool(url: str, settings: CommonSettings, *, least: int = 0) ->
 
 async def connect_shards(urls: list[str], settings: CommonSettings) -> list[Pool]:
     """Return a pool for each shard, shard 0 first."""
-    return [await connect_pool(url, settings) for url in urls]
+    return [
+        await connect_pool(url, settings, place=ShardPlace(number, len(urls)))
+        for number, url in enumerate(urls)
+    ]
+
+
+async def check_shard(connection: Connection, place: ShardPlace) -> None:
+    """Raise `WrongShard` or `NotMigrated` unless the database is the shard of `place`."""
+    try:
+        async with connection.transaction():
+            place.check(await connection.fetchrow(SHARD))
+    except asyncpg.UndefinedTableError as error:
+        raise place.not_migrated() from error
 
 
 @contextlib.asynccontextmanager

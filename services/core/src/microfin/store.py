@@ -17,7 +17,8 @@ from microfin.database import Connection, Pool
 from microfin.decision import Account, LegKey, OutboxRow
 from microfin.ledger_rows import MILLISECONDS, OUTCOME_COLUMNS
 from microfin.operation import Outcome
-from microfin.routing import Routing
+from microfin.routing import Routing, shard_of_partition
+from microfin.shards import SHARD, ShardPlace
 
 
 class PartitionRow(msgspec.Struct, frozen=True):
@@ -130,10 +131,11 @@ class PostgresTransaction:
 
 
 class PostgresStore:
-    """The store of one partition on its shard."""
+    """The store of one partition on its shard, one of `shards`."""
 
-    def __init__(self, pool: Pool, partition: int) -> None:
+    def __init__(self, pool: Pool, partition: int, shards: int) -> None:
         self._pool = pool
+        self._place = ShardPlace(shard_of_partition(partition, shards), shards)
         self.partition = partition
 
     async def claim(self, held: int | None = None) -> Claim:
@@ -141,7 +143,8 @@ class PostgresStore:
 
         The update waits for an orphaned transaction of an earlier claimant to end, and fences it.
         `held` is the epoch that this worker held before, if it did. Raises `Fenced` where another
-        claimant came after that, or between.
+        claimant came after that, or between; `WrongShard` or `NotMigrated`, before anything is
+        written, where the database is not the partition's shard.
         """
         epoch = await self._raise_epoch(held)
         async with self._pool.acquire() as connection, connection.transaction():
@@ -161,6 +164,8 @@ class PostgresStore:
 
     async def _raise_epoch(self, held: int | None) -> int:
         async with self._pool.acquire() as connection, connection.transaction():
+            # Asked here and not only of new connections: a pooler can lead elsewhere since.
+            self._place.check(await connection.fetchrow(SHARD))
             epoch: int | None = await connection.fetchval(
                 "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"
                 " WHERE partition = $1 AND epoch = coalesce($2, epoch) RETURNING epoch",
@@ -179,7 +184,7 @@ class PostgresStore:
                     self.partition,
                 )
         if epoch is None:
-            raise LookupError("The shard has no routing yet: run `microfin migrate` first.")
+            raise self._place.not_migrated()
         return epoch
 
     async def commit(self, place: Place, write: BatchWrite) -> None:

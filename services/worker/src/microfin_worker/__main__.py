@@ -18,6 +18,7 @@ from microfin.redis_cluster import GuardedRedis
 from microfin.replies import RedisReplies
 from microfin.routing import shard_of_partition
 from microfin.settings import WorkerSettings
+from microfin.shards import ShardPlace
 from microfin.store import PostgresStore
 from microfin_worker.edges import Edges
 from microfin_worker.health import health_server
@@ -32,12 +33,12 @@ async def work(settings: WorkerSettings, partition: int) -> None:
     """Run the worker of `partition` until it is told to stop."""
     urls = settings.database_urls
     shard = shard_of_partition(partition, len(urls))
-    pool = await connect_pool(urls[shard], settings)
+    pool = await connect_pool(urls[shard], settings, place=ShardPlace(shard, len(urls)))
     redis = GuardedRedis(settings)
     log = KafkaLog(settings, partition)
     edges = Edges(
         log=log,
-        store=PostgresStore(pool, partition),
+        store=PostgresStore(pool, partition, len(urls)),
         replies=RedisReplies(redis),
         cache=AccountCache(redis),
         clock=SystemClock(),

@@ -17,6 +17,7 @@ from microfin.account_cache import CachedAccount
 from microfin.batch_statement import Place
 from microfin.database import is_connection_loss, is_data_error
 from microfin.decision import Decisions, GenerationAhead, Received
+from microfin.shards import NotMigrated, WrongShard
 from microfin.store import Fenced, RepeatsFound
 from microfin.wire import NewerVersion
 from microfin_worker import metrics
@@ -142,11 +143,11 @@ class Worker:
         try:
             await self._claim()
             await self._work()
-        except (LogLost, GenerationAhead, NewerVersion) as error:
+        except (LogLost, GenerationAhead, NewerVersion, WrongShard) as error:
             await self._stop_loudly(error)
         except Fenced as error:
             await self._wait_unfenced(error)
-        except PartitionMissing as error:
+        except (PartitionMissing, NotMigrated) as error:
             self._become("waiting", f"{error}; waiting for it")
             await self._rest(1.0)
         except (OutOfRange, PlaceLost) as error:

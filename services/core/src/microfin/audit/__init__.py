@@ -14,6 +14,7 @@ from microfin.audit.report import AuditReport, Checked, InTransit, Violation
 from microfin.audit.run import AuditRun, Progress
 from microfin.audit.second_look import LogEnds
 from microfin.audit.shard import open_shards
+from microfin.shards import NotMigrated, WrongShard
 
 __all__ = [
     "AuditImpossible",
@@ -53,7 +54,7 @@ async def audit(
     except* (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as failures:
         impossible = AuditImpossible(explain(failures))
         impossible.__cause__ = failures
-    except* AuditImpossible as failures:
+    except* (AuditImpossible, WrongShard, NotMigrated) as failures:
         impossible = AuditImpossible(str(first(failures)))
     if impossible is not None:
         raise impossible

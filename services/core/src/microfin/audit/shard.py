@@ -7,7 +7,8 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from microfin.database import Connection
+from microfin.database import Connection, check_shard
+from microfin.shards import ShardPlace
 
 _PIECE: Final = 2_000
 """Rows fetched at a time from a cursor."""
@@ -53,7 +54,10 @@ class AuditedShard:
 
 @contextlib.asynccontextmanager
 async def open_shards(urls: Sequence[str]) -> AsyncIterator[list[AuditedShard]]:
-    """Connect to the shards at `urls`, shard 0 first."""
+    """Connect to the shards at `urls`, shard 0 first.
+
+    Raises `WrongShard` or `NotMigrated` unless they are all the shards of a ledger, in their order.
+    """
     async with contextlib.AsyncExitStack() as stack:
         shards = []
         for number, url in enumerate(urls):
@@ -64,6 +68,7 @@ async def open_shards(urls: Sequence[str]) -> AsyncIterator[list[AuditedShard]]:
                 ssl=None if "sslmode=" in url else False,
             )
             stack.push_async_callback(_close, connection)
+            await check_shard(connection, ShardPlace(number, len(urls)))
             shards.append(AuditedShard(number, connection))
         yield shards
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from microfin.audit import AuditImpossible
 from microfin.producer import ProduceRefused, ProduceUnknown
+from microfin.shards import WrongShard
 
 Result = TypeVar("Result")
 
@@ -45,7 +46,7 @@ def reported() -> Iterator[None]:
         yield
     except Refused as error:
         _end(str(error), NO)
-    except (CouldNot, AuditImpossible, LookupError) as error:
+    except (CouldNot, AuditImpossible, WrongShard, LookupError) as error:
         _end(str(error), COULD_NOT)
     except ValidationError as error:
         _end("\n".join(_setting(dict(fault)) for fault in error.errors()), COULD_NOT)

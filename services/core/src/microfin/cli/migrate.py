@@ -48,11 +48,11 @@ def _migrate(urls: list[str], partitions: int) -> list[dict[str, object]]:
     # SQLAlchemy and Alembic take longer to load than most commands take to run.
     from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
 
-    from microfin.migrations.run import ShardMismatch, WrongEncoding, migrate  # noqa: PLC0415
+    from microfin.migrations.run import WrongEncoding, migrate  # noqa: PLC0415
 
     try:
         revisions = migrate(urls, partitions)
-    except (ShardMismatch, WrongEncoding) as error:
+    except WrongEncoding as error:
         raise CouldNot(str(error)) from error
     except DBAPIError as error:
         raise CouldNot(database_failure(error.orig or error)) from error

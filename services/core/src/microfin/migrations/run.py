@@ -1,19 +1,28 @@
 """`microfin migrate`: bring every shard's schema up to date and make generation 1."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
+
+from microfin.shards import SHARD, ShardPlace, WrongShard
 
 logger = structlog.get_logger(__name__)
 
 _LOCK = 0x6D6963726F66696E  # "microfin": one migration at a time on one database
 _TURN_SECONDS = 0.2
+
+# The cluster's own identifier stays the same on all its servers, and the oid in it too.
+_IDENTITY = """
+SELECT (SELECT system_identifier FROM pg_control_system()), oid FROM pg_database
+WHERE datname = current_database()
+"""
 
 ROLES: dict[str, dict[str, str]] = {
     # A frozen worker's lock must not hold its successor (design, "Half-dead owners").
@@ -39,10 +48,6 @@ ROLES: dict[str, dict[str, str]] = {
 }
 
 
-class ShardMismatch(Exception):
-    """The URLs of the shards are not those that the databases were made for."""
-
-
 class WrongEncoding(Exception):
     """A database is not encoded in UTF8."""
 
@@ -51,38 +56,64 @@ def migrate(urls: list[str], partitions: int) -> list[str]:
     """Bring the shards at `urls` (direct, owner's) to the newest revision, in order.
 
     A new shard gets routing generation 1 with `partitions`. Returns the revision of each shard.
-    Raises `ShardMismatch` where a database belongs to another place in the list, `WrongEncoding`
-    where one is not in UTF8, and `ValueError` where `partitions` is not a positive multiple of the
-    number of shards. Safe to run twice, and at the same time.
+    Raises `WrongShard` where a database belongs to another place in the list, or stands in it
+    twice, and `WrongEncoding` where one is not in UTF8, both before anything is written; and
+    `ValueError` where `partitions` is not a positive multiple of the number of shards. Safe to run
+    twice, and at the same time.
     """
     if partitions < 1 or partitions % len(urls):
         raise ValueError(
             f"--partitions must be a positive multiple of the {len(urls)} shards, not {partitions}."
         )
-    return [_migrate_shard(url, shard, len(urls), partitions) for shard, url in enumerate(urls)]
+    places = [ShardPlace(shard, len(urls)) for shard in range(len(urls))]
+    _check_databases(urls, places)
+    return [_migrate_shard(url, place, partitions) for url, place in zip(urls, places, strict=True)]
 
 
-def _migrate_shard(url: str, shard: int, shards: int, partitions: int) -> str:
-    engine = create_engine(
+def _engine(url: str) -> Engine:
+    return create_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         poolclass=NullPool,
         future=True,
         # Said by us, or a database in SQL_ASCII answers in bytes, at which SQLAlchemy fails.
         connect_args={"client_encoding": "UTF8"},
     )
+
+
+def _check_databases(urls: Sequence[str], places: Sequence[ShardPlace]) -> None:
+    """Look at all databases before the first of them is changed."""
+    seen: dict[tuple[object, ...], int] = {}
+    for url, place in zip(urls, places, strict=True):
+        with _engine(url).connect() as connection:
+            _refuse_other_encodings(connection, place.number)
+            if connection.execute(text("SELECT to_regclass('routing')")).scalar() is not None:
+                row = connection.execute(text(SHARD)).one_or_none()
+                if row is not None:
+                    place.check(row)
+            identity = tuple(connection.execute(text(_IDENTITY)).one())
+        if identity in seen:
+            raise WrongShard(
+                f"The URLs at places {seen[identity]} and {place.number} of {place.count} lead to "
+                "one database, which stands in MICROFIN_DATABASES_DIRECT twice: each shard needs "
+                "a database of its own."
+            )
+        seen[identity] = place.number
+
+
+def _migrate_shard(url: str, place: ShardPlace, partitions: int) -> str:
+    engine = _engine(url)
     with engine.connect() as connection:
-        _refuse_other_encodings(connection, shard)
         _wait_for_turn(connection)
         _ensure_roles(connection)
         configuration = Config(attributes={"connection": connection})
         configuration.set_main_option("script_location", str(Path(__file__).parent))
         command.upgrade(configuration, "head")
         connection.commit()
-        _ensure_routing(connection, shard, shards, partitions)
+        _ensure_routing(connection, place, partitions)
         revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         connection.commit()
     engine.dispose()
-    logger.info("migrated", shard=shard, revision=revision)
+    logger.info("migrated", shard=place.number, revision=revision)
     return str(revision)
 
 
@@ -142,18 +173,13 @@ def _ensure_roles(connection: Connection) -> None:
             )
 
 
-def _ensure_routing(connection: Connection, shard: int, shards: int, partitions: int) -> None:
+def _ensure_routing(connection: Connection, place: ShardPlace, partitions: int) -> None:
     connection.execute(
         text(
             "INSERT INTO routing (shard, shards, generation, partition_count)"
             " VALUES (:shard, :shards, 1, :partitions) ON CONFLICT DO NOTHING"
         ),
-        {"shard": shard, "shards": shards, "partitions": partitions},
+        {"shard": place.number, "shards": place.count, "partitions": partitions},
     )
-    found = connection.execute(text("SELECT shard, shards FROM routing")).one()
-    if (found.shard, found.shards) != (shard, shards):
-        connection.rollback()
-        raise ShardMismatch(
-            f"The database at place {shard} of {shards} is shard {found.shard} of {found.shards}: "
-            "MICROFIN_DATABASES_DIRECT must list the same shards in the same order as ever."
-        )
+    # Again, for another `microfin migrate` may have made it meanwhile.
+    place.check(connection.execute(text(SHARD)).one())
