@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -175,3 +178,100 @@ async def _ask_for_ever(redis: GuardedRedis, number: int) -> None:
             await redis.remember_first(key, b"it", seconds=60)
             await redis.publish(key, b"it")
         await asyncio.sleep(0.002)
+
+
+class _Front:
+    """A name that stays, as a Service or a DNS name does: it leads to where the nodes are now."""
+
+    def __init__(self) -> None:
+        self.node = ""
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = urlsplit(self.node)
+        with contextlib.suppress(OSError):
+            from_node, to_node = await asyncio.open_connection(there.hostname, there.port)
+            await asyncio.gather(_pipe(reader, to_node), _pipe(from_node, writer))
+        writer.close()
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+    writer.close()
+
+
+def _redis_alone(state: Path) -> Configuration:
+    return Configuration(state=state, parts=frozenset({"redis"}), random_ports=True)
+
+
+async def _until_done(redis: GuardedRedis, call: Callable[[], Awaitable[object]]) -> None:
+    """Call again until Redis has taken it; whoever hangs here is ended by the test's deadline."""
+    while True:
+        with contextlib.suppress(RedisUnavailable):
+            await call()
+            return
+        await asyncio.sleep(0.1)
+
+
+async def test_nodes_that_are_all_elsewhere_are_found_by_the_configured_name(
+    tmp_path: Path,
+) -> None:
+    """Requests, scripts and subscriptions of a client that was up before."""
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def listen(redis: GuardedRedis) -> None:
+        async for message in redis.subscribe("replies:api"):
+            heard.put_nowait(message)
+
+    async with contextlib.AsyncExitStack() as stack:
+        front = await stack.enter_async_context(_Front())
+        there = await stack.enter_async_context(Platform(_redis_alone(tmp_path / "elsewhere")))
+        async with Platform(_redis_alone(tmp_path / "here")) as here:
+            front.node = here.endpoints.redis[0]
+            redis = GuardedRedis(CommonSettings(redis=front.url))
+            await redis.start()
+            await asyncio.gather(*(redis.set(f"key {n}", b"here", seconds=60) for n in range(30)))
+            listening = asyncio.create_task(listen(redis))
+            stack.callback(listening.cancel)
+            await _until_heard(redis, heard, b"here")
+            front.node = there.endpoints.redis[0]
+        async with asyncio.timeout(40):
+            for n in range(30):
+                await _until_done(redis, partial(redis.set, f"key {n}", b"there", seconds=60))
+            await _until_heard(redis, heard, b"there")
+        await redis.evaluate(_SET, [(f"key {n}", [b"by script"]) for n in range(30)])
+        assert {await redis.get(f"key {n}") for n in range(30)} == {b"by script"}
+        await redis.close()
+
+
+async def _until_heard(redis: GuardedRedis, heard: asyncio.Queue[bytes], what: bytes) -> None:
+    while heard.empty() or heard.get_nowait() != what:
+        await _until_done(redis, lambda: redis.publish("replies:api", what))
+        await asyncio.sleep(0.2)
+
+
+async def test_a_configured_name_that_is_gone_does_not_end_what_is_known(tmp_path: Path) -> None:
+    """The nodes that are known are asked where the configured names lead nowhere."""
+    async with _Front() as front, Platform(_redis_alone(tmp_path)) as platform:
+        front.node = platform.endpoints.redis[0]
+        redis = GuardedRedis(CommonSettings(redis=front.url))
+        await redis.start()
+        front.node = "redis://127.0.0.1:1"
+        await redis._learn_anew()
+        assert await redis.remember_first("key", b"it", seconds=60) == b"it"
+        owner = (await redis._owner("key")).name.rpartition(":")[2]
+        redis_nodes = {str(platform.port_of(name)): name for name in platform.process_names}
+        await platform.kill(redis_nodes[owner])
+        async with asyncio.timeout(40):
+            await _until_done(redis, lambda: redis.set("key", b"again", seconds=60))
+        await redis.close()

@@ -5,7 +5,8 @@ without. After a failure the node that owns the key is not asked again for a sec
 node costs one deadline a second and not one a request.
 
 redis-py knows which node owns which key, and follows when that changes. What it need not follow
-goes to the node directly (`redis_node`).
+goes to the node directly (`redis_node`). Whatever has failed, the nodes are looked for anew from
+the configured names, which may lead elsewhere by then.
 """
 
 import asyncio
@@ -68,8 +69,7 @@ class GuardedRedis:
             node.close()
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
-            with contextlib.suppress(*_FAILURES):
-                await cluster.aclose()
+            await _close(cluster)
 
     async def get(self, key: str) -> bytes | None:
         """Return the value of `key`, or None."""
@@ -252,28 +252,56 @@ class GuardedRedis:
         return self._learning
 
     async def _learn(self) -> None:
-        if self._cluster is None:
-            self._cluster = _client(self._settings)
-        try:
-            await self._cluster.aclose()  # otherwise it believes what it knows
-            await self._cluster.initialize()
-        except Exception as error:  # noqa: BLE001 - as in `_failed`
-            logger.warning("Redis is unavailable", node=_WHOLE_CLUSTER, error=repr(error))
+        cluster = await self._newly_known()
+        if cluster is None:
             return
-        primaries = {node.name: node for node in self._cluster.get_primaries()}
+        before, self._cluster = self._cluster, cluster
+        primaries = {node.name: node for node in cluster.get_primaries()}
         for name in self._nodes.keys() - primaries.keys():
             self._nodes.pop(name).close()
         for name in primaries.keys() - self._nodes.keys():
             self._meet(primaries[name])
+        if before is not None:
+            await _close(before)
+
+    async def _newly_known(self) -> RedisCluster | None:
+        """Return a client that has just learned who owns what, or None where no node tells.
+
+        The configured names are asked first, for the nodes that were known may all be elsewhere by
+        now, and somebody else's where they were. It is a new client each time: one that has learned
+        forgets the names that it started from.
+        """
+        known = [] if self._cluster is None else self._cluster.get_nodes()
+        configured = [urlsplit(url) for url in self._settings.redis_urls]
+        for places in (
+            [(url.hostname or "127.0.0.1", url.port or 6379) for url in configured],
+            [(node.host, int(node.port)) for node in known],
+        ):
+            if not places:
+                continue
+            cluster = _client(self._settings, places)
+            try:
+                await cluster.initialize()
+            except Exception as error:  # noqa: BLE001 - as in `_failed`
+                logger.warning("Redis is unavailable", node=_WHOLE_CLUSTER, error=repr(error))
+                await _close(cluster)
+            else:
+                return cluster
+        return None
 
 
-def _client(settings: CommonSettings) -> RedisCluster:
-    urls = [urlsplit(url) for url in settings.redis_urls]
+async def _close(cluster: RedisCluster) -> None:
+    with contextlib.suppress(*_FAILURES):
+        await cluster.aclose()
+
+
+def _client(settings: CommonSettings, places: Sequence[tuple[str, int]]) -> RedisCluster:
+    url = urlsplit(settings.redis_urls[0])
     client = RedisCluster(
-        startup_nodes=[ClusterNode(url.hostname or "127.0.0.1", url.port or 6379) for url in urls],
-        username=urls[0].username,
-        password=urls[0].password,
-        ssl=urls[0].scheme == "rediss",
+        startup_nodes=[ClusterNode(host, port) for host, port in places],
+        username=url.username,
+        password=url.password,
+        ssl=url.scheme == "rediss",
         require_full_coverage=False,
         retry=Retry(NoBackoff(), 1),
         socket_timeout=settings.redis_timeout * 8,
