@@ -2,18 +2,19 @@
 
 A session id is random and carries a keyed tag, so that a forged one costs no look-up. PostgreSQL
 (shard 0) holds a hash of it, never the id. Redis holds what PostgreSQL said, for a minute at most
-(`session_cache`): that is also how long a sign-out whose Redis half failed can be overlooked. Redis
-gone or empty makes sessions slower, not invalid.
+(`session_cache`). A session that ends is buried there, before and after PostgreSQL forgets it; only
+where both fail can it be honoured for the rest of its minute. Redis gone or empty makes sessions
+slower, not invalid.
 """
 
 import secrets
-import time
 from hashlib import blake2b
 from typing import Final
 
 from starlette.requests import Request
 
 from microfin.database import Pool
+from microfin.ended_sessions import bury
 from microfin.redis_cluster import GuardedRedis
 from microfin.settings import ApiSettings
 from microfin.sql_literals import binary, text
@@ -42,6 +43,7 @@ class Sessions:
         self._proxies = TrustedProxies(settings.trusted_proxies)
         self._signer = Signer(settings, "microfin-session")
         self._pool = pool
+        self._redis = redis
         self._cache = SessionCache(settings, redis)
 
     def new_id(self) -> str:
@@ -66,7 +68,7 @@ class Sessions:
         async with self._pool.acquire() as connection:
             await connection.execute(statement)
         session = Session(user, read_at // 1000 + self._seconds)
-        await self._cache.put(token_hash, session, read_at)
+        await self._cache.put(token_hash, session, read_at, b"")
         return session_id
 
     async def require(self, request: Request) -> Session:
@@ -81,10 +83,10 @@ class Sessions:
         if not self.is_ours(session_id):
             return None
         token_hash = _hash(session_id)
-        session = await self._cache.get(token_hash) or await self._find_stored(token_hash)
-        return session if session is not None and session.expires > time.time() else None
+        found = await self._cache.get(token_hash)
+        return found.session or await self._find_stored(token_hash, found.held)
 
-    async def _find_stored(self, token_hash: bytes) -> Session | None:
+    async def _find_stored(self, token_hash: bytes, held: bytes) -> Session | None:
         read_at = now()
         async with self._pool.acquire() as connection, connection.transaction(readonly=True):
             row = await connection.fetchrow(
@@ -95,16 +97,16 @@ class Sessions:
         if row is None:
             return None
         session = Session(row["user_id"].hex, row["expires"])
-        await self._cache.put(token_hash, session, read_at)
+        await self._cache.put(token_hash, session, read_at, held)
         return session
 
     async def end(self, session_id: str) -> None:
         """End the session of this id."""
+        token_hash = _hash(session_id)
+        await bury(self._redis, [token_hash])
         async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(
-                "DELETE FROM sessions WHERE token_hash = $1", _hash(session_id)
-            )
-        await self._cache.forget(_hash(session_id))
+            await connection.execute("DELETE FROM sessions WHERE token_hash = $1", token_hash)
+        await bury(self._redis, [token_hash])
 
     async def forget_expired(self) -> None:
         """Delete the sessions that have ended by themselves."""
