@@ -208,7 +208,7 @@ async def test_a_worker_moves_money_through_the_pooler(namespace: str) -> None:
 
 _REDIS_USERS = """
 import asyncio, json, os
-from microfin.account_cache import AccountCache, CachedAccount
+from microfin.account_cache import AccountCache, CachedAccount, account_seal
 from microfin.redis_cluster import GuardedRedis
 from microfin.settings import CommonSettings
 
@@ -233,7 +233,7 @@ async def main():
     told["again"] = (await api.remember_first("key:u:k", b"withdraw", seconds=60)).decode()
     told["rate"] = await api.increment("rate:sign_in:email:x", seconds=60)
     for client, number in ((worker, "100000000001"), (api, "100000000002")):
-        cache = AccountCache(client)
+        cache = AccountCache(client, account_seal("a secret of API and workers"))
         account = CachedAccount(number, "o", "EUR", 5, "open", 1, 1)
         await cache.put([account])
         told[number] = (await cache.get(number)).balance

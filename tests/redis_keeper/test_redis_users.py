@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from kept_cluster import KeptCluster, running_cluster
 
-from microfin.account_cache import AccountCache, CachedAccount
+from microfin.account_cache import AccountCache, CachedAccount, account_seal
 from microfin.redis_cluster import GuardedRedis
 from microfin.settings import CommonSettings
 
@@ -68,7 +68,7 @@ async def test_the_api_can_do_what_it_needs(cluster: KeptCluster, api: GuardedRe
 
 async def cached(redis: GuardedRedis) -> None:
     """Put accounts of all three masters into the cache, and read them."""
-    cache = AccountCache(redis)
+    cache = AccountCache(redis, account_seal("a secret of API and workers"))
     numbers = [str(number) for number in range(20)]
     await cache.put(CachedAccount(it, "o", "EUR", 5, "open", 1, 1) for it in numbers)
     for number in numbers:

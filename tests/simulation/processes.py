@@ -5,10 +5,10 @@ from typing import Any
 
 import asyncpg
 
-from microfin.account_cache import AccountCache
+from microfin.account_cache import AccountCache, account_seal
 from microfin.clock import SystemClock
 from microfin.growth import Growth, GrowthNotFinished, GrowthRefused, PostgresRouting
-from microfin.replies import RedisReplies
+from microfin.replies import RedisReplies, reply_seal
 from microfin.routing import shard_of_partition
 from microfin.settings import ApiSettings
 from microfin.store import PostgresStore
@@ -26,6 +26,8 @@ from simulation.connections import SimulatedPool
 from simulation.parts import Parts
 from simulation.redis_stand_in import SimulatedRedis
 from simulation.virtual_loop import Process
+
+SECRET = "what workers and API processes seal by"
 
 
 class Disconnected(Exception):
@@ -61,8 +63,8 @@ class WorkerProcess:
             store=PostgresStore(
                 SimulatedPool(parts.databases[shard], process), self.partition, len(parts.databases)
             ),
-            replies=RedisReplies(redis),
-            cache=AccountCache(redis),
+            replies=RedisReplies(redis, reply_seal(SECRET)),
+            cache=AccountCache(redis, account_seal(SECRET)),
             clock=SystemClock(),
         )
         tuning = parts.plan.tuning
@@ -111,7 +113,8 @@ class ApiProcess:
         pools = [SimulatedPool(database, self.process) for database in parts.databases]
         leases = Leases(instance, self._settings)
         producer: Any = SimulatedProducer(parts.topic, parts.network, self.process.name)
-        waiting = Waiting(instance, redis, pools, self._settings.look_up_after)
+        look_up_after = self._settings.look_up_after
+        waiting = Waiting(instance, redis, pools, look_up_after, reply_seal(SECRET))
         self._submission = Submission(
             self._settings, SendingGate(leases), producer, waiting, ClockCheck()
         )

@@ -184,3 +184,13 @@ MICROFIN_DRAIN_SECONDS: {{ .Values.api.drainSeconds | quote }}
 {{- define "microfin.sessionSecret" -}}
 {{- .Values.session.existingSecret | default (printf "%s-session" (include "microfin.name" .)) -}}
 {{- end -}}
+
+{{- /* Optional: a Secret of one's own from before it does without, and is slower. */}}
+{{- define "microfin.cacheSecret" -}}
+- name: MICROFIN_CACHE_SECRET
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "microfin.sessionSecret" . }}
+      key: {{ .Values.session.cacheKey }}
+      optional: true
+{{- end -}}

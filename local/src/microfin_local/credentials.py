@@ -1,4 +1,4 @@
-"""Passwords and the signing secret of one platform, made at its first start."""
+"""Passwords and the signing secrets of one platform, made at its first start."""
 
 import json
 import secrets
@@ -14,19 +14,26 @@ SUPERUSER = "postgres"
 
 @dataclass(frozen=True)
 class Credentials:
-    """`passwords` by role of the database; `signing` is the API's MICROFIN_SECRET."""
+    """`passwords` by role of the database; `signing` is the API's MICROFIN_SECRET, `sealing` the
+    MICROFIN_CACHE_SECRET of workers and API."""
 
     passwords: dict[str, str]
     signing: str
+    sealing: str
 
 
 def load_or_make(path: Path) -> Credentials:
-    """Return the credentials in this file (only we may read it), making them if it is missing."""
-    if path.exists():
-        return Credentials(**json.loads(path.read_text()))
+    """Return the credentials in this file (only we may read it), making those that are missing."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
     made = Credentials(
-        passwords={role: secrets.token_hex(16) for role in (SUPERUSER, OWNER, *ROLES)},
-        signing=secrets.token_hex(32),
+        **{
+            "passwords": {role: secrets.token_hex(16) for role in (SUPERUSER, OWNER, *ROLES)},
+            "signing": secrets.token_hex(32),
+            "sealing": secrets.token_hex(32),
+            **kept,
+        }
     )
+    if asdict(made) == kept:
+        return made
     write_atomically(path, json.dumps(asdict(made), indent=2), PRIVATE)
     return made

@@ -44,6 +44,8 @@ class DataServices:
             settings["MICROFIN_KAFKA"] = self.kafka.bootstrap_of(role)
         if self.redis:
             settings["MICROFIN_REDIS"] = " ".join(node.url for node in self.redis)
+        if role in ("api", "worker"):
+            settings["MICROFIN_CACHE_SECRET"] = self.credentials.sealing
         if role == "api":
             settings["MICROFIN_SECRET"] = self.credentials.signing
         return settings

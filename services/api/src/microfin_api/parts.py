@@ -6,10 +6,11 @@ import secrets
 
 import structlog
 
-from microfin.account_cache import AccountCache
+from microfin.account_cache import AccountCache, account_seal
 from microfin.database import connect_shards
 from microfin.producer import CommandProducer
 from microfin.redis_cluster import GuardedRedis
+from microfin.replies import reply_seal
 from microfin.settings import ApiSettings
 from microfin_api.at_token import AtTokens
 from microfin_api.client_address import TrustedProxies
@@ -44,7 +45,10 @@ class Parts:
         self.passwords = Passwords(settings)
         self.clock = ClockCheck()
         self.redis = GuardedRedis(settings)
-        self.cache = AccountCache(self.redis)
+        # Without a secret that workers share, API processes believe at least each other.
+        self.cache = AccountCache(
+            self.redis, account_seal(settings.cache_secret or settings.secret)
+        )
         self.sign_in_rate = SignInRate(settings, self.redis)
         self.producer = CommandProducer(settings, f"microfin-api-{self.instance}")
         self.leases = Leases(self.instance, settings)
@@ -54,10 +58,18 @@ class Parts:
     async def start(self) -> None:
         """Connect to everything that answers; what does not is tried again, and shows in readyz."""
         settings = self.settings
+        if not settings.cache_secret:
+            logger.warning("MICROFIN_CACHE_SECRET is not set: answers are looked up in PostgreSQL")
         self.pools = await connect_shards(settings.database_urls, settings)
         self.users = Users(self.pools[0])
         self.sessions = Sessions(settings, self.pools[0], self.redis)
-        self.waiting = Waiting(self.instance, self.redis, self.pools, settings.look_up_after)
+        self.waiting = Waiting(
+            self.instance,
+            self.redis,
+            self.pools,
+            settings.look_up_after,
+            reply_seal(settings.cache_secret),
+        )
         self.submission = Submission(settings, self.gate, self.producer, self.waiting, self.clock)
         self._producing = asyncio.create_task(self.producer.start())
         self._cleaning = asyncio.create_task(self._clean_for_ever())

@@ -20,7 +20,7 @@ from microfin_api.outcome_answers import rejection, settled_view
 from microfin_api.parts import Parts
 from microfin_api.phases import CommandPhases
 from microfin_api.problems import Problem
-from microfin_api.sessions import Session
+from microfin_api.session_cache import Session
 from microfin_api.submission import Accepted, TraceHeaders, unknown_after
 from microfin_api.waiting import Settled
 

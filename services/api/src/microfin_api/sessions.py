@@ -1,30 +1,29 @@
 """Sessions: ids that cannot be forged, kept in PostgreSQL, answered for by Redis.
 
 A session id is random and carries a keyed tag, so that a forged one costs no look-up. PostgreSQL
-(shard 0) holds a hash of it, never the id. Redis holds what PostgreSQL said, for a minute at most:
-that is also how long a sign-out whose Redis half failed can be overlooked. Redis gone or empty
-makes sessions slower, not invalid.
+(shard 0) holds a hash of it, never the id. Redis holds what PostgreSQL said, for a minute at most
+(`session_cache`). A session that ends is buried there, before and after PostgreSQL forgets it; only
+where both fail can it be honoured for the rest of its minute. Redis gone or empty makes sessions
+slower, not invalid.
 """
 
-import contextlib
 import secrets
-import time
 from hashlib import blake2b
 from typing import Final
 
-import msgspec
 from starlette.requests import Request
 
 from microfin.database import Pool
-from microfin.redis_cluster import GuardedRedis, RedisUnavailable
+from microfin.ended_sessions import bury
+from microfin.redis_cluster import GuardedRedis
 from microfin.settings import ApiSettings
 from microfin.sql_literals import binary, text
 from microfin_api.client_address import TrustedProxies
 from microfin_api.problems import Problem
+from microfin_api.session_cache import Session, SessionCache, now
 from microfin_api.signing import TAG_BYTES, Signer
 
 COOKIE: Final = "sessionId"
-_CACHED_SECONDS: Final = 60
 _RANDOM_BYTES: Final = 18  # 144 bits, 24 characters
 _RANDOM_LENGTH: Final = _RANDOM_BYTES * 4 // 3
 _LENGTH: Final = _RANDOM_LENGTH + TAG_BYTES * 4 // 3
@@ -33,17 +32,6 @@ _INSERT: Final = (
     "INSERT INTO sessions (token_hash, user_id, expires_at)"
     " VALUES ({token_hash}, {user_id}, clock_timestamp() + {seconds} * interval '1 second')"
 )
-
-
-class Session(msgspec.Struct, frozen=True, gc=False):
-    """Who is signed in, and until when (seconds since the Unix epoch)."""
-
-    user: str
-    expires: int
-
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Session).decode
 
 
 class Sessions:
@@ -56,6 +44,7 @@ class Sessions:
         self._signer = Signer(settings, "microfin-session")
         self._pool = pool
         self._redis = redis
+        self._cache = SessionCache(settings, redis)
 
     def new_id(self) -> str:
         """Return a new session id."""
@@ -71,13 +60,15 @@ class Sessions:
 
     async def open(self, user: str) -> str:
         """Open a session for `user` and return its id."""
-        session_id = self.new_id()
+        session_id, read_at = self.new_id(), now()
+        token_hash = _hash(session_id)
         statement = _INSERT.format(
-            token_hash=binary(_hash(session_id)), user_id=text(user), seconds=self._seconds
+            token_hash=binary(token_hash), user_id=text(user), seconds=self._seconds
         )
         async with self._pool.acquire() as connection:
             await connection.execute(statement)
-        await self._cache(session_id, Session(user, int(time.time()) + self._seconds))
+        session = Session(user, read_at // 1000 + self._seconds)
+        await self._cache.put(token_hash, session, read_at, b"")
         return session_id
 
     async def require(self, request: Request) -> Session:
@@ -91,38 +82,31 @@ class Sessions:
         """Return the session of this id, or None."""
         if not self.is_ours(session_id):
             return None
-        with contextlib.suppress(RedisUnavailable, msgspec.MsgspecError):
-            held = await self._redis.get(_redis_key(session_id))
-            if held is not None:
-                session = _decode(held)
-                return session if session.expires > time.time() else None
-        return await self._find_stored(session_id)
+        token_hash = _hash(session_id)
+        found = await self._cache.get(token_hash)
+        return found.session or await self._find_stored(token_hash, found.held)
 
-    async def _find_stored(self, session_id: str) -> Session | None:
+    async def _find_stored(self, token_hash: bytes, held: bytes) -> Session | None:
+        read_at = now()
         async with self._pool.acquire() as connection, connection.transaction(readonly=True):
             row = await connection.fetchrow(
                 "SELECT user_id, extract(epoch FROM expires_at)::bigint AS expires FROM sessions"
                 " WHERE token_hash = $1 AND expires_at > clock_timestamp()",
-                _hash(session_id),
+                token_hash,
             )
         if row is None:
             return None
         session = Session(row["user_id"].hex, row["expires"])
-        await self._cache(session_id, session)
+        await self._cache.put(token_hash, session, read_at, held)
         return session
-
-    async def _cache(self, session_id: str, session: Session) -> None:
-        with contextlib.suppress(RedisUnavailable):
-            await self._redis.set(_redis_key(session_id), _encode(session), seconds=_CACHED_SECONDS)
 
     async def end(self, session_id: str) -> None:
         """End the session of this id."""
+        token_hash = _hash(session_id)
+        await bury(self._redis, [token_hash])
         async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(
-                "DELETE FROM sessions WHERE token_hash = $1", _hash(session_id)
-            )
-        with contextlib.suppress(RedisUnavailable):
-            await self._redis.delete(_redis_key(session_id))
+            await connection.execute("DELETE FROM sessions WHERE token_hash = $1", token_hash)
+        await bury(self._redis, [token_hash])
 
     async def forget_expired(self) -> None:
         """Delete the sessions that have ended by themselves."""
@@ -154,8 +138,3 @@ def session_id_of(request: Request) -> str:
 
 def _hash(session_id: str) -> bytes:
     return blake2b(session_id.encode(), digest_size=32).digest()
-
-
-def _redis_key(session_id: str) -> str:
-    # By the hash: whoever can list Redis' keys must not be able to sign in with them.
-    return f"session:{_hash(session_id).hex()}"

@@ -22,8 +22,9 @@ from microfin.database import Pool, is_connection_loss
 from microfin.operation import Operation, Outcome, same_body
 from microfin.producer import Appended
 from microfin.redis_cluster import GuardedRedis
-from microfin.replies import Reply, channel_of, decode_replies, reply_address
+from microfin.replies import Heard, Reply, channel_of, read_message, reply_address
 from microfin.routing import shard_of_account
+from microfin.seal import Seal
 from microfin.wire import Command, body_hash
 from microfin_api import metrics
 from microfin_api.problems import Problem
@@ -69,16 +70,17 @@ class Waiter:
             self.settled_at = time.monotonic()
             self.settled.set_result(Settled(operation, replayed))
 
-    def hear(self, reply: Reply) -> None:
-        """Take in a worker's reply. One of `in_transit` makes the next look-up due."""
+    def hear(self, reply: Reply, *, proven: bool) -> None:
+        """Take in a reply. One of `in_transit`, or that anybody may have sent, makes the next
+        look-up due."""
         if reply.operation.operation != self.command.operation:
             return
-        if reply.refused:
-            self.fail(Problem("key_reused"))
-        elif reply.operation.final:
-            self.settle(reply.operation, replayed=reply.replayed)
-        else:
+        if not proven or not (reply.refused or reply.operation.final):
             self.due = dict.fromkeys(self.shards, 0.0)
+        elif reply.refused:
+            self.fail(Problem("key_reused"))
+        else:
+            self.settle(reply.operation, replayed=reply.replayed)
 
     def postpone(self, shard: int) -> None:
         """Set the time of the next look-up on `shard`."""
@@ -107,9 +109,16 @@ class Waiting:
     """All waiting requests of this process, the channel they hear on, and their look-ups."""
 
     def __init__(
-        self, instance: str, redis: GuardedRedis, pools: Sequence[Pool], look_up_after: float
+        self,
+        instance: str,
+        redis: GuardedRedis,
+        pools: Sequence[Pool],
+        look_up_after: float,
+        seal: Seal | None,
     ) -> None:
         self._instance = instance
+        self._seal = seal
+        self._doubted = False
         self._redis = redis
         self._pools = pools
         self._look_up_after = look_up_after
@@ -165,20 +174,33 @@ class Waiting:
         )
 
     async def _listen(self) -> None:
-        async for payload in self._redis.subscribe(channel_of(self._instance)):
+        channel = channel_of(self._instance)
+        async for payload in self._redis.subscribe(channel):
             try:
-                replies = decode_replies(payload)
+                heard = read_message(channel, payload, self._seal)
             except msgspec.MsgspecError as error:
                 logger.warning("unreadable reply", error=str(error))
                 continue
-            for reply in replies:
-                self._hear(reply)
+            self._note_doubt(heard)
+            for reply in heard.replies:
+                self._hear(reply, proven=heard.proven)
 
-    def _hear(self, reply: Reply) -> None:
+    def _note_doubt(self, heard: Heard) -> None:
+        """Say once that replies come which no worker with our secret has sent."""
+        if heard.proven or self._doubted or self._seal is None:
+            return
+        self._doubted = True
+        logger.warning(
+            "a reply without our seal: outcomes are looked up",
+            advice="Does every worker have the same MICROFIN_CACHE_SECRET? Who else may publish "
+            "in Redis?",
+        )
+
+    def _hear(self, reply: Reply, *, proven: bool) -> None:
         waiter = self._waiters.get(reply.request)
         if waiter is None:
             return
-        waiter.hear(reply)
+        waiter.hear(reply, proven=proven)
         if not waiter.settled.done():
             for shard in waiter.shards:
                 self._hurry[shard].set()

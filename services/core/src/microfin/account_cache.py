@@ -1,4 +1,9 @@
-"""The cache of accounts in Redis, for reading only: nothing is ever decided from it."""
+"""The cache of accounts in Redis, for reading only: nothing is ever decided from it.
+
+Whose an account is, a reader must know for certain. So an entry carries a seal (`microfin.seal`) of
+the processes that read accounts from PostgreSQL, over its key, its version and its time; one
+without it, or older than a minute, counts as missing.
+"""
 
 import contextlib
 import time
@@ -10,16 +15,22 @@ from msgspec.structs import replace
 
 from microfin.operation import AccountState
 from microfin.redis_cluster import GuardedRedis, RedisUnavailable
+from microfin.seal import BELIEVED_SECONDS, Seal, is_fresh, shared_seal
 
-SECONDS: Final = 60
+SECONDS: Final = BELIEVED_SECONDS
 """How long an entry lives, and so how long a lost write can show an old balance."""
 
 # A worker that was fenced while it wrote, or a reader that was slow, must not put an older version
-# over a newer one. The version stands before the JSON, to be compared without parsing it.
+# over a newer one. Version and time stand before the JSON, to be compared without parsing it. Of
+# one version the later is put: what is there may be nothing that a reader believes.
 _PUT_NEWER: Final = """
 local held = redis.call('GET', KEYS[1])
-if held and tonumber(string.match(held, '^%d+')) >= tonumber(ARGV[1]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'EX', ARGV[3])
+if held then
+    local version, as_of = string.match(held, '^(%d+) (%d+) ')
+    local newer = tonumber(ARGV[1]) - (tonumber(version) or 0)
+    if newer < 0 or newer == 0 and (tonumber(as_of) or 0) >= tonumber(ARGV[2]) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2] .. ' ' .. ARGV[3], 'EX', ARGV[4])
 return 1
 """
 
@@ -46,39 +57,54 @@ _decode = msgspec.json.Decoder(CachedAccount).decode
 
 
 class AccountCache:
-    """Reads and writes `account:{number}`."""
+    """Reads and writes `account:{number}`. Without a seal it writes, and believes nothing."""
 
-    def __init__(self, redis: GuardedRedis) -> None:
+    def __init__(self, redis: GuardedRedis, seal: Seal | None) -> None:
         self._redis = redis
+        self._seal = seal
 
     async def get(self, number: str) -> CachedAccount | None:
-        """Return the account, or None where it is not cached or Redis is away."""
+        """Return the account, or None where none that can be believed is at hand."""
         try:
             held = await self._redis.get(f"account:{number}")
         except RedisUnavailable:
             return None
-        if held is None:
-            return None
-        try:
-            _, as_of, account = held.split(b" ", 2)
-            return replace(_decode(account), as_of=int(as_of))
-        except (ValueError, msgspec.MsgspecError):
-            return None
+        return None if held is None else self._read(number, held)
 
     async def put(self, accounts: Iterable[CachedAccount]) -> None:
         """Cache `accounts`, each unless a newer version is there. Never fails."""
-        now = time.time_ns() // 1_000_000
-        calls = [
-            (
-                f"account:{account.number}",
-                (
-                    b"%d" % account.version,
-                    b"%d %b" % (account.as_of or now, _encode(account)),
-                    b"%d" % SECONDS,
-                ),
-            )
-            for account in accounts
-        ]
+        now = _now()
+        calls = [self._call(account, account.as_of or now) for account in accounts]
         if calls:
             with contextlib.suppress(RedisUnavailable):
                 await self._redis.evaluate(_PUT_NEWER, calls)
+
+    def _read(self, number: str, held: bytes) -> CachedAccount | None:
+        try:
+            version, as_of, sealed = held.split(b" ", 2)
+            if self._seal is None or not is_fresh(int(as_of), _now()):
+                return None
+            document = self._seal.open(_place(number, version, as_of), sealed)
+            return None if document is None else replace(_decode(document), as_of=int(as_of))
+        except (ValueError, msgspec.MsgspecError):
+            return None
+
+    def _call(self, account: CachedAccount, as_of: int) -> tuple[str, tuple[bytes, ...]]:
+        version, time_text = b"%d" % account.version, b"%d" % as_of
+        document = _encode(account)
+        if self._seal is not None:
+            document = self._seal.close(_place(account.number, version, time_text), document)
+        return f"account:{account.number}", (version, time_text, document, b"%d" % SECONDS)
+
+
+def account_seal(secret: str) -> Seal | None:
+    """Return the seal of accounts by the secret that workers and API share."""
+    return shared_seal(secret, "cached-account")
+
+
+def _place(number: str, version: bytes, as_of: bytes) -> bytes:
+    return b"account:%b %b %b" % (number.encode(), version, as_of)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

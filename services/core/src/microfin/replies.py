@@ -1,7 +1,9 @@
 """Answers on their way from a worker to the API process that waits for them.
 
 They travel over Redis sharded pub/sub, one message per batch and API process, and may be lost: the
-waiting API then finds the outcome in PostgreSQL.
+waiting API then finds the outcome in PostgreSQL. A message carries the workers' seal
+(`microfin.seal`), over its channel too: whoever else can publish in Redis must not be able to tell
+a client what has not happened. What comes without it only makes the API look.
 """
 
 import asyncio
@@ -13,6 +15,7 @@ import msgspec
 from microfin.decision import Answer
 from microfin.operation import Operation
 from microfin.redis_cluster import GuardedRedis, RedisUnavailable
+from microfin.seal import Seal, shared_seal
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -29,8 +32,35 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
-decode_replies = msgspec.json.Decoder(list[Reply]).decode
-"""Return the replies in a message of the channel."""
+_decode = msgspec.json.Decoder(list[Reply]).decode
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """The replies of a message, and whether a worker is proven to have sent it."""
+
+    replies: list[Reply]
+    proven: bool
+
+
+def reply_seal(secret: str) -> Seal | None:
+    """Return the seal of replies by the secret that workers and API share."""
+    return shared_seal(secret, "replies")
+
+
+def message_of(channel: str, replies: list[Reply], seal: Seal | None) -> bytes:
+    """Return the message that carries `replies`, of which there is one at least."""
+    encoded = _encode(replies)
+    if seal is None:
+        return encoded
+    return b"[" + seal.close(channel.encode(), encoded[1:])  # the first object, and all after it
+
+
+def read_message(channel: str, message: bytes, seal: Seal | None) -> Heard:
+    """Return what a message of `channel` says. Raises `msgspec.MsgspecError` where it is none."""
+    opened = None if seal is None else seal.open(channel.encode(), message[1:])
+    if opened is None:
+        return Heard(_decode(message), proven=False)
+    return Heard(_decode(b"[" + opened), proven=True)
 
 
 def channel_of(instance: str) -> str:
@@ -46,8 +76,9 @@ def reply_address(instance: str, request: str) -> str:
 class RedisReplies:
     """The worker's end of the reply channels."""
 
-    def __init__(self, redis: GuardedRedis) -> None:
+    def __init__(self, redis: GuardedRedis, seal: Seal | None) -> None:
         self._redis = redis
+        self._seal = seal
 
     async def send(self, answers: Sequence[Answer]) -> None:
         """Send each answer to where it is awaited. Never fails; what is lost is looked up."""
@@ -62,7 +93,8 @@ class RedisReplies:
         )
 
     async def _publish(self, instance: str, replies: list[Reply]) -> None:
+        channel = channel_of(instance)
         try:
-            await self._redis.publish(channel_of(instance), _encode(replies))
+            await self._redis.publish(channel, message_of(channel, replies, self._seal))
         except RedisUnavailable:
             return

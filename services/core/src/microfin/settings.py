@@ -86,12 +86,26 @@ class CommonSettings(BaseSettings):
         description="Seconds until a Redis call counts as failed; Redis is then left alone for "
         "a second.",
     )
+    cache_secret: str = Field(
+        default="",
+        description="At least 32 characters, the same for all workers and API processes, and "
+        "another than MICROFIN_SECRET: seals the accounts and the answers that they leave each "
+        "other in Redis. What is not sealed by it is not believed but read from PostgreSQL, which "
+        "takes longer.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least serious log lines that are written."
     )
     log_format: Literal["json", "console"] = Field(
         default="json", description="json for machines, console for people."
     )
+
+    @field_validator("cache_secret")
+    @classmethod
+    def _long_enough_for_a_seal(cls, value: str) -> str:
+        if value and len(value) < 32:
+            raise ValueError("MICROFIN_CACHE_SECRET needs at least 32 characters")
+        return value
 
     @classmethod
     def settings_customise_sources(

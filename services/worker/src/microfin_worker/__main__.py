@@ -9,13 +9,13 @@ import structlog
 import uvloop
 from pydantic import ValidationError
 
-from microfin.account_cache import AccountCache
+from microfin.account_cache import AccountCache, account_seal
 from microfin.clock import SystemClock
 from microfin.database import connect_pool
 from microfin.garbage_collection import spare_the_garbage_collector
 from microfin.logs import configure_logs
 from microfin.redis_cluster import GuardedRedis
-from microfin.replies import RedisReplies
+from microfin.replies import RedisReplies, reply_seal
 from microfin.routing import shard_of_partition
 from microfin.settings import WorkerSettings
 from microfin.shards import ShardPlace
@@ -39,8 +39,8 @@ async def work(settings: WorkerSettings, partition: int) -> None:
     edges = Edges(
         log=log,
         store=PostgresStore(pool, partition, len(urls)),
-        replies=RedisReplies(redis),
-        cache=AccountCache(redis),
+        replies=RedisReplies(redis, reply_seal(settings.cache_secret)),
+        cache=AccountCache(redis, account_seal(settings.cache_secret)),
         clock=SystemClock(),
     )
     limits = Limits(
@@ -55,6 +55,8 @@ async def work(settings: WorkerSettings, partition: int) -> None:
     serving = asyncio.create_task(server.serve())
     starting = asyncio.gather(redis.start(), log.start())
     logger.info("starting", partition=partition, shard=shard)
+    if not settings.cache_secret:
+        logger.warning("MICROFIN_CACHE_SECRET is not set: answers are looked up in PostgreSQL")
     try:
         await starting
         spare_the_garbage_collector()

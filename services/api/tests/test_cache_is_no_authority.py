@@ -1,0 +1,194 @@
+"""Whoever can write to Redis is nobody by it: what stands there is believed by its seal alone."""
+
+import asyncio
+import json
+import time
+from hashlib import blake2b
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from api_under_test import Api, Ledger, User, running
+
+from microfin.account_cache import CachedAccount
+from microfin.operation import Operation
+from microfin.replies import Reply, channel_of
+from microfin_api.parts import Parts
+from microfin_api.waiting import Waiter
+
+
+def session_key(session_id: str) -> str:
+    return f"session:{blake2b(session_id.encode(), digest_size=32).hexdigest()}"
+
+
+async def who(user: User) -> str:
+    """Return the id of whom the API takes `user` for."""
+    answer = await user.client.get("/api/me")
+    assert answer.status_code == 200, answer.text
+    identity: str = answer.json()["userId"]
+    return identity
+
+
+async def test_a_written_session_is_nobodys(api: Api, user: User) -> None:
+    victim = await api.user()
+    forged = {"user": victim.id, "expires": int(time.time()) + 10**6, "cached": int(time.time())}
+    for text in (forged, {**forged, "mac": "0" * 32}, {"mac": "0" * 32, **forged}):
+        key = session_key(user.session_id)
+        await api.parts.redis.set(key, json.dumps(text).encode(), seconds=3600)
+        assert await who(user) == user.id
+
+
+async def test_anothers_entry_under_ones_own_key_is_not_believed(api: Api, user: User) -> None:
+    victim = await api.user()
+    assert await who(victim) == victim.id
+    held = await api.parts.redis.get(session_key(victim.session_id))
+    assert held is not None
+    await api.parts.redis.set(session_key(user.session_id), held, seconds=3600)
+    assert await who(user) == user.id
+
+
+async def test_an_entry_written_back_after_its_minute_is_not_believed(
+    api: Api, user: User, later: SimpleNamespace
+) -> None:
+    assert await who(user) == user.id
+    key = session_key(user.session_id)
+    held = await api.parts.redis.get(key)
+    assert held is not None
+    assert (await user.client.post("/api/signout")).status_code == 200
+    await api.parts.redis.set(key, held, seconds=3600)
+    later.seconds = 61
+    bearer = {"Authorization": f"Bearer {user.session_id}"}
+    assert (await user.client.get("/api/me", headers=bearer)).status_code == 401
+
+
+async def test_an_entry_from_the_future_is_not_believed(
+    api: Api, user: User, later: SimpleNamespace
+) -> None:
+    """Otherwise a clock that was ahead would have made entries that live longer."""
+    later.seconds = 3600
+    await api.parts.redis.delete(session_key(user.session_id))
+    assert await who(user) == user.id
+    held = await api.parts.redis.get(session_key(user.session_id))
+    assert held is not None
+    assert (await user.client.post("/api/signout")).status_code == 200
+    await api.parts.redis.set(session_key(user.session_id), held, seconds=3600)
+    later.seconds = 0
+    bearer = {"Authorization": f"Bearer {user.session_id}"}
+    assert (await user.client.get("/api/me", headers=bearer)).status_code == 401
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Put the sessions' clock ahead by `seconds`."""
+    ahead = SimpleNamespace(seconds=0)
+    clock = SimpleNamespace(time_ns=lambda: time.time_ns() + ahead.seconds * 10**9)
+    monkeypatch.setattr("microfin_api.session_cache.time", clock)
+    return ahead
+
+
+@pytest.mark.parametrize("path", ["", "/entries", "/entries?at=2026-01-01T00:00:00Z"])
+async def test_a_written_owner_sees_nothing(api: Api, user: User, path: str) -> None:
+    victim = await api.user()
+    number = await victim.account(balance="5")
+    as_of = time.time_ns() // 1_000_000
+    account = {
+        "number": number,
+        "owner": user.id,
+        "currency": "EUR",
+        "balance": 500,
+        "state": "open",
+        "seq": 1,
+        "version": 99,
+    }
+    for text in (account, {"mac": "0" * 32, **account}):
+        held = f"99 {as_of} {json.dumps(text, separators=(',', ':'))}".encode()
+        await api.parts.redis.set(f"account:{number}", held, seconds=3600)
+        answer = await user.client.get(f"/api/accounts/{number}{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "account_not_found")
+        assert (await victim.client.get(f"/api/accounts/{number}{path}")).status_code == 200
+
+
+async def test_an_account_under_anothers_key_is_not_believed(api: Api, user: User) -> None:
+    victim = await api.user()
+    number, own = await victim.account(balance="5"), await user.account(balance="7")
+    held = await api.parts.redis.get(f"account:{own}")
+    assert held is not None
+    for text in (held, held.replace(own.encode(), number.encode())):
+        await api.parts.redis.set(f"account:{number}", text, seconds=3600)
+        assert (await user.client.get(f"/api/accounts/{number}/entries")).status_code == 404
+        shown = await victim.client.get(f"/api/accounts/{number}")
+        assert shown.json()["balance"] == "5.00"
+
+
+@pytest.mark.parametrize("age", [61_000, -6_000])
+async def test_an_account_is_not_believed_past_its_minute(api: Api, user: User, age: int) -> None:
+    number = await user.account(balance="5")
+    as_of = time.time_ns() // 1_000_000 - age
+    await api.parts.redis.delete(f"account:{number}")
+    await api.parts.cache.put([CachedAccount(number, user.id, "EUR", 999, "open", 9, 9, as_of)])
+    assert (await user.client.get(f"/api/accounts/{number}")).json()["balance"] == "5.00"
+
+
+async def test_what_is_not_believed_is_replaced(api: Api, user: User) -> None:
+    """By a reader: of one version the later counts, or each read would ask PostgreSQL."""
+    number = await user.account(balance="5")
+    held = await api.parts.redis.get(f"account:{number}")
+    assert held is not None
+    version, as_of, _ = held.split(b" ", 2)
+    unsealed = b'%b %b {"number":"%b"}' % (version, as_of, number.encode())
+    await api.parts.redis.set(f"account:{number}", unsealed, seconds=3600)
+    assert await api.parts.cache.get(number) is None
+    assert (await user.client.get(f"/api/accounts/{number}")).json()["balance"] == "5.00"
+    assert await api.parts.cache.get(number) is not None
+
+
+async def forge(parts: Parts, waiter: Waiter, status: str) -> None:
+    """Publish what a worker would, for whoever waits."""
+    command = waiter.command
+    fields: dict[str, Any] = {
+        name: getattr(command, name) for name in ("operation", "kind", "account")
+    }
+    told = {"amount": 700, "currency": "EUR", "balance": 10**9, "seq": 9, "time": 1}
+    operation = Operation(**fields, **told, status=status)
+    request = command.reply.rpartition("/")[2]
+    for refused in (False, True):
+        payload = msgspec.json.encode([Reply(request, operation, refused=refused)])
+        await parts.redis.publish(channel_of(parts.instance), payload)
+
+
+async def test_a_published_answer_is_only_a_reason_to_look(ledger: Ledger) -> None:
+    """With the workers stopped nothing can settle, whatever is said on the channel."""
+    others = {"look_up_after": 60.0, "answer_within": 2.0}
+    async with running(ledger.settings(**others)) as api:
+        user = await api.user()
+        number = await user.account()
+        await ledger.stop_workers()
+        try:
+            body = {"accountNumber": number, "amount": "7"}
+            asking = asyncio.create_task(user.client.post("/api/deposit", json=body))
+            async with asyncio.timeout(30):
+                while not asking.done():
+                    for waiter in list(api.parts.waiting._waiters.values()):
+                        await forge(api.parts, waiter, "settled")
+                        await forge(api.parts, waiter, "rejected")
+                    await asyncio.sleep(0.05)
+            answer = await asking
+            assert (answer.status_code, answer.json()["status"]) == (202, "accepted")
+        finally:
+            await ledger.start_workers()
+        async with asyncio.timeout(30):
+            while await user.balance(number) != "7.00":  # noqa: ASYNC110 - as in `until_true`
+                await asyncio.sleep(0.05)
+
+
+async def test_workers_without_the_secret_settle_all_the_same(ledger: Ledger) -> None:
+    """Their answers are not believed, and so looked up at once; their accounts are read."""
+    settings = ledger.settings(look_up_after=60.0, cache_secret="another secret than theirs " * 2)
+    async with running(settings) as api:
+        user = await api.user()
+        async with asyncio.timeout(30):
+            number = await user.account(balance="5")
+            assert (await user.deposit(number, "1"))["balance"] == "6.00"
+            shown = await user.client.get(f"/api/accounts/{number}")
+            assert shown.json()["balance"] == "6.00"

@@ -1,0 +1,91 @@
+"""A session that has ended is out, whatever was being read at that moment."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from hashlib import blake2b
+from typing import Any
+
+import httpx
+import pytest
+from api_under_test import Api, Ledger, User, running
+
+
+class PausedPool:
+    """A pool whose connections come back, with what was read, only once they may."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self.read = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        async with self._pool.acquire() as connection:
+            yield connection
+        self.read.set()
+        await self.go_on.wait()
+
+
+async def status_of(api: Api, session_id: str) -> int:
+    async with api.client(Authorization=f"Bearer {session_id}") as bearer:
+        return (await bearer.get("/api/me")).status_code
+
+
+async def uncache(api: Api, session_id: str) -> None:
+    hashed = blake2b(session_id.encode(), digest_size=32).hexdigest()
+    await api.parts.redis.delete(f"session:{hashed}")
+
+
+async def test_what_was_read_before_a_sign_out_is_not_cached_after_it(
+    api: Api, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await uncache(api, user.session_id)
+    sessions = api.parts.sessions
+    paused = PausedPool(sessions._pool)
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "_pool", paused)
+        reading = asyncio.create_task(sessions.find(user.session_id))
+        await paused.read.wait()
+    assert (await user.client.post("/api/signout")).status_code == 200
+    paused.go_on.set()
+    assert await reading is not None
+    assert await status_of(api, user.session_id) == 401
+
+
+async def test_reads_that_race_with_a_sign_out(ledger: Ledger) -> None:
+    """Two processes: what one has ended the other must not put back."""
+    async with running(ledger.settings()) as here, running(ledger.settings()) as there:
+        still_in = 0
+        user = await here.user()
+        body = {"email": user.email, "password": "correct horse"}
+        for _ in range(80):
+            session_id = (await user.client.post("/api/signin", json=body)).json()["sessionId"]
+            await uncache(here, session_id)
+            async with asyncio.TaskGroup() as racing:
+                for _ in range(3):
+                    racing.create_task(status_of(there, session_id))
+                racing.create_task(sign_out(here, session_id))
+            still_in += await status_of(there, session_id) != 401
+        assert still_in == 0
+
+
+async def sign_out(api: Api, session_id: str) -> httpx.Response:
+    async with api.client(Authorization=f"Bearer {session_id}") as bearer:
+        return await bearer.post("/api/signout")
+
+
+async def test_a_written_tombstone_signs_nobody_out(api: Api, user: User) -> None:
+    hashed = blake2b(user.session_id.encode(), digest_size=32).hexdigest()
+    await api.parts.redis.set(f"session:{hashed}", b"ended", seconds=60)
+    assert await status_of(api, user.session_id) == 200
+    assert await api.parts.redis.get(f"session:{hashed}") == b"ended"
+
+
+async def test_what_is_not_believed_is_replaced_by_a_reader(api: Api, user: User) -> None:
+    hashed = blake2b(user.session_id.encode(), digest_size=32).hexdigest()
+    await api.parts.redis.set(f"session:{hashed}", b"forged", seconds=60)
+    assert await status_of(api, user.session_id) == 200
+    held = await api.parts.redis.get(f"session:{hashed}")
+    assert held is not None
+    assert user.id.encode() in held
