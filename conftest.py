@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
 from microfin_local import database_home
 from microfin_local.configuration import DATA_PARTS, Configuration
@@ -22,5 +23,16 @@ async def platform_parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
     try:
         async with Platform(configuration) as platform:
             yield platform
+            if stay := await _keys_without_end(platform):
+                pytest.fail(f"These keys were written without a time to live: {stay}")
     finally:
         database_home.forget(state)
+
+
+async def _keys_without_end(platform: Platform) -> list[bytes]:
+    """Return the keys in Redis that would stay for ever. Nothing may write one, tests included."""
+    found = []
+    for url in platform.endpoints.redis:
+        async with Redis.from_url(url) as node:
+            found += [key async for key in node.scan_iter(count=1000) if await node.ttl(key) == -1]
+    return found

@@ -11,6 +11,7 @@ import pytest_asyncio
 from kept_cluster import KeptCluster, running_cluster
 
 from microfin.account_cache import AccountCache, CachedAccount, account_seal
+from microfin.allowance import Allowances, Answer
 from microfin.redis_cluster import GuardedRedis
 from microfin.settings import CommonSettings
 
@@ -61,7 +62,10 @@ async def test_the_api_can_do_what_it_needs(cluster: KeptCluster, api: GuardedRe
     await api.delete("session:x")
     assert await api.remember_first("key:u:k", b"deposit", seconds=60) == b"deposit"
     assert await api.remember_first("key:u:k", b"withdraw", seconds=60) == b"deposit"
-    assert await api.increment("rate:sign_in:email:x", seconds=60) == 1
+    allowances = Allowances(api)
+    assert (await allowances.take("rate:in:email:x", 1, seconds=60)).answer is Answer.TAKEN
+    assert (await allowances.take("rate:in:email:x", 1, seconds=60)).answer is Answer.BUSY
+    await allowances.settle("rate:in:email:x", seconds=60, counts=False)
     await cached(api)
     assert refusals(cluster) == []
 

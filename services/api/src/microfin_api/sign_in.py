@@ -35,17 +35,16 @@ async def sign_in(request: Request, parts: Parts) -> Response:
     parts.origins.check(request)
     body = await read_body(request, SignInBody, parts.settings.body_limit)
     email, address = read_email(body.email), parts.proxies.client_of(request)
-    await parts.sign_in_rate.begin(email, address)
+    attempt = parts.sign_in_rate.attempt("too_many_sign_ins")
     try:
+        await attempt.take(parts.sign_in_rate.limits(email, address))
         user = await parts.users.with_email(email)
         fits = await parts.passwords.verify(user.password_hash if user else None, body.password)
-    except Exception:
-        parts.sign_in_rate.take_back(email, address)
-        raise
+        attempt.failed = not fits
+    finally:
+        attempt.end()
     if user is None or not fits:
-        await parts.sign_in_rate.note_failure(email, address)
         raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})
-    parts.sign_in_rate.take_back(email, address)
     if parts.passwords.is_outdated(user.password_hash):
         await parts.users.replace_hash(user, await parts.passwords.hash(body.password))
     return await _signed_in(request, parts, user)

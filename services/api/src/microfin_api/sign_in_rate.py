@@ -1,94 +1,136 @@
-"""The limit on failed sign-ins, per e-mail address and per client address.
+"""The limits on what strangers may try: failed sign-ins, and sign-ups.
 
-Counted in Redis for all processes; while Redis is away, each process counts for itself.
+Counted in Redis for all processes; while Redis is away, each process counts for itself. A try takes
+one of each allowance before it is made, and gives it back unless it fails, so that many at once
+gain nothing and right passwords cost nothing. Where others hold what is left, it waits for them.
 """
 
 import asyncio
-import time
-from collections import OrderedDict
+import random
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Literal
 
+import msgspec
+
+from microfin.allowance import Allowances, Answer, OwnAllowances, Reply
 from microfin.redis_cluster import GuardedRedis, RedisUnavailable
 from microfin.settings import ApiSettings
 from microfin_api.problems import Problem
 
 WINDOW_SECONDS: Final = 60
 _REMEMBERED: Final = 10_000
+_PATIENCE_SECONDS: Final = 5.0
+_LOOK_AGAIN_SECONDS: Final = 0.1
+
+Code = Literal["too_many_sign_ins"]
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """How many may fail in a window under `key`."""
+
+    key: str
+    most: int
 
 
 class SignInRate:
-    """Counts failures and refuses what comes after too many of them."""
+    """Knows the limits, and counts."""
 
     def __init__(self, settings: ApiSettings, redis: GuardedRedis) -> None:
         self._email_limit = settings.sign_in_rate
         self._address_limit = settings.sign_in_address_rate
-        self._redis = redis
-        self._own = _OwnCounts()
+        self._redis = Allowances(redis)
+        self._own = OwnAllowances(_REMEMBERED)
+        self._settling: set[asyncio.Task[None]] = set()
 
-    async def begin(self, email: str, address: str) -> None:
-        """Raise `Problem` where this e-mail or client address has failed too often.
-
-        An attempt counts as failed here until it succeeds, so that many at once gain nothing.
-        """
-        limits = self._limits(email, address)
-        if any(self._own.count(key) >= limit for key, limit in limits):
-            raise _too_many()
-        for key, _ in limits:
-            self._own.add(key, 1)
-        counts = await asyncio.gather(*(self._count_of_all(key) for key, _ in limits))
-        if any(count >= limit for count, (_, limit) in zip(counts, limits, strict=True)):
-            self.take_back(email, address)
-            raise _too_many()
-
-    def take_back(self, email: str, address: str) -> None:
-        """Take back what `begin` counted: the attempt has not failed."""
-        for key, _ in self._limits(email, address):
-            self._own.add(key, -1)
-
-    async def note_failure(self, email: str, address: str) -> None:
-        """Count one failure, for all processes."""
-        for key, _ in self._limits(email, address):
-            try:
-                await self._redis.increment(key, seconds=WINDOW_SECONDS)
-            except RedisUnavailable:
-                continue
-
-    async def _count_of_all(self, key: str) -> int:
-        try:
-            held = await self._redis.get(key)
-        except RedisUnavailable:
-            return 0
-        return int(held) if held is not None and held.isdigit() else 0
-
-    def _limits(self, email: str, address: str) -> list[tuple[str, int]]:
-        hashed = blake2b(email.encode(), digest_size=16).hexdigest()
-        limits = [
-            (f"rate:sign_in:email:{hashed}", self._email_limit),
-            (f"rate:sign_in:address:{address}", self._address_limit),
+    def limits(self, email: str, address: str) -> list[Limit]:
+        """Return the limits on sign-ins to `email` from `address`."""
+        return [
+            Limit(f"rate:in:email:{_hashed(email)}", self._email_limit),
+            Limit(f"rate:in:address:{address}", self._address_limit),
         ]
-        return [(key, limit) for key, limit in limits if limit > 0]
+
+    def attempt(self, code: Code) -> "Attempt":
+        """Return a try that nothing was taken for yet; too many of its kind are a `code`."""
+        return Attempt(self, code)
+
+    async def try_to_take(self, limits: Sequence[Limit]) -> list[Reply]:
+        """Take one of each, or of none; return what keeps from it, nothing where it was taken."""
+        own = [self._own.take(limit.key, limit.most, seconds=WINDOW_SECONDS) for limit in limits]
+        if blocked := _blocked(own):
+            self._settle_own(_taken(limits, own), counts=False)
+            return blocked
+        replies = await asyncio.gather(*(self._take_of_all(limit) for limit in limits))
+        if blocked := _blocked(replies):
+            self._settle_own(limits, counts=False)
+            self._settle_for_all(_taken(limits, replies), counts=False)
+        return blocked
+
+    def settle(self, limits: Sequence[Limit], *, counts: bool) -> None:
+        """Let what was taken count, or give it back. Redis is told without being waited for."""
+        self._settle_own(limits, counts=counts)
+        self._settle_for_all(limits, counts=counts)
+
+    async def _take_of_all(self, limit: Limit) -> Reply:
+        try:
+            return await self._redis.take(limit.key, limit.most, seconds=WINDOW_SECONDS)
+        except RedisUnavailable:
+            return Reply(Answer.TAKEN)
+
+    def _settle_own(self, limits: Iterable[Limit], *, counts: bool) -> None:
+        for limit in limits:
+            self._own.settle(limit.key, seconds=WINDOW_SECONDS, counts=counts)
+
+    def _settle_for_all(self, limits: Sequence[Limit], *, counts: bool) -> None:
+        if limits:
+            task = asyncio.create_task(self._tell_redis(limits, counts=counts))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def _tell_redis(self, limits: Sequence[Limit], *, counts: bool) -> None:
+        calls = (
+            self._redis.settle(limit.key, seconds=WINDOW_SECONDS, counts=counts) for limit in limits
+        )
+        await asyncio.gather(*calls, return_exceptions=True)
 
 
-def _too_many() -> Problem:
-    return Problem("too_many_sign_ins", headers={"Retry-After": str(WINDOW_SECONDS)})
+class Attempt:
+    """One try: what it has taken, and whether it failed. `end` it, whatever comes."""
+
+    def __init__(self, rate: SignInRate, code: Code) -> None:
+        self.failed = False
+        self._rate = rate
+        self._code = code
+        self._taken: list[Limit] = []
+
+    async def take(self, limits: Iterable[Limit]) -> None:
+        """Take one of each allowance. Raises `Problem` where there is none left of one."""
+        limits = [limit for limit in limits if limit.most > 0]
+        loop = asyncio.get_running_loop()
+        patient_until = loop.time() + _PATIENCE_SECONDS
+        while blocked := await self._rate.try_to_take(limits):
+            milliseconds = max(reply.milliseconds for reply in blocked)
+            if any(it.answer is Answer.FULL for it in blocked) or loop.time() > patient_until:
+                raise Problem(self._code, headers={"Retry-After": str(milliseconds // 1000 + 1)})
+            # Unequal waits, so that tries which hold what each other needs do not meet again.
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS * (0.5 + random.random()))  # noqa: S311
+        self._taken += limits
+
+    def end(self) -> None:
+        """Give back what was taken, unless it failed."""
+        self._rate.settle(self._taken, counts=self.failed)
+        self._taken = []
 
 
-class _OwnCounts:
-    """This process's own counters, the least recently used forgotten first."""
+def _blocked(replies: Iterable[Reply]) -> list[Reply]:
+    return [reply for reply in replies if reply.answer is not Answer.TAKEN]
 
-    def __init__(self) -> None:
-        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def count(self, key: str) -> int:
-        ends, count = self._counts.get(key, (0.0, 0))
-        return count if ends > time.monotonic() else 0
+def _taken(limits: Sequence[Limit], replies: Sequence[Reply]) -> list[Limit]:
+    return [
+        limit for limit, reply in zip(limits, replies, strict=True) if reply.answer is Answer.TAKEN
+    ]
 
-    def add(self, key: str, change: int) -> None:
-        now = time.monotonic()
-        ends, count = self._counts.pop(key, (0.0, 0))
-        if ends <= now:
-            ends, count = now + WINDOW_SECONDS, 0
-        self._counts[key] = (ends, max(count + change, 0))
-        if len(self._counts) > _REMEMBERED:
-            self._counts.popitem(last=False)
+
+def _hashed(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import cache
 from hashlib import sha1
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -89,12 +90,15 @@ class GuardedRedis:
         """Delete `key`."""
         await self._do(key, "DEL", key)
 
-    async def increment(self, key: str, *, seconds: int) -> int:
-        """Add one to the counter `key`, which lives `seconds` from its first increment."""
-        count = int(await self._do(key, "INCR", key))
-        if count == 1:
-            await self._do(key, "EXPIRE", key, seconds)
-        return count
+    async def run(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
+        """Run `script` on `key`, in one step with all that it writes, and return its reply."""
+        node = await self._owner(key)
+        [reply] = await self._ask(node, [("EVALSHA", _digest(script), 1, key, *arguments)])
+        if isinstance(reply, ErrorReply):  # it does not know the script, or has not got the key
+            return await self._follow(
+                node, lambda cluster: cluster.execute_command("EVAL", script, 1, key, *arguments)
+            )
+        return reply
 
     async def publish(self, channel: str, payload: bytes) -> None:
         """Publish on a sharded channel (SPUBLISH); nobody need be listening."""
@@ -161,7 +165,7 @@ class GuardedRedis:
     async def _evaluate_on(
         self, node: Node, script: str, calls: Sequence[tuple[str, Sequence[bytes]]]
     ) -> None:
-        digest = sha1(script.encode(), usedforsecurity=False).hexdigest()
+        digest = _digest(script)
         replies = await self._ask(
             node, [("EVALSHA", digest, 1, key, *arguments) for key, arguments in calls]
         )
@@ -288,6 +292,12 @@ class GuardedRedis:
             else:
                 return cluster
         return None
+
+
+@cache
+def _digest(script: str) -> str:
+    """Return the name by which nodes know `script`: there are few, and all are constants."""
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 async def _close(cluster: RedisCluster) -> None:
