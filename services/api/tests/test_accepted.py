@@ -93,6 +93,51 @@ async def test_a_client_may_prefer_202(user: User) -> None:
     assert await user.balance(number) == "9.00"
 
 
+@pytest.mark.parametrize("default", ["settled", "accepted"])
+async def test_the_location_of_another_body_says_that_the_key_was_used(
+    ledger: Ledger, default: str
+) -> None:
+    async with running(ledger.settings(answer=default)) as api:
+        user = await api.user()
+        number = await user.account()
+        headers = {"Idempotency-Key": "once", **({} if default == "accepted" else ASYNC)}
+
+        async def deposit(amount: str) -> str:
+            body = {"accountNumber": number, "amount": amount}
+            answer = await user.client.post("/api/deposit", json=body, headers=headers)
+            assert answer.status_code == 202, answer.text
+            location: str = answer.headers["location"]
+            return location
+
+        first = await deposit("1")
+        assert (await finally_of(user, first, "settled"))["amount"] == "1.00"
+        other, repeat = await deposit("7"), await deposit("1.00")
+        refused = await user.client.get(other)
+        assert (refused.status_code, refused.json()["code"]) == (422, "key_reused")
+        assert refused.json()["operationId"] in other
+        for location in (first, repeat, first.partition("?")[0], f"{first}x"):
+            assert (await finally_of(user, location, "settled"))["amount"] == "1.00"
+        assert await user.balance(number) == "1.00"
+
+
+async def test_a_key_that_is_reused_before_its_operation_is_decided(quiet: Ledger) -> None:
+    async with running(quiet.settings()) as api:
+        user = await api.user()
+        number = await user.account()
+        await quiet.stop_workers()
+        locations = []
+        for amount in ("1", "7"):
+            body = {"accountNumber": number, "amount": amount}
+            headers = {**ASYNC, "Idempotency-Key": "once"}
+            answer = await user.client.post("/api/deposit", json=body, headers=headers)
+            locations.append(answer.headers["location"])
+            assert (await user.client.get(locations[-1])).json()["status"] == "accepted"
+        await quiet.start_workers()
+        await finally_of(user, locations[0], "settled")
+        refused = await user.client.get(locations[1])
+        assert (refused.status_code, refused.json()["code"]) == (422, "key_reused")
+
+
 async def test_what_is_acknowledged_first_takes_effect_first(user: User) -> None:
     number = await user.account()
     deposit = {"accountNumber": number, "amount": "5"}

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from microfin.producer import Appended
 from microfin.redis_cluster import GuardedRedis
 from microfin.settings import ApiSettings
-from microfin_api.at_token import AtTokens
+from microfin_api.at_token import At, AtTokens
 from microfin_api.client_address import TrustedProxies
 from microfin_api.cross_origin import OriginRule
 from microfin_api.idempotency import read_key
@@ -18,6 +18,7 @@ from microfin_api.parts import Parts
 from microfin_api.performing import prefers_async
 from microfin_api.problems import Problem
 from microfin_api.sessions import Sessions, session_id_of
+from microfin_api.signing import Signer
 from microfin_api.uuid7 import uuid7
 
 SETTINGS = ApiSettings(secret="s" * 32)
@@ -99,13 +100,29 @@ def test_the_cookie_is_secure_behind_tls(
 
 def test_at_tokens_are_for_one_operation_of_one_user() -> None:
     tokens = AtTokens(SETTINGS)
-    token = tokens.make("a" * 32, "anna", Appended(3, 17, 0))
-    assert tokens.is_valid(token, "a" * 32, "anna")
-    assert not tokens.is_valid(token, "b" * 32, "anna")
-    assert not tokens.is_valid(token, "a" * 32, "bert")
-    assert not AtTokens(OTHERS).is_valid(token, "a" * 32, "anna")
-    for forged in ("", ".", "..", "3.18." + token.rpartition(".")[2], "3.17.é", token + ".x"):
-        assert not tokens.is_valid(forged, "a" * 32, "anna")
+    token = tokens.make("a" * 32, "anna", b"\x05" * 16, Appended(3, 17, 0))
+    assert tokens.read(token, "a" * 32, "anna") == At(b"\x05" * 16)
+    assert tokens.read(token, "b" * 32, "anna") is None
+    assert tokens.read(token, "a" * 32, "bert") is None
+    assert AtTokens(OTHERS).read(token, "a" * 32, "anna") is None
+    tag = token.rpartition(".")[2]
+    for forged in ("", ".", "..", f"3.18.{tag}", "3.17.é", f"{token}.x", token.replace("5", "6")):
+        assert tokens.read(forged, "a" * 32, "anna") is None
+
+
+def test_at_tokens_are_short_enough_for_the_largest_place() -> None:
+    token = AtTokens(SETTINGS).make("a" * 32, "f" * 32, b"\xff" * 16, Appended(2**31, 2**63, 0))
+    assert len(token) <= 128
+
+
+def test_at_tokens_of_two_releases_are_understood_by_both() -> None:
+    tokens, signer = AtTokens(SETTINGS), Signer(SETTINGS, "microfin-at")
+    operation, user = "a" * 32, "anna"
+    old = f"3.17.{signer.tag(f'3.17.{operation}.{user}')}"
+    assert tokens.read(old, operation, user) == At(b"")
+    # How the release before checks a token.
+    partition, offset, tag = tokens.make(operation, user, b"5" * 16, Appended(3, 17, 0)).split(".")
+    assert signer.is_tag(tag, f"{partition}.{offset}.{operation}.{user}")
 
 
 @pytest.mark.parametrize(

@@ -18,18 +18,22 @@ async def show_operation(request: Request, parts: Parts) -> Response:
     """Show one of the user's operations, from all shards.
 
     An operation that no partition has decided yet is `accepted` for whoever holds the `at` that it
-    was answered with.
+    was answered with. Where it was decided with another body than that `at` stands for, the key had
+    been used before.
     """
     session = await parts.sessions.require(request)
     operation: str = request.path_params["operation"]
     if not _ID.fullmatch(operation):
         raise Problem("operation_not_found")
+    token = request.query_params.get("at", "")
+    at = parts.at_tokens.read(token, operation, session.user)
     found = (await reading.operations(parts.pools, [operation])).get(operation)
     if found is not None:
         if found.request.user != session.user:
             raise Problem("operation_not_found")
+        if at is not None and not at.speaks_of(found.request):
+            raise Problem("key_reused", operationId=operation)
         return answer(operation_view(found.operation))
-    at = request.query_params.get("at", "")
-    if not parts.at_tokens.is_valid(at, operation, session.user):
+    if at is None:
         raise Problem("operation_not_found")
     return answer(OperationView(operation_id=operation, status="accepted"))

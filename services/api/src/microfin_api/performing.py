@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from microfin.account_number import derive_account_number
 from microfin.operation import Kind, operation_id
-from microfin.wire import Command
+from microfin.wire import Command, body_hash
 from microfin_api import metrics
 from microfin_api.account_cap import require_room
 from microfin_api.answers import AcceptedOperation, answer
@@ -102,7 +102,7 @@ class Change:
     def _told(self, command: Command, result: Settled | Accepted, status: int) -> Response:
         try:
             if isinstance(result, Accepted):
-                return self._accepted(command.kind, result)
+                return self._accepted(command, result)
             return self._settled(result, status)
         except Problem:
             raise
@@ -124,14 +124,14 @@ class Change:
             headers["Location"] = f"/api/accounts/{operation.account}"
         return answer(settled_view(operation), status, headers)
 
-    def _accepted(self, kind: Kind, accepted: Accepted) -> Response:
+    def _accepted(self, command: Command, accepted: Accepted) -> Response:
         status: Literal["accepted", "in_transit"] = "in_transit" if accepted.debited else "accepted"
-        metrics.OPERATIONS.labels(kind, status).inc()
+        metrics.OPERATIONS.labels(command.kind, status).inc()
         logger.debug("accepted", operation=accepted.operation, status=status)
         headers = {
             HEADER: self.key.header,
             "Location": self.parts.at_tokens.location(
-                accepted.operation, self.user, accepted.appended
+                accepted.operation, self.user, body_hash(command), accepted.appended
             ),
         }
         if prefers_async(self.request):

@@ -239,7 +239,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Show how far an operation is",
         tag="money",
         answers={200: Given("The operation", (answers.OperationView,))},
-        problems=(*_READING, "operation_not_found"),
+        problems=(*_READING, "operation_not_found", "key_reused"),
         parameters=(_OPERATION, _AT),
     ),
     Endpoint(
