@@ -234,6 +234,34 @@ async def test_a_backup_from_before_the_last_growth_is_refused(make_own_bank: Ma
     await bank.check()
 
 
+async def test_a_shard_from_before_two_growths_catches_up(make_own_bank: MakeBank) -> None:
+    """Nothing was sent to it meanwhile, so its backup is taken, and it is grown over both."""
+    bank = await make_own_bank(partitions=2)
+    await bank.workers()
+    await bank.traffic("before")
+    await bank.check()
+    backup = await back_up(bank.platform, 0, f"backup-{bank.name}")
+    for partitions in (4, 6):
+        await widen(bank, partitions)
+        await grown(bank, partitions)
+    await stop_all(bank)
+
+    await lose_and_restore(bank.platform, 0, backup)
+    prepared = await follow_runbook(bank, "microfin recover prepare")
+    assert prepared.code == 0, prepared.output + prepared.errors
+    assert "microfin routing grow --partitions 6" in prepared.output
+    await bank.workers()
+    verified = await follow_runbook(bank, "microfin recover verify")
+    assert verified.code == 0, verified.output + verified.errors
+    routings = "SELECT generation, partition_count, intent_token FROM routing"
+    assert [tuple(row) for row in await bank.fetch(routings)] == [(1, 2, None), (3, 6, None)]
+
+    await grown(bank, 6)
+    assert [tuple(row) for row in await bank.fetch(routings)] == [(3, 6, None), (3, 6, None)]
+    await bank.traffic("afterwards")
+    await bank.check()
+
+
 async def test_it_refuses_while_somebody_works_on_the_shard(make_own_bank: MakeBank) -> None:
     bank = await make_own_bank()
     workers = await bank.workers()

@@ -1,6 +1,7 @@
 """The log: partitions of records in memory, the worker's and the API's way to them."""
 
 import asyncio
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -62,9 +63,13 @@ class Topic:
                 reader.set_result(None)
         return Appended(partition, record.offset, record.time)
 
-    def ends(self) -> dict[int, int]:
-        """Return the offset after the last record of each partition."""
-        return {number: len(records) for number, records in enumerate(self.records)}
+    def ends(self, age: float = 0.0) -> dict[int, int]:
+        """Return the offset after the last record of each partition, `age` seconds ago."""
+        newest = _CLOCK.now() - 1000 * age
+        return {
+            number: bisect_right(records, newest, key=lambda it: it.time) if age else len(records)
+            for number, records in enumerate(self.records)
+        }
 
     async def more(self, partition: int, seconds: float) -> None:
         """Wait for the next record of `partition`, at most `seconds`."""

@@ -93,7 +93,7 @@ def _growths(random: Random, shards: int, partitions: int) -> list[Growth]:
     first = partitions + shards * random.choice((1, 1, 2))
     at = random.uniform(0.05, 0.6)
     growths = [Growth(at, first)]
-    if random.random() < 0.4:
+    if random.random() < 0.5:
         growths.append(
             Growth(at + random.uniform(1.3, 2.5), first + shards * random.choice((1, 2)))
         )
@@ -103,7 +103,7 @@ def _growths(random: Random, shards: int, partitions: int) -> list[Growth]:
 def _accounts(random: Random, partitions: int, growths: list[Growth]) -> list[PlannedAccount]:
     count = random.choice((1, 2, 3, 4, 4))
     numbers = random.sample(_numbers(), count)
-    if len(growths) == 2 and random.random() < 0.5:
+    if len(growths) == 2 and random.random() < 0.8:
         numbers[0] = random.choice(
             _coming_back((partitions, *(growth.partitions for growth in growths))) or numbers
         )

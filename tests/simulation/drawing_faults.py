@@ -22,6 +22,7 @@ from simulation.plan import (
     SecondOwner,
     SlowNetwork,
     SlowProduce,
+    StaleEnds,
 )
 
 
@@ -40,6 +41,18 @@ def draw_faults(
             faults.append(SlowProduce(process, random.randint(1, 6), late))
             continue
         faults += _fault_of(random, process, shards, most)
+    if growths and random.random() < 0.3:
+        faults += _stale_growth(random, partitions, growths[0])
+    return faults
+
+
+def _stale_growth(random: Random, partitions: int, growth: Growth) -> list[Fault]:
+    """Let an old broker tell the log's ends, often while a worker is behind the true ones."""
+    faults: list[Fault] = [StaleEnds(random.uniform(0.5, 10.0))]
+    if random.random() < 0.7:
+        claimed = f"worker-{random.randrange(partitions)}"
+        asleep = Moment(claimed, "commit", 1, growth.at + random.uniform(0.0, 1.0))
+        faults.append(Pause(asleep, random.uniform(1.5, 6.0)))
     return faults
 
 
@@ -111,8 +124,10 @@ def _surrounding_fault(  # noqa: PLR0911 - one case a kind of fault
             return SlowNetwork(random.choice((0.02, 0.2)), random.choice((0.02, 0.2, 1.0)))
 
 
-def _activator_fault(random: Random) -> Fault:
-    match random.randrange(6):
+def _activator_fault(  # noqa: PLR0911 - one case a kind of fault
+    random: Random,
+) -> Fault:
+    match random.randrange(8):
         case 0:
             turn = Moment("activator", "turn", random.randint(1, 60))
             return Crash(turn, random.choice((0.1, 1.0, 9.5)))
@@ -127,6 +142,11 @@ def _activator_fault(random: Random) -> Fault:
             return LostStatement(
                 "activator", random.randint(1, 12), "commit", outcome, _long(random)
             )
+        case 5:
+            outcome = random.choice(("lost before", "lost after", "late", "hung", "refused"))
+            return LostProduce("activator", random.randint(1, 4), outcome, _long(random))
+        case 6:
+            return SlowProduce("activator", random.randint(1, 4), _long(random))
         case _:
             return SecondActivator(random.uniform(0.0, 12.0))
 

@@ -26,16 +26,27 @@ def check_at_rest(
     plan: Plan, databases: Sequence[Database], topic: Topic, effects: Effects, journal: Journal
 ) -> list[Violation]:
     """Return all that is wrong."""
+    asked_for = [it for it in effects.committed if it.outcome.operation in journal.asked]
     return [
+        *_unasked(effects.committed, journal),
         *_at_rest(databases, topic),
         *_zero_sum(databases),
         *_explained(databases),
         *_once(effects.committed, databases),
         *_answers(databases, journal),
         *_arrival(databases),
-        *_order(effects.committed, journal),
-        *_decided_in_turn(plan, topic, effects.committed, journal),
+        *_order(asked_for, journal),
+        *_decided_in_turn(plan, topic, asked_for, journal),
     ]
+
+
+def _unasked(committed: Sequence[Effect], journal: Journal) -> Iterator[Violation]:
+    """Nobody but clients asks for anything; what a growth marks the log with changes nothing."""
+    for effect in committed:
+        outcome = effect.outcome
+        is_marker = outcome.account.startswith("0") and outcome.reason == "expired"
+        if outcome.operation not in journal.asked and not is_marker:
+            yield Violation(4, f"nobody asked for {outcome.operation}, and it was decided")
 
 
 def undecided(databases: Sequence[Database], topic: Topic) -> dict[int, tuple[int, int]]:

@@ -16,6 +16,7 @@ from simulation.plan import (
     Plan,
     SlowNetwork,
     SlowProduce,
+    StaleEnds,
 )
 from simulation.virtual_loop import VirtualLoop
 
@@ -32,6 +33,7 @@ class Network:
         self._slow: list[SlowNetwork] = []
         self._replies = LossyReplies(0.0, 0.0, 0.0)
         self._cache = 0.0
+        self._ends_age = 0.0
         self._statements: dict[tuple[str, int, Counted], LostStatement] = {}
         self._produces: dict[tuple[str, int], LostProduce | SlowProduce] = {}
         self._watched: dict[tuple[str, Event, int], Callable[[], None]] = {}
@@ -44,6 +46,8 @@ class Network:
                     self._replies = fault
                 case LyingCache():
                     self._cache = max(self._cache, fault.probability)
+                case StaleEnds():
+                    self._ends_age = max(self._ends_age, fault.seconds)
                 case LostStatement():
                     self._statements[(fault.process, fault.number, fault.counted)] = fault
                 case LostProduce() | SlowProduce():
@@ -54,6 +58,7 @@ class Network:
         self._slow.clear()
         self._replies = LossyReplies(0.0, 0.0, 0.0)
         self._cache = 0.0
+        self._ends_age = 0.0
         self._statements.clear()
         self._produces.clear()
 
@@ -112,6 +117,11 @@ class Network:
         if lies:
             self.struck["LyingCache"] += 1
         return lies
+
+    def ends_age(self) -> float:
+        """Return how many seconds old it is what a broker tells of the log's ends."""
+        self.struck["StaleEnds"] += self._ends_age > 0
+        return self._ends_age
 
     def watch(self, moment: Moment, strike: Callable[[], None]) -> None:
         """Call `strike` at a moment that is counted here."""

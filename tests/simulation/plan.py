@@ -168,6 +168,12 @@ class Garbage(msgspec.Struct, frozen=True, tag=True):
     at: float
 
 
+class StaleEnds(msgspec.Struct, frozen=True, tag=True):
+    """Who asks where the log ends is told where it ended `seconds` before."""
+
+    seconds: float
+
+
 class SecondActivator(msgspec.Struct, frozen=True, tag=True):
     """Somebody else runs the same growth, too."""
 
@@ -188,6 +194,7 @@ Fault = (
     | SlowNetwork
     | Garbage
     | SecondActivator
+    | StaleEnds
 )
 
 

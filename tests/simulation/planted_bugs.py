@@ -18,7 +18,7 @@ from microfin import store, wire
 from microfin.batch_statement import BatchWrite, Place
 from microfin.database import is_connection_loss
 from microfin.decision import Deciding, OutboxRow
-from microfin.growth import PostgresRouting
+from microfin.growth import MarkedLog, PostgresRouting
 from microfin.store import Claim, PartitionRow, PostgresStore
 from microfin_api.sending_gate import Destination
 from microfin_api.submission import Submission
@@ -160,6 +160,12 @@ async def _recheck_nothing(*_: Any) -> None:
     return
 
 
+async def _cut_at_the_ends(self: MarkedLog, partitions: Any, *_: Any) -> dict[int, int]:
+    """Ask a broker instead of appending."""
+    ends = await self.ends()
+    return {partition: ends[partition] for partition in partitions}
+
+
 def _write_without_forwarded(batch: Batch, decisions: Any, sent: Any) -> BatchWrite:
     """Leave out of the outbox what is only passed on: it is sent from memory, is it not?"""
     write = _WRITE_OF(batch, decisions, sent)
@@ -235,6 +241,11 @@ BUGS = [
         [(PostgresRouting, "_recheck", staticmethod(_recheck_nothing))],
     ),
     PlantedBug(
+        "cut where a broker says that the log ends",
+        (7,),
+        [(MarkedLog, "mark", _cut_at_the_ends)],
+    ),
+    PlantedBug(
         "forward without the outbox",
         (5, 8),
         [(microfin_worker.batch, "_write_of", _write_without_forwarded)],
@@ -245,4 +256,4 @@ BUGS = [
         [(Deciding, "_record", _record_unknown)],
     ),
 ]
-"""All of them, in the order of issue 5."""
+"""All of them."""

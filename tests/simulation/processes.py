@@ -7,7 +7,13 @@ import asyncpg
 
 from microfin.account_cache import AccountCache, account_seal
 from microfin.clock import SystemClock
-from microfin.growth import Growth, GrowthNotFinished, GrowthRefused, PostgresRouting
+from microfin.growth import (
+    Growth,
+    GrowthNotFinished,
+    GrowthRefused,
+    MarkedLog,
+    PostgresRouting,
+)
 from microfin.replies import RedisReplies, reply_seal
 from microfin.routing import shard_of_partition
 from microfin.settings import ApiSettings
@@ -179,11 +185,13 @@ class Activator:
 
         async def ends() -> dict[int, int]:
             await asyncio.sleep(parts.network.delay())
-            return parts.topic.ends()
+            return parts.topic.ends(parts.network.ends_age())
 
+        producer = SimulatedProducer(parts.topic, parts.network, self.process.name)
+        log = MarkedLog(ends, producer)
         while not self.grown:
             try:
-                growth = Growth(shards, ends, clock, self._say, patience=20.0)
+                growth = Growth(shards, log, clock, self._say, patience=20.0)
                 await growth.to(self._partitions)
                 self.grown = True
             except (GrowthRefused, GrowthNotFinished) as error:

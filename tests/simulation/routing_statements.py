@@ -77,15 +77,20 @@ def withdraw(database: Database, transaction: Transaction, token: Any) -> Execut
 
 
 def lock_intent(
-    database: Database, _: Transaction, token: Any, generation: int, fresh: float
+    database: Database,
+    _: Transaction,
+    token: Any,
+    own_generation: int,
+    own_count: int,
+    fresh: float,
 ) -> Execution:
-    """Lock the routing, if the intent of `token` stands and is fresh."""
+    """Lock the routing, if the intent of `token` stands and is fresh, and the rest is as said."""
 
     def stands() -> bool:
         row = database.tables.routing
         return (
             row["intent_token"] == token
-            and row["generation"] == generation - 1
+            and (row["generation"], row["partition_count"]) == (own_generation, own_count)
             and row["intended_at"] > database.loop.time() - fresh
         )
 

@@ -70,8 +70,9 @@ _STATEMENTS: Final[dict[str, Callable[..., Execution]]] = {
     " OR intended_at < clock_timestamp() - $6 * interval '1 second') RETURNING 1": prepare,
     "UPDATE routing SET intended_generation = NULL, intended_partition_count = NULL,"
     " intent_token = NULL, intended_at = NULL WHERE intent_token = $1": withdraw,
-    "SELECT 1 FROM routing WHERE intent_token = $1 AND generation = $2 - 1"
-    " AND intended_at > clock_timestamp() - $3 * interval '1 second' FOR UPDATE": lock_intent,
+    "SELECT 1 FROM routing WHERE intent_token = $1 AND generation = $2"
+    " AND partition_count = $3"
+    " AND intended_at > clock_timestamp() - $4 * interval '1 second' FOR UPDATE": lock_intent,
     "SELECT partition, next_offset FROM partitions ORDER BY partition FOR UPDATE": lock_partitions,
     "UPDATE routing SET generation = $1, partition_count = $2,"
     " intended_generation = NULL, intended_partition_count = NULL,"

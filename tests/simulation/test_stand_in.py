@@ -208,10 +208,12 @@ class Drive:
             case 3:
                 await self.routing.withdraw(self.token or token)
             case 4:
-                await self.routing.activate(intended, self.token or token, {0: 10**9})
+                await self.routing.activate(
+                    state.routing, intended, self.token or token, {0: 10**9}
+                )
             case _:
                 # The generation goes up, as the decisions of this test do not look at it.
-                await self.routing.activate(intended, self.token or token, {0: 0})
+                await self.routing.activate(state.routing, intended, self.token or token, {0: 0})
         return await self.routing.state() and None
 
 

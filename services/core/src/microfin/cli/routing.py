@@ -7,11 +7,18 @@ import typer
 from microfin import reading
 from microfin.cli.failures import CouldNot, Refused, run
 from microfin.cli.output import Json, print_json, print_rows, print_text, time_text
+from microfin.cli.sending import connected_producer
 from microfin.cli.shards import connected, reading_shards, reading_urls
 from microfin.cli.topic import open_topic
 from microfin.clock import SystemClock
 from microfin.database import Pool, read_snapshot
-from microfin.growth import Growth, GrowthNotFinished, GrowthRefused, PostgresRouting
+from microfin.growth import (
+    Growth,
+    GrowthNotFinished,
+    GrowthRefused,
+    MarkedLog,
+    PostgresRouting,
+)
 from microfin.ledger_rows import MILLISECONDS
 from microfin.settings import CommonSettings
 
@@ -75,9 +82,14 @@ def grow(
 async def _grow(partitions: int, patience: float) -> None:
     settings = CommonSettings()
     urls = settings.direct_database_urls if settings.databases_direct else reading_urls(settings)
-    async with connected(urls, settings) as pools, open_topic(settings) as topic:
+    async with (
+        connected(urls, settings) as pools,
+        open_topic(settings) as topic,
+        connected_producer(settings) as producer,
+    ):
         shards = [PostgresRouting(pool, shard) for shard, pool in enumerate(pools)]
-        growth = Growth(shards, topic.ends, SystemClock(), print_text, patience)
+        log = MarkedLog(topic.ends, producer)
+        growth = Growth(shards, log, SystemClock(), print_text, patience)
         try:
             await growth.to(partitions)
         except GrowthRefused as error:

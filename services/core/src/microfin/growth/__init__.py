@@ -1,11 +1,12 @@
 """Growing the number of partitions while money moves (design, section 4, "Growing").
 
 shards = [PostgresRouting(pool, shard) for shard, pool in enumerate(pools)]
-growth = Growth(shards, ends, clock, say)
+growth = Growth(shards, MarkedLog(ends, producer), clock, say)
 await growth.to(12)
 """
 
 from microfin.growth.growth import Growth, GrowthNotFinished, GrowthRefused
+from microfin.growth.marking import MarkedLog
 from microfin.growth.postgres_routing import PostgresRouting
 
-__all__ = ["Growth", "GrowthNotFinished", "GrowthRefused", "PostgresRouting"]
+__all__ = ["Growth", "GrowthNotFinished", "GrowthRefused", "MarkedLog", "PostgresRouting"]

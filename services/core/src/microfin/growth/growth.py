@@ -4,26 +4,27 @@ It may be killed between any two steps; running it again completes what it finds
 different generations at one time are legal, so each shard is activated by itself.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 from uuid import UUID, uuid4
 
+import msgspec
+
 from microfin.database import DATABASE_ERRORS, is_connection_loss
 from microfin.growth.postgres_routing import AnotherGrowth, NotActivated, ShardState
+from microfin.producer import ProduceRefused, ProduceUnknown
 from microfin.routing import Routing, shard_of_partition
 
 LEASE_SECONDS: Final = 1.0
 """How long an API process may send by a lease (see `microfin_api.leases`)."""
 
 _LEASE_MARGIN: Final = 0.05  # seconds, for clocks that run at different speeds
-_CUT_PATIENCE: Final = 3.0  # seconds for the partitions to pass their cuts, while commands are held
+_CUT_PATIENCE: Final = 3.0  # seconds to mark the partitions and to pass the cuts, commands held
 _DRAIN_PATIENCE: Final = 1.0  # seconds within which the lag must drain before anything is held
 _ALIVE: Final = 10.0  # seconds since a partition's owner was last seen
 _PAUSE: Final = 1.0
 _LOOK_EVERY: Final = 0.02
-
-LogEnds = Callable[[], Awaitable[Mapping[int, int]]]
-"""Returns the offset after the last record of each partition of the topic."""
 
 Say = Callable[[str], None]
 
@@ -42,8 +43,22 @@ class ShardRouting(Protocol):
     async def withdraw(self, token: UUID) -> None:
         """Take the intent back."""
 
-    async def activate(self, intended: Routing, token: UUID, cuts: Mapping[int, int]) -> None:
-        """Make the intended routing the routing."""
+    async def activate(
+        self, current: Routing, intended: Routing, token: UUID, cuts: Mapping[int, int]
+    ) -> None:
+        """Make the intended routing the routing, in the place of `current`."""
+
+
+class GrowthLog(Protocol):
+    """The commands topic; see `microfin.growth.marking.MarkedLog`."""
+
+    async def ends(self) -> Mapping[int, int]:
+        """Return where each partition ends, as some broker tells it: perhaps an old answer."""
+
+    async def mark(
+        self, partitions: Collection[int], current: Routing, intended: Routing
+    ) -> Mapping[int, int]:
+        """Append a marker to each of `partitions`; return the offsets behind them."""
 
 
 class GrowthClock(Protocol):
@@ -68,19 +83,35 @@ class _Overtaken(Exception):
     """Another command has used the generation that this one intends, for another routing."""
 
 
+class _NotCut(Exception):
+    """The partitions were not marked, or not decided up to their markers, in time."""
+
+
+class _Prepared(msgspec.Struct, frozen=True):
+    """A shard that carries the intent, and the routing that it had when that was written."""
+
+    shard: ShardRouting
+    current: Routing
+
+    def partitions(self, shards: int) -> list[int]:
+        """Return the partitions of this shard that accounts are spread over now."""
+        count = self.current.partition_count
+        return [it for it in range(count) if shard_of_partition(it, shards) == self.shard.shard]
+
+
 class Growth:
     """Grows the routing of all shards, shard by shard, to a number of partitions."""
 
     def __init__(
         self,
         shards: Sequence[ShardRouting],
-        ends: LogEnds,
+        log: GrowthLog,
         clock: GrowthClock,
         say: Say,
         patience: float = 300.0,
     ) -> None:
         self._shards = shards
-        self._ends = ends
+        self._log = log
         self._clock = clock
         self._say = say
         self._deadline = clock.monotonic() + patience
@@ -123,7 +154,7 @@ class Growth:
                 f"{partitions} is not a multiple of the {shards} shards: an account would change "
                 f"its shard. Take {partitions + shards - partitions % shards}."
             )
-        there = len(await self._ends())
+        there = len(await self._log.ends())
         if there < partitions:
             raise GrowthRefused(
                 f"The topic has {there} partitions: give it {partitions} first, and start a worker "
@@ -193,58 +224,74 @@ class Growth:
             return
         token = uuid4()
         try:
-            for shard in behind:
-                await shard.prepare((await shard.state()).routing, intended, token)
+            prepared = [await self._prepare(shard, intended, token) for shard in behind]
             await self._clock.sleep(LEASE_SECONDS + _LEASE_MARGIN)
-            cuts = await self._cuts(behind)
-            if not await self._passed(behind, cuts, _CUT_PATIENCE):
-                self._say("the partitions did not pass their cuts in time; trying again later")
-                return
-            for shard in behind:
-                own = {
-                    number: cut
-                    for number, cut in cuts.items()
-                    if shard_of_partition(number, len(self._shards)) == shard.shard
-                }
-                await shard.activate(intended, token, own)
-                self._say(f"shard {shard.shard} has {intended.partition_count} partitions")
+            cuts = await self._cut(prepared, intended)
+            for it, own in zip(prepared, cuts, strict=True):
+                await it.shard.activate(it.current, intended, token, own)
+                self._say(f"shard {it.shard.shard} has {intended.partition_count} partitions")
         except (AnotherGrowth, NotActivated) as error:
             self._say(f"not yet: {error}; trying again")
+        except _NotCut as error:
+            self._say(f"{error}; trying again later")
         finally:
             for shard in behind:
                 await shard.withdraw(token)
 
+    @staticmethod
+    async def _prepare(shard: ShardRouting, intended: Routing, token: UUID) -> _Prepared:
+        """Write the intent; what the shard has now, it must still have when it is activated."""
+        current = (await shard.state()).routing
+        await shard.prepare(current, intended, token)
+        return _Prepared(shard, current)
+
     async def _drains(self, behind: Sequence[ShardRouting]) -> bool:
-        """Tell whether the workers decide what is in the log within a second."""
-        ends = await self._cuts(behind)
-        if await self._passed(behind, ends, _DRAIN_PATIENCE):
+        """Tell whether the workers decide what is in the log within a second.
+
+        Where a broker tells too little of the log, the cut finds it out.
+        """
+        ends = await self._log.ends()
+        shards = [_Prepared(shard, (await shard.state()).routing) for shard in behind]
+        goals = {it: ends[it] for shard in shards for it in shard.partitions(len(self._shards))}
+        if await self._passed(behind, goals, self._clock.monotonic() + _DRAIN_PATIENCE):
             return True
         self._say("waiting: the workers are more than a second behind the log")
         return False
 
-    async def _cuts(self, behind: Sequence[ShardRouting]) -> dict[int, int]:
-        """Return the log's ends of the partitions that the shards' routings use now."""
-        ends = await self._ends()
-        cuts = {}
-        for shard in behind:
-            count = (await shard.state()).routing.partition_count
-            for number in range(count):
-                if shard_of_partition(number, len(self._shards)) == shard.shard:
-                    cuts[number] = ends[number]
+    async def _cut(
+        self, prepared: Sequence[_Prepared], intended: Routing
+    ) -> list[Mapping[int, int]]:
+        """Mark each shard's partitions, and return the cuts, which they have passed.
+
+        Raises `_NotCut` where that takes too long: commands are held meanwhile.
+        """
+        deadline = self._clock.monotonic() + _CUT_PATIENCE
+        try:
+            async with asyncio.timeout(_CUT_PATIENCE):
+                cuts = [
+                    await self._log.mark(it.partitions(len(self._shards)), it.current, intended)
+                    for it in prepared
+                ]
+        except TimeoutError:
+            raise _NotCut("the log did not take the markers in time") from None
+        except (ProduceRefused, ProduceUnknown) as error:
+            raise _NotCut(f"the log did not take the markers ({error})") from error
+        goals = {number: cut for own in cuts for number, cut in own.items()}
+        if not await self._passed([it.shard for it in prepared], goals, deadline):
+            raise _NotCut("the partitions did not pass their cuts in time")
         return cuts
 
     async def _passed(
-        self, behind: Sequence[ShardRouting], cuts: Mapping[int, int], patience: float
+        self, shards: Sequence[ShardRouting], goals: Mapping[int, int], deadline: float
     ) -> bool:
-        """Wait until every partition is at its cut or beyond; False where the patience ends."""
-        deadline = self._clock.monotonic() + patience
+        """Wait until every partition is at its goal or beyond; False after the deadline."""
         while True:
             reached = {
                 number: state.next_offset
-                for shard in behind
+                for shard in shards
                 for number, state in (await shard.state()).partitions.items()
             }
-            if all(reached.get(number, -1) >= cut for number, cut in cuts.items()):
+            if all(reached.get(number, -1) >= goal for number, goal in goals.items()):
                 return True
             if self._clock.monotonic() > deadline:
                 return False

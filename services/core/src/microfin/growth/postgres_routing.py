@@ -80,6 +80,8 @@ class PostgresRouting:
 
     async def prepare(self, current: Routing, intended: Routing, token: UUID) -> None:
         """Write the intent. Raises `AnotherGrowth` where one is fresh, or the routing changed."""
+        if current.generation >= intended.generation:
+            raise AnotherGrowth(f"Shard {self.shard} was grown by another command.")
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(_LOCK_TIMEOUT)
             prepared = await connection.fetchval(
@@ -106,15 +108,18 @@ class PostgresRouting:
                 token,
             )
 
-    async def activate(self, intended: Routing, token: UUID, cuts: Mapping[int, int]) -> None:
+    async def activate(
+        self, current: Routing, intended: Routing, token: UUID, cuts: Mapping[int, int]
+    ) -> None:
         """Make `intended` the routing, if the intent stands and each partition passed its cut.
 
+        `current` is the routing that was prepared: a restored shard may be several growths behind.
         Raises `NotActivated` where nothing was changed. After any other error it is unknown.
         """
         try:
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(_LOCK_TIMEOUT)
-                await self._recheck(connection, intended, token, cuts)
+                await self._recheck(connection, current, token, cuts)
                 await connection.execute(
                     "UPDATE routing SET generation = $1, partition_count = $2,"
                     " intended_generation = NULL, intended_partition_count = NULL,"
@@ -132,13 +137,15 @@ class PostgresRouting:
 
     @staticmethod
     async def _recheck(
-        connection: asyncpg.Connection, intended: Routing, token: UUID, cuts: Mapping[int, int]
+        connection: asyncpg.Connection, current: Routing, token: UUID, cuts: Mapping[int, int]
     ) -> None:
         standing = await connection.fetchval(
-            "SELECT 1 FROM routing WHERE intent_token = $1 AND generation = $2 - 1"
-            " AND intended_at > clock_timestamp() - $3 * interval '1 second' FOR UPDATE",
+            "SELECT 1 FROM routing WHERE intent_token = $1 AND generation = $2"
+            " AND partition_count = $3"
+            " AND intended_at > clock_timestamp() - $4 * interval '1 second' FOR UPDATE",
             token,
-            intended.generation,
+            current.generation,
+            current.partition_count,
             ACTIVATION_SECONDS,
         )
         if standing is None:
