@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol, which reads nothing as a request that is none.
 
 uvicorn with httptools takes what follows an offer to upgrade for another protocol and then reads it
-as requests: ADR 37 tells what came of it. Here an offer is ignored (RFC 9110, 7.8), what cannot be
+as requests: ADR 21 tells what came of it. Here an offer is ignored (RFC 9110, 7.8), what cannot be
 read ends the connection, after the answers that are owed, and heads and bodies have limits of size
 and time. An answer's head and body are one write: uvicorn hands them to the socket one after the
 other, and each write is a call into the kernel, and wakes whoever reads.
@@ -173,14 +173,14 @@ class GatheringProtocol(HttpToolsProtocol):
     def _require_sound_head(self) -> None:
         """Raise where somebody before or behind us could read this head in another way."""
         version = self.parser.get_http_version()
-        hosts = 0
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
-                raise _NoRequest(_unreadable())
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
         if hosts != 1 if version == "1.1" else hosts > 1 or version != "1.0":
             raise _NoRequest(_unreadable())
+        if b"transfer-encoding" in names:
+            codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+            if version != "1.1" or [coding.lower() for coding in codings] != [b"chunked"]:
+                raise _NoRequest(_unreadable())
 
     # Limits -------------------------------------------------------------------------------------
 
