@@ -89,6 +89,20 @@ async def test_it_passes_on_who_asked_and_lets_nobody_pretend(front: Front) -> N
     assert f"host: 127.0.0.1:{front.client.base_url.port}\r\n" in request
 
 
+async def test_it_passes_no_offer_to_upgrade_on(front: Front) -> None:
+    headers = {
+        "Connection": "Upgrade, HTTP2-Settings",
+        "Upgrade": "h2c",
+        "HTTP2-Settings": "AAMAAABkAAQCAAAAAAIAAAAA",
+    }
+    answer = await front.client.post("/api/deposit", content=b"{}", headers=headers)
+    assert answer.status_code == 200
+    request = front.requests[0].lower()
+    assert "\r\nconnection:" not in request
+    assert "\r\nupgrade:" not in request
+    assert "\r\nhttp2-settings:" not in request
+
+
 def problem_of(answer: httpx.Response, status: int) -> str:
     """Return the code of a problem that nginx itself told."""
     assert answer.status_code == status

@@ -22,6 +22,7 @@ from microfin_local.supervised import Program
 # max_fails=0: with few processes, leaving one out for 10 s would turn its restart into an outage.
 # proxy_read_timeout: longer than the API's own deadlines, so that its answer is the one told.
 # X-Forwarded-For: ours alone; what a client says about itself is not passed on.
+# Connection, Upgrade, HTTP2-Settings: an offer to upgrade is the proxy's business and ends here.
 # error_page: what nginx itself refuses is a problem of the API's catalogue, too. The API's own
 # answers pass untouched, because nothing is intercepted. 494 (nginx's number for a head that is
 # too large) is told as 431, an HTTP version that nobody speaks as 400: the request is at fault.
@@ -74,6 +75,8 @@ http {{
 
         proxy_http_version 1.1;
         proxy_set_header Connection "";
+        proxy_set_header Upgrade "";
+        proxy_set_header HTTP2-Settings "";
         proxy_set_header Host $http_host;
         proxy_set_header X-Forwarded-For $remote_addr;
         proxy_set_header X-Forwarded-Proto $scheme;

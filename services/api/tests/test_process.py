@@ -141,3 +141,38 @@ async def test_it_starts_without_anything_to_connect_to(ledger: Ledger) -> None:
             assert "Kafka" in missing
             assert (await client.get("/healthz")).status_code == 200
         await stop(running)
+
+
+async def test_an_offer_to_upgrade_loses_no_body(ledger: Ledger) -> None:
+    """Java's HttpClient and `curl --http2` offer h2c with every first request."""
+    offer = {
+        "Connection": "Upgrade, HTTP2-Settings",
+        "Upgrade": "h2c",
+        "HTTP2-Settings": "AAMAAABkAAQCAAAAAAIAAAAA",
+    }
+    async with process(ledger) as (url, _):
+        await until_ready(int(url.rpartition(":")[2]))
+        async with httpx.AsyncClient(base_url=url, timeout=30, headers=offer) as client:
+            body = {"name": "Anna", "email": "offers@example.com", "password": PASSWORD}
+            assert (await client.post("/api/signup", json=body)).status_code == 200
+            opened = await client.post("/api/accounts", json={"currency": "USD"})
+            assert (opened.status_code, opened.json()["currency"]) == (201, "USD")
+            deposit = {"accountNumber": opened.json()["accountNumber"], "amount": "5"}
+            settled = await client.post("/api/deposit", json=deposit)
+            assert (settled.status_code, settled.json()["balance"]) == (200, "5.00")
+
+
+async def test_a_body_that_does_not_come_is_a_408(ledger: Ledger) -> None:
+    async with process(ledger) as (url, _):
+        port = int(url.rpartition(":")[2])
+        await until_ready(port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST /api/signin HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 100\r\n\r\n{"email":'
+        )
+        async with asyncio.timeout(24):  # less than what ends every request
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'"code":"request_timeout"' in answer

@@ -138,6 +138,9 @@ async def _read(request: Request, limit: int) -> bytes:
             raise Problem(
                 "body_too_large", f"The limit is {limit} bytes.", headers={"Connection": "close"}
             )
+    fault = request.scope.get("body_fault")  # the protocol says that the rest will not come
+    if fault:
+        raise Problem(fault, headers={"Connection": "close"})
     return data
 
 

@@ -75,6 +75,12 @@ _KINDS: Final = (
         "Send one header of 1 to 255 printable ASCII characters, in double quotes or without.",
     ),
     ProblemKind(
+        "request_timeout",
+        408,
+        "The request did not come whole in time.",
+        "Send head and body without pauses, each within 10 seconds. Nothing was done.",
+    ),
+    ProblemKind(
         "body_too_large",
         413,
         "The body is too large.",
@@ -281,9 +287,11 @@ class Problem(Exception):
         """Return the response."""
         if self.status == 503:
             self.headers.setdefault("Retry-After", str(RETRY_SECONDS))
-        return Response(
-            _encode(self.document()), self.status, media_type=MEDIA_TYPE, headers=self.headers
-        )
+        return Response(self.body(), self.status, media_type=MEDIA_TYPE, headers=self.headers)
+
+    def body(self) -> bytes:
+        """Return the answer's body."""
+        return _encode(self.document())
 
     def document(self) -> dict[str, Any]:
         """Return the problem's JSON object."""
