@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_under_test import Api, Ledger, User, running
+from api_under_test import PASSWORD, Api, Ledger, User, running
 
 
 class PausedPool:
@@ -58,7 +58,7 @@ async def test_reads_that_race_with_a_sign_out(ledger: Ledger) -> None:
     async with running(ledger.settings()) as here, running(ledger.settings()) as there:
         still_in = 0
         user = await here.user()
-        body = {"email": user.email, "password": "correct horse"}
+        body = {"email": user.email, "password": PASSWORD}
         for _ in range(80):
             session_id = (await user.client.post("/api/signin", json=body)).json()["sessionId"]
             await uncache(here, session_id)
@@ -89,3 +89,47 @@ async def test_what_is_not_believed_is_replaced_by_a_reader(api: Api, user: User
     held = await api.parts.redis.get(f"session:{hashed}")
     assert held is not None
     assert user.id.encode() in held
+
+
+@pytest.mark.parametrize("order", ["{stale}; {valid}", "{valid}; {stale}", "{valid}; {other}"])
+async def test_of_two_cookies_the_valid_one_counts(api: Api, user: User, order: str) -> None:
+    async with api.client() as client:
+        body = {"email": user.email, "password": PASSWORD}
+        stale = (await client.post("/api/signin", json=body)).json()["sessionId"]
+        await client.post("/api/signout")
+    cookie = order.format(
+        stale=f"sessionId={stale}", valid=f"sessionId={user.session_id}", other="sessionId=x"
+    )
+    async with api.client(Cookie=cookie) as client:
+        assert (await client.get("/api/me")).json()["userId"] == user.id
+        assert (await client.post("/api/accounts", json={})).status_code == 201
+        assert (await client.post("/api/signout")).status_code == 200
+        assert (await client.get("/api/me")).status_code == 401
+
+
+async def test_cookies_of_two_people_are_nobodys(api: Api, user: User) -> None:
+    """A page of another host of ours can set a cookie for all; it must not choose who one is."""
+    other = await api.user()
+    cookie = f"sessionId={other.session_id}; sessionId={user.session_id}"
+    async with api.client(Cookie=cookie) as client:
+        refused = await client.get("/api/me")
+        assert (refused.status_code, refused.json()["code"]) == (401, "not_signed_in")
+        assert (await client.post("/api/signout")).status_code == 200
+    assert await status_of(api, user.session_id) == 401
+
+
+async def test_an_unknown_bearer_hides_no_cookie(api: Api, user: User) -> None:
+    for token in ("", "unknown", f"{user.session_id}x"):
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await user.client.get("/api/me", headers=headers)
+        assert answer.status_code == 200, token
+
+
+async def test_a_bearer_that_has_ended_is_not_helped_by_a_cookie(api: Api, user: User) -> None:
+    """It is what the request asks by, so that it cannot excuse a cookie from the cookies' rules."""
+    async with api.client() as client:
+        body = {"email": user.email, "password": PASSWORD}
+        ended = (await client.post("/api/signin", json=body)).json()["sessionId"]
+        await client.post("/api/signout")
+    headers = {"Authorization": f"Bearer {ended}"}
+    assert (await user.client.get("/api/me", headers=headers)).status_code == 401

@@ -17,7 +17,7 @@ from microfin_api.parameters import read_kind, read_moment, read_number
 from microfin_api.parts import Parts
 from microfin_api.performing import prefers_async
 from microfin_api.problems import Problem
-from microfin_api.sessions import Sessions, session_id_of
+from microfin_api.sessions import Sessions
 from microfin_api.signing import Signer
 from microfin_api.uuid7 import uuid7
 
@@ -69,10 +69,33 @@ def test_without_a_secret_nothing_starts() -> None:
 
 
 def test_a_bearer_token_comes_before_the_cookie() -> None:
-    both = {"Authorization": "Bearer token", "Cookie": "sessionId=cookie"}
-    assert session_id_of(request_of(both)) == "token"
-    assert session_id_of(request_of({"Cookie": "a=b; sessionId=cookie"})) == "cookie"
-    assert session_id_of(request_of({"Authorization": "Basic abc"})) == ""
+    sessions = sessions_of(SETTINGS)
+    token, cookie = sessions.new_id(), sessions.new_id()
+    by_cookie = {"Cookie": f"a=b; sessionId={cookie}"}
+    for headers, session_ids in (
+        ({"Authorization": f"Bearer {token}", **by_cookie}, (token,)),
+        ({"Authorization": f"bearer  {token}"}, (token,)),
+        ({"Authorization": "Bearer ", **by_cookie}, (cookie,)),
+        ({"Authorization": f"Bearer {token}x", **by_cookie}, (cookie,)),
+        ({"Authorization": f"Basic {token}", **by_cookie}, (cookie,)),
+        (by_cookie, (cookie,)),
+        ({"Authorization": "Basic abc"}, ()),
+    ):
+        credential = sessions.credential_of(request_of(headers))
+        assert credential.session_ids == session_ids
+        assert credential.by_bearer == (session_ids == (token,))
+
+
+def test_only_so_many_cookies_are_looked_at() -> None:
+    sessions = sessions_of(SETTINGS)
+    ours = [sessions.new_id() for _ in range(8)]
+    some = "; ".join(f"sessionId={it}" for it in ours)
+    assert sessions.credential_of(request_of({"Cookie": some})).session_ids == tuple(ours[:4])
+    many = "; ".join(f"sessionId={number}" for number in range(10_000))
+    late = request_of({"Cookie": f"{many}; sessionId={ours[0]}"})
+    assert sessions.credential_of(late).session_ids == ()
+    quoted = request_of([("Cookie", f'sessionId="{ours[0]}"'), ("Cookie", f"sessionId={ours[1]}")])
+    assert sessions.credential_of(quoted).session_ids == tuple(ours[:2])
 
 
 @pytest.mark.parametrize(

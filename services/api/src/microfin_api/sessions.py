@@ -19,11 +19,13 @@ from microfin.redis_cluster import GuardedRedis
 from microfin.settings import ApiSettings
 from microfin.sql_literals import binary, text
 from microfin_api.client_address import TrustedProxies
+from microfin_api.credential import COOKIE, Credential, bearer_of, cookies_of
 from microfin_api.problems import Problem
 from microfin_api.session_cache import Session, SessionCache, now
 from microfin_api.signing import TAG_BYTES, Signer
 
-COOKIE: Final = "sessionId"
+_MOST_SESSIONS: Final = 4
+"""Sessions that are looked up for one request: more cookies of our own making are no accident."""
 _RANDOM_BYTES: Final = 18  # 144 bits, 24 characters
 _RANDOM_LENGTH: Final = _RANDOM_BYTES * 4 // 3
 _LENGTH: Final = _RANDOM_LENGTH + TAG_BYTES * 4 // 3
@@ -73,10 +75,34 @@ class Sessions:
 
     async def require(self, request: Request) -> Session:
         """Return the request's session. Raises `Problem` where it has none that is valid."""
-        session = await self.find(session_id_of(request))
-        if session is None:
-            raise Problem("not_signed_in", headers={"WWW-Authenticate": "Bearer"})
-        return session
+        found: Session | None = None
+        for session_id in self.credential_of(request).session_ids:
+            session = await self.find(session_id)
+            if found is not None and session is not None and found.user != session.user:
+                raise _not_signed_in("Cookies of two people came with the request: sign out.")
+            found = found or session
+        if found is None:
+            raise _not_signed_in()
+        return found
+
+    def credential_of(self, request: Request) -> Credential:
+        """Return the session ids that the request is asked by.
+
+        A Bearer token of our making is used whether or not its session is valid; beside any other,
+        the cookies count, with the rules for cookies.
+        """
+        bearer = bearer_of(request)
+        if self.is_ours(bearer):
+            return Credential((bearer,), by_bearer=True)
+        ours = [cookie for cookie in cookies_of(request) if self.is_ours(cookie)]
+        return Credential(tuple(ours[:_MOST_SESSIONS]), by_bearer=False)
+
+    def require_credential(self, request: Request) -> Credential:
+        """Return the credential. Raises `Problem` where none of our making came."""
+        credential = self.credential_of(request)
+        if not credential.session_ids:
+            raise _not_signed_in()
+        return credential
 
     async def find(self, session_id: str) -> Session | None:
         """Return the session of this id, or None."""
@@ -100,13 +126,15 @@ class Sessions:
         await self._cache.put(token_hash, session, read_at, held)
         return session
 
-    async def end(self, session_id: str) -> None:
-        """End the session of this id."""
-        token_hash = _hash(session_id)
-        await bury(self._redis, [token_hash])
+    async def end(self, credential: Credential) -> None:
+        """End the sessions of these ids."""
+        token_hashes = [_hash(session_id) for session_id in credential.session_ids]
+        await bury(self._redis, token_hashes)
         async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute("DELETE FROM sessions WHERE token_hash = $1", token_hash)
-        await bury(self._redis, [token_hash])
+            await connection.execute(
+                "DELETE FROM sessions WHERE token_hash = ANY($1::bytea[])", token_hashes
+            )
+        await bury(self._redis, token_hashes)
 
     async def forget_expired(self) -> None:
         """Delete the sessions that have ended by themselves."""
@@ -128,12 +156,8 @@ class Sessions:
         )
 
 
-def session_id_of(request: Request) -> str:
-    """Return the session id that the request came with, as Bearer token or cookie, or ''."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    return request.cookies.get(COOKIE, "")
+def _not_signed_in(detail: str = "") -> Problem:
+    return Problem("not_signed_in", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _hash(session_id: str) -> bytes:

@@ -14,7 +14,6 @@ from microfin_api.bodies import (
 )
 from microfin_api.parts import Parts
 from microfin_api.problems import Problem
-from microfin_api.sessions import session_id_of
 from microfin_api.users import User
 
 
@@ -59,10 +58,7 @@ async def _signed_in(request: Request, parts: Parts, user: User) -> Response:
 async def sign_out(request: Request, parts: Parts) -> Response:
     """End the request's session."""
     parts.origins.check(request)
-    session_id = session_id_of(request)
-    if not parts.sessions.is_ours(session_id):
-        raise Problem("not_signed_in", headers={"WWW-Authenticate": "Bearer"})
-    await parts.sessions.end(session_id)
+    await parts.sessions.end(parts.sessions.require_credential(request))
     view = SignedOut(signed_out=True)
     return answer(view, headers={"Set-Cookie": parts.sessions.cookie("", request)})
 
