@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from starlette.requests import Request
 
-from microfin.database import Pool
+from microfin.database import Connection, Pool
 from microfin.redis_cluster import GuardedRedis, RedisUnavailable
 from microfin.settings import ApiSettings
 from microfin.sql_literals import binary, text
@@ -71,13 +71,21 @@ class Sessions:
 
     async def open(self, user: str) -> str:
         """Open a session for `user` and return its id."""
+        async with self._pool.acquire() as connection:
+            session_id = await self.open_within(connection, user)
+        await self._cache(session_id, Session(user, int(time.time()) + self._seconds))
+        return session_id
+
+    async def open_within(self, connection: Connection, user: str) -> str:
+        """Open a session in the transaction of `connection`; return its id, for the answer.
+
+        It is not cached: it may yet come to nothing.
+        """
         session_id = self.new_id()
         statement = _INSERT.format(
             token_hash=binary(_hash(session_id)), user_id=text(user), seconds=self._seconds
         )
-        async with self._pool.acquire() as connection:
-            await connection.execute(statement)
-        await self._cache(session_id, Session(user, int(time.time()) + self._seconds))
+        await connection.execute(statement)
         return session_id
 
     async def require(self, request: Request) -> Session:
