@@ -13,11 +13,10 @@ from typing import Final
 
 from starlette.requests import Request
 
-from microfin.database import Pool
+from microfin.database import Connection, Pool
 from microfin.ended_sessions import bury
 from microfin.redis_cluster import GuardedRedis
 from microfin.settings import ApiSettings
-from microfin.sql_literals import binary, text
 from microfin_api.client_address import TrustedProxies
 from microfin_api.credential import COOKIE, Credential, bearer_of, cookies_of
 from microfin_api.problems import Problem
@@ -32,7 +31,7 @@ _LENGTH: Final = _RANDOM_LENGTH + TAG_BYTES * 4 // 3
 _DAY: Final = 24 * 60 * 60
 _INSERT: Final = (
     "INSERT INTO sessions (token_hash, user_id, expires_at)"
-    " VALUES ({token_hash}, {user_id}, clock_timestamp() + {seconds} * interval '1 second')"
+    " VALUES ($1, $2, clock_timestamp() + $3 * interval '1 second')"
 )
 
 
@@ -62,15 +61,21 @@ class Sessions:
 
     async def open(self, user: str) -> str:
         """Open a session for `user` and return its id."""
-        session_id, read_at = self.new_id(), now()
-        token_hash = _hash(session_id)
-        statement = _INSERT.format(
-            token_hash=binary(token_hash), user_id=text(user), seconds=self._seconds
-        )
-        async with self._pool.acquire() as connection:
-            await connection.execute(statement)
+        read_at = now()
+        async with self._pool.acquire() as connection, connection.transaction():
+            session_id = await self.open_within(connection, user)
         session = Session(user, read_at // 1000 + self._seconds)
-        await self._cache.put(token_hash, session, read_at, b"")
+        await self._cache.put(_hash(session_id), session, read_at, b"")
+        return session_id
+
+    async def open_within(self, connection: Connection, user: str) -> str:
+        """Open a session in the transaction of `connection`; return its id, for the answer.
+
+        It is not cached: it may yet come to nothing.
+        """
+        session_id = self.new_id()
+        # By parameters: what stands in a statement can stand in PostgreSQL's log.
+        await connection.execute(_INSERT, _hash(session_id), user, self._seconds)
         return session_id
 
     async def require(self, request: Request) -> Session:

@@ -14,43 +14,67 @@ from microfin_api.bodies import (
 )
 from microfin_api.parts import Parts
 from microfin_api.problems import Problem
-from microfin_api.users import User
+from microfin_api.users import User, new_user
 
 
 async def sign_up(request: Request, parts: Parts) -> Response:
-    """Add a user and sign in."""
+    """Add a user and sign in, in one transaction.
+
+    A repeat, whose first answer may have been lost, signs in: it is a sign-in by its password, and
+    counts as one.
+    """
     parts.origins.check(request)
     body = await read_body(request, SignUpBody, parts.settings.body_limit)
     name, email = read_name(body.name), read_email(body.email)
-    password_hash = await parts.passwords.hash(read_new_password(body.password))
-    user = await parts.users.add(name, email, password_hash)
-    if user is None:
+    password = read_new_password(body.password)
+    if await parts.users.with_email(email) is None:
+        user = new_user(name, email, await parts.passwords.hash(password))
+        session_id = await _add(parts, user)
+        if session_id is not None:
+            return _signed_in(request, parts, user, session_id)
+    known = await _user_of(request, parts, email, password)
+    if known is None:
         raise Problem("email_taken")
-    return await _signed_in(request, parts, user)
+    return _signed_in(request, parts, known, await parts.sessions.open(known.id))
+
+
+async def _add(parts: Parts, user: User) -> str | None:
+    """Add the user and a session; return the session's id, None where the address is taken."""
+    async with parts.pools[0].acquire() as connection, connection.transaction():
+        if not await parts.users.add(connection, user):
+            return None
+        return await parts.sessions.open_within(connection, user.id)
 
 
 async def sign_in(request: Request, parts: Parts) -> Response:
     """Open a session. An unknown address and a wrong password get one answer, in one time."""
     parts.origins.check(request)
     body = await read_body(request, SignInBody, parts.settings.body_limit)
-    email, address = read_email(body.email), parts.proxies.client_of(request)
-    attempt = parts.sign_in_rate.attempt("too_many_sign_ins")
-    try:
-        await attempt.take(parts.sign_in_rate.limits(email, address))
-        user = await parts.users.with_email(email)
-        fits = await parts.passwords.verify(user.password_hash if user else None, body.password)
-        attempt.failed = not fits
-    finally:
-        attempt.end()
-    if user is None or not fits:
+    user = await _user_of(request, parts, read_email(body.email), body.password)
+    if user is None:
         raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})
     if parts.passwords.is_outdated(user.password_hash):
         await parts.users.replace_hash(user, await parts.passwords.hash(body.password))
-    return await _signed_in(request, parts, user)
+    return _signed_in(request, parts, user, await parts.sessions.open(user.id))
 
 
-async def _signed_in(request: Request, parts: Parts, user: User) -> Response:
-    session_id = await parts.sessions.open(user.id)
+async def _user_of(request: Request, parts: Parts, email: str, password: str) -> User | None:
+    """Return the user with this address and password, None where one does not fit.
+
+    Raises `Problem` where too many have failed.
+    """
+    attempt = parts.sign_in_rate.attempt("too_many_sign_ins")
+    try:
+        await attempt.take(parts.sign_in_rate.limits(email, parts.proxies.client_of(request)))
+        user = await parts.users.with_email(email)
+        fits = await parts.passwords.verify(user.password_hash if user else None, password)
+        attempt.failed = not fits
+    finally:
+        attempt.end()
+    return user if fits else None
+
+
+def _signed_in(request: Request, parts: Parts, user: User, session_id: str) -> Response:
     view = SignedIn(user_id=user.id, name=user.name, email=user.email, session_id=session_id)
     return answer(view, headers={"Set-Cookie": parts.sessions.cookie(session_id, request)})
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from microfin.database import Pool
+from microfin.database import Connection, Pool
 from microfin.sql_literals import text
 from microfin_api.copied_rows import copy_first_row
 from microfin_api.uuid7 import uuid7
@@ -19,6 +19,11 @@ class User(msgspec.Struct, frozen=True):
     password_hash: str
 
 
+def new_user(name: str, email: str, password_hash: str) -> User:
+    """Return a user with an id of their own, to be added."""
+    return User(uuid7().hex, name, email, password_hash)
+
+
 _SELECT: Final = "SELECT id, name, email, password_hash FROM users WHERE "
 
 
@@ -28,19 +33,17 @@ class Users:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def add(self, name: str, email: str, password_hash: str) -> User | None:
-        """Add a user, or return None where the e-mail address is taken."""
-        user = User(uuid7().hex, name, email, password_hash)
-        async with self._pool.acquire() as connection, connection.transaction():
-            added = await connection.fetchval(
-                "INSERT INTO users (id, name, email, password_hash) VALUES ($1, $2, $3, $4)"
-                " ON CONFLICT (email) DO NOTHING RETURNING id",
-                user.id,
-                name,
-                email,
-                password_hash,
-            )
-        return None if added is None else user
+    async def add(self, connection: Connection, user: User) -> bool:
+        """Add a user in the transaction of `connection`; tell whether the address was free."""
+        added = await connection.fetchval(
+            "INSERT INTO users (id, name, email, password_hash) VALUES ($1, $2, $3, $4)"
+            " ON CONFLICT (email) DO NOTHING RETURNING id",
+            user.id,
+            user.name,
+            user.email,
+            user.password_hash,
+        )
+        return added is not None
 
     async def with_email(self, email: str) -> User | None:
         """Return the user with this address (in lower case), or None."""
