@@ -9,6 +9,13 @@ from microfin import wire
 from microfin.batch_statement import BatchWrite, OutboxPlace, Place
 from microfin.decision import Decisions, Entry
 from microfin.operation import Outcome
+from simulation.column_types import (
+    refuse_account,
+    refuse_entry,
+    refuse_outcome,
+    refuse_quarantined,
+    refuse_unreadable,
+)
 from simulation.database import Database
 from simulation.rows import account_row, unique_violation
 from simulation.sessions import Execution, Row, Transaction
@@ -33,9 +40,10 @@ def write_batch(
     database: Database, transaction: Transaction, place: Place, write: BatchWrite
 ) -> Execution:
     """Write a batch, if the partition's row is at `place` (revision 0002)."""
+    decisions = write.decisions
+    refuse_unreadable(decisions, write.quarantined)
     yield from _advance(database, transaction, place, write)
     transaction.batches.append((place, write))
-    decisions = write.decisions
     yield from _open_accounts(database, transaction, decisions)
     yield from _insert_outcomes(database, transaction, decisions.outcomes)
     yield from _insert_entries(database, transaction, place, decisions.entries)
@@ -44,6 +52,7 @@ def write_batch(
     _insert_outbox(database, transaction, place, decisions)
     _delete_sent(database, transaction, place, write.sent)
     for record in write.quarantined:
+        refuse_quarantined(record)
         key = (place.partition, record.offset)
         if key in database.tables.quarantine:
             raise unique_violation("quarantine_pkey")
@@ -83,6 +92,7 @@ def _open_accounts(database: Database, transaction: Transaction, decisions: Deci
         if number in database.tables.accounts:
             raise unique_violation("accounts_pkey")
         account = decisions.accounts[number]
+        refuse_account(account, decisions.opened[number])
         transaction.put(database.tables.accounts, number, account_row(account))
 
 
@@ -93,6 +103,7 @@ def _insert_outcomes(
     for outcome in outcomes:
         key = (outcome.operation, outcome.leg)
         yield ("outcome", key)
+        refuse_outcome(outcome)
         if key in database.tables.outcomes or key in inserted:
             raise unique_violation("outcomes_pkey")
         inserted.add(key)
@@ -106,8 +117,7 @@ def _insert_entries(
     for entry in entries:
         key = (entry.account, entry.seq)
         yield ("entry", key)
-        if entry.balance_after < 0 or entry.amount == 0:
-            raise asyncpg.CheckViolationError("entries_balance_after_check")
+        refuse_entry(entry)
         if key in database.tables.entries or key in inserted:
             raise unique_violation("entries_pkey")
         inserted.add(key)
@@ -124,8 +134,7 @@ def _update_accounts(database: Database, transaction: Transaction, write: BatchW
         row = accounts.get(number)
         if row is None or row["version"] != write.versions[number]:
             raise _StaleAccounts("not all accounts are as remembered")
-        if account.balance < 0:
-            raise asyncpg.CheckViolationError("accounts_balance_check")
+        refuse_account(account, None)
         transaction.put(accounts, number, account_row(account))
 
 

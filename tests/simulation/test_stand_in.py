@@ -22,7 +22,7 @@ from microfin.decision import Received, account_numbers, decide, leg_keys
 from microfin.growth import PostgresRouting
 from microfin.growth.postgres_routing import AnotherGrowth, NotActivated
 from microfin.operation import operation_id
-from microfin.routing import Routing
+from microfin.routing import Routing, partition_of
 from microfin.settings import CommonSettings
 from microfin.store import (
     Fenced,
@@ -52,8 +52,19 @@ OPENED = [operation_id(USER, f"open{number}", "open", "") for number in range(6)
 ACCOUNTS = [derive_account_number(operation, 0) for operation in OPENED]
 EXPECTED = (
     AnotherGrowth, Fenced, LookupError, NotActivated, PlaceChanged, RepeatsFound, StaleAccounts,
-    asyncpg.UniqueViolationError, asyncpg.CheckViolationError,
+    asyncpg.UniqueViolationError, asyncpg.CheckViolationError, asyncpg.DataError,
 )  # fmt: skip
+MISFITS: list[dict[str, Any]] = [
+    {"needed": 2**63}, {"available": -(2**63) - 1}, {"amount": 0}, {"amount": 10**30},
+    {"time": 9_224_318_016_000_000}, {"time": -210_866_803_200_001}, {"time": 2**63},
+    {"counterparty": "\0"}, {"at_account": "1\0"}, {"currency": "\0"}, {"user": "not-a-uuid"},
+    {"operation": "1"}, {"status": "settled"}, {"leg": "debit"}, {"kind": "lend"},
+]  # fmt: skip
+MISFIT_RECORDS: list[dict[str, Any]] = [{"reason": "\0"}, {"time": 2**62}, {"time": 2**63}]
+FITS: list[dict[str, Any]] = [
+    {"needed": 2**63 - 1}, {"available": -(2**63)}, {"time": 9_223_372_036_000_000},
+    {"time": -210_866_803_200_000}, {"counterparty": "'\"\\,{}" * 9_000}, {"currency": "X" * 500},
+]  # fmt: skip
 
 
 class Drive:
@@ -217,6 +228,39 @@ class Drive:
         return await self.routing.state() and None
 
 
+class DriveMisfits(Drive):
+    """Commits outcomes with values that the columns hold or do not, and says what came of each."""
+
+    async def run(self) -> list[Any]:
+        self.rows[0] = (await self.stores[0].claim()).row
+        for changes in [*MISFITS, *FITS]:
+            self.told.append((changes, await self.commit_changed(changes, {})))
+        for strange in MISFIT_RECORDS:
+            self.told.append((strange, await self.commit_changed({}, strange)))
+        return self.told
+
+    async def commit_changed(self, changes: dict[str, Any], strange: dict[str, Any]) -> Any:
+        row = self.rows[0]
+        place = Place(row.partition, row.epoch, row.next_offset, row.routing)
+        command = Command(
+            kind="deposit", leg="request", operation=f"{len(self.told):032x}", amount="1",
+            account=next(it for it in ACCOUNTS if partition_of(it, DECIDED) == 0),
+        )  # fmt: skip
+        write = self.write(place, [Received(row.next_offset, 1_000, command)], {}, {})
+        outcomes = write.decisions.outcomes
+        outcomes[0] = msgspec.structs.replace(outcomes[0], **changes)
+        record = Quarantined(row.next_offset, 1_000, None, None, "why")
+        write = msgspec.structs.replace(
+            write, quarantined=[msgspec.structs.replace(record, **strange)] if strange else []
+        )
+        try:
+            await self.stores[0].commit(place, write)
+        except EXPECTED as error:
+            return type(error).__name__
+        self.advance(place, write)
+        return "taken"
+
+
 async def tables_of(pool: Any) -> dict[str, Any]:
     async with pool.acquire() as connection:
         partitions = await connection.fetch(
@@ -258,7 +302,7 @@ def simulated_tables(tables: Tables) -> dict[str, Any]:
     return {str(number): rows for number, rows in enumerate(found)}
 
 
-def drive_simulated(seed: int) -> tuple[list[Any], dict[str, Any]]:
+def drive_simulated(seed: int, drive: type[Drive] = Drive) -> tuple[list[Any], dict[str, Any]]:
     loop = VirtualLoop(Random(seed), 1_000_000, STARTS_AT + 10_000)
     history = History(loop.time)
     plan = Plan(seed, 1, 1, 1, Tuning(1, 1, 1, 0.0, 1.0, 1.0, 60.0), [], [], [], [])
@@ -269,7 +313,7 @@ def drive_simulated(seed: int) -> tuple[list[Any], dict[str, Any]]:
     try:
         with simulated_product(loop, seed, [database], 1):
             assert microfin.store.batch_statement is PlacedWrite
-            told = loop.run(Drive(pool, seed).run())
+            told = loop.run(drive(pool, seed).run())
     finally:
         loop.take_apart()
     return told, simulated_tables(tables)
@@ -292,3 +336,18 @@ async def test_the_simulated_shard_is_as_postgresql(platform_parts: Platform, se
     kinds = {told[2] for told in real if isinstance(told[2], str)}
     assert {"PlaceChanged", "RepeatsFound", "StaleAccounts", "Fenced"} <= kinds, kinds
     assert {"AnotherGrowth", "NotActivated"} <= kinds, kinds
+
+
+async def test_the_simulated_shard_refuses_what_postgresql_refuses(
+    platform_parts: Platform,
+) -> None:
+    [name] = await make_ledger_databases(platform_parts, "stand_in_misfits", 1, 1)
+    pool = await connect_pool(platform_parts.postgres_direct(0, database=name), CommonSettings())
+    try:
+        real = await DriveMisfits(pool, 0).run()
+    finally:
+        pool.terminate()
+    simulated, _ = drive_simulated(0, DriveMisfits)
+    assert simulated == real
+    refused = len(MISFITS) + len(MISFIT_RECORDS)
+    assert [told for _, told in real].count("taken") == len(real) - refused == len(FITS)

@@ -7,6 +7,7 @@ import pytest
 from api_under_test import Api, User
 
 from microfin.account_number import derive_account_number
+from microfin.money import EXPONENTS, to_decimal_text
 
 FOREIGN_HOST = "http://evil.example"
 NOBODYS = derive_account_number("nobody", 0)
@@ -125,6 +126,24 @@ async def test_what_is_missing_is_told(user: User) -> None:
     shown = (await user.client.get(f"/api/operations/{problem['operationId']}")).json()
     assert (shown["status"], shown["reason"]) == ("rejected", "insufficient_funds")
     assert (shown["needed"], shown["available"]) == ("7.50", "5.00")
+
+
+@pytest.mark.parametrize("currency", ["JPY", "EUR", "BHD", "CLF"])
+async def test_an_amount_beyond_every_account_is_refused_at_once(user: User, currency: str) -> None:
+    """Scaled by the currency's decimals it may be more than 64 bits hold."""
+    number = await user.account(currency)
+    largest = "9" * 16 + ("." + "9" * EXPONENTS[currency] if EXPONENTS[currency] else "")
+    body = {"accountNumber": number, "amount": largest}
+    problem = problem_of(await user.client.post("/api/withdraw", json=body), 422)
+    assert problem["code"] == "insufficient_funds"
+    assert problem["available"] == to_decimal_text(0, currency)
+    fits = EXPONENTS[currency] < 3
+    assert problem.get("needed") == (largest if fits else None)
+    assert "None" not in problem["detail"]
+    shown = (await user.client.get(f"/api/operations/{problem['operationId']}")).json()
+    assert (shown["reason"], shown.get("needed")) == ("insufficient_funds", problem.get("needed"))
+    refused = problem_of(await user.client.post("/api/deposit", json=body), 422)
+    assert refused["code"] == "balance_limit"
 
 
 async def test_a_currency_without_decimals_takes_none(user: User) -> None:

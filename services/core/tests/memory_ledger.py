@@ -1,4 +1,7 @@
-"""A ledger in memory that applies decisions as the store would, for tests of the decision core."""
+"""A ledger in memory that applies decisions as the store would, for tests of the decision core.
+
+It refuses what PostgreSQL's columns would refuse.
+"""
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
@@ -17,6 +20,7 @@ from microfin.decision import (
 from microfin.operation import Outcome
 from microfin.routing import Routing, partition_of
 from microfin.wire import Command
+from simulation.column_types import refuse_misfits
 
 
 class PartitionLedger:
@@ -39,6 +43,7 @@ class PartitionLedger:
         numbers = account_numbers(batch, self.partition, self.routing)
         accounts = {number: self.accounts[number] for number in numbers if number in self.accounts}
         decisions = decide(self.partition, self.routing, accounts, known, batch)
+        refuse_misfits(decisions)
         for outcome in decisions.outcomes:
             key = (outcome.operation, outcome.leg)
             assert key not in self.outcomes, "a second outcome for one leg"

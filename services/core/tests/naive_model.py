@@ -7,7 +7,7 @@ for a test against it to pass.
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-DECIMALS = {"EUR": 2, "JPY": 0, "KWD": 3}
+DECIMALS = {"EUR": 2, "JPY": 0, "KWD": 3, "CLF": 4}
 LIMIT = {currency: Decimal(10**15).scaleb(-decimals) for currency, decimals in DECIMALS.items()}
 
 

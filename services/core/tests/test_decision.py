@@ -15,7 +15,7 @@ from naive_model import DECIMALS, NaiveBank
 
 from microfin.account_number import check_digit, derive_account_number
 from microfin.decision import GenerationAhead, Received
-from microfin.money import BALANCE_LIMIT, to_decimal_text
+from microfin.money import BALANCE_LIMIT, EXPONENTS, canonical_amount, to_decimal_text
 from microfin.routing import Routing, partition_of
 from microfin.wire import Command, Identity, body_hash
 
@@ -34,6 +34,7 @@ def operation(index: int) -> str:
 NUMBERS = [number(index) for index in range(6)]
 CURRENCIES = [*DECIMALS, "XXX"]
 AMOUNTS = ["1", "5", "0.5", "0.25", "0.001", "12.34", "100", "9999999999999", "10000000000000"]
+AMOUNTS += ["9999999999999999", "9999999999999999.9999", "1000000000000000"]
 
 
 @st.composite
@@ -130,6 +131,65 @@ def test_one_partition_agrees_with_the_naive_model(commands: list[Command]) -> N
         assert account.seq == len(naive.lines)
 
 
+READABLE_AMOUNTS = (
+    st.integers(1, 10**20 - 1) | st.integers(1, 20).map(lambda digits: 10**digits - 1)
+).map(lambda tenth_thousandths: canonical_amount(f"{Decimal(tenth_thousandths).scaleb(-4):f}"))
+"""Amounts that the API accepts, as it sends them."""
+
+
+@given(
+    st.sampled_from(["deposit", "withdraw", "transfer"]),
+    st.sampled_from(sorted({value: code for code, value in EXPONENTS.items()}.values())),
+    st.lists(READABLE_AMOUNTS, min_size=1, max_size=4),
+    st.integers(1, 2),
+)
+@settings(max_examples=400, deadline=None)
+def test_every_amount_that_the_api_accepts_gives_an_outcome_that_the_database_takes(
+    kind: str, currency: str, amounts: list[str], partitions: int
+) -> None:
+    """The ledger in memory refuses what PostgreSQL refuses."""
+    cluster = opened(partitions=partitions, currency=currency, accounts=2)
+    for index, amount in enumerate(amounts):
+        cluster.append(
+            Command(
+                kind=kind,
+                leg="request",
+                operation=operation(index),
+                account=NUMBERS[0],
+                user=ANNA,
+                counterparty=NUMBERS[1] if kind == "transfer" else "",
+                amount=amount,
+            )
+        )
+    cluster.drain()
+    for index in range(len(amounts)):
+        key = (operation(index), "request")
+        [reason] = [it.outcomes[key].reason for it in cluster.ledgers if key in it.outcomes]
+        assert reason in ("", "balance_limit", "insufficient_funds", "too_many_decimals")
+
+
+@pytest.mark.parametrize(
+    ("amount", "needed"), [("9223372036854775.807", 2**63 - 1), ("9223372036854775.808", None)]
+)
+def test_what_is_needed_is_told_as_far_as_any_account_could_hold_it(
+    amount: str, needed: int | None
+) -> None:
+    cluster = opened(currency="BHD", accounts=1)
+    cluster.append(
+        Command(
+            kind="withdraw",
+            leg="request",
+            operation=operation(1),
+            account=NUMBERS[0],
+            user=ANNA,
+            amount=amount,
+        )
+    )
+    cluster.drain()
+    outcome = cluster.ledgers[0].outcomes[(operation(1), "request")]
+    assert (outcome.reason, outcome.needed, outcome.available) == ("insufficient_funds", needed, 0)
+
+
 @given(requests(), st.lists(st.integers(0, 100), max_size=8))
 @settings(max_examples=300, deadline=None)
 def test_any_split_into_batches_gives_the_same_state(
@@ -199,10 +259,16 @@ def test_rejections_and_repeats_change_nothing_and_inputs_are_left_alone(
         assert held is ledger.accounts
 
 
-def opened(*balances: int, partitions: int = 1, numbers: list[str] = NUMBERS) -> Cluster:
-    """A cluster where the accounts of Anna hold `balances` cents."""
+def opened(
+    *balances: int,
+    partitions: int = 1,
+    numbers: list[str] = NUMBERS,
+    currency: str = "EUR",
+    accounts: int = 0,
+) -> Cluster:
+    """A cluster where the accounts of Anna hold `balances` cents, or `accounts` of them nothing."""
     cluster = Cluster(partitions)
-    for index, balance in enumerate(balances):
+    for index, balance in enumerate(balances or (0,) * accounts):
         account = numbers[index]
         cluster.append(
             Command(
@@ -211,7 +277,7 @@ def opened(*balances: int, partitions: int = 1, numbers: list[str] = NUMBERS) ->
                 operation=operation(900 + index),
                 account=account,
                 user=ANNA,
-                currency="EUR",
+                currency=currency,
             )
         )
         if balance:
@@ -330,6 +396,27 @@ def test_a_refund_goes_beyond_the_balance_limit() -> None:
     cluster.settle(home)
     cluster.drain()
     assert cluster.account(source).balance == BALANCE_LIMIT + 1000
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("BHD", "9223372036854775.808"), ("JPY", "0.5")])
+def test_a_refund_that_no_account_can_take_is_set_aside_without_an_outcome(
+    currency: str, amount: str
+) -> None:
+    """No worker ever sends one, but whoever may write to the log can."""
+    ledger = opened(currency=currency, accounts=1).ledgers[0]
+    refund = Command(
+        kind="transfer",
+        leg="refund",
+        operation=operation(1),
+        account=NUMBERS[0],
+        counterparty=NUMBERS[1],
+        amount=amount,
+        currency=currency,
+    )
+    ledger.settle([Received(80, 1, refund)])
+    assert (operation(1), "refund") not in ledger.outcomes
+    assert len(ledger.quarantined) == 1
+    assert ledger.accounts[NUMBERS[0]].balance == 0
 
 
 def test_a_refund_without_its_account_is_set_aside_without_an_outcome() -> None:

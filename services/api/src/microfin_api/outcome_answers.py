@@ -51,15 +51,19 @@ def rejection(operation: Operation) -> Problem:
     members |= _funds(operation)
     detail = ""
     if operation.reason == "insufficient_funds":
-        detail = (
-            f"The account has {members.get('available')} {operation.currency}, "
-            f"{members.get('needed')} {operation.currency} is needed."
-        )
+        detail = _shortfall(operation.currency, members)
     if operation.status == "refunded":
         detail = "The transfer could not be completed; its amount is back on the sender's account."
     own = own_account_is_missing(operation)
     code = "account_not_found" if own else operation.reason or "internal"
     return Problem(code, detail, status=404 if own else 422, **members)
+
+
+def _shortfall(currency: str, funds: dict[str, str]) -> str:
+    there = f"The account has {funds.get('available')} {currency}"
+    if "needed" not in funds:
+        return f"{there}, and no account may hold as much as was asked for."
+    return f"{there}, {funds['needed']} {currency} is needed."
 
 
 def own_account_is_missing(operation: Operation) -> bool:

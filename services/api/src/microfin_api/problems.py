@@ -163,7 +163,8 @@ _KINDS: Final = (
         "insufficient_funds",
         422,
         "The balance does not suffice.",
-        "The members needed and available say what was asked for and what was there.",
+        "The members needed and available say what was asked for and what was there; needed is "
+        "left out where no account could ever hold as much.",
     ),
     ProblemKind(
         "account_frozen",

@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from microfin.account_number import derive_account_number
+from microfin.columns import BIGINT_MOST, Bigint, Moment
 from microfin.money import BALANCE_LIMIT, EXPONENTS, TooManyDecimals, to_minor_units
 from microfin.operation import (
     AccountState,
@@ -49,26 +50,26 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     number: str
     owner: str
     currency: str
-    balance: int = 0
+    balance: Bigint = 0
     state: AccountState = "open"
-    seq: int = 0
-    version: int = 1
-    entry_time: int = 0
+    seq: Bigint = 0
+    version: Bigint = 1
+    entry_time: Moment = 0
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One immutable line of an account's statement."""
 
     account: str
-    seq: int
-    amount: int
-    balance_after: int
+    seq: Bigint
+    amount: Bigint
+    balance_after: Bigint
     operation: str
     leg: Leg
     kind: Kind
     contra: Contra
     counterparty: str
-    time: int
+    time: Moment
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -78,8 +79,8 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     record that goes to quarantine; `command` is then None and `identity` what is known of it.
     """
 
-    offset: int
-    time: int
+    offset: Bigint
+    time: Moment
     command: Command | None
     fault: str = ""
     identity: Identity | None = None
@@ -400,14 +401,16 @@ class Deciding:
     def _refund(self, command: Command, received: Received) -> None:
         """Apply a refund: in any state of the account, and beyond the balance limit."""
         account = self._account(command.account)
-        if account is None or account.currency != command.currency:
-            # No outcome: once the account is back, the record can be replayed.
-            fault = "a refund for an account that is missing or of another currency"
-            self.decisions.quarantined.append(replace(received, fault=fault))
-            return
-        amount = to_minor_units(command.amount, account.currency)
-        account = self._write_entry(account, amount, command, "in_transit")
-        self._settle_with(command, account, amount)
+        fault = "a refund for an account that is missing or of another currency"
+        if account is not None and account.currency == command.currency:
+            amount = _refundable(account, command.amount)
+            if amount is not None:
+                account = self._write_entry(account, amount, command, "in_transit")
+                self._settle_with(command, account, amount)
+                return
+            fault = "a refund of an amount that its account cannot take"
+        # No outcome: once the account is back, the record can be replayed.
+        self.decisions.quarantined.append(replace(received, fault=fault))
 
     # Rules ----------------------------------------------------------------------------------
 
@@ -444,7 +447,10 @@ class Deciding:
     def _check_funds(account: Account, amount: int) -> None:
         if amount > account.balance:
             raise _Rejection(
-                "insufficient_funds", account.number, needed=amount, available=account.balance
+                "insufficient_funds",
+                account.number,
+                needed=amount if amount <= BIGINT_MOST else None,  # far more than any could hold
+                available=account.balance,
             )
 
     @staticmethod
@@ -634,6 +640,15 @@ def _require_open(account: Account) -> None:
         raise _Rejection("account_frozen", account.number)
     if account.state == "closed":
         raise _Rejection("account_closed", account.number)
+
+
+def _refundable(account: Account, amount: str) -> int | None:
+    """Return `amount` in minor units, or None where the account cannot hold it in addition."""
+    try:
+        minor_units = to_minor_units(amount, account.currency)
+    except TooManyDecimals:
+        return None
+    return minor_units if account.balance + minor_units <= BIGINT_MOST else None
 
 
 def _seen_by_sender(

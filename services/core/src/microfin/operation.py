@@ -5,6 +5,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from microfin.columns import Bigint, Moment
+
 Kind = Literal["open", "deposit", "withdraw", "transfer", "set_state"]
 Leg = Literal["request", "credit", "refund"]
 OutcomeStatus = Literal["settled", "debited", "rejected"]
@@ -40,7 +42,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Amounts and balances are minor units of `currency`. `seq` and `balance` are those of the entry
     that the leg wrote on `account`; `counterparty_seq` that of the other side, where one decision
-    wrote both. `time` is milliseconds since the Unix epoch.
+    wrote both. `time` is milliseconds since the Unix epoch. `needed` is None also where it is more
+    than the column holds, which is thousands of times what an account may.
     """
 
     operation: str
@@ -49,19 +52,19 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     status: OutcomeStatus
     account: str
     body_hash: bytes
-    offset: int
-    time: int
+    offset: Bigint
+    time: Moment
     user: str = ""
     counterparty: str = ""
-    amount: int | None = None
+    amount: Bigint | None = None
     currency: str = ""
-    seq: int | None = None
-    balance: int | None = None
-    counterparty_seq: int | None = None
+    seq: Bigint | None = None
+    balance: Bigint | None = None
+    counterparty_seq: Bigint | None = None
     reason: Reason | Literal[""] = ""
     at_account: str = ""
-    needed: int | None = None
-    available: int | None = None
+    needed: Bigint | None = None
+    available: Bigint | None = None
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
