@@ -1,6 +1,8 @@
 """Fixtures for all tests: the real parts of the platform, started once a session."""
 
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -9,6 +11,17 @@ from redis.asyncio import Redis
 from microfin_local import database_home
 from microfin_local.configuration import DATA_PARTS, Configuration
 from microfin_local.platform import Platform
+
+_PERSONAL = re.compile(r"[\w.+-]+@example\.(com|org)|\$argon2")
+
+
+def _expect_nobody_in(logs: Path) -> None:
+    """Expect that PostgreSQL has logged no address and no hash, whatever the tests did."""
+    for log in logs.glob("postgres-*.log"):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        found = [line for line in lines if _PERSONAL.search(line)]
+        if found:
+            pytest.fail(f"{log.name} holds personal data: {found[:3]}")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -25,6 +38,7 @@ async def platform_parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
             yield platform
             if stay := await _keys_without_end(platform):
                 pytest.fail(f"These keys were written without a time to live: {stay}")
+        _expect_nobody_in(configuration.logs)
     finally:
         database_home.forget(state)
 

@@ -75,7 +75,9 @@ def simulated_product(
         *,
         place: ShardPlace,
     ) -> SimulatedPool:
-        return SimulatedPool(databases[int(url)], current_process(), _LEASE_TIMEOUT)
+        return SimulatedPool(
+            databases[int(url.rpartition("/")[2])], current_process(), _LEASE_TIMEOUT
+        )
 
     with contextlib.ExitStack() as stack:
         for module in _TIMED:

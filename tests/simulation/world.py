@@ -321,7 +321,7 @@ def api_settings(
 ) -> ApiSettings:
     """Return the settings of an API process."""
     return ApiSettings(
-        databases=" ".join(map(str, range(shards))),
+        databases=" ".join(f"postgresql://shard/{shard}" for shard in range(shards)),
         answer_within=answer_within,
         unknown_after=max(unknown_after, answer_within),
         command_deadline=deadline,

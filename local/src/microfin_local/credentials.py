@@ -8,11 +8,12 @@ from pathlib import Path
 from microfin_local.files import PRIVATE, write_atomically
 
 OWNER = "microfin"
-ROLES = ("microfin_worker", "microfin_api", "microfin_auditor")
+WORKER = "microfin_worker"
+ROLES = (WORKER, "microfin_api", "microfin_auditor")
 SUPERUSER = "postgres"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Credentials:
     """`passwords` by role of the database; `signing` is the API's MICROFIN_SECRET, `sealing` the
     MICROFIN_CACHE_SECRET of workers and API."""

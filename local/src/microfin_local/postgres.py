@@ -7,7 +7,7 @@ from pathlib import Path
 
 import asyncpg
 
-from microfin_local.credentials import OWNER, ROLES, SUPERUSER, Credentials
+from microfin_local.credentials import OWNER, ROLES, SUPERUSER, WORKER, Credentials
 from microfin_local.database_home import DatabaseHome, sockets_fit
 from microfin_local.errors import PlatformError
 from microfin_local.programs import find_postgresql
@@ -35,6 +35,12 @@ logging_collector = off
 log_line_prefix = '%m [%p] %q%u@%d '
 log_lock_waits = on
 log_min_duration_statement = 1s
+# No value of a statement is logged: neither parameters, nor the text of one that failed (a password
+# of a role, a batch), nor an error's details, which show rows and keys.
+log_parameter_max_length = 0
+log_parameter_max_length_on_error = 0
+log_min_error_statement = panic
+log_error_verbosity = terse
 log_timezone = UTC
 timezone = UTC
 """
@@ -148,6 +154,8 @@ async def make_roles(shard: PostgresShard) -> None:
                 rights = "LOGIN CREATEROLE" if role == OWNER else "LOGIN"
                 password = shard.credentials.passwords[role]
                 await connection.execute(f"CREATE ROLE {role} {rights} PASSWORD '{password}'")
+        # Its batches carry their values as literals: the metrics tell when one was slow.
+        await connection.execute(f"ALTER ROLE {WORKER} SET log_min_duration_statement = -1")
         if connection.get_server_version().major >= 16:
             # From 16 on, CREATEROLE alone does not let the owner set others' time limits.
             await connection.execute(f"GRANT {', '.join(ROLES)} TO {OWNER} WITH ADMIN OPTION")

@@ -9,7 +9,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class OperatorSettings(BaseSettings):
     """What the operator is told. What it does it reads from MicrofinClusters."""
 
-    model_config = SettingsConfigDict(env_prefix="MICROFIN_OPERATOR_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="MICROFIN_OPERATOR_", extra="ignore", hide_input_in_errors=True
+    )
 
     namespaces: str = Field(
         default="",

@@ -16,7 +16,8 @@ async def copy_first_row(connection: Connection, statement: str) -> list[bytes] 
     """Return the first row that `statement` returns, None where there is none.
 
     `statement` is one SELECT, or an INSERT with RETURNING, whose values are literals (see
-    `microfin.sql_literals`). The row's values are in PostgreSQL's binary formats, and none is NULL.
+    `microfin.sql_literals`), and none of them is of a person. The row's values are in PostgreSQL's
+    binary formats, and none is NULL.
     """
     copied = bytearray()
 

@@ -5,8 +5,6 @@ from typing import Final
 import msgspec
 
 from microfin.database import Connection, Pool
-from microfin.sql_literals import text
-from microfin_api.copied_rows import copy_first_row
 from microfin_api.uuid7 import uuid7
 
 
@@ -47,11 +45,11 @@ class Users:
 
     async def with_email(self, email: str) -> User | None:
         """Return the user with this address (in lower case), or None."""
-        return await self._find(f"email = {text(email)}")
+        return await self._find("email = $1", email)
 
     async def with_id(self, user: str) -> User | None:
         """Return the user with this id, or None."""
-        return await self._find(f"id = {text(user)}")
+        return await self._find("id = $1", user)
 
     async def replace_hash(self, user: User, password_hash: str) -> None:
         """Store another hash of the same password."""
@@ -63,11 +61,14 @@ class Users:
                 user.password_hash,
             )
 
-    async def _find(self, condition: str) -> User | None:
-        """Return the user whom `condition` fits, whose values are literals of `sql_literals`."""
-        async with self._pool.acquire() as connection:
-            row = await copy_first_row(connection, _SELECT + condition)
+    async def _find(self, condition: str, value: str) -> User | None:
+        """Return the user whom `condition` on `value` fits.
+
+        The value is a parameter: a statement with an address in it would stand in PostgreSQL's log
+        where it is slow or fails.
+        """
+        async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+            row = await connection.fetchrow(_SELECT + condition, value)
         if row is None:
             return None
-        user, name, email, password_hash = row
-        return User(user.hex(), name.decode(), email.decode(), password_hash.decode())
+        return User(row["id"].hex, row["name"], row["email"], row["password_hash"])

@@ -19,6 +19,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from microfin.secret_urls import DATABASE, REDIS, check_urls
+
 PREFIX = "MICROFIN_"
 
 
@@ -38,15 +40,18 @@ class _FileSource(EnvSettingsSource):
 class CommonSettings(BaseSettings):
     """What every process of microfin is told."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+    # An error must not show what a setting holds: several hold passwords.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
 
     databases: str = Field(
         default="",
+        repr=False,
         description="PostgreSQL URLs through the pooler, one a shard, separated by spaces. "
         "Their order and number never change.",
     )
     databases_direct: str = Field(
         default="",
+        repr=False,
         description="PostgreSQL URLs past the pooler with the owner's role, one a shard, "
         "separated by spaces: for migrations and administration.",
     )
@@ -77,6 +82,7 @@ class CommonSettings(BaseSettings):
     topic: str = Field(default="microfin.commands", description="The commands topic.")
     redis: str = Field(
         default="redis://127.0.0.1:7000",
+        repr=False,
         description="URLs of some nodes of the Redis Cluster, separated by spaces; the rest is "
         "discovered. User and password may stand in the URL.",
     )
@@ -118,6 +124,16 @@ class CommonSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then variables, then files."""
         return init_settings, env_settings, _FileSource(settings_cls, env_prefix=PREFIX)
+
+    @field_validator("databases", "databases_direct")
+    @classmethod
+    def _database_urls_can_be_read(cls, value: str) -> str:
+        return check_urls(value, DATABASE, "postgresql://user:password@host:port/database")
+
+    @field_validator("redis")
+    @classmethod
+    def _redis_urls_can_be_read(cls, value: str) -> str:
+        return check_urls(value, REDIS, "redis://user:password@host:port")
 
     @cached_property
     def database_urls(self) -> list[str]:
@@ -181,6 +197,7 @@ class ApiSettings(CommonSettings):
     api_port: int = Field(default=8080, description="The port to listen on.")
     secret: str = Field(
         default="",
+        repr=False,
         description="At least 32 characters, the same for all API processes: signs session ids and "
         "the `at` of 202 answers.",
     )

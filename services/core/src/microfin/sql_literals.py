@@ -2,8 +2,9 @@
 
 PostgreSQL's extended protocol, the one with parameters, costs a round trip to parse a statement and
 another to run it, and behind a transaction pooler a transaction around both. A statement without
-parameters is one message there and one back. So the worker's batches and the API's sign-ins carry
-their values as literals.
+parameters is one message there and one back. So the worker's batches and the API's leases carry
+their values as literals. What must not stand in PostgreSQL's log (addresses, names, hashes, tokens)
+is never a literal but a parameter: a statement that is slow or fails is logged as it is.
 
 Every text becomes an escape string constant (E'…'), which reads the same whatever
 `standard_conforming_strings` says: doubling quotes and backslashes is all that it takes
