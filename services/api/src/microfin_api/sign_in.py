@@ -59,7 +59,7 @@ async def _signed_in(request: Request, parts: Parts, user: User) -> Response:
 
 async def sign_out(request: Request, parts: Parts) -> Response:
     """End the request's session."""
-    parts.origins.check(request)
+    parts.origins.check(request, parts.sessions)
     session_id = session_id_of(request)
     if not parts.sessions.is_ours(session_id):
         raise Problem("not_signed_in", headers={"WWW-Authenticate": "Bearer"})
