@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_under_test import Api, User
+from api_under_test import ORIGIN, PASSWORD, Api, User
 
 from microfin.account_number import derive_account_number
 from microfin.money import EXPONENTS, to_decimal_text
@@ -180,6 +180,40 @@ async def test_other_origins(api: Api, user: User) -> None:
     async with api.client(Authorization=f"Bearer {user.session_id}") as bearer:
         answer = await bearer.post("/api/deposit", json=body, headers={"Origin": FOREIGN_HOST})
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "authorization", ["", "Basic x", "Basic", "Bearer", "Bearer ", "Bearer x", "Digest a=b", "x"]
+)
+async def test_only_the_bearer_that_is_the_session_excuses_the_origin(
+    api: Api, user: User, authorization: str
+) -> None:
+    number = await user.account()
+    body = {"accountNumber": number, "amount": "1"}
+    headers = {"Origin": FOREIGN_HOST, "Authorization": authorization}
+    for path in ("/api/deposit", "/api/accounts", "/api/accountGeneration", "/api/signout"):
+        answer = await user.client.post(path, json=body, headers=headers)
+        assert problem_of(answer, 403)["code"] == "cross_origin"
+    answer = await user.client.get("/api/accountGeneration", headers=headers)
+    assert problem_of(answer, 403)["code"] == "cross_origin"
+    assert await user.balance(number) == "0.00"
+
+
+async def test_a_page_of_another_origin_signs_nobody_in(api: Api, user: User) -> None:
+    credentials = {"email": user.email, "password": PASSWORD}
+    new = {"name": "Eve", "email": "eve@example.com", "password": PASSWORD}
+    async with api.client(Origin=FOREIGN_HOST) as client:
+        for authorization in ("", "Bearer x", f"Bearer {user.session_id}"):
+            headers = {"Authorization": authorization}
+            for path, body in (("/api/signin", credentials), ("/api/signup", new)):
+                answer = await client.post(path, json=body, headers=headers)
+                assert problem_of(answer, 403)["code"] == "cross_origin"
+
+
+async def test_two_origins_are_none(user: User) -> None:
+    headers = [("Origin", ORIGIN), ("Origin", FOREIGN_HOST)]
+    answer = await user.client.post("/api/accounts", json={}, headers=headers)
+    assert problem_of(answer, 403)["code"] == "cross_origin"
 
 
 @pytest.mark.parametrize("session_id", ["", "forged", "A" * 48, "\xff"])

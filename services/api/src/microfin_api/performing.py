@@ -41,7 +41,7 @@ class Change:
     @classmethod
     async def begin(cls, request: Request, parts: Parts) -> "Change":
         """Check who asks. Raises `Problem` for other origins, missing sessions and unfit keys."""
-        parts.origins.check(request)
+        parts.origins.check(request, parts.sessions)
         return cls(request, parts, await parts.sessions.require(request))
 
     async def open(self, currency: str, *, status: int, at_once: bool) -> Response:

@@ -81,7 +81,7 @@ def _signed_in(request: Request, parts: Parts, user: User, session_id: str) -> R
 
 async def sign_out(request: Request, parts: Parts) -> Response:
     """End the request's session."""
-    parts.origins.check(request)
+    parts.origins.check(request, parts.sessions)
     await parts.sessions.end(parts.sessions.require_credential(request))
     view = SignedOut(signed_out=True)
     return answer(view, headers={"Set-Cookie": parts.sessions.cookie("", request)})
