@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from microfin_api.answers import Me, SignedIn, SignedOut, answer
+from microfin_api.answers import Me, SignedIn, SignedOut, answer, effective_within
 from microfin_api.bodies import (
     SignInBody,
     SignUpBody,
@@ -12,6 +12,7 @@ from microfin_api.bodies import (
     read_name,
     read_new_password,
 )
+from microfin_api.parameters import read_flag
 from microfin_api.parts import Parts
 from microfin_api.problems import Problem
 from microfin_api.users import User
@@ -51,16 +52,22 @@ async def sign_in(request: Request, parts: Parts) -> Response:
 
 
 async def _signed_in(request: Request, parts: Parts, user: User) -> Response:
-    session_id = await parts.sessions.open(user.id)
+    session_id = await parts.sessions.open(user.id, user.epoch)
+    if session_id is None:  # disabled, or given another password, since its password was verified
+        raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})
     view = SignedIn(user_id=user.id, name=user.name, email=user.email, session_id=session_id)
     return answer(view, headers={"Set-Cookie": parts.sessions.cookie(session_id, request)})
 
 
 async def sign_out(request: Request, parts: Parts) -> Response:
-    """End the request's session."""
+    """End the request's session, or with `everywhere` all of its user."""
     parts.origins.check(request)
-    await parts.sessions.end(parts.sessions.require_credential(request))
-    view = SignedOut(signed_out=True)
+    if read_flag(request, "everywhere"):
+        session = await parts.sessions.require(request)
+        certain = await parts.sessions.end_all(session.user)
+    else:
+        certain = await parts.sessions.end(parts.sessions.require_credential(request))
+    view = SignedOut(signed_out=True, effective_within_seconds=effective_within(certain))
     return answer(view, headers={"Set-Cookie": parts.sessions.cookie("", request)})
 
 

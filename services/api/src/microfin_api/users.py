@@ -11,15 +11,18 @@ from microfin_api.uuid7 import uuid7
 
 
 class User(msgspec.Struct, frozen=True):
-    """A user as stored. `password_hash` is argon2id's own text."""
+    """A user as stored. `password_hash` is argon2id's own text; sessions are of an `epoch`."""
 
     id: str
     name: str
     email: str
     password_hash: str
+    epoch: int = 0
 
 
-_SELECT: Final = "SELECT id, name, email, password_hash FROM users WHERE "
+_SELECT: Final = (
+    "SELECT id, name, email, password_hash, session_epoch FROM users WHERE disabled_at IS NULL AND "
+)
 
 
 class Users:
@@ -43,11 +46,11 @@ class Users:
         return None if added is None else user
 
     async def with_email(self, email: str) -> User | None:
-        """Return the user with this address (in lower case), or None."""
+        """Return the user with this address (in lower case), or None; a disabled one is none."""
         return await self._find(f"email = {text(email)}")
 
     async def with_id(self, user: str) -> User | None:
-        """Return the user with this id, or None."""
+        """Return the user with this id, or None; a disabled one is none."""
         return await self._find(f"id = {text(user)}")
 
     async def replace_hash(self, user: User, password_hash: str) -> None:
@@ -66,5 +69,11 @@ class Users:
             row = await copy_first_row(connection, _SELECT + condition)
         if row is None:
             return None
-        user, name, email, password_hash = row
-        return User(user.hex(), name.decode(), email.decode(), password_hash.decode())
+        user, name, email, password_hash, epoch = row
+        return User(
+            user.hex(),
+            name.decode(),
+            email.decode(),
+            password_hash.decode(),
+            int.from_bytes(epoch, signed=True),
+        )
