@@ -27,7 +27,7 @@ def count_calls(api: Api) -> CountedPool:
     parts = api.parts
     counted = CountedPool(parts.pools[0])
     parts.pools = parts.waiting._pools = [counted]
-    parts.sessions._pool = parts.users._pool = counted
+    parts.sessions._store._pool = parts.users._pool = counted  # type: ignore[assignment]
     return counted
 
 

@@ -42,9 +42,10 @@ async def test_what_was_read_before_a_sign_out_is_not_cached_after_it(
 ) -> None:
     await uncache(api, user.session_id)
     sessions = api.parts.sessions
-    paused = PausedPool(sessions._pool)
+    store = sessions._store
+    paused = PausedPool(store._pool)
     with monkeypatch.context() as patch:
-        patch.setattr(sessions, "_pool", paused)
+        patch.setattr(store, "_pool", paused)
         reading = asyncio.create_task(sessions.find(user.session_id))
         await paused.read.wait()
     assert (await user.client.post("/api/signout")).status_code == 200

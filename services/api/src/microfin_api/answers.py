@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from starlette.responses import Response
 
+from microfin.ended_sessions import UNCERTAIN_SECONDS
 from microfin.operation import AccountState, Kind, Leg, OperationStatus
 
 _encode = msgspec.json.Encoder().encode
@@ -35,10 +36,48 @@ class SignedIn(Answer, frozen=True):
     session_id: str
 
 
+EffectiveWithin = Annotated[
+    int,
+    msgspec.Meta(
+        description="Sent where Redis could not be told: for so many seconds a session that has "
+        "ended may still be honoured."
+    ),
+]
+
+
 class SignedOut(Answer, frozen=True):
-    """The session has ended."""
+    """The session has ended, or all have."""
 
     signed_out: bool
+    effective_within_seconds: EffectiveWithin = 0
+
+
+class PasswordChanged(Answer, frozen=True):
+    """All sessions have ended but a new one, `sessionId`, also set as a cookie."""
+
+    session_id: str
+    effective_within_seconds: EffectiveWithin = 0
+
+
+class SessionView(Answer, frozen=True):
+    """One of the user's sessions. `id` names it for ending it and signs nobody in."""
+
+    id: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[0-9a-f]{32}$"})]
+    created_at: Moment
+    last_used_at: Annotated[
+        str,
+        msgspec.Meta(
+            description="Noted every few minutes.", extra_json_schema={"format": "date-time"}
+        ),
+    ]
+    expires_at: Moment
+    current: Annotated[bool, msgspec.Meta(description="Whether it is this request's.")] = False
+
+
+class SessionList(Answer, frozen=True):
+    """The user's sessions, the newest first."""
+
+    sessions: list[SessionView]
 
 
 class Me(Answer, frozen=True):
@@ -177,6 +216,11 @@ JSON: Final = "application/json"
 def answer(view: Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return `view` as a JSON response."""
     return Response(_encode(view), status, media_type=JSON, headers=headers)
+
+
+def effective_within(certain: bool) -> int:
+    """Return what `effectiveWithinSeconds` says of sessions that have ended."""
+    return 0 if certain else UNCERTAIN_SECONDS
 
 
 def moment(milliseconds: int) -> str:

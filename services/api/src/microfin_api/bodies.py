@@ -78,6 +78,13 @@ class SignInBody(msgspec.Struct, rename="camel"):
     password: str
 
 
+class PasswordBody(msgspec.Struct, rename="camel"):
+    """The password to change, and to which."""
+
+    current_password: str
+    new_password: Password
+
+
 class OpenBody(msgspec.Struct, rename="camel"):
     """Which account to open."""
 
@@ -102,7 +109,7 @@ class TransferBody(msgspec.Struct, rename="camel"):
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 _DECODERS: Final[dict[type[msgspec.Struct], msgspec.json.Decoder[Any]]] = {
     body: msgspec.json.Decoder(body)
-    for body in (SignUpBody, SignInBody, OpenBody, DepositBody, TransferBody)
+    for body in (SignUpBody, SignInBody, PasswordBody, OpenBody, DepositBody, TransferBody)
 }
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from microfin_api.parts import Parts
 
 Handler = Callable[[Request, Parts], Awaitable[Response]]
-Method = Literal["GET", "POST"]
+Method = Literal["GET", "POST", "DELETE"]
 
 
 class Parameter(msgspec.Struct, frozen=True):

@@ -26,6 +26,14 @@ def read_number(request: Request, name: str, highest: int) -> int | None:
     return int(text)
 
 
+def read_flag(request: Request, name: str) -> bool:
+    """Tell whether a parameter was sent, with the value true or none; false means it was not."""
+    text = request.query_params.get(name, "false")
+    if text not in ("", "true", "false"):
+        raise Problem("invalid_parameter", f"{name} is true or false; true may be left out.")
+    return text != "false"
+
+
 def read_kind(request: Request) -> Kind | None:
     """Return the kind of operation asked for, None where it was not sent."""
     text = request.query_params.get("kind")

@@ -30,7 +30,7 @@ logger = structlog.get_logger(__name__)
 
 _FLUSH_SECONDS = 5.0
 _CLOSE_SECONDS = 1.0
-_CLEANING_SECONDS = 600.0
+_CLEANING_SECONDS = 60.0
 
 
 class Parts:

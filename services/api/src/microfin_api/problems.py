@@ -106,6 +106,12 @@ _KINDS: Final = (
         "Check both; the answer does not tell which one it was.",
     ),
     ProblemKind(
+        "wrong_password",
+        403,
+        "The current password is wrong.",
+        "Send the password that the user signs in with now. Nothing was changed.",
+    ),
+    ProblemKind(
         "cross_origin",
         403,
         "A cookie's request that changes something came from another origin.",
@@ -137,6 +143,12 @@ _KINDS: Final = (
         "There is no such account.",
         "Check the number. An account of somebody else is treated as missing, except as the "
         "receiver of a transfer; a missing receiver is a 422.",
+    ),
+    ProblemKind(
+        "session_not_found",
+        404,
+        "There is no such session.",
+        "Take the id of one that GET /api/sessions lists; it may have ended meanwhile.",
     ),
     ProblemKind(
         "operation_not_found",

@@ -11,6 +11,7 @@ from microfin_api import (
     health,
     money_movement,
     operations,
+    session_endpoints,
     sign_in,
     statements,
 )
@@ -40,6 +41,18 @@ _OPERATION: Final = Parameter(
 )
 _AT: Final = Parameter(
     "at", "query", "The token in a 202's Location.", {"type": "string", "maxLength": 128}
+)
+_SESSION: Final = Parameter(
+    "session",
+    "path",
+    "The session's id in the list.",
+    {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+)
+_EVERYWHERE: Final = Parameter(
+    "everywhere",
+    "query",
+    "End all sessions of the user; its value may be left out.",
+    {"type": "string", "enum": ["", "true", "false"]},
 )
 _NO_CACHE: Final = Parameter(
     "Cache-Control", "header", "no-cache reads the database.", {"type": "string"}
@@ -274,7 +287,40 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Sign out",
         tag="people",
         answers={200: Given("Signed out", (answers.SignedOut,), headers=("Set-Cookie",))},
-        problems=("not_signed_in", "cross_origin", "internal", "unavailable"),
+        problems=("not_signed_in", "cross_origin", "invalid_parameter", "internal", "unavailable"),
+        parameters=(_EVERYWHERE,),
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/password",
+        handler=session_endpoints.change_password,
+        name="changePassword",
+        summary="Change the password, and end all sessions but a new one",
+        tag="people",
+        body=bodies.PasswordBody,
+        answers={200: Given("Changed", (answers.PasswordChanged,), headers=("Set-Cookie",))},
+        problems=(*_CHANGING, "not_signed_in", "wrong_password", "too_many_sign_ins"),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/sessions",
+        handler=session_endpoints.list_sessions,
+        name="listSessions",
+        summary="List own sessions",
+        tag="people",
+        answers={200: Given("The sessions", (answers.SessionList,))},
+        problems=_READING,
+    ),
+    Endpoint(
+        method="DELETE",
+        path="/api/sessions/{session}",
+        handler=session_endpoints.end_session,
+        name="endSession",
+        summary="End one of one's own sessions",
+        tag="people",
+        answers={200: Given("It has ended", (answers.SignedOut,), headers=("Set-Cookie",))},
+        problems=(*_READING, "cross_origin", "session_not_found"),
+        parameters=(_SESSION,),
     ),
     Endpoint(
         method="GET",

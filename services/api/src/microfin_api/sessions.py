@@ -11,16 +11,19 @@ import secrets
 from hashlib import blake2b
 from typing import Final
 
+import msgspec
 from starlette.requests import Request
 
 from microfin.database import Connection, Pool
 from microfin.ended_sessions import bury
 from microfin.redis_cluster import GuardedRedis
 from microfin.settings import ApiSettings
+from microfin.user_access import CHANGE_PASSWORD, end_all_sessions
 from microfin_api.client_address import TrustedProxies
 from microfin_api.credential import COOKIE, Credential, bearer_of, cookies_of
 from microfin_api.problems import Problem
 from microfin_api.session_cache import Session, SessionCache, now
+from microfin_api.session_store import SessionStore, StoredSession
 from microfin_api.signing import TAG_BYTES, Signer
 
 _MOST_SESSIONS: Final = 4
@@ -28,23 +31,25 @@ _MOST_SESSIONS: Final = 4
 _RANDOM_BYTES: Final = 18  # 144 bits, 24 characters
 _RANDOM_LENGTH: Final = _RANDOM_BYTES * 4 // 3
 _LENGTH: Final = _RANDOM_LENGTH + TAG_BYTES * 4 // 3
-_DAY: Final = 24 * 60 * 60
-_INSERT: Final = (
-    "INSERT INTO sessions (token_hash, user_id, expires_at)"
-    " VALUES ($1, $2, clock_timestamp() + $3 * interval '1 second')"
-)
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """The session after a change of password; `certain`: Redis knows that the others have ended."""
+
+    session_id: str
+    certain: bool
 
 
 class Sessions:
     """Opens, finds and ends sessions."""
 
     def __init__(self, settings: ApiSettings, pool: Pool, redis: GuardedRedis) -> None:
-        self._seconds = settings.session_days * _DAY
         self._cookie_secure = settings.cookie_secure
         self._proxies = TrustedProxies(settings.trusted_proxies)
         self._signer = Signer(settings, "microfin-session")
         self._pool = pool
         self._redis = redis
+        self._store = SessionStore(settings, pool)
         self._cache = SessionCache(settings, redis)
 
     def new_id(self) -> str:
@@ -59,23 +64,29 @@ class Sessions:
             len(session_id) == _LENGTH and session_id.isascii() and self._signer.is_tag(tag, random)
         )
 
-    async def open(self, user: str) -> str:
-        """Open a session for `user` and return its id."""
-        read_at = now()
-        async with self._pool.acquire() as connection, connection.transaction():
-            session_id = await self.open_within(connection, user)
-        session = Session(user, read_at // 1000 + self._seconds)
-        await self._cache.put(_hash(session_id), session, read_at, b"")
+    async def open(self, user: str, epoch: int) -> str | None:
+        """Open a session for a user who was read at `epoch`, and return its id.
+
+        None where all of the user's sessions have been ended since, or the user is disabled. A
+        user's oldest session ends where there are too many.
+        """
+        session_id, read_at = self.new_id(), now()
+        token_hash = _hash(session_id)
+        ended = await self._store.open(token_hash, user, epoch)
+        if ended is None:
+            return None
+        await bury(self._redis, ended)
+        session = Session(user, read_at // 1000 + self._store.lifetime.at_first)
+        await self._cache.put(token_hash, session, read_at, b"")
         return session_id
 
     async def open_within(self, connection: Connection, user: str) -> str:
-        """Open a session in the transaction of `connection`; return its id, for the answer.
+        """Open the first session of a new user in the transaction of `connection`; return its id.
 
         It is not cached: it may yet come to nothing.
         """
         session_id = self.new_id()
-        # By parameters: what stands in a statement can stand in PostgreSQL's log.
-        await connection.execute(_INSERT, _hash(session_id), user, self._seconds)
+        await self._store.open_on(connection, _hash(session_id), user, 0)
         return session_id
 
     async def require(self, request: Request) -> Session:
@@ -119,39 +130,58 @@ class Sessions:
 
     async def _find_stored(self, token_hash: bytes, held: bytes) -> Session | None:
         read_at = now()
-        async with self._pool.acquire() as connection, connection.transaction(readonly=True):
-            row = await connection.fetchrow(
-                "SELECT user_id, extract(epoch FROM expires_at)::bigint AS expires FROM sessions"
-                " WHERE token_hash = $1 AND expires_at > clock_timestamp()",
-                token_hash,
-            )
-        if row is None:
+        stored = await self._store.find(token_hash)
+        if stored is None:
             return None
-        session = Session(row["user_id"].hex, row["expires"])
+        session = Session(stored.user, stored.expires)
         await self._cache.put(token_hash, session, read_at, held)
         return session
 
-    async def end(self, credential: Credential) -> None:
-        """End the sessions of these ids."""
-        token_hashes = [_hash(session_id) for session_id in credential.session_ids]
-        await bury(self._redis, token_hashes)
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(
-                "DELETE FROM sessions WHERE token_hash = ANY($1::bytea[])", token_hashes
-            )
-        await bury(self._redis, token_hashes)
+    async def end(self, credential: Credential) -> bool:
+        """End the sessions of these ids. False where Redis does not know, for a minute, that."""
+        return await self.end_hashes([_hash(it) for it in credential.session_ids])
 
-    async def forget_expired(self) -> None:
-        """Delete the sessions that have ended by themselves."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(
-                "DELETE FROM sessions WHERE token_hash IN ("
-                "SELECT token_hash FROM sessions WHERE expires_at < clock_timestamp() LIMIT 10000)"
-            )
+    async def end_hashes(self, token_hashes: list[bytes]) -> bool:
+        """End the sessions of these hashes; see `end`."""
+        early = await bury(self._redis, token_hashes)
+        await self._store.delete(token_hashes)
+        return await bury(self._redis, token_hashes) or early
+
+    async def end_all(self, user: str) -> bool:
+        """End all sessions of a user, and what signs in at this moment; see `end`."""
+        ended = await end_all_sessions(self._pool, self._redis, user)
+        return ended is None or ended.certain
+
+    async def change_password(self, user: str, epoch: int, password_hash: str) -> Changed | None:
+        """Store another hash, end all sessions of the user and open a new one, all in one.
+
+        None where the user is not at `epoch` any more: then nothing is changed.
+        """
+        session_id = self.new_id()
+
+        async def open_another(connection: Connection, new_epoch: int) -> None:
+            await self._store.open_on(connection, _hash(session_id), user, new_epoch)
+
+        ended = await end_all_sessions(
+            self._pool, self._redis, user, CHANGE_PASSWORD, (password_hash, epoch), open_another
+        )
+        return None if ended is None else Changed(session_id, ended.certain)
+
+    async def stored(self, user: str) -> list[StoredSession]:
+        """Return the user's valid sessions, the newest first, at most a thousand."""
+        return await self._store.of_user(user)
+
+    def hashes_of(self, request: Request) -> frozenset[bytes]:
+        """Return the hashes of the sessions that the request is asked by."""
+        return frozenset(map(_hash, self.credential_of(request).session_ids))
+
+    async def forget_expired(self) -> int:
+        """Delete all sessions that have ended by themselves; return how many those were."""
+        return await self._store.forget_expired()
 
     def cookie(self, session_id: str, request: Request) -> str:
         """Return the Set-Cookie that hands out this session; an empty id takes the cookie away."""
-        seconds = self._seconds if session_id else 0
+        seconds = self._store.lifetime.absolute if session_id else 0
         secure = self._cookie_secure == "always" or (
             self._cookie_secure == "auto" and self._proxies.scheme_of(request) == "https"
         )

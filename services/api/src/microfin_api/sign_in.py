@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from microfin_api.answers import Me, SignedIn, SignedOut, answer
+from microfin_api.answers import Me, SignedIn, SignedOut, answer, effective_within
 from microfin_api.bodies import (
     SignInBody,
     SignUpBody,
@@ -12,6 +12,7 @@ from microfin_api.bodies import (
     read_name,
     read_new_password,
 )
+from microfin_api.parameters import read_flag
 from microfin_api.parts import Parts
 from microfin_api.problems import Problem
 from microfin_api.users import User, new_user
@@ -35,7 +36,7 @@ async def sign_up(request: Request, parts: Parts) -> Response:
     known = await _user_of(request, parts, email, password)
     if known is None:
         raise Problem("email_taken")
-    return _signed_in(request, parts, known, await parts.sessions.open(known.id))
+    return _signed_in(request, parts, known, await parts.sessions.open(known.id, known.epoch))
 
 
 async def _add(parts: Parts, user: User) -> str | None:
@@ -55,7 +56,7 @@ async def sign_in(request: Request, parts: Parts) -> Response:
         raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})
     if parts.passwords.is_outdated(user.password_hash):
         await parts.users.replace_hash(user, await parts.passwords.hash(body.password))
-    return _signed_in(request, parts, user, await parts.sessions.open(user.id))
+    return _signed_in(request, parts, user, await parts.sessions.open(user.id, user.epoch))
 
 
 async def _user_of(request: Request, parts: Parts, email: str, password: str) -> User | None:
@@ -74,16 +75,22 @@ async def _user_of(request: Request, parts: Parts, email: str, password: str) ->
     return user if fits else None
 
 
-def _signed_in(request: Request, parts: Parts, user: User, session_id: str) -> Response:
+def _signed_in(request: Request, parts: Parts, user: User, session_id: str | None) -> Response:
+    if session_id is None:  # disabled, or given another password, since its password was verified
+        raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})
     view = SignedIn(user_id=user.id, name=user.name, email=user.email, session_id=session_id)
     return answer(view, headers={"Set-Cookie": parts.sessions.cookie(session_id, request)})
 
 
 async def sign_out(request: Request, parts: Parts) -> Response:
-    """End the request's session."""
+    """End the request's session, or with `everywhere` all of its user."""
     parts.origins.check(request, parts.sessions)
-    await parts.sessions.end(parts.sessions.require_credential(request))
-    view = SignedOut(signed_out=True)
+    if read_flag(request, "everywhere"):
+        session = await parts.sessions.require(request)
+        certain = await parts.sessions.end_all(session.user)
+    else:
+        certain = await parts.sessions.end(parts.sessions.require_credential(request))
+    view = SignedOut(signed_out=True, effective_within_seconds=effective_within(certain))
     return answer(view, headers={"Set-Cookie": parts.sessions.cookie("", request)})
 
 

@@ -9,12 +9,13 @@ from microfin_api.uuid7 import uuid7
 
 
 class User(msgspec.Struct, frozen=True):
-    """A user as stored. `password_hash` is argon2id's own text."""
+    """A user as stored. `password_hash` is argon2id's own text; sessions are of an `epoch`."""
 
     id: str
     name: str
     email: str
     password_hash: str
+    epoch: int = 0
 
 
 def new_user(name: str, email: str, password_hash: str) -> User:
@@ -22,7 +23,9 @@ def new_user(name: str, email: str, password_hash: str) -> User:
     return User(uuid7().hex, name, email, password_hash)
 
 
-_SELECT: Final = "SELECT id, name, email, password_hash FROM users WHERE "
+_SELECT: Final = (
+    "SELECT id, name, email, password_hash, session_epoch FROM users WHERE disabled_at IS NULL AND "
+)
 
 
 class Users:
@@ -44,11 +47,11 @@ class Users:
         return added is not None
 
     async def with_email(self, email: str) -> User | None:
-        """Return the user with this address (in lower case), or None."""
+        """Return the user with this address (in lower case), or None; a disabled one is none."""
         return await self._find("email = $1", email)
 
     async def with_id(self, user: str) -> User | None:
-        """Return the user with this id, or None."""
+        """Return the user with this id, or None; a disabled one is none."""
         return await self._find("id = $1", user)
 
     async def replace_hash(self, user: User, password_hash: str) -> None:
@@ -71,4 +74,6 @@ class Users:
             row = await connection.fetchrow(_SELECT + condition, value)
         if row is None:
             return None
-        return User(row["id"].hex, row["name"], row["email"], row["password_hash"])
+        return User(
+            row["id"].hex, row["name"], row["email"], row["password_hash"], row["session_epoch"]
+        )

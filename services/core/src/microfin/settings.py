@@ -241,7 +241,30 @@ class ApiSettings(CommonSettings):
         description="Accounts of one user above which no more are opened. What one user asks for "
         "at the same time may exceed it by as many as are under way.",
     )
-    session_days: int = Field(default=30, ge=1, description="Days until a session ends.")
+    session_days: int = Field(
+        default=30,
+        ge=1,
+        description="Days from signing in until a session ends, where MICROFIN_SESSION_MINUTES is "
+        "not set.",
+    )
+    session_minutes: int = Field(
+        default=0,
+        ge=0,
+        description="Minutes from signing in until a session ends; 0: "
+        "MICROFIN_SESSION_DAYS counts.",
+    )
+    session_idle_minutes: int = Field(
+        default=0,
+        ge=0,
+        description="Minutes without a request after which a session ends, up to 16 minutes later "
+        "(2 for a limit of an hour or less); 0 is no limit.",
+    )
+    sessions_per_user: int = Field(
+        default=100,
+        ge=1,
+        le=1000,
+        description="The most sessions of one user; one more ends the oldest.",
+    )
     cookie_secure: Literal["auto", "always", "never"] = Field(
         default="auto",
         description="Whether the session cookie is Secure; auto: when the request came over TLS.",

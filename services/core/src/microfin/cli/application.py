@@ -16,6 +16,7 @@ from microfin.cli.recover import recover
 from microfin.cli.routing import routing
 from microfin.cli.topic_grow import topic
 from microfin.cli.user import user
+from microfin.cli.user_access import disable, enable, set_password, sign_out
 from microfin.logs import configure_logs
 from microfin.settings import CommonSettings
 
@@ -76,4 +77,6 @@ application.add_typer(quarantine, name="quarantine")
 application.add_typer(outbox, name="outbox")
 application.add_typer(log, name="log")
 application.add_typer(recover, name="recover")
+for command in (disable, enable, sign_out, set_password):
+    user.command()(command)
 application.add_typer(user, name="user")

@@ -65,7 +65,7 @@ def create(
         raise typer.BadParameter(f"{email} is no e-mail address.")
     if not 1 <= len(person) <= 100 or not person.isprintable():
         raise typer.BadParameter("A name has 1 to 100 printable characters.")
-    password = _read_password(stdin=password_stdin)
+    password = read_password(stdin=password_stdin)
     created = run(
         _create(uuid.UUID(identity) if identity else uuid.uuid4(), address, person, password)
     )
@@ -76,7 +76,8 @@ def create(
         print_fields(fields)
 
 
-def _read_password(*, stdin: bool) -> str:
+def read_password(*, stdin: bool) -> str:
+    """Return the password that was typed, twice, or came in the first line of stdin."""
     if stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     else:
@@ -88,13 +89,18 @@ def _read_password(*, stdin: bool) -> str:
     return password
 
 
-async def _create(identity: uuid.UUID, email: str, name: str, password: str) -> str:
-    settings = ApiSettings()
-    password_hash = PasswordHasher(
+def hash_of(password: str, settings: ApiSettings) -> str:
+    """Return what is stored of a password, at the settings' cost."""
+    return PasswordHasher(
         time_cost=settings.argon2_time,
         memory_cost=settings.argon2_memory,
         parallelism=settings.argon2_parallelism,
     ).hash(password)
+
+
+async def _create(identity: uuid.UUID, email: str, name: str, password: str) -> str:
+    settings = ApiSettings()
+    password_hash = hash_of(password, settings)
     async with (
         administered_shards(settings) as pools,
         pools[0].acquire() as connection,
