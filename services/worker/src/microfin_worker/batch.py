@@ -93,7 +93,12 @@ def _receive(record: Record, condemned: bool) -> Received:
     if not condemned:
         return Received(record.offset, time, command)
     identity = Identity(
-        command.operation, command.leg, command.account, command.kind, reply=command.reply
+        command.operation,
+        command.leg,
+        command.account,
+        command.kind,
+        command.user,
+        command.reply,
     )
     return Received(
         record.offset, time, None, "the database refuses what follows from it", identity
