@@ -1,13 +1,16 @@
 """Records that no API wrote, and logs that are not what they were."""
 
+import asyncio
 import signal
+import time
+from collections.abc import Callable
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from bank import ANNA, Bank, MakeBank, until
 
-from microfin import wire
+from microfin import reading, wire
 from microfin.operation import operation_id
 from microfin_worker.worker import LOOK_UP_BATCHES
 
@@ -91,10 +94,11 @@ async def test_a_broken_request_is_answered_and_stays_rejected(make_bank: MakeBa
 
 
 async def test_what_the_database_refuses_is_cut_out_alone(make_bank: MakeBank) -> None:
-    """PostgreSQL's text knows no NUL, the wire's JSON does: only the commit finds out."""
+    """As it would be after a defect: the core decides what a column does not hold."""
     bank = await make_bank(partitions=1)
+    await bank.execute("ALTER TABLE outcomes ADD CONSTRAINT planted CHECK (amount <> 66600)")
     account = await bank.open_on(0, balance="1")
-    poison = bank.request("deposit", account, "poison", amount="1", counterparty="\x00")
+    poison = bank.request("deposit", account, "poison", amount="666")
     for n in range(30):
         await bank.deposit(account, "1", f"before {n}")
     await bank.append(poison)
@@ -106,7 +110,55 @@ async def test_what_the_database_refuses_is_cut_out_alone(make_bank: MakeBank) -
     assert await bank.balance(account) == 6_100
     rows = await bank.fetch("SELECT log_offset, reason FROM quarantine")
     assert [row["log_offset"] for row in rows] == [bank.acknowledged[poison.operation].offset]
-    assert (await worker.status())["state"] == "working"
+    status = await worker.status()
+    assert (status["state"], status["epoch"]) == ("working", 1), "a refusal made it claim anew"
+
+
+async def test_many_that_the_database_refuses_hold_nobody_up_for_long(
+    make_bank: MakeBank, record_property: Callable[[str, object], None]
+) -> None:
+    bank = await make_bank(partitions=1)
+    await bank.execute("ALTER TABLE outcomes ADD CONSTRAINT planted CHECK (amount <> 66600)")
+    worker = (await bank.workers())[0]
+    account = await bank.open_on(0, balance="1")
+    await bank.check()
+    poison = await asyncio.gather(*(bank.deposit(account, "666", f"bad {n}") for n in range(200)))
+    began = time.monotonic()
+    behind = await bank.final(await bank.deposit(account, "1", "behind them"))
+    record_property("seconds behind 200", round(time.monotonic() - began, 3))
+    print(f"a neighbour behind 200 waited {time.monotonic() - began:.3f} s")
+    assert behind.balance == 200
+    found = await reading.operations(bank.pools, poison)
+    assert {it.operation.reason for it in found.values()} == {"quarantined"}
+    assert {it.request.user for it in found.values()} == {ANNA}, "its owner may ask for it"
+    assert (await worker.status())["epoch"] == 1
+    await bank.check()
+
+
+async def test_a_neighbour_behind_amounts_beyond_64_bits_does_not_wait(
+    make_bank: MakeBank, record_property: Callable[[str, object], None]
+) -> None:
+    """Such a request is rejected like any other: no claim anew, nothing in quarantine."""
+    bank = await make_bank(partitions=1)
+    worker = (await bank.workers())[0]
+    big = await bank.open("big", currency="BHD")
+    neighbour = await bank.open_on(0, balance="1")
+    await bank.check()
+    amount = "9999999999999999"
+    beyond = await asyncio.gather(
+        *(bank.withdraw(big, amount, f"beyond {n}") for n in range(100)),
+        *(bank.transfer(big, neighbour, amount, f"beyond {n}") for n in range(100)),
+    )
+    began = time.monotonic()
+    settled = await bank.final(await bank.deposit(neighbour, "1", "behind them"))
+    record_property("seconds behind 200", round(time.monotonic() - began, 3))
+    print(f"a neighbour behind 200 waited {time.monotonic() - began:.3f} s")
+    assert (settled.status, settled.balance) == ("settled", 200)
+    await bank.check()
+    found = await reading.operations(bank.pools, beyond)
+    assert {it.operation.reason for it in found.values()} == {"insufficient_funds"}
+    assert (await worker.status())["epoch"] == 1, "the worker claimed anew"
+    assert not await bank.fetch("SELECT 1 FROM quarantine")
 
 
 async def test_a_record_of_a_newer_version_stops_the_partition_loudly(make_bank: MakeBank) -> None:

@@ -523,6 +523,40 @@ async def test_quarantined_records_are_listed_and_replayed_once(bank: Bank) -> N
     assert len(everything) == 2
 
 
+async def test_whatever_stands_in_quarantine_is_listed_and_no_terminal_obeys_it(
+    idle_bank: Bank,
+) -> None:
+    run = idle_bank.operator
+    values = [
+        b"[" * 1_100 + b"]" * 1_100,
+        b'{"v":1,"x":' + b"[" * 1_100,
+        b"\xff\x00\x1b[2J",
+        b'{"v":2}',
+        b"",
+        None,
+    ]
+    for offset, value in enumerate(values):
+        await idle_bank.execute(
+            "INSERT INTO quarantine (partition, log_offset, key, value, appended_at, reason)"
+            " VALUES (1, $1, $2, $3, timestamptz '200000-01-01', $4)",
+            900 + offset,
+            b"\x1b[31m\xff\r",
+            value,
+            "why\x1b[2J",
+        )
+    try:
+        listed = await microfin(run, "quarantine", "list")
+        assert listed.code == 0, listed.errors
+        assert "\x1b" not in listed.output
+        rows = (await microfin(run, "quarantine", "list", "--json")).json()
+        assert [row["offset"] for row in rows] == [900 + offset for offset in range(len(values))]
+        refused = await microfin(run, "quarantine", "replay", "--all", "--json")
+        assert refused.code == 1, refused.errors
+        assert all(row["refused"] for row in refused.json())
+    finally:
+        await idle_bank.execute("DELETE FROM quarantine WHERE log_offset >= 900")
+
+
 async def test_a_stuck_outbox_is_listed_and_sent(idle_bank: Bank) -> None:
     run = idle_bank.operator
     assert "All outboxes are empty." in (await microfin(run, "outbox", "list")).output

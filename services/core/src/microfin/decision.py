@@ -546,6 +546,8 @@ class Deciding:
 
     def _reject(self, command: Command, rejection: _Rejection) -> None:
         account = self._account(command.account)
+        # What the account has and needs is of its currency, whatever the command may name.
+        named = "" if rejection.available is not None else command.currency
         self._record(
             command,
             Outcome(
@@ -559,7 +561,7 @@ class Deciding:
                 time=self.time,
                 user=command.user,
                 counterparty=command.counterparty,
-                currency=command.currency or (account.currency if account else ""),
+                currency=named or (account.currency if account else ""),
                 reason=rejection.reason,
                 at_account=rejection.at_account,
                 needed=rejection.needed,

@@ -9,8 +9,10 @@ from hashlib import blake2b
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from microfin.account_number import is_account_number
+from microfin.columns import is_bigint, is_moment, is_text
 from microfin.money import EXPONENTS, is_canonical_amount
 from microfin.operation import AccountState, Kind, Leg, Reason
 
@@ -20,7 +22,20 @@ VERSION: Final = 1
 SIZE_LIMIT: Final = 16_384
 """The largest value that is sent, in bytes; a command is a few hundred."""
 
+READ_LIMIT: Final = SIZE_LIMIT - 1_024
+"""The largest value that is decided, in bytes: what follows from it must be sent on, perhaps, and
+then says a little more."""
+
+REASON_LIMIT: Final = 300
+"""The most characters in which a record's fault is told."""
+
+NESTING_LIMIT: Final = 200
+"""The deepest nesting of a value that is read: where the parser's own limit lies depends on who
+calls it, and a record must mean the same whenever it is decided."""
+
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_NESTING = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[][{}]', re.DOTALL)
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class Command(
@@ -71,11 +86,16 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
 
 
 class Undecodable(Exception):
-    """A record that is not a command of a version we know. `identity` is None for garbage."""
+    """A record that is not a command of a version we know. `identity` is None for garbage.
+
+    `reason` can be stored and printed, whatever the record says.
+    """
 
     def __init__(self, reason: str, identity: Identity | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        told = reason if len(reason) <= REASON_LIMIT else reason[: REASON_LIMIT - 1] + "…"
+        plain = "".join(it if it.isprintable() else "\N{REPLACEMENT CHARACTER}" for it in told)
+        super().__init__(plain)
+        self.reason = plain
         self.identity = identity
 
 
@@ -87,6 +107,14 @@ class NewerVersion(Exception):
         self.version = version
 
 
+class Glance(msgspec.Struct, frozen=True, gc=False):
+    """What can be told of a record of any version at a glance."""
+
+    v: int = 0
+    generation: int = 0
+    operation: str = ""
+
+
 class _Versioned(msgspec.Struct, gc=False):
     v: int
 
@@ -94,6 +122,7 @@ class _Versioned(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(Command).decode
 _decode_version = msgspec.json.Decoder(_Versioned).decode
 _decode_identity = msgspec.json.Decoder(Identity).decode
+_decode_glance = msgspec.json.Decoder(Glance).decode
 encode = msgspec.json.Encoder().encode
 """Return the JSON bytes of a command."""
 
@@ -102,44 +131,69 @@ def decode(key: bytes | None, value: bytes | None) -> Command:
     """Return the command that a record carries.
 
     Raises `NewerVersion` for a version above ours and `Undecodable` for all else that is not a
-    command which could be decided.
+    command which could be decided, and whose decision the ledger's columns could hold.
     """
+    value = value or b""
     try:
-        command = _decode(value or b"")
-    except msgspec.MsgspecError as error:
+        command = _decode(value)
+    except _UNREADABLE as error:
         _refuse_newer(value)
         raise Undecodable(f"not a command: {error}", _identity(value)) from None
-    except UnicodeDecodeError:
-        raise Undecodable("not UTF-8") from None
     fault = _fault(command) or (
         "the key is not the account" if key != command.account.encode() else None
     )
-    if fault:
-        raise Undecodable(fault, _identity(value))
+    if fault or len(value) > READ_LIMIT or _is_nested_too_deeply(value):
+        raise Undecodable(fault or "too large, or nested too deeply", _identity(value))
     return command
 
 
-def _refuse_newer(value: bytes | None) -> None:
+def glance(value: bytes | None) -> Glance | None:
+    """Return what can be told of a record, or None for garbage."""
     try:
-        version = _decode_version(value or b"").v
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _decode_glance(value or b"")
+    except _UNREADABLE:
+        return None
+
+
+def _refuse_newer(value: bytes) -> None:
+    try:
+        version = _decode_version(value).v
+    except _UNREADABLE:
         return
     if version > VERSION:
         raise NewerVersion(version)
 
 
-def _identity(value: bytes | None) -> Identity | None:
+def _identity(value: bytes) -> Identity | None:
     try:
-        identity = _decode_identity(value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        identity = _decode_identity(value)
+    except _UNREADABLE:
         return None
-    if _ID.fullmatch(identity.operation) and is_account_number(identity.account):
-        return identity
-    return None
+    if not (_ID.fullmatch(identity.operation) and is_account_number(identity.account)):
+        return None
+    return identity if _ID.fullmatch(identity.user) else replace(identity, user="")
 
 
-def _fault(command: Command) -> str | None:  # noqa: PLR0911 - one line a rule
-    """Say what makes a well-typed command impossible to decide, or None."""
+def _is_nested_too_deeply(value: bytes) -> bool:
+    if value.count(b"[") + value.count(b"{") <= NESTING_LIMIT:
+        return False
+    depth = 0
+    for token in _NESTING.finditer(value):
+        if token[0] in b"[{":
+            depth += 1
+            if depth > NESTING_LIMIT:
+                return True
+        elif token[0] in b"]}":
+            depth -= 1
+    return False
+
+
+def _fault(command: Command) -> str | None:
+    """Say what makes a well-typed command impossible to decide, or to record, or None."""
+    return _foreign(command) or _misfit(command)
+
+
+def _foreign(command: Command) -> str | None:  # noqa: PLR0911 - one line a rule
     if not _ID.fullmatch(command.operation):
         return "the operation id is not 32 hexadecimal digits"
     if not is_account_number(command.account):
@@ -158,6 +212,26 @@ def _fault(command: Command) -> str | None:  # noqa: PLR0911 - one line a rule
         return f"a {command.leg} belongs to a transfer and names its currency"
     if command.kind == "set_state" and command.state is None:
         return "set_state names no state"
+    if command.kind == "open" and not command.user:
+        return "open names no user"
+    return None
+
+
+def _misfit(command: Command) -> str | None:
+    """Say which field could not be stored or sent on. Only what the decision core lets through:
+    amounts it bounds itself, for it knows the currency and the balance."""
+    if not (is_text(command.counterparty) and is_text(command.currency)):
+        return "a text has the character U+0000"
+    if not is_moment(command.appended):
+        return "the time of its first append is none"
+    if not (
+        is_bigint(command.generation)
+        and is_bigint(command.deadline)
+        and is_bigint(command.attempt)
+        and is_bigint(command.sender_seq)
+        and is_bigint(command.sender_balance)
+    ):
+        return "a number has more than 64 bits"
     return None
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from microfin import wire
 from microfin.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
+from microfin.columns import nearest_moment
 from microfin.decision import (
     Account,
     Deciding,
@@ -84,17 +85,23 @@ def receive(records: Sequence[Record], condemned: Collection[int]) -> list[Recei
 
 
 def _receive(record: Record, condemned: bool) -> Received:
+    time = nearest_moment(record.time)
     try:
         command = wire.decode(record.key, record.value)
     except wire.Undecodable as error:
-        return Received(record.offset, record.time, None, error.reason, error.identity)
+        return Received(record.offset, time, None, error.reason, error.identity)
     if not condemned:
-        return Received(record.offset, record.time, command)
+        return Received(record.offset, time, command)
     identity = Identity(
-        command.operation, command.leg, command.account, command.kind, reply=command.reply
+        command.operation,
+        command.leg,
+        command.account,
+        command.kind,
+        command.user,
+        command.reply,
     )
     return Received(
-        record.offset, record.time, None, "the database refuses what follows from it", identity
+        record.offset, time, None, "the database refuses what follows from it", identity
     )
 
 

@@ -1,8 +1,10 @@
 """The worker: claims its partition, settles its commands batch by batch, and tells the answers.
 
-Whenever a commit is not known to have succeeded the worker forgets everything and claims anew; it
-never guesses. What stops it for good (a lost log, a record from the future) leaves it running, not
-ready, and saying why: a restart would change nothing.
+Whenever it is not known whether a commit has succeeded the worker forgets everything and claims
+anew; it never guesses. What the database refuses for its data is known not to have: that batch is
+narrowed down to the record that is to blame, which goes to quarantine. What stops the worker for
+good (a lost log, a record from the future) leaves it running, not ready, and saying why: a restart
+would change nothing.
 """
 
 import asyncio
@@ -100,7 +102,7 @@ class Worker:
         self._held: int | None = None
         self._stopping = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
-        self._suspected: int | None = None
+        self._doubtful = False
         self._condemned: set[int] = set()
         self._look_up = LOOK_UP_BATCHES
         self._gathering = Gathering(limits.interval, limits.batch)
@@ -282,9 +284,10 @@ class Worker:
             self._look_up = LOOK_UP_BATCHES
             return False
         except Exception as error:
-            if is_data_error(error):
-                self._narrow(place.next_offset, len(batch.records))
-            raise
+            if not is_data_error(error) or place.next_offset in self._condemned:
+                raise
+            self._narrow(place.next_offset, len(batch.records), error)
+            return False
         took = self._clock.monotonic() - began
         batch.phases.committed(batch.records)
         metrics.COMMIT_SECONDS.observe(took)
@@ -300,10 +303,12 @@ class Worker:
         self._place = Place(place.partition, place.epoch, last.offset + 1, place.routing)
         self._mark = fingerprint(last)
         self._memory.remember(decisions.accounts)
-        self._suspected = None
-        self._condemned.clear()
         self._look_up = max(0, self._look_up - 1)
-        self._limit = min(self._limits.batch, self._limit * 2)
+        self._doubtful = self._doubtful and self._look_up > 0
+        if self._condemned:
+            self._condemned.clear()  # its like may follow: one by one, until one is taken
+        else:
+            self._limit = min(self._limits.batch, self._limit * 2)
         self._pause = _FIRST_PAUSE
         self._touched = self._clock.monotonic()
         self.status.next_offset = last.offset + 1
@@ -328,13 +333,20 @@ class Worker:
         self._outbox.routing = change.routing
         self._measure()
 
-    def _narrow(self, offset: int, size: int) -> None:
-        """After a repeated data error halve the batch; a single record that repeats it is out.
+    def _narrow(self, offset: int, size: int, error: Exception) -> None:
+        """Halve the batch that the database refused; a single record that it refuses is out.
 
-        The first time nothing narrows: the same batch is decided again from a fresh claim.
+        A refusal is an answer: nothing was written, the claim stands, and the records are decided
+        again at once. The first time nothing narrows: the same batch is decided from what the
+        database holds, for this worker's memory may be to blame. A record that is out and refused
+        even so is left to a fresh claim.
         """
-        if self._suspected != offset:
-            self._suspected = offset
+        logger.warning("the database refuses a batch", offset=offset, size=size, error=repr(error))
+        metrics.FAILURES.labels(type(error).__name__).inc()
+        self._look_up = LOOK_UP_BATCHES
+        if not self._doubtful:
+            self._doubtful = True
+            self._memory.forget()
         elif size > 1:
             self._limit = max(1, size // 2)
         else:

@@ -15,6 +15,7 @@ from microfin.cli.shards import (
     partition_under_routing,
     reading_shards,
 )
+from microfin.columns import nearest_moment
 from microfin.database import Pool
 from microfin.ledger_rows import MILLISECONDS
 from microfin.producer import CommandProducer
@@ -133,14 +134,21 @@ def _row(record: QuarantinedRecord) -> dict[str, Any]:
         "shard": record.shard,
         "partition": record.partition,
         "offset": record.offset,
-        "appended_at": time_text(record.appended_at),
+        "appended_at": time_text(nearest_moment(record.appended_at)),
         "operation": command.operation if command else None,
         "leg": command.leg if command else None,
-        "key": None if record.key is None else record.key.decode(errors="backslashreplace"),
+        "key": None if record.key is None else _printable(record.key),
         "bytes": len(record.value or b""),
         "replayed_at": None if record.replayed_at is None else time_text(record.replayed_at),
-        "reason": record.reason,
+        "reason": _printable(record.reason.encode()),
     }
+
+
+def _printable(told: bytes) -> str:
+    """Return bytes of a stranger's as text that no terminal obeys."""
+    text = told.decode(errors="backslashreplace")
+    plain = (it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)
+    return "".join(plain)
 
 
 def _read(record: QuarantinedRecord) -> tuple[Command | None, str]:

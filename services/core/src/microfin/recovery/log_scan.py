@@ -37,15 +37,6 @@ class Noticed(msgspec.Struct):
     operations: set[str] = msgspec.field(default_factory=set)
 
 
-class _Glance(msgspec.Struct, gc=False):
-    v: int = 0
-    generation: int = 0
-    operation: str = ""
-
-
-_glance = msgspec.json.Decoder(_Glance).decode
-
-
 class LogScan:
     """Reads stretches of the commands topic. Use as a context."""
 
@@ -117,14 +108,24 @@ class LogScan:
 def _notice(
     noticed: Noticed, record: aiokafka.ConsumerRecord, generation: int, wanted: Collection[str]
 ) -> None:
-    try:
-        glance = _glance(record.value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    glance = wire.glance(record.value)
+    if glance is None:
         return  # the workers will set it aside, as they did
     if glance.v > wire.VERSION and noticed.newer is None:
         noticed.newer = (record.offset, glance.v)
-    if glance.generation > generation:
+    if glance.generation > generation and _would_stop(record):
         noticed.later = LogRecord(record.offset, record.timestamp, record.key, record.value)
         noticed.later_generation = glance.generation
     if glance.operation in wanted:
         noticed.operations.add(glance.operation)
+
+
+def _would_stop(record: aiokafka.ConsumerRecord) -> bool:
+    """Tell whether a worker takes the record for a command: garbage may name any routing."""
+    try:
+        wire.decode(record.key, record.value)
+    except wire.Undecodable:
+        return False
+    except wire.NewerVersion:
+        return True
+    return True

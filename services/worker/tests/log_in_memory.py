@@ -1,0 +1,114 @@
+"""A worker on real PostgreSQL whose log is a list: for records that no broker needs to hold."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+
+from microfin.account_cache import CachedAccount
+from microfin.clock import SystemClock
+from microfin.database import Pool
+from microfin.decision import Answer
+from microfin.replies import Reply
+from microfin.store import Claim, PostgresStore
+from microfin.wire import Command, encode
+from microfin_worker.edges import Edges, Record
+from microfin_worker.worker import Limits, Worker
+
+
+class ListLog:
+    """Partition 0 of a log, the only one. What is appended is there at once, as one fetch."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self._next = 0
+        self._more = asyncio.Event()
+
+    def write(self, records: Iterable[tuple[bytes | None, bytes | None]], time: int) -> None:
+        for key, value in records:
+            self.records.append(Record(len(self.records), time, key, value))
+        self._more.set()
+
+    async def bounds(self) -> tuple[int, int]:
+        return 0, len(self.records)
+
+    async def record_at(self, offset: int) -> Record | None:
+        return self.records[offset]
+
+    async def seek(self, offset: int) -> None:
+        self._next = offset
+
+    async def fetch(self, limit: int) -> Sequence[Record]:
+        if self._next == len(self.records):
+            self._more.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._more.wait(), 0.5)
+        found = self.records[self._next : self._next + limit]
+        self._next += len(found)
+        return found
+
+    async def reread(self, offset: int) -> Record | None:
+        return self.records[offset]
+
+    def end(self) -> int:
+        return len(self.records)
+
+    async def append(self, partition: int, command: Command) -> int:
+        assert partition == 0
+        self.write([(command.account.encode(), encode(command))], 2_000)
+        return 2_000
+
+    async def note(self, next_offset: int) -> None:
+        """Nobody looks."""
+
+
+class CountedStore(PostgresStore):
+    """The real store; counts the claims."""
+
+    claims = 0
+
+    async def claim(self, held: int | None = None) -> Claim:
+        self.claims += 1
+        return await super().claim(held)
+
+
+class Heard:
+    """Takes answers and accounts as Redis would: as JSON."""
+
+    async def send(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            msgspec.json.encode(Reply(answer.reply, answer.operation))
+
+    async def put(self, accounts: Iterable[CachedAccount]) -> None:
+        for account in accounts:
+            msgspec.json.encode(account)
+
+
+class Bench(msgspec.Struct):
+    """A worker at work, and its parts."""
+
+    log: ListLog
+    store: CountedStore
+    pool: Pool
+    worker: Worker
+
+    async def decided(self) -> None:
+        """Wait until the whole log is decided."""
+        async with asyncio.timeout(30):
+            while self.worker.status.next_offset < len(self.log.records):
+                assert self.worker.status.state != "stopped", self.worker.status.reason
+                await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def working(pool: Pool) -> AsyncIterator[Bench]:
+    """Give a worker of partition 0 of 1 that works on `pool`."""
+    log, store, heard = ListLog(), CountedStore(pool, 0), Heard()
+    worker = Worker(0, 1, Edges(log, store, heard, heard, SystemClock()), Limits())
+    running = asyncio.create_task(worker.run())
+    try:
+        yield Bench(log, store, pool, worker)
+    finally:
+        worker.stop()
+        await running
