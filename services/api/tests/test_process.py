@@ -74,6 +74,23 @@ async def test_what_waits_is_answered_before_the_end(ledger: Ledger) -> None:
         await ledger.start_workers()
 
 
+async def test_a_request_that_came_while_the_process_stood_still_is_served(ledger: Ledger) -> None:
+    async with process(ledger) as (url, running):
+        await until_ready(int(url.rpartition(":")[2]))
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            body = {"name": "Anna", "email": "frozen@example.com", "password": PASSWORD}
+            await client.post("/api/signup", json=body)
+            number = (await client.post("/api/accounts", json={})).json()["accountNumber"]
+            for _ in range(2):
+                running.send_signal(signal.SIGSTOP)
+                deposit = {"accountNumber": number, "amount": "5"}
+                asking = asyncio.create_task(client.post("/api/deposit", json=deposit))
+                await asyncio.sleep(2)  # longer than a lease
+                running.send_signal(signal.SIGCONT)
+                answer = await asking
+                assert answer.status_code == 200, answer.text
+
+
 async def test_clients_leave_before_it_ends(ledger: Ledger) -> None:
     """Told to stop it serves on for a while, and tells those who are there to go."""
     async with process(ledger, MICROFIN_DRAIN_SECONDS="4") as (url, running):

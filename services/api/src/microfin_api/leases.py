@@ -4,6 +4,9 @@ Every 250 ms a small write to each shard, synchronously committed, renews this p
 returns `routing`. A read could come from an isolated old primary; a committed write cannot. A lease
 counts from when its renewal was sent: whoever wants to change the routing announces it, waits for a
 second, and then knows that nobody still sends by the old one unaware.
+
+Renewals may run in another thread's event loop than those who use the lease (`lease_thread`). Then
+the newest lease is handed over by one assignment, and its users are woken on their own loop.
 """
 
 import asyncio
@@ -77,7 +80,11 @@ class _RoutingRow(msgspec.Struct, frozen=True):
 
 
 class ShardLease:
-    """The lease on one shard, renewed for as long as it runs."""
+    """The lease on one shard, renewed for as long as it runs.
+
+    `fault` is empty or says why the last renewal failed, `refusals` counts those that did not fail
+    for want of time: the database itself, or what stands before it, said no.
+    """
 
     def __init__(self, instance: str, settings: ApiSettings, shard: int) -> None:
         self._instance = instance
@@ -87,10 +94,14 @@ class ShardLease:
         self._place = ShardPlace(shard, len(settings.database_urls))
         self._pool: Pool | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._wanted = asyncio.Event()
-        self._renewed = asyncio.Event()
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._users_loop: asyncio.AbstractEventLoop | None = None
+        self._wanted = asyncio.Event()  # on the loop that renews
+        self._wants = False
+        self._tried = asyncio.Event()  # on the loop of those who use the lease
         self._intent_since: float | None = None
-        self.fault = "no lease yet"
+        self.fault = f"shard {shard}: none yet"
+        self.refusals = 0
         self.latest: Lease | None = None
 
     @property
@@ -98,8 +109,13 @@ class ShardLease:
         """Seconds since a growth that is still being prepared was first seen; 0 without one."""
         return 0.0 if self._intent_since is None else time.monotonic() - self._intent_since
 
-    async def start(self) -> None:
-        """Start renewing; returns after the first attempt."""
+    async def start(self, users_loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Start renewing, on this loop; returns after the first attempt.
+
+        `users_loop` is the loop of those who use the lease, where it is another one.
+        """
+        self._home = asyncio.get_running_loop()
+        self._users_loop = users_loop
         self._pool = await self._connect()
         await self._renew()
         self._renewing = asyncio.create_task(self._renew_for_ever())
@@ -133,10 +149,38 @@ class ShardLease:
 
         All who wait share a renewal, which is sent a little sooner for them.
         """
-        while self.latest is None or self.latest.sent <= moment:
+        while (lease := self.latest) is None or lease.sent <= moment:
+            self._want()
+            await self.tried()
+        return lease
+
+    async def tried(self) -> None:
+        """Return after the next attempt to renew, however it ends. Wait with a deadline."""
+        await self._tried.wait()
+
+    def _want(self) -> None:
+        """Ask for a renewal soon. Whoever finds that asked already may rely on it: what is asked
+        for is forgotten before the renewal is sent."""
+        if self._wants:
+            return
+        self._wants = True
+        if self._users_loop is None:
             self._wanted.set()
-            await self._renewed.wait()
-        return self.latest
+        elif self._home is not None:
+            with contextlib.suppress(RuntimeError):  # that loop has ended: nothing is renewed
+                self._home.call_soon_threadsafe(self._wanted.set)
+
+    def _tell(self) -> None:
+        """Wake those who wait for an attempt."""
+        if self._users_loop is None:
+            self._wake()
+        else:
+            with contextlib.suppress(RuntimeError):  # that loop has ended: nobody waits
+                self._users_loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._tried.set()
+        self._tried = asyncio.Event()
 
     async def _renew_for_ever(self) -> None:
         next_cleaning = time.monotonic() + _FORGET_EVERY
@@ -146,6 +190,7 @@ class ShardLease:
                 async with asyncio.timeout(RENEWAL_SECONDS - _LEAST_PAUSE):
                     await self._wanted.wait()
             self._wanted.clear()
+            self._wants = False
             await self._renew()
             if time.monotonic() > next_cleaning:
                 next_cleaning = time.monotonic() + _FORGET_EVERY
@@ -160,6 +205,7 @@ class ShardLease:
             self._accept(renewal.result())
         else:
             await self._fail(renewal)
+        self._tell()
 
     def _accept(self, lease: Lease) -> None:
         if self.fault and self.latest is not None:
@@ -170,14 +216,14 @@ class ShardLease:
             self._intent_since = None
         elif self._intent_since is None:
             self._intent_since = time.monotonic()
-        self._renewed.set()
-        self._renewed = asyncio.Event()
 
     async def _fail(self, renewal: asyncio.Task[Lease]) -> None:
         error = renewal.exception() if renewal.done() else TimeoutError("it does not answer")
         if not self.fault:
             logger.warning("lease not renewed", shard=self._shard, error=repr(error))
         self.fault = f"shard {self._shard}: {error or type(error).__name__}"
+        if not isinstance(error, TimeoutError):
+            self.refusals += 1
         # Breaking the connection off ends whatever still waits on it, whichever way it hangs.
         if self._pool is not None:
             self._pool.terminate()
@@ -215,9 +261,9 @@ class Leases:
             ShardLease(instance, settings, shard) for shard in range(len(settings.database_urls))
         ]
 
-    async def start(self) -> None:
-        """Take all leases, or begin to try."""
-        await asyncio.gather(*(lease.start() for lease in self._shards))
+    async def start(self, users_loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Take all leases, or begin to try. `users_loop` is their users', where it is another."""
+        await asyncio.gather(*(lease.start(users_loop) for lease in self._shards))
 
     async def stop(self) -> None:
         """Give all leases back."""
@@ -231,10 +277,15 @@ class Leases:
         """Return the lease on one shard."""
         return self._shards[shard]
 
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return len(self._shards)
+
     def faults(self) -> list[str]:
         """Return what keeps this process from sending, one line a shard without a lease."""
         return [
-            f"no lease: {lease.fault or 'it has expired'}"
-            for lease in self._shards
+            f"no lease: {lease.fault or f'shard {shard}: it has expired'}"
+            for shard, lease in enumerate(self._shards)
             if lease.valid() is None
         ]

@@ -35,6 +35,12 @@ OVERLOADED: Final = Counter(
     "microfin_api_overloaded", "Requests refused because too many were under way in this process."
 )
 HELD: Final = Gauge("microfin_api_held", "Commands held while a growth is being prepared.")
+LEASE_VALID: Final = Gauge(
+    "microfin_api_lease_valid", "1 where commands may be sent to the shard now, else 0.", ["shard"]
+)
+WAITING_FOR_LEASE: Final = Gauge(
+    "microfin_api_waiting_for_lease", "Commands that wait for the late lease of their shard."
+)
 LOOK_UPS: Final = Counter(
     "microfin_api_look_ups", "Waiting operations looked up in PostgreSQL.", ["shard"]
 )

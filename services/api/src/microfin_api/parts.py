@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+from functools import partial
 
 import structlog
 
@@ -12,12 +13,14 @@ from microfin.producer import CommandProducer
 from microfin.redis_cluster import GuardedRedis
 from microfin.replies import reply_seal
 from microfin.settings import ApiSettings
+from microfin_api import metrics
 from microfin_api.at_token import AtTokens
 from microfin_api.client_address import TrustedProxies
 from microfin_api.clock_check import ClockCheck
 from microfin_api.cross_origin import OriginRule
 from microfin_api.draining import Leaving
-from microfin_api.leases import Leases
+from microfin_api.lease_thread import LeaseThread
+from microfin_api.leases import Leases, ShardLease
 from microfin_api.passwords import Passwords
 from microfin_api.sending_gate import SendingGate
 from microfin_api.sessions import Sessions
@@ -52,6 +55,7 @@ class Parts:
         self.sign_in_rate = SignInRate(settings, self.redis)
         self.producer = CommandProducer(settings, f"microfin-api-{self.instance}")
         self.leases = Leases(self.instance, settings)
+        self._lease_thread = LeaseThread(self.leases)
         self.gate = SendingGate(self.leases)
         self.leaving = Leaving()
 
@@ -73,8 +77,9 @@ class Parts:
         self.submission = Submission(settings, self.gate, self.producer, self.waiting, self.clock)
         self._producing = asyncio.create_task(self.producer.start())
         self._cleaning = asyncio.create_task(self._clean_for_ever())
-        await asyncio.gather(self.redis.start(), self.leases.start())
+        await asyncio.gather(self.redis.start(), self._lease_thread.start())
         self.waiting.start()
+        self._show_leases()
         logger.info("started", instance=self.instance)
 
     async def stop(self) -> None:
@@ -84,7 +89,7 @@ class Parts:
         for task in (self._producing, self._cleaning):
             task.cancel()
         await self.producer.stop()
-        await asyncio.gather(self.leases.stop(), self.waiting.stop())
+        await asyncio.gather(self._lease_thread.stop(), self.waiting.stop())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.redis.close()
@@ -94,12 +99,27 @@ class Parts:
         logger.info("stopped", instance=self.instance)
 
     def missing(self) -> list[str]:
-        """Return what keeps this process from taking requests; empty when it is ready."""
+        """Return what keeps this process from taking requests; empty when it is ready.
+
+        A lease on any shard suffices: what the others' accounts ask for is served.
+        """
         missing = ["this process is stopping"] if self.leaving.begun else []
-        missing += self.leases.faults()
+        without_lease = self.leases.faults()
+        if len(without_lease) == self.leases.shards:
+            missing += without_lease
         if not self.producer.ready:
             missing.append("Kafka cannot be reached")
         return missing + self.clock.faults()
+
+    def degraded(self) -> list[str]:
+        """Return what a process that is ready cannot serve: the shards without a lease."""
+        return self.leases.faults()
+
+    def _show_leases(self) -> None:
+        """Let the metrics tell of each lease as it is when they are asked for."""
+        for shard in range(self.leases.shards):
+            lease = self.leases.of_shard(shard)
+            metrics.LEASE_VALID.labels(shard).set_function(partial(_one_if_valid, lease))
 
     async def _clean_for_ever(self) -> None:
         while True:
@@ -108,3 +128,7 @@ class Parts:
                 await self.sessions.forget_expired()
             except Exception:
                 logger.warning("could not delete expired sessions", exc_info=True)
+
+
+def _one_if_valid(lease: ShardLease) -> int:
+    return 0 if lease.valid() is None else 1

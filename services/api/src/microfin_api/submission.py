@@ -116,6 +116,9 @@ class Submission:
     async def _send(
         self, waiter: Waiter, destination: Destination, trace: TraceHeaders, phases: CommandPhases
     ) -> None:
+        if not self._gate.still_leads_to(waiter.command.account, destination):
+            waiter.fail(Problem("unavailable", "Its lease has run out. Nothing was done."))
+            return
         begun, sent_at = time.monotonic(), time.time()
         try:
             appended = await self._producer.send(destination.partition, waiter.command, trace)
