@@ -91,10 +91,29 @@ TAKEN: dict[str, tuple[str, Any]] = {
         {
             "restartPolicy": "Always",
             "hostNetwork": False,
+            "serviceAccountName": "bank",
+            "automountServiceAccountToken": False,
+            "priorityClassName": "money",
+            "securityContext": {"fsGroup": 2000, "seccompProfile": {"type": "RuntimeDefault"}},
             "nodeSelector": {"disk": "ssd"},
+            "volumes": [
+                {"name": "ca", "secret": {"secretName": "ca"}},
+                {"name": "all", "projected": {"sources": [{"secret": {"name": "ca"}}]}},
+            ],
+            "initContainers": [{"name": "before", "image": "x:1"}],
             "containers": [
                 {"name": "worker", "env": [{"name": "A", "value": "b"}]},
-                {"name": "beside", "image": "proxy:1", "command": ["proxy"]},
+                {
+                    "name": "beside",
+                    "image": "proxy:1",
+                    "command": ["proxy"],
+                    "ports": [{"containerPort": 9000}],
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                        "runAsUser": 1000,
+                    },
+                },
             ],
         },
     ),
@@ -228,6 +247,64 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "a pod that ends": (POD, {"restartPolicy": "Never"}, "always has its worker"),
     "the host's network": (POD, {"hostNetwork": True}, "restricted Pod Security Standard"),
     "the host's processes": (POD, {"hostPID": True}, "restricted Pod Security Standard"),
+    "another account": (
+        POD,
+        {"serviceAccountName": "deployer"},
+        "can only be the name of this MicrofinCluster",
+    ),
+    "another account by its old name": (POD, {"serviceAccount": "x"}, "workers are nobody else"),
+    "a token of the API server": (
+        POD,
+        {"automountServiceAccountToken": True},
+        "does not ask the API server",
+    ),
+    "a token as a volume": (
+        POD,
+        {"volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {}}]}}]},
+        "must not project a serviceAccountToken",
+    ),
+    "a folder of the node": (
+        POD,
+        {"volumes": [{"name": "h", "hostPath": {"path": "/"}}]},
+        "must not have a hostPath",
+    ),
+    "a node": (POD, {"nodeName": "n"}, "use nodeSelector or affinity"),
+    "the system's priority": (
+        POD,
+        {"priorityClassName": "system-node-critical"},
+        "take a PriorityClass of your own",
+    ),
+    "ephemeral containers": (POD, {"ephemeralContainers": [{"name": "e"}]}, "adds them to a pod"),
+    "root for all containers": (
+        POD,
+        {"securityContext": {"runAsNonRoot": False}},
+        "a user other than root",
+    ),
+    "no seccomp": (
+        POD,
+        {"securityContext": {"seccompProfile": {"type": "Unconfined"}}},
+        "and no more",
+    ),
+    "a sysctl": (POD, {"securityContext": {"sysctls": [{"name": "a"}]}}, "and no more"),
+    "a privileged worker": (
+        POD,
+        {"containers": [{"name": "worker", "securityContext": {"privileged": True}}]},
+        "must not be privileged",
+    ),
+    "a capability": (
+        POD,
+        {
+            "initContainers": [
+                {"name": "i", "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}
+            ]
+        },
+        "or add capabilities",
+    ),
+    "a port of the node": (
+        POD,
+        {"containers": [{"name": "worker", "ports": [{"containerPort": 1, "hostPort": 1}]}]},
+        "must not take a hostPort",
+    ),
     "a host name": (POD, {"hostname": "x"}, "knows its partition from its host name"),
     "the worker's image in the template": (
         POD,

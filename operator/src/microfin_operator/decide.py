@@ -3,8 +3,12 @@
 from datetime import datetime
 from typing import Final
 
+import msgspec
+
+from microfin_operator.kinds import JOB
 from microfin_operator.observed import Observed
-from microfin_operator.plan import Note, Part, Plan
+from microfin_operator.plan import Action, Create, Note, Part, Plan
+from microfin_operator.pod_rules import pod_faults
 from microfin_operator.routing import RoutingPart, decide_routing, most_active_partitions
 from microfin_operator.status import (
     Condition,
@@ -32,8 +36,13 @@ def decide(observed: Observed, now: datetime, refusal: str = "") -> Plan:
 
     `refusal` is what the API server said when it refused an action of the same plan.
     """
+    faults = pod_faults(observed.cluster)
+    if faults:
+        observed = _without_pod_template(observed)
     topic = decide_topic(observed, most_active_partitions(observed), now)
-    workers = decide_workers(observed, topic.partitions or topic.desired, hold=topic.taken)
+    workers = decide_workers(
+        observed, topic.partitions or topic.desired, hold=topic.taken, faults=faults
+    )
     routing = decide_routing(observed, topic.desired, topic.partitions, workers.working, now)
     parts = {
         "TopicInSync": topic.part,
@@ -61,10 +70,27 @@ def decide(observed: Observed, now: datetime, refusal: str = "") -> Plan:
     settled = paused or all(part.sound for part in parts.values())
     look_again = REFUSED if refusal else AT_REST if settled else SOON
     return Plan(
-        actions=() if paused else tuple(it for part in parts.values() for it in part.actions),
+        actions=() if paused else _actions(parts, no_jobs=bool(faults)),
         notes=tuple(notes) + (() if paused else _notes(topic, workers)),
         status=status,
         look_again=look_again,
+    )
+
+
+def _without_pod_template(observed: Observed) -> Observed:
+    """Return the cluster without what its pods cannot be; none is made from it."""
+    spec = observed.cluster.spec
+    worker = msgspec.structs.replace(spec.worker, pod_template={})
+    spec = msgspec.structs.replace(spec, worker=worker)
+    cluster = msgspec.structs.replace(observed.cluster, spec=spec)
+    return msgspec.structs.replace(observed, cluster=cluster)
+
+
+def _actions(parts: dict[str, Part], *, no_jobs: bool) -> tuple[Action, ...]:
+    """Return what all parts want done; without the Jobs whose pods nobody may describe so."""
+    actions = (it for part in parts.values() for it in part.actions)
+    return tuple(
+        it for it in actions if not (no_jobs and isinstance(it, Create) and it.kind == JOB)
     )
 
 

@@ -16,10 +16,11 @@ from microfin_operator.names import (
 _MERGE_KEYS: Final = {"volumeMounts": "mountPath", "volumeDevices": "devicePath"}
 """By which field the items of a list are told apart; `name` for all others."""
 
-_NAMED_LISTS: Final = frozenset(
+NAMED_LISTS: Final = frozenset(
     ("containers", "initContainers", "volumes", "volumeMounts", "volumeDevices", "env", "ports",
      "imagePullSecrets")
 )  # fmt: skip
+"""The lists of a pod that are merged by name."""
 
 
 def merge(base: Any, override: Any, field: str = "") -> Any:
@@ -35,7 +36,7 @@ def merge(base: Any, override: Any, field: str = "") -> Any:
             if value is not None
         }
         return {name: it for name, it in base.items() if name not in override} | merged
-    if field in _NAMED_LISTS and isinstance(base, Sequence) and isinstance(override, Sequence):
+    if field in NAMED_LISTS and isinstance(base, Sequence) and isinstance(override, Sequence):
         return _merge_named(base, override, _MERGE_KEYS.get(field, "name"))
     return override
 

@@ -32,10 +32,13 @@ class WorkersPart(msgspec.Struct, frozen=True):
     working: frozenset[int]
 
 
-def decide_workers(observed: Observed, replicas: int, *, hold: bool) -> WorkersPart:
+def decide_workers(
+    observed: Observed, replicas: int, *, hold: bool, faults: str = ""
+) -> WorkersPart:
     """Return what the workers are, and what to do so that there are `replicas` of them.
 
-    With `hold` they are left as they are: they would work on another ledger's commands.
+    With `hold` they are left as they are: they would work on another ledger's commands. So they are
+    with `faults`, which say what their pods cannot be.
     """
     cluster = observed.cluster
     working = frozenset(
@@ -45,6 +48,8 @@ def decide_workers(observed: Observed, replicas: int, *, hold: bool) -> WorkersP
     )
     if hold:
         return WorkersPart(Part(False, "WaitingForTopic", "there is no topic to work on"), working)
+    if faults:
+        return WorkersPart(Part(False, "PodTemplateRefused", faults, trouble=True), working)
     taken = _taken(observed)
     if taken:
         return WorkersPart(Part(False, "NameTaken", taken, trouble=True), working)
