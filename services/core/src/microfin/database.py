@@ -8,10 +8,14 @@ unless the settings say that the pooler knows how.
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import asyncpg
+import structlog
 
 from microfin.settings import CommonSettings
+
+logger = structlog.get_logger(__name__)
 
 Connection = Any
 """An asyncpg connection; asyncpg ships no types."""
@@ -40,9 +44,18 @@ class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]
 
 
 async def connect_pool(url: str, settings: CommonSettings, *, least: int = 0) -> Pool:
-    """Return a pool of connections to one shard. Connects as they are needed, beyond `least`."""
+    """Return a pool of connections to one shard. Connects as they are needed, beyond `least`.
+
+    Each connection is made with the user and password that the settings' file has then, and with
+    the certificates that the files in the URL hold then.
+    """
+
+    async def connect(_: str, **options: Any) -> Connection:
+        return await asyncpg.connect(_renewed(url, settings), **options)
+
     return await asyncpg.create_pool(
         url,
+        connect=connect,
         min_size=least,
         max_size=settings.database_connections,
         max_inactive_connection_lifetime=300,
@@ -53,6 +66,29 @@ async def connect_pool(url: str, settings: CommonSettings, *, least: int = 0) ->
         server_settings=_ENCODING,
         ssl=None if "sslmode=" in url else False,
     )
+
+
+def _renewed(url: str, settings: CommonSettings) -> str:
+    """Return `url` as it is now, where nothing has changed but how one is let in.
+
+    Another place may be another database: which one a process works on changes by a restart alone.
+    """
+    before = settings.databases.split()
+    if url not in before:
+        return url
+    now = settings.renewed_urls("databases")
+    if len(now) == len(before):
+        renewed = now[before.index(url)]
+        if _place(renewed) == _place(url):
+            return renewed
+    logger.warning("MICROFIN_DATABASES leads elsewhere: restart to use it, the old one is kept")
+    return url
+
+
+def _place(url: str) -> tuple[str, str, str]:
+    """Return where a URL leads, whoever asks."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2], parts.path, parts.query
 
 
 async def connect_shards(urls: list[str], settings: CommonSettings) -> list[Pool]:

@@ -41,6 +41,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         replies=RedisReplies(redis),
         cache=AccountCache(redis),
         clock=SystemClock(),
+        log_unanswered=log.unanswered,
     )
     limits = Limits(
         batch=settings.batch_limit,
