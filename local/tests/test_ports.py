@@ -1,6 +1,11 @@
+import asyncio
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+from microfin_local.configuration import Configuration
+from microfin_local.platform import Platform
 from microfin_local.ports import Ports, is_free
 
 
@@ -59,3 +64,44 @@ def test_random_ports_are_none_that_outgoing_connections_use(tmp_path: Path) -> 
     ports = Ports(tmp_path / "ports.json", random_ports=True)
     first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert all(ports.choose(str(n), 5432) < first_outgoing for n in range(20))
+
+
+def test_a_chosen_port_is_nobody_elses_though_nothing_listens_yet(tmp_path: Path) -> None:
+    with _listener() as server:
+        usual = _port_of(server)
+    first, second = Ports(tmp_path / "first.json"), Ports(tmp_path / "second.json")
+    assert first.choose("part", usual) == usual
+    assert second.choose("part", usual) != usual
+    first.let_go()
+    assert Ports(tmp_path / "third.json").choose("part", usual) == usual
+
+
+def test_it_is_not_another_processes_either_for_as_long_as_it_runs(tmp_path: Path) -> None:
+    with _listener() as server:
+        usual = _port_of(server)
+    choose = (
+        "import sys\nfrom pathlib import Path\nfrom microfin_local.ports import Ports\n"
+        "ports = Ports(Path(sys.argv[1]))\n"
+        "print(ports.choose('part', int(sys.argv[2])), flush=True)\nsys.stdin.read()"
+    )
+    command = [sys.executable, "-c", choose, str(tmp_path / "other.json"), str(usual)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert int(other.stdout.readline()) == usual
+        assert Ports(tmp_path / "ours.json").choose("part", usual) != usual
+        other.stdin.close()
+    assert Ports(tmp_path / "ours, later.json").choose("part", usual) == usual
+
+
+async def test_two_platforms_that_start_at_one_time_share_no_port(tmp_path: Path) -> None:
+    forms = [
+        Configuration(state=tmp_path / name, parts=frozenset({"redis"})) for name in ("one", "two")
+    ]
+    platforms = [Platform(form) for form in forms]
+    try:
+        await asyncio.gather(*(platform.start() for platform in platforms))
+        ports = [url for platform in platforms for url in platform.endpoints.redis]
+        assert len(set(ports)) == 6
+    finally:
+        await asyncio.gather(*(platform.stop() for platform in platforms))

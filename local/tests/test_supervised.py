@@ -2,13 +2,17 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from microfin_local import process_tree
+from microfin_local.errors import PlatformError
 from microfin_local.supervised import Program, SupervisedProcess, run_to_end
+from microfin_local.wait import wait_until
 
 Start = Callable[..., Awaitable[SupervisedProcess]]
 
@@ -137,3 +141,29 @@ async def test_a_signal_goes_to_the_process_alone(start: Start) -> None:
     await _until(lambda: process.restarts == 1)
     assert process_tree.start_time(child) is not None
     os.kill(child, signal.SIGKILL)
+
+
+async def test_what_has_just_gone_can_be_stopped(start: Start) -> None:
+    """asyncio reaps it before it says so; the error of that moment once hid why it had gone."""
+    process = await start("sleep", "1000")
+    process_id = process.process_id
+    assert process_id is not None
+    os.kill(process_id, signal.SIGKILL)
+    while process_tree.start_time(process_id) is not None:
+        time.sleep(0.01)  # noqa: ASYNC251 - the loop must not hear of it
+    process.signal(signal.SIGTERM)
+    await process.stop()
+    assert process.state == "stopped"
+
+
+async def test_what_answers_wrongly_is_named_with_its_log(start: Start) -> None:
+    process = await start("sh", "-c", "echo the cause; sleep 1000")
+    await _until(process.log.read_text)
+
+    async def somebody_else() -> bool:
+        raise ValueError("that is no answer of ours")
+
+    with pytest.raises(PlatformError) as caught:
+        await wait_until(somebody_else, [process], "try-0")
+    for said in ("try-0 is not ready", "no answer of ours", str(process.log), "the cause"):
+        assert said in str(caught.value)

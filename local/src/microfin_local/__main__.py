@@ -160,7 +160,11 @@ def kill(context: typer.Context, name: _NAME) -> None:
 @application.command()
 def restart(context: typer.Context, name: _NAME) -> None:
     """Ask a process to end in its own time; it is started again."""
-    os.kill(*_process_of(context, name))
+    process_id, number = _process_of(context, name)
+    try:
+        os.kill(process_id, number)
+    except ProcessLookupError:
+        raise PlatformError(f"{name} has just ended by itself.") from None
 
 
 @application.command()

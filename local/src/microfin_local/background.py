@@ -1,5 +1,6 @@
 """Starts a platform that stays when we go, and stops it again."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from microfin_local.endpoints import Endpoints, read_endpoints
 from microfin_local.errors import PlatformError
-from microfin_local.ownership import owner
+from microfin_local.ownership import owner, starting
 
 _PAUSE_SECONDS = 0.1
 _STOP_SECONDS = 90
@@ -22,8 +23,19 @@ def start_detached(
     """Start `microfin_local run` in a session of its own; return when all is ready.
 
     What it says is said here too while we wait. Raises PlatformError if it ends before it is
-    ready.
+    ready, or is being started already.
     """
+    with starting(state):
+        return _start(state, environment, say)
+
+
+def _start(state: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> Endpoints:
+    process_id = owner(state)
+    if process_id is not None:
+        raise PlatformError(
+            f"The platform in {state} is being started already (process {process_id}). "
+            "`make status` shows when it is ready."
+        )
     (state / "logs").mkdir(parents=True, exist_ok=True)
     log = state / "logs" / "platform.log"
     with log.open("wb") as output:
@@ -64,10 +76,12 @@ def stop_detached(state: Path) -> bool:
     process_id = owner(state)
     if process_id is None:
         return False
-    os.kill(process_id, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process_id, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_SECONDS
     while owner(state) == process_id:
         if time.monotonic() > deadline:
-            os.kill(process_id, signal.SIGKILL)  # Its processes end with it.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGKILL)  # Its processes end with it.
         time.sleep(_PAUSE_SECONDS)
     return True

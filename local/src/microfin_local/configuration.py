@@ -29,7 +29,9 @@ class Configuration:
     What follows is for tests of faults. `proxy` is the command of a proxy that is to stand between
     the parts (see `detours`); it is given the file with the ways as its last argument. `own` are
     environment variables of single processes, by name. `database_folder` is where PostgreSQL and
-    PgBouncer have their files, for example a file system of a limited size.
+    PgBouncer have their files, for example a file system of a limited size. `kafka_tls` is a folder
+    with `ca.pem` and `broker.pem` (a key and its certificate): each broker then has one more place
+    (port `kafka-1 tls` and so on), where it lets in only whom that CA has given a certificate.
     """
 
     state: Path
@@ -44,6 +46,7 @@ class Configuration:
     proxy: tuple[str, ...] = ()
     own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     database_folder: Path | None = None
+    kafka_tls: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse forms that cannot work, with a sentence."""

@@ -11,7 +11,7 @@ from microfin_local.credentials import Credentials
 from microfin_local.database_home import DatabaseHome
 from microfin_local.detours import Detours
 from microfin_local.environments import DataServices
-from microfin_local.kafka import LISTENERS_BY_CLIENT, PLAIN, Broker, KafkaCluster, Listener
+from microfin_local.kafka import LISTENERS_BY_CLIENT, PLAIN, TLS, Broker, KafkaCluster, Listener
 from microfin_local.pgbouncer import PgBouncer
 from microfin_local.ports import Ports
 from microfin_local.postgres import PostgresShard
@@ -48,13 +48,13 @@ def lay_out(
         brokers = [
             Broker(
                 node,
-                _listeners(node, ports, detours),
+                _listeners(node, ports, detours, tls=bool(configuration.kafka_tls)),
                 ports.choose(f"kafka-{node} controller", 9191 + node),
                 state / f"kafka-{node}",
             )
             for node in range(1, configuration.brokers + 1)
         ]
-        cluster = KafkaCluster(brokers, kafka.find_jars(jars))
+        cluster = KafkaCluster(brokers, kafka.find_jars(jars), configuration.kafka_tls)
     nodes = [
         RedisNode(
             number,
@@ -69,8 +69,8 @@ def lay_out(
     return DataServices(credentials, shards, pooler, cluster, nodes)
 
 
-def _listeners(node: int, ports: Ports, detours: Detours) -> tuple[Listener, ...]:
-    """Return where a broker listens: one place, and one for each kind of client of a proxy."""
+def _listeners(node: int, ports: Ports, detours: Detours, *, tls: bool) -> tuple[Listener, ...]:
+    """Return where a broker listens: one place, one for each kind of client of a proxy, and TLS."""
     port = ports.choose(f"kafka-{node}", 9091 + node)
     listeners = [Listener(PLAIN, port, port)]
     if detours.wanted:
@@ -78,6 +78,9 @@ def _listeners(node: int, ports: Ports, detours: Detours) -> tuple[Listener, ...
             way = f"{client}-kafka-{node}"
             port = ports.choose(f"kafka-{node} {client}", 9291 + node)
             listeners.append(Listener(name, port, detours.around(way, port)))
+    if tls:
+        port = ports.choose(f"kafka-{node} tls", 9391 + node)
+        listeners.append(Listener(TLS, port, port))
     return tuple(listeners)
 
 

@@ -4,6 +4,7 @@ The command and the platform are two processes. The command writes what it wants
 folder and signals the platform, which does it and writes how it ended.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -36,7 +37,8 @@ def ask_to_grow(state: Path, workers: int) -> str:
         raise PlatformError("The platform is not running. `make start` starts it.")
     wish = uuid4().hex
     write_atomically(state / _WISH, json.dumps({"wish": wish, "workers": workers}))
-    os.kill(platform, SIGNAL)
+    with contextlib.suppress(ProcessLookupError):  # then it has another owner, or none
+        os.kill(platform, SIGNAL)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline and owner(state) == platform:
         answer = _read(state / _ANSWER)

@@ -56,6 +56,14 @@ num.network.threads=2
 num.io.threads=4
 log.retention.ms=-1
 """
+# The files are read when the broker starts.
+_TLS_SETTINGS = """\
+ssl.client.auth=required
+ssl.keystore.type=PEM
+ssl.keystore.location={folder}/broker.pem
+ssl.truststore.type=PEM
+ssl.truststore.location={folder}/ca.pem
+"""
 _JAVA_OPTIONS = (
     "-Xms96m",
     "-Xmx384m",
@@ -72,6 +80,8 @@ _JAVA_OPTIONS = (
 
 
 PLAIN = "PLAINTEXT"
+#: Where clients need a certificate.
+TLS = "TLS"
 #: Besides PLAIN, where a proxy stands between the parts: who connects by which listener.
 LISTENERS_BY_CLIENT = {"api": "API", "worker": "WORKER", "kafka": "REPLICATION"}
 
@@ -115,10 +125,11 @@ class Broker:
 
 @dataclass(frozen=True)
 class KafkaCluster:
-    """All brokers, and the folder with Kafka's jars."""
+    """All brokers, the folder with Kafka's jars, and the one with certificates for TLS."""
 
     brokers: list[Broker]
     jars: Path
+    tls: Path | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -168,6 +179,7 @@ async def prepare(cluster: KafkaCluster, broker: Broker, cluster_id: str, log: P
     broker.folder.mkdir(parents=True, exist_ok=True)
     settings = broker.folder / "server.properties"
     data = broker.folder / "data"
+    certificates = _TLS_SETTINGS.format(folder=cluster.tls) if cluster.tls else ""
     write_atomically(
         settings,
         _SETTINGS.format(
@@ -177,13 +189,16 @@ async def prepare(cluster: KafkaCluster, broker: Broker, cluster_id: str, log: P
             advertised=",".join(
                 f"{it.name}://127.0.0.1:{it.advertised_port}" for it in broker.listeners
             ),
-            protocols=",".join(f"{it.name}:PLAINTEXT" for it in broker.listeners),
+            protocols=",".join(
+                f"{it.name}:{'SSL' if it.name == TLS else 'PLAINTEXT'}" for it in broker.listeners
+            ),
             between_brokers=broker.listener("kafka").name,
             controller_port=broker.controller_port,
             data=data,
             replication=cluster.replication,
             in_sync=cluster.in_sync,
-        ),
+        )
+        + certificates,
     )
     java = (find_program("java"), *_JAVA_OPTIONS, "-cp", f"{cluster.jars}/*")
     if not (data / "meta.properties").exists():

@@ -98,16 +98,27 @@ class Platform:
         starter = DataStarter(services, self._supervisor, self.configuration, self._home, self._say)
         try:
             await starter.start(self._ports.changed, self._migrate)
-        except* PlatformError as failures:
-            raise PlatformError("\n".join(map(str, failures.exceptions))) from None
+        except* Exception as failures:  # noqa: BLE001 - told with the logs
+            raise PlatformError(self._told(failures)) from None
         self.endpoints = self._data_endpoints(services)
         await self._start_applications()
         write_endpoints(self.configuration.state, self.endpoints)
+
+    def _told(self, failures: ExceptionGroup[Exception]) -> str:
+        """Return what went wrong, and where the logs are where that does not say it itself."""
+        lines = [
+            str(it)
+            if isinstance(it, PlatformError)
+            else f"{it!r} (logs: {self.configuration.logs})"
+            for it in failures.exceptions
+        ]
+        return "\n".join(lines)
 
     async def stop(self) -> None:
         """Stop every process and wait until all are gone."""
         remove_endpoints(self.configuration.state)
         await self._supervisor.stop_all()
+        self._ports.let_go()
 
     async def grow(self, workers: int) -> str:
         """Grow to `workers` partitions, each with its worker, while money moves; say what is.

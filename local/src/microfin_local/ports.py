@@ -1,4 +1,8 @@
-"""Which loopback ports the parts listen on: the usual ones, or free ones where those are taken."""
+"""Which loopback ports the parts listen on: the usual ones, or free ones where those are taken.
+
+Seconds pass between the choice of a port and its program's listening, in which another platform may
+choose. So each holds what it has chosen, for as long as it runs, whether a program listens or not.
+"""
 
 import json
 import random
@@ -27,6 +31,38 @@ def is_free(port: int) -> bool:
     return True
 
 
+class _Holdings:
+    """Ports that this process holds against others, each for one platform's memory file.
+
+    The name of an abstract Unix socket belongs to one process, in all of the network namespace that
+    ports belong to, too; and the kernel takes it back when the process ends, however that happens.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[Path, socket.socket]] = {}
+
+    def hold(self, port: int, holder: Path) -> bool:
+        """Hold a port; False where another platform does."""
+        if port in self._held:
+            return self._held[port][0] == holder
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0microfin-port-{port}")
+        except OSError:
+            name.close()
+            return False
+        self._held[port] = (holder, name)
+        return True
+
+    def let_go(self, port: int, holder: Path) -> None:
+        """Hold a port no longer."""
+        if port in self._held and self._held[port][0] == holder:
+            self._held.pop(port)[1].close()
+
+
+_HOLDINGS = _Holdings()
+
+
 def _candidates(usual: int | None, remembered: int | None) -> Iterable[int]:
     if remembered is not None:
         yield remembered
@@ -40,7 +76,7 @@ class Ports:
     """Chooses a port for each name, remembers the choice in a file, and keeps to it while free."""
 
     def __init__(self, memory: Path, *, random_ports: bool = False) -> None:
-        self._memory = memory
+        self._memory = memory.resolve()
         self._random = random_ports
         self._remembered: dict[str, int] = {}
         if memory.exists():
@@ -61,7 +97,7 @@ class Ports:
         # Others' remembered ports are left to them unless this is the one that was ours.
         reserved = {port for other, port in self._remembered.items() if other != name}
         for port in _candidates(None if self._random else usual, remembered):
-            if port not in taken and port not in reserved and is_free(port):
+            if port not in taken and port not in reserved and self._take(port):
                 break
         if port != remembered:
             self.changed.add(name)
@@ -69,3 +105,17 @@ class Ports:
         self._remembered[name] = port
         write_atomically(self._memory, json.dumps(self._remembered, indent=2, sort_keys=True))
         return port
+
+    def let_go(self) -> None:
+        """Leave all ports to others: nothing listens on them any more."""
+        for port in self._chosen.values():
+            _HOLDINGS.let_go(port, self._memory)
+
+    def _take(self, port: int) -> bool:
+        """Hold a port if nobody else holds it or listens on it."""
+        if not _HOLDINGS.hold(port, self._memory):
+            return False
+        if is_free(port):
+            return True
+        _HOLDINGS.let_go(port, self._memory)
+        return False

@@ -131,9 +131,13 @@ class SupervisedProcess:
         self._changed()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process alone (not to its children)."""
+        """Send a signal to the process alone (not to its children), if it is still there.
+
+        It may have ended, and asyncio not have told us yet.
+        """
         if self.process_id is not None:
-            os.kill(self.process_id, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process_id, number)
 
     def kill(self) -> None:
         """Kill it and its children at once, as a crash would. It is restarted if it is kept."""

@@ -21,7 +21,8 @@ async def wait_until(
 ) -> None:
     """Call `answers` until it returns True. Raises PlatformError with the logs' last lines.
 
-    An OSError or TimeoutError of `answers` counts as not yet.
+    An OSError or TimeoutError of `answers` counts as not yet. Any other error is what has gone
+    wrong: somebody else's program may answer at that port.
     """
     restarts = sum(process.restarts for process in processes)
     deadline = time.monotonic() + seconds
@@ -31,13 +32,20 @@ async def wait_until(
                 return
         except (OSError, TimeoutError):
             pass
+        except PlatformError:
+            raise
+        except Exception as error:
+            raise PlatformError(f"{what} is not ready: {error!r}.\n{_tails(processes)}") from error
         if sum(process.restarts for process in processes) - restarts >= _GIVE_UP_RESTARTS:
             break
         await asyncio.sleep(_PAUSE_SECONDS)
-    tails = "\n".join(
+    raise PlatformError(f"{what} is not ready.\n{_tails(processes)}")
+
+
+def _tails(processes: list[SupervisedProcess]) -> str:
+    return "\n".join(
         f"--- last lines of {process.log}\n{last_lines(process.log)}" for process in processes
     )
-    raise PlatformError(f"{what} is not ready.\n{tails}")
 
 
 async def accepts_connections(port: int) -> bool:

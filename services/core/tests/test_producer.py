@@ -4,8 +4,10 @@ import asyncio
 from collections import Counter
 from uuid import uuid4
 
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from microfin import producer as producer_module
 from microfin.account_number import derive_account_number
 from microfin.operation import operation_id
 from microfin.producer import Appended, CommandProducer, ProduceRefused
@@ -79,3 +81,34 @@ async def test_what_finds_no_room_is_refused_and_costs_the_others_nothing(
     await producer.stop()
     assert set(ended) == {Appended, ProduceRefused}
     assert await _records(platform_parts, topic) == ended[Appended] + 1
+
+
+async def test_brokers_that_are_all_elsewhere_are_found_by_the_configured_names(
+    platform_parts: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client itself asks only brokers that it knows. Until then it is not ready."""
+    for name, seconds in (("UNREACHABLE_AFTER", 1.0), ("_PROBE_EVERY", 0.1)):
+        monkeypatch.setattr(producer_module, name, seconds)
+    topic = f"producer_{uuid4().hex[:8]}"
+    await platform_parts.create_topic(topic, 1)
+    producer = CommandProducer(
+        CommonSettings(kafka=platform_parts.endpoints.kafka, topic=topic), "test"
+    )
+    await producer.start()
+    first, second = _commands(2)
+    await producer.send(0, first)
+    assert producer._producer is not None
+    client = producer._producer.client
+    # As if all had been elsewhere when it heard of them.
+    client.cluster._brokers = {
+        node: broker._replace(port=1) for node, broker in client.cluster._brokers.items()
+    }
+    for connection in client._conns.values():
+        connection.close()
+    async with asyncio.timeout(60):
+        while producer.ready:  # noqa: ASYNC110 - nobody sets an event for it
+            await asyncio.sleep(0.05)
+        while not producer.ready:  # noqa: ASYNC110 - nobody sets an event for it
+            await asyncio.sleep(0.05)
+    assert (await producer.send(0, second)).offset == 1
+    await producer.stop()

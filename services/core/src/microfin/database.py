@@ -8,11 +8,15 @@ unless the settings say that the pooler knows how.
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import asyncpg
+import structlog
 
 from microfin.settings import CommonSettings
 from microfin.shards import SHARD, ShardPlace
+
+logger = structlog.get_logger(__name__)
 
 Connection = Any
 """An asyncpg connection; asyncpg ships no types."""
@@ -45,9 +49,14 @@ async def connect_pool(
 ) -> Pool:
     """Return a pool of connections to one database. Connects as they are needed, beyond `least`.
 
-    With `place`, each new connection is asked first which shard it leads to: what takes one from
-    the pool raises `WrongShard` where it is not that one, `NotMigrated` where it is none yet.
+    Each connection is made with the user and password that the settings' file has then, and with
+    the certificates that the files in the URL hold then. With `place`, it is asked first which
+    shard it leads to: what takes one from the pool raises `WrongShard` where it is not that one,
+    `NotMigrated` where it is none yet.
     """
+
+    async def connect(_: str, **options: Any) -> Connection:
+        return await asyncpg.connect(_renewed(url, settings), **options)
 
     async def compare(connection: Connection) -> None:
         if place is not None:
@@ -55,6 +64,7 @@ async def connect_pool(
 
     return await asyncpg.create_pool(
         url,
+        connect=connect,
         init=compare,
         min_size=least,
         max_size=settings.database_connections,
@@ -66,6 +76,29 @@ async def connect_pool(
         server_settings=_ENCODING,
         ssl=None if "sslmode=" in url else False,
     )
+
+
+def _renewed(url: str, settings: CommonSettings) -> str:
+    """Return `url` as it is now, where nothing has changed but how one is let in.
+
+    Another place may be another database: which one a process works on changes by a restart alone.
+    """
+    before = settings.databases.split()
+    if url not in before:
+        return url
+    now = settings.renewed_urls("databases")
+    if len(now) == len(before):
+        renewed = now[before.index(url)]
+        if _place(renewed) == _place(url):
+            return renewed
+    logger.warning("MICROFIN_DATABASES leads elsewhere: restart to use it, the old one is kept")
+    return url
+
+
+def _place(url: str) -> tuple[str, str, str]:
+    """Return where a URL leads, whoever asks."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2], parts.path, parts.query
 
 
 async def connect_shards(urls: list[str], settings: CommonSettings) -> list[Pool]:

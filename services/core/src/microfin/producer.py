@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 
 import aiokafka
@@ -15,9 +16,10 @@ from aiokafka.errors import (
 )
 
 from microfin import wire
-from microfin.kafka_client import connection_options
+from microfin.kafka_client import UNREACHABLE_AFTER, connection_options
 from microfin.settings import CommonSettings
 from microfin.wire import Command
+from microfin.within import within
 
 logger = structlog.get_logger(__name__)
 
@@ -26,6 +28,8 @@ Headers = Sequence[tuple[str, bytes]]
 _RESTART_PAUSE = 0.5  # seconds between two attempts at a new producer
 _METADATA_ATTEMPTS = 20
 _METADATA_PAUSE = 0.1  # seconds
+_PROBE_EVERY = 2.0  # seconds
+_PROBE_WITHIN = 5.0  # seconds
 
 # Bytes. While a partition has no leader its commands gather in one batch, about 600 in this one;
 # Kafka's own 16 KiB were full after 50. It is a quarter of the largest batch that the topic takes.
@@ -51,6 +55,9 @@ class ProduceRefused(Exception):
 class CommandProducer:
     """Sends commands to their partitions. Replaces its Kafka producer after a fatal error.
 
+    It is also replaced when none of the brokers that it knows has answered for ten seconds: the
+    client never asks the configured servers again, and the brokers may be elsewhere.
+
     A replaced producer forgets what its predecessor had under way: those sends end as
     `ProduceUnknown`, and whoever needs certainty sends the command again, with its id.
     """
@@ -60,29 +67,38 @@ class CommandProducer:
         self._client_id = client_id
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self._starter: asyncio.Task[None] | None = None
+        self._prober: asyncio.Task[None] | None = None
+        self._unanswered_since: float | None = None
         self._closed = False
         self._known: set[int] = set()  # partitions only ever come
 
     @property
     def ready(self) -> bool:
-        """Whether commands can be sent now."""
-        return self._producer is not None
+        """Whether commands can be sent now, as far as is known."""
+        return self._producer is not None and self._unanswered() < UNREACHABLE_AFTER
+
+    def _unanswered(self) -> float:
+        """Return for how many seconds no broker has answered."""
+        since = self._unanswered_since
+        return 0.0 if since is None else time.monotonic() - since
 
     async def start(self) -> None:
         """Connect; returns once connected, however long the brokers take."""
         self._replace()
+        self._prober = asyncio.create_task(self._probe_for_ever())
         if self._starter is not None:
             await asyncio.shield(self._starter)
 
     async def stop(self) -> None:
         """Send what is still gathered, and close."""
         self._closed = True
-        if self._starter is not None:
-            self._starter.cancel()
+        for task in (self._starter, self._prober):
+            if task is not None:
+                task.cancel()
         producer, self._producer = self._producer, None
         if producer is not None:
             with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(producer.stop(), 5)
+                await within(5, producer.stop())
 
     async def send(self, partition: int, command: Command, headers: Headers = ()) -> Appended:
         """Append `command` to `partition` and return where it stands.
@@ -143,13 +159,30 @@ class CommandProducer:
         self._producer = None
         self._replace(producer)
 
+    async def _probe_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_PROBE_EVERY)
+            producer = self._producer
+            if producer is None:
+                continue
+            asked = time.monotonic()
+            if await _answers(producer):
+                self._unanswered_since = None
+            elif self._unanswered_since is None:
+                self._unanswered_since = asked
+                logger.warning("no Kafka broker answers")
+            if self._unanswered() > UNREACHABLE_AFTER and producer is self._producer:
+                logger.warning("replacing the Kafka producer", error="no broker answers")
+                self._producer = None
+                self._replace(producer)
+
     def _replace(self, old: aiokafka.AIOKafkaProducer | None = None) -> None:
         self._starter = asyncio.create_task(self._start_until_connected(old))
 
     async def _start_until_connected(self, old: aiokafka.AIOKafkaProducer | None) -> None:
         if old is not None:
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(old.stop(), 1)
+                await within(1, old.stop())
         while True:
             producer = aiokafka.AIOKafkaProducer(
                 **connection_options(self._settings, self._client_id),
@@ -161,6 +194,7 @@ class CommandProducer:
             )
             try:
                 await producer.start()
+                producer.client.add_topic(self._settings.topic)  # else it asks for all there are
             except (KafkaError, ProducerClosed, OSError) as error:
                 logger.warning("Kafka is not reachable yet", error=repr(error))
                 with contextlib.suppress(Exception):
@@ -168,5 +202,18 @@ class CommandProducer:
                 await asyncio.sleep(_RESTART_PAUSE)
             else:
                 self._known = set()
+                self._unanswered_since = None
                 self._producer = producer
                 return
+
+
+async def _answers(producer: aiokafka.AIOKafkaProducer) -> bool:
+    """Tell whether any broker that `producer` knows answers what it asks them all the time."""
+
+    async def ask() -> bool:
+        return bool(await producer.client.force_metadata_update())
+
+    try:
+        return await within(_PROBE_WITHIN, ask())
+    except Exception:  # noqa: BLE001 - whatever it is, that was no answer
+        return False

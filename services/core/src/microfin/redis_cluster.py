@@ -219,12 +219,16 @@ class GuardedRedis:
         return node
 
     def _meet(self, known: ClusterNode) -> Node:
-        url = urlsplit(self._settings.redis_urls[0])
-        address = Address(
-            known.host, int(known.port), url.username, url.password, url.scheme == "rediss"
-        )
-        node = self._nodes[known.name] = Node(address, self._timeout)
+        user, password = self._login()
+        secure = self._settings.redis_urls[0].startswith("rediss:")
+        address = Address(known.host, int(known.port), user, password, secure)
+        node = self._nodes[known.name] = Node(address, self._timeout, self._login)
         return node
+
+    def _login(self) -> tuple[str | None, str | None]:
+        """Return the user and the password of now."""
+        url = urlsplit(self._settings.renewed_urls("redis")[0])
+        return url.username, url.password
 
     def _failed(self, node: Node, error: BaseException) -> RedisUnavailable:
         """Leave the node alone for a while, ask the others who has taken its place, say so.
@@ -276,7 +280,7 @@ class GuardedRedis:
         forgets the names that it started from.
         """
         known = [] if self._cluster is None else self._cluster.get_nodes()
-        configured = [urlsplit(url) for url in self._settings.redis_urls]
+        configured = [urlsplit(url) for url in self._settings.renewed_urls("redis")]
         for places in (
             [(url.hostname or "127.0.0.1", url.port or 6379) for url in configured],
             [(node.host, int(node.port)) for node in known],
@@ -306,7 +310,7 @@ async def _close(cluster: RedisCluster) -> None:
 
 
 def _client(settings: CommonSettings, places: Sequence[tuple[str, int]]) -> RedisCluster:
-    url = urlsplit(settings.redis_urls[0])
+    url = urlsplit(settings.renewed_urls("redis")[0])
     client = RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in places],
         username=url.username,

@@ -26,6 +26,10 @@ ErrorReply = hiredis.ReplyError
 _NOTHING: Final = False  # what hiredis says while a reply is not whole yet
 
 
+Login = Callable[[], tuple[str | None, str | None]]
+"""Tells the user and the password of now."""
+
+
 class Address(msgspec.Struct, frozen=True):
     """Where a node is, and how one is let in."""
 
@@ -190,12 +194,16 @@ _AnyConnection = TypeVar("_AnyConnection", bound=_Connection)
 
 
 class Node:
-    """One node. Connects when it is first asked, and again when the connection has ended."""
+    """One node. Connects when it is first asked, and again when the connection has ended.
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    With `login` it is asked for user and password each time, in place of those in the address.
+    """
+
+    def __init__(self, address: Address, timeout: float, login: Login | None = None) -> None:
         self.name = f"{address.host}:{address.port}"
         self.paused_until = 0.0
         self._address = address
+        self._login = login or (lambda: (address.user, address.password))
         self._timeout = timeout
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
@@ -243,8 +251,9 @@ class Node:
                 address.port,
                 ssl=ssl.create_default_context() if address.secure else None,
             )
-        if address.password is not None:
-            [reply] = await connection.ask([("AUTH", address.user or "default", address.password)])
+        user, password = self._login()
+        if password is not None:
+            [reply] = await connection.ask([("AUTH", user or "default", password)])
             if isinstance(reply, ErrorReply):
                 connection.end()
                 raise ConnectionRefusedError(f"Redis does not let us in: {reply}")

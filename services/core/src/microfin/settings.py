@@ -3,8 +3,12 @@
 Every setting can also come from a file: `MICROFIN_SECRET_FILE=/run/secrets/secret` reads the value
 from there, for secrets that must not stand in the environment. `docs/reference/settings.md` is made
 from these classes.
+
+Settings are read when a process starts. URLs of databases and of Redis that come from a file are
+read again when a connection is made (`renewed_urls`), because passwords are renewed.
 """
 
+import contextlib
 import os
 from functools import cached_property
 from pathlib import Path
@@ -32,9 +36,13 @@ class _FileSource(EnvSettingsSource):
         field: FieldInfo,  # noqa: ARG002 - pydantic's signature
         field_name: str,
     ) -> tuple[Any, str, bool]:
-        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
-        value = Path(path).read_text(encoding="utf-8").strip() if path else None
-        return value, field_name, False
+        return _from_file(field_name), field_name, False
+
+
+def _from_file(name: str) -> str | None:
+    """Return what the file of a setting holds, None where no file is named for it."""
+    path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
+    return Path(path).read_text(encoding="utf-8").strip() if path else None
 
 
 class CommonSettings(BaseSettings):
@@ -149,6 +157,28 @@ class CommonSettings(BaseSettings):
     def redis_urls(self) -> list[str]:
         """The URLs of the Redis nodes to start from."""
         return _urls(self.redis, "MICROFIN_REDIS")
+
+    @cached_property
+    def _in_files(self) -> dict[str, str]:
+        """The settings that came from files, and what these held last."""
+        return {
+            name: getattr(self, name)
+            for name in ("databases", "redis")
+            if f"{PREFIX}{name.upper()}" not in os.environ
+            and f"{PREFIX}{name.upper()}_FILE" in os.environ
+        }
+
+    def renewed_urls(self, name: Literal["databases", "redis"]) -> list[str]:
+        """Return the URLs of a setting as its file has them now, or as they were where it has none.
+
+        A file that is empty or away for a moment is taken for what it held before.
+        """
+        held = self._in_files.get(name)
+        if held is None:
+            return _urls(getattr(self, name), PREFIX + name.upper())
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            self._in_files[name] = _from_file(name) or held
+        return self._in_files[name].split()
 
 
 class WorkerSettings(CommonSettings):

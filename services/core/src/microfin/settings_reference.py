@@ -21,6 +21,10 @@ the white space around it, is the value. That is for secrets: with
 `MICROFIN_SECRET_FILE=/run/secrets/api` the secret does not stand in the environment. Where both are
 set, the variable wins. Names that no process knows are ignored.
 
+What is renewed is read again for every new connection: certificates and keys, and the URLs in
+`MICROFIN_DATABASES_FILE` (of these only user and password; another place needs a restart) and in
+`MICROFIN_REDIS_FILE`.
+
 A process that cannot use its settings says why and ends: the API with exit code 1, a worker and
 `microfin` with 2. `make run` and `make start` make all settings that connect the parts and pass
 other `MICROFIN_…` variables on to the workers and the API.

@@ -42,6 +42,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         replies=RedisReplies(redis, reply_seal(settings.cache_secret)),
         cache=AccountCache(redis, account_seal(settings.cache_secret)),
         clock=SystemClock(),
+        log_unanswered=log.unanswered,
     )
     limits = Limits(
         batch=settings.batch_limit,

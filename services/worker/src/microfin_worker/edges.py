@@ -1,6 +1,6 @@
 """The worker's edges: all that it touches outside itself, so that a simulation can stand in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -137,11 +137,17 @@ class Clock(Protocol):
         """Wait."""
 
 
+def _always_answers() -> float:
+    return 0.0
+
+
 class Edges(msgspec.Struct, frozen=True):
-    """All edges of one worker."""
+    """All edges of one worker. `log_unanswered` tells for how many seconds the log's broker has not
+    answered."""
 
     log: Log
     store: Store
     replies: Replies
     cache: Cache
     clock: Clock
+    log_unanswered: Callable[[], float] = _always_answers

@@ -7,17 +7,25 @@ from collections.abc import AsyncIterator, Sequence
 import aiokafka
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from microfin.clock import SystemClock
 from microfin.kafka_client import connection_options
 from microfin.producer import CommandProducer
 from microfin.settings import WorkerSettings
 from microfin.wire import Command
+from microfin.within import within
 from microfin_worker.edges import OutOfRange, PartitionMissing, Record
+from microfin_worker.log_watch import LogWatch
 
 LAG_GROUP = "microfin-workers"
 """The group under which offsets are noted for lag tools; nothing is ever read from it."""
 
 _FETCH_WAIT = 500  # milliseconds
 _CALL_TIMEOUT = 5.0  # seconds
+_LONGEST_SILENCE = 5.0  # seconds for which a reader may fetch nothing of what is there
+
+
+class ReaderSilent(ConnectionError):
+    """The broker has records that the reader does not fetch."""
 
 
 class KafkaLog:
@@ -30,31 +38,44 @@ class KafkaLog:
         self._place = aiokafka.TopicPartition(settings.topic, partition)
         self._producer = CommandProducer(settings, name)
         self._reader: aiokafka.AIOKafkaConsumer | None = None
+        self._clock = SystemClock()
+        self._watch = LogWatch(self._place, self._unassigned, self._clock)
+        self._following = 0  # the offset after the last record that was fetched
+        self._silent_since: float | None = None
+        self._noting: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self.topic_partitions = 0
         """How many partitions the topic had at the last look, 0 before the first."""
 
     async def start(self) -> None:
         """Connect, however long the brokers take."""
+        self._watch.start()
         await self._producer.start()
 
     async def stop(self) -> None:
         """Close all connections."""
-        await self._producer.stop()
+        await asyncio.gather(self._producer.stop(), self._watch.stop())
         if self._reader is not None:
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(self._reader.stop(), _CALL_TIMEOUT)
+            await _end(self._reader)
+
+    def unanswered(self) -> float:
+        """Return for how many seconds the broker has not told where the log ends."""
+        return self._watch.unanswered()
 
     async def bounds(self) -> tuple[int, int]:
         """Return the first offset that is kept and the one after the last."""
+        async with self._inspector() as inspector:
+            return await within(_CALL_TIMEOUT, self._bounds_by(inspector))
+
+    async def _bounds_by(self, inspector: aiokafka.AIOKafkaConsumer) -> tuple[int, int]:
         place = self._place
-        async with self._inspector() as inspector, asyncio.timeout(_CALL_TIMEOUT):
-            await inspector.topics()  # asks the brokers, where our own memory could be old
-            there = inspector.partitions_for_topic(place.topic) or set()
-            self.topic_partitions = len(there)
-            if place.partition not in there:
-                raise PartitionMissing(f"{place.topic} has no partition {place.partition}")
-            start = (await inspector.beginning_offsets([place]))[place]
-            end = (await inspector.end_offsets([place]))[place]
+        await inspector.topics()  # asks the brokers, where our own memory could be old
+        there = inspector.partitions_for_topic(place.topic) or set()
+        self.topic_partitions = len(there)
+        if place.partition not in there:
+            raise PartitionMissing(f"{place.topic} has no partition {place.partition}")
+        start = (await inspector.beginning_offsets([place]))[place]
+        end = (await inspector.end_offsets([place]))[place]
         return start, end
 
     async def record_at(self, offset: int) -> Record | None:
@@ -73,9 +94,13 @@ class KafkaLog:
         if self._reader is None:
             self._reader = await self._consumer(group=LAG_GROUP)
         self._reader.seek(self._place, offset)
+        self._following, self._silent_since = offset, None
 
     async def fetch(self, limit: int) -> Sequence[Record]:
         """Return the next records, at most `limit`; none if none come within half a second.
+
+        Raises `ReaderSilent` where it has long fetched nothing of what the broker says is there;
+        the next `seek` then makes a new reader, from the configured servers.
 
         Between two calls nothing is fetched: the client would take the first record that comes, and
         hold it alone while others gather on the broker.
@@ -90,7 +115,28 @@ class KafkaLog:
             raise OutOfRange(str(error)) from error
         finally:
             reader.pause(self._place)
-        return [_record(record) for record in fetched.get(self._place, ())]
+        records = [_record(record) for record in fetched.get(self._place, ())]
+        if records:
+            self._following, self._silent_since = records[-1].offset + 1, None
+        else:
+            self._suspect(reader)
+        return records
+
+    def _suspect(self, reader: aiokafka.AIOKafkaConsumer) -> None:
+        """Give the reader up where it has been silent for too long about what is there."""
+        now = self._clock.monotonic()
+        if self._watch.end <= self._following:
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since > _LONGEST_SILENCE:
+            self._reader = None
+            ending = asyncio.create_task(_end(reader))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            raise ReaderSilent(
+                f"Kafka's log ends at {self._watch.end}, and nothing comes from {self._following}"
+            )
 
     async def reread(self, offset: int) -> Record | None:
         """Return the record at `offset` by the connection that fetches: one round trip."""
@@ -111,9 +157,9 @@ class KafkaLog:
         return _record(found) if found.offset == offset else None
 
     def end(self) -> int:
-        """Return the offset after the last record as far as the fetches have told."""
+        """Return the offset after the last record, as far as the broker or a fetch has told."""
         end = self._reader.highwater(self._place) if self._reader is not None else None
-        return end or 0
+        return max(end or 0, self._watch.end)
 
     async def append(self, partition: int, command: Command) -> int:
         """Append to any partition; returns when all in-sync replicas have acknowledged."""
@@ -122,12 +168,15 @@ class KafkaLog:
         return appended.time
 
     async def note(self, next_offset: int) -> None:
-        """Commit the group's offset for lag tools. Best effort."""
-        if self._reader is None:
+        """Commit the group's offset for lag tools. Best effort.
+
+        The client tries for ever while no broker answers, and cannot always be told to stop.
+        """
+        reader = self._reader
+        if reader is None or (self._noting is not None and not self._noting.done()):
             return
-        with contextlib.suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(_CALL_TIMEOUT):
-                await self._reader.commit({self._place: next_offset})
+        self._noting = asyncio.create_task(_commit(reader, {self._place: next_offset}))
+        await asyncio.wait({self._noting}, timeout=_CALL_TIMEOUT)
 
     @contextlib.asynccontextmanager
     async def _inspector(self) -> AsyncIterator[aiokafka.AIOKafkaConsumer]:
@@ -136,10 +185,17 @@ class KafkaLog:
         try:
             yield inspector
         finally:
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(inspector.stop(), _CALL_TIMEOUT)
+            await _end(inspector)
 
     async def _consumer(self, group: str | None) -> aiokafka.AIOKafkaConsumer:
+        """Return a new consumer that is assigned this partition."""
+        return await self._started(group, assigned=True)
+
+    async def _unassigned(self) -> aiokafka.AIOKafkaConsumer:
+        """Return a new consumer that fetches nothing."""
+        return await self._started(None, assigned=False)
+
+    async def _started(self, group: str | None, *, assigned: bool) -> aiokafka.AIOKafkaConsumer:
         consumer = aiokafka.AIOKafkaConsumer(
             **connection_options(self._settings, self._name),
             group_id=group,
@@ -148,15 +204,26 @@ class KafkaLog:
             fetch_max_wait_ms=_FETCH_WAIT,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
-        consumer.assign([self._place])
+        if assigned:
+            consumer.assign([self._place])
         try:
-            async with asyncio.timeout(_CALL_TIMEOUT * 2):
-                await consumer.start()
+            await within(_CALL_TIMEOUT * 2, consumer.start())
         except BaseException:
-            with contextlib.suppress(Exception):
-                await consumer.stop()
+            await _end(consumer)
             raise
         return consumer
+
+
+async def _commit(
+    consumer: aiokafka.AIOKafkaConsumer, offsets: dict[aiokafka.TopicPartition, int]
+) -> None:
+    with contextlib.suppress(KafkaError, TimeoutError):
+        await consumer.commit(offsets)
+
+
+async def _end(consumer: aiokafka.AIOKafkaConsumer) -> None:
+    with contextlib.suppress(Exception):
+        await within(_CALL_TIMEOUT, consumer.stop())
 
 
 def _record(record: aiokafka.ConsumerRecord) -> Record:

@@ -39,6 +39,10 @@ OUTBOX_SECONDS = Gauge(
     "microfin_worker_outbox_seconds", "Age of the oldest command not acknowledged by the broker."
 )
 READY = Gauge("microfin_worker_ready", "1 while the partition is claimed and worked on.")
+LOG_UNANSWERED_SECONDS = Gauge(
+    "microfin_worker_log_unanswered_seconds",
+    "Seconds for which the broker has not told where the log ends.",
+)
 EPOCH = Gauge("microfin_worker_epoch", "The epoch of this worker's claim.")
 GENERATION = Gauge("microfin_worker_generation", "The routing generation worked under.")
 
@@ -68,5 +72,6 @@ def show(status: Status) -> None:
     LAG_SECONDS.set(status.lag_seconds)
     OUTBOX_SIZE.set(status.outbox_size)
     OUTBOX_SECONDS.set(status.outbox_seconds)
+    LOG_UNANSWERED_SECONDS.set(status.log_unanswered_seconds)
     EPOCH.set(status.epoch)
     GENERATION.set(status.generation)

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from microfin.kafka_client import UNREACHABLE_AFTER
+
 State = Literal["starting", "waiting", "claiming", "working", "fenced", "retrying", "stopped"]
 
 
@@ -11,7 +13,8 @@ class Status(msgspec.Struct):
     """The body of `/status`. Offsets are of the log; `lag_seconds` is the age of the oldest
     command that was fetched and is not decided, 0 where there is none; `outbox_seconds` is the age
     of the oldest command to send on that the broker has not acknowledged. `topic_partitions` is
-    how many partitions the topic had when the brokers were asked last, 0 before."""
+    how many partitions the topic had when the brokers were asked last, 0 before.
+    `log_unanswered_seconds` is for how long the broker has not told where the log ends."""
 
     partition: int
     state: State = "starting"
@@ -28,8 +31,14 @@ class Status(msgspec.Struct):
     outbox_seconds: float = 0.0
     batches: int = 0
     commands: int = 0
+    log_unanswered_seconds: float = 0.0
 
     @property
     def ready(self) -> bool:
         """Whether the partition is claimed and its commands are being decided."""
-        return self.state == "working"
+        return self.state == "working" and not self.log_unreachable
+
+    @property
+    def log_unreachable(self) -> bool:
+        """Whether nobody knows what waits in the log."""
+        return self.log_unanswered_seconds > UNREACHABLE_AFTER

@@ -70,6 +70,10 @@ _INSPECT_AFTER: Final = 5.0  # seconds between two looks whether the log is stil
 _MEASURE_EVERY: Final = 0.5  # seconds
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
+_UNREACHABLE: Final = (
+    "Kafka does not tell where the log ends: are its brokers there, and is this worker's "
+    "certificate valid?"
+)
 _FLUSH: Final = 3.0  # seconds that a graceful stop waits for the outbox
 
 
@@ -89,6 +93,7 @@ class Worker:
     def __init__(self, partition: int, shards: int, edges: Edges, limits: Limits) -> None:
         self._partition = partition
         self._log = edges.log
+        self._log_unanswered = edges.log_unanswered
         self._store = edges.store
         self._replies = edges.replies
         self._cache = edges.cache
@@ -436,6 +441,9 @@ class Worker:
         status.lag_seconds = max(0, age) / 1000
         status.outbox_size = len(self._outbox)
         status.outbox_seconds = self._outbox.oldest_seconds()
+        status.log_unanswered_seconds = self._log_unanswered()
+        if status.state == "working":
+            status.reason = _UNREACHABLE if status.log_unreachable else ""
         metrics.show(status)
 
     # Failures and pauses --------------------------------------------------------------------

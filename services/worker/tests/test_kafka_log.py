@@ -1,0 +1,101 @@
+"""The log on a real broker: what it tells where what reads it is dead without a word."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from microfin.account_number import derive_account_number
+from microfin.operation import operation_id
+from microfin.settings import WorkerSettings
+from microfin.wire import Command
+from microfin_local.platform import Platform
+from microfin_worker import kafka_log
+from microfin_worker.kafka_log import KafkaLog, ReaderSilent
+from microfin_worker.status import Status
+
+
+@pytest_asyncio.fixture
+async def log(platform_parts: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KafkaLog]:
+    monkeypatch.setattr(kafka_log, "_LONGEST_SILENCE", 0.5)
+    topic = f"log_{uuid4().hex[:8]}"
+    await platform_parts.create_topic(topic, 1)
+    kafka = platform_parts.environment("worker")["MICROFIN_KAFKA"]
+    log = KafkaLog(WorkerSettings(kafka=kafka, topic=topic), 0)
+    await log.start()
+    await log.seek(0)
+    yield log
+    await log.stop()
+
+
+def command(key: str) -> Command:
+    operation = operation_id("a" * 32, key, "open", "")
+    return Command(
+        kind="open",
+        leg="request",
+        operation=operation,
+        account=derive_account_number(operation, 0),
+        user="a" * 32,
+        currency="EUR",
+        generation=1,
+    )
+
+
+async def kill_reader(log: KafkaLog) -> None:
+    """Let the reader fetch nothing more, and say nothing: as one that no broker lets in."""
+    assert log._reader is not None
+    await log._reader._fetcher.close()
+
+
+async def test_the_end_is_told_by_the_broker_though_the_reader_is_dead(log: KafkaLog) -> None:
+    await log.append(0, command("first"))
+    assert len(await fetched(log)) == 1
+    await kill_reader(log)
+    await log.append(0, command("second"))
+    await until_true(lambda: log.end() == 2)
+    assert log.unanswered() == 0
+
+
+async def test_a_dead_reader_is_given_up_and_another_one_goes_on(log: KafkaLog) -> None:
+    await log.append(0, command("first"))
+    assert len(await fetched(log)) == 1
+    await kill_reader(log)
+    await log.append(0, command("second"))
+    with pytest.raises(ReaderSilent):
+        await fetched(log)
+    await log.seek(1)
+    assert [record.offset for record in await fetched(log)] == [1]
+
+
+async def until_true(ask: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not ask():  # noqa: ASYNC110 - nobody sets an event for it
+            await asyncio.sleep(0.1)
+
+
+async def fetched(log: KafkaLog) -> list[kafka_log.Record]:
+    async with asyncio.timeout(30):
+        while not (records := await log.fetch(10)):
+            pass
+    return list(records)
+
+
+async def test_a_broker_that_does_not_answer_is_noticed(
+    log: KafkaLog, platform_parts: Platform
+) -> None:
+    """Of a connection that stands, and of one that cannot be made."""
+    await platform_parts.pause("kafka-1")
+    try:
+        await until_true(lambda: log.unanswered() > 0)
+    finally:
+        await platform_parts.resume("kafka-1")
+    await until_true(lambda: log.unanswered() == 0)
+
+
+def test_a_worker_that_does_not_know_the_logs_end_is_not_ready() -> None:
+    status = Status(0, state="working")
+    assert status.ready
+    status.log_unanswered_seconds = 10.5
+    assert not status.ready

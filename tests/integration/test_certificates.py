@@ -1,0 +1,200 @@
+"""Certificates that end: renewed while money moves, and renewed too late.
+
+Three brokers, of which each is restarted: it then lets nobody in whose certificate has ended.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aiokafka
+import httpx
+import pytest
+from bank import Process, until
+from certificates import Authority, Mounted, TlsBank
+
+from microfin_local import database_home
+from microfin_local.configuration import DATA_PARTS, Configuration
+from microfin_local.platform import Platform
+from microfin_local.wait import accepts_connections
+
+BROKERS = ("kafka-1", "kafka-2", "kafka-3")
+AUTHORITY = Authority()
+
+
+@pytest.fixture(scope="module")
+async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+    """The data parts, with three brokers that have a TLS listener each."""
+    state = tmp_path_factory.mktemp("secured")
+    AUTHORITY.make_broker(state / "tls")
+    configuration = Configuration(
+        state=state / "parts",
+        brokers=3,
+        parts=DATA_PARTS,
+        random_ports=True,
+        kafka_tls=state / "tls",
+    )
+    try:
+        async with Platform(configuration) as platform:
+            yield platform
+    finally:
+        database_home.forget(configuration.state)
+
+
+@pytest.fixture
+async def bank(secured: Platform, tmp_path: Path) -> AsyncIterator[TlsBank]:
+    bank = TlsBank(secured, tmp_path, partitions=2)
+    bank.mounts = [Mounted(tmp_path / role, AUTHORITY) for role in ("worker", "api")]
+    async with bank:
+        yield bank
+
+
+async def roll(bank: TlsBank, between: Callable[[], Any]) -> None:
+    """Restart the brokers one by one, each when all records are on all of them."""
+    for name in BROKERS:
+        await bank.platform.terminate(name)
+        await asyncio.sleep(1)  # it has gone, or is about to
+        await all_in_sync(bank)
+        await between()
+
+
+async def all_in_sync(bank: TlsBank) -> None:
+    ports = [bank.platform.port_of(f"{name}{way}") for name in BROKERS for way in ("", " tls")]
+
+    async def ask() -> bool:
+        with contextlib.suppress(OSError):
+            for port in ports:
+                await accepts_connections(port)
+            return await replicas_are_in_sync(bank)
+        return False
+
+    await until(ask, "all brokers are in sync", seconds=90, pause=0.3)
+
+
+async def replicas_are_in_sync(bank: TlsBank) -> bool:
+    administrator = aiokafka.admin.AIOKafkaAdminClient(
+        bootstrap_servers=bank.settings().kafka, request_timeout_ms=3000
+    )
+    try:
+        await administrator.start()
+        (described,) = await administrator.describe_topics([bank.topic])
+    except aiokafka.errors.KafkaError:
+        return False
+    finally:
+        await administrator.close()
+    return all(len(it["isr"]) == len(BROKERS) for it in described["partitions"])
+
+
+class Teller:
+    """Deposits 1.00 again and again, each until it is settled, and measures how long that took."""
+
+    def __init__(self, url: str) -> None:
+        self.client = httpx.AsyncClient(base_url=url, timeout=20)
+        self.settled = 0
+        self.longest = 0.0
+        self.refusals: list[str] = []
+
+    async def open(self) -> str:
+        person = {"name": "T", "email": f"{uuid4().hex}@example.com", "password": "p" * 12}
+        (await self.client.post("/api/signup", json=person)).raise_for_status()
+        opened = await self.client.post("/api/accounts", json={})
+        number: str = opened.raise_for_status().json()["accountNumber"]
+        return number
+
+    async def deposit_for_ever(self, number: str) -> None:
+        while True:
+            key, began = uuid4().hex, time.monotonic()
+            while not await self._deposit(number, key):  # noqa: ASYNC110 - a client polls
+                await asyncio.sleep(0.05)
+            self.longest = max(self.longest, time.monotonic() - began)
+            self.settled += 1
+            await asyncio.sleep(0.02)
+
+    async def _deposit(self, number: str, key: str) -> bool:
+        answer = await self.client.post(
+            "/api/deposit",
+            json={"accountNumber": number, "amount": "1.00"},
+            headers={"Idempotency-Key": key},
+        )
+        if answer.status_code != 200:
+            self.refusals.append(answer.text)
+        return answer.status_code == 200
+
+    async def progress(self) -> None:
+        goal = self.settled + 10
+
+        async def ask() -> bool:
+            return self.settled >= goal
+
+        await until(ask, f"money moves {self.refusals[-1:]}")
+
+    async def balance(self, number: str) -> str:
+        answer = await self.client.get(f"/api/accounts/{number}")
+        balance: str = answer.json()["balance"]
+        return balance
+
+
+async def test_a_certificate_is_renewed_while_money_moves(
+    bank: TlsBank, record_property: Callable[[str, object], None]
+) -> None:
+    for mount in bank.mounts:
+        mount.renew(seconds=40)
+    await bank.workers()
+    teller = Teller((await bank.api()).url)
+    number = await teller.open()
+    moving = asyncio.create_task(teller.deposit_for_ever(number))
+    await teller.progress()
+    first = max(mount.ends for mount in bank.mounts)
+    for mount in bank.mounts:
+        mount.renew()
+    await asyncio.sleep((first - datetime.now(UTC)).total_seconds() + 1)
+    await teller.progress()
+
+    await roll(bank, teller.progress)
+
+    moving.cancel()
+    await asyncio.wait({moving})
+    await asyncio.sleep(1)
+    record_property("longest_seconds_to_settle", round(teller.longest, 2))
+    record_property("refusals", len(teller.refusals))
+    assert float(await teller.balance(number)) in (teller.settled, teller.settled + 1)
+    await bank.check()
+
+
+async def test_who_is_not_let_in_is_not_ready_and_says_so(bank: TlsBank) -> None:
+    for mount in bank.mounts:
+        mount.renew()
+    workers = await bank.workers()
+    api = await bank.api()
+    for mount in bank.mounts:
+        mount.renew(seconds=-60)
+
+    async def nothing() -> None:
+        """Nobody is let in meanwhile."""
+
+    await roll(bank, nothing)
+    number = await bank.open_on(0, "1")
+    for process in (*workers, api):
+        said = await not_ready(process)
+        assert "Kafka" in said, said
+
+    for mount in bank.mounts:
+        mount.renew()
+    for process in (*workers, api):
+        await process.ready(60)
+    await bank.check()
+    assert await bank.balance(number) == 100
+
+
+async def not_ready(process: Process) -> str:
+    async def ask() -> str:
+        answer = await process.get("/readyz")
+        return answer.text if answer is not None and answer.status_code == 503 else ""
+
+    said: str = await until(ask, f"{process.name} is not ready", seconds=40)
+    return said
