@@ -1,5 +1,8 @@
+import json
 from decimal import Decimal
+from pathlib import Path
 
+import iso4217
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,3 +129,17 @@ def test_one_wrong_digit_is_noticed(operation: int, position: int, change: int) 
 @pytest.mark.parametrize("text", ["", "1", "1234567890123", "12345678901a", "\u0661" * 12])
 def test_what_is_no_account_number(text: str) -> None:
     assert not is_account_number(text)
+
+
+GOLDEN_EXPONENTS = Path(__file__).parent / "golden" / "exponents.json"
+
+
+def test_every_currency_of_the_list_of_today_is_known() -> None:
+    """Its units for which ISO names no decimals (gold, test codes) hold no accounts."""
+    today = {it.code: it.exponent for it in iso4217.Currency if it.exponent is not None}
+    assert today.items() <= EXPONENTS.items()
+
+
+def test_no_currency_ever_goes_or_changes() -> None:
+    """Amounts that are stored mean what its exponent says. New ones are added to the file."""
+    assert json.loads(GOLDEN_EXPONENTS.read_text()) == EXPONENTS

@@ -14,6 +14,9 @@ BALANCE_LIMIT: Final = 10**15
 Refunds apply beyond it: 64 bits leave room for more than nine thousand times as much.
 """
 
+# ISO 4217, list one, as SIX published it on 2026-01-01 (a test compares it with what the package
+# iso4217 ships). A currency that is withdrawn stays here, so that accounts in it go on, and
+# the exponent of one that is here never changes: it says what stored amounts mean.
 _THREE_DECIMALS = "BHD IQD JOD KWD LYD OMR TND"
 _NO_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _FOUR_DECIMALS = "CLF UYW"
@@ -23,7 +26,8 @@ _TWO_DECIMALS = (
     "GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD "
     "LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB "
     "PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP "
-    "SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XCD YER ZAR ZMW ZWG"
+    "SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XAD XCD XCG YER ZAR ZMW "
+    "ZWG"
 )
 
 EXPONENTS: Final[dict[str, int]] = {
