@@ -89,6 +89,10 @@ class Parts:
             missing.append("Kafka cannot be reached")
         return missing + self.clock.faults()
 
+    def degraded(self) -> list[str]:
+        """Return what makes answers slower and keeps none away; empty when all is well."""
+        return [f"answers are slower: {self.redis.fault}"] if self.redis.fault else []
+
     async def _clean_for_ever(self) -> None:
         while True:
             await asyncio.sleep(_CLEANING_SECONDS)
