@@ -11,7 +11,7 @@ import pytest
 from markdown_pages import DOCUMENTS, REPOSITORY, name_of
 from prometheus_client.metrics import MetricWrapperBase
 
-from microfin import wire
+from microfin import redis_state, wire
 from microfin.operation import Kind, Leg
 from microfin.phase_seconds import PhaseSeconds
 from microfin.settings_reference import settings_markdown
@@ -108,7 +108,7 @@ def test_settings_are_current() -> None:
 def test_metrics_are_current() -> None:
     declared = {
         _declared(metric)
-        for module in (worker_metrics, api_metrics)
+        for module in (worker_metrics, api_metrics, redis_state)
         for metric in vars(module).values()
         if isinstance(metric, MetricWrapperBase | PhaseSeconds)
     }

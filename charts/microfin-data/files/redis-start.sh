@@ -11,7 +11,7 @@ password() {
 
 # The worker caches accounts and answers; the API keeps sessions, notes on keys and counts of failed
 # sign-ins as well, and listens for answers. The rest is what a cluster's client asks for itself.
-connect='+ping +command +cluster|slots +client|setinfo +asking'
+connect='+ping +command +cluster|slots +cluster|info +client|setinfo +asking'
 cache='+get +set +eval +evalsha'
 cat > /run/redis/users.acl <<END
 user default reset

@@ -16,6 +16,7 @@ from rich.table import Table
 from microfin_local import process_tree
 from microfin_local.background import start_detached, stop_detached
 from microfin_local.cleaning import clean as forget_state
+from microfin_local.complaints import complaints
 from microfin_local.configuration import from_environment, recall, refuse_changed_form
 from microfin_local.endpoints import Endpoints, read_endpoints
 from microfin_local.errors import PlatformError
@@ -117,7 +118,7 @@ def observe(context: typer.Context) -> None:
 
 @application.command()
 def status(context: typer.Context) -> None:
-    """Show the processes and where everything listens; exit code 1 if it does not run."""
+    """Show the processes, where everything listens and what is wrong; 1 if it does not run."""
     state: Path = context.obj
     if owner(state) is None:
         _console.print("The platform is not running. `make start` starts it.")
@@ -131,6 +132,9 @@ def status(context: typer.Context) -> None:
     endpoints = read_endpoints(state)
     where = "Not ready yet." if endpoints is None else where_things_are(state, endpoints)
     _console.print(f"\n{where}")
+    wrong = [] if endpoints is None else asyncio.run(complaints(endpoints))
+    if wrong:
+        _console.print("\n" + "\n".join(["What is wrong:", *(f"  {line}" for line in wrong)]))
 
 
 @application.command()

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from microfin.redis_cluster import GuardedRedis, RedisUnavailable
 from microfin.redis_node import Address, Node
+from microfin.redis_state import SERVING
 from microfin.settings import CommonSettings
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
@@ -273,3 +274,52 @@ async def test_a_configured_name_that_is_gone_does_not_end_what_is_known(tmp_pat
         async with asyncio.timeout(40):
             await _until_done(redis, lambda: redis.set("key", b"again", seconds=60))
         await redis.close()
+
+
+async def _on_all(platform: Platform, *words: str | int) -> None:
+    for url in platform.endpoints.redis:
+        async with Redis.from_url(url) as node:
+            await node.execute_command(*words)
+
+
+async def _until_fault(redis: GuardedRedis, what: str) -> None:
+    async with asyncio.timeout(40):
+        while not (what in redis.fault if what else redis.fault == ""):  # noqa: ASYNC110 - polled
+            await asyncio.sleep(0.1)
+
+
+async def test_a_cluster_that_serves_not_every_key_is_said(tmp_path: Path) -> None:
+    async with Platform(_redis_alone(tmp_path)) as platform:
+        url = platform.endpoints.redis[0]
+        redis = GuardedRedis(CommonSettings(redis=url))
+        await redis.start()
+        assert (redis.fault, SERVING._value.get()) == ("", 1)
+
+        async with Redis.from_url(url) as node:
+            await node.execute_command("CLUSTER", "DELSLOTS", 7)
+            await _until_fault(redis, "1 of the Redis Cluster's 16384 slots")
+            assert SERVING._value.get() == 0
+
+            await _on_all(platform, "CONFIG", "SET", "cluster-require-full-coverage", "yes")
+            await node.execute_command("CLUSTER", "DELSLOTS", 8)
+            await _until_fault(redis, "its cluster is down")
+            late = GuardedRedis(CommonSettings(redis=url))
+            await late.start()
+            assert "its cluster is down" in late.fault, "it is said from the start"
+            await late.close()
+
+            await node.execute_command("CLUSTER", "ADDSLOTS", 7, 8)
+        await _until_fault(redis, "")
+        assert SERVING._value.get() == 1
+
+        await _on_all(platform, "CONFIG", "SET", "cluster-require-full-coverage", "no")
+        await platform.stop_process("redis-2")
+        await _until_fault(redis, "of the Redis Cluster's 16384 slots")
+        await redis.close()
+
+
+async def test_no_cluster_at_all_is_said() -> None:
+    redis = GuardedRedis(CommonSettings(redis="redis://127.0.0.1:1"))
+    await redis.start()
+    assert redis.fault == "no node of the Redis Cluster answers"
+    await redis.close()

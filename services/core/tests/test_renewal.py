@@ -169,3 +169,13 @@ async def test_a_redis_password_is_read_again(
     finally:
         await redis.close()
         await on_all("ACL", "DELUSER", "renewed")
+
+
+def test_what_did_not_come_from_the_file_is_not_read_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_in_files(monkeypatch, tmp_path, redis="redis://file:7000")
+    assert CommonSettings().renewed_urls("redis") == ["redis://file:7000"]
+    assert CommonSettings(redis="redis://said:1").renewed_urls("redis") == ["redis://said:1"]
+    monkeypatch.setenv("MICROFIN_REDIS", "redis://variable:1")
+    assert CommonSettings().renewed_urls("redis") == ["redis://variable:1"]

@@ -204,10 +204,12 @@ class BalanceAt(Answer, frozen=True):
 
 
 class Health(Answer, frozen=True):
-    """Whether a process lives, or is ready; `missing` says what it waits for."""
+    """Whether a process lives, or is ready. `missing` says what it waits for, `degraded` what it
+    goes on without: answers are slower, or some are not given."""
 
     status: Literal["ok", "ready", "not ready"]
     missing: list[str] = []
+    degraded: list[str] = []
 
 
 JSON: Final = "application/json"

@@ -14,11 +14,12 @@ async def healthz(request: Request, parts: Parts) -> Response:  # noqa: ARG001 -
 
 
 async def readyz(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
-    """Say whether requests may be sent here, and what is missing."""
-    missing = parts.missing()
+    """Say whether requests may be sent here, what is missing, and what makes answers slower."""
+    missing, degraded = parts.missing(), parts.degraded()
     if missing:
-        return answer(Health(status="not ready", missing=missing), 503, {"Retry-After": "1"})
-    return answer(Health(status="ready"))
+        health = Health(status="not ready", missing=missing, degraded=degraded)
+        return answer(health, 503, {"Retry-After": "1"})
+    return answer(Health(status="ready", degraded=degraded))
 
 
 async def show_metrics(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form

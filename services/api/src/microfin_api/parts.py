@@ -112,8 +112,9 @@ class Parts:
         return missing + self.clock.faults()
 
     def degraded(self) -> list[str]:
-        """Return what a process that is ready cannot serve: the shards without a lease."""
-        return self.leases.faults()
+        """Return what a process that is ready serves slowly or not: shards without a lease, Redis."""
+        slow = [f"answers are slower: {self.redis.fault}"] if self.redis.fault else []
+        return self.leases.faults() + slow
 
     def _show_leases(self) -> None:
         """Let the metrics tell of each lease as it is when they are asked for."""

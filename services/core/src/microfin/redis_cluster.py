@@ -25,12 +25,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from microfin.redis_node import Address, Command, ErrorReply, Node
+from microfin.redis_state import SERVING, judge
 from microfin.settings import CommonSettings
 
 logger = structlog.get_logger(__name__)
 
 _PAUSE: Final = 1.0  # seconds for which a failing node is not asked
 _HEARTBEAT: Final = 1.0  # seconds between two heartbeats on a subscribed channel
+_LOOK_EVERY: Final = 2.0  # seconds between two looks whether the cluster serves
 _SILENCE: Final = 4.0  # seconds without one after which the subscription is made anew
 _WHOLE_CLUSTER: Final = "the cluster"
 
@@ -51,6 +53,9 @@ class GuardedRedis:
         self._cluster: RedisCluster | None = None
         self._learning: asyncio.Task[None] | None = None
         self._nodes: dict[str, Node] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self.fault = ""
+        """Why Redis does not serve every key, as it was seen last; empty where it does."""
         self._paused_until = 0.0  # for as long as no node is known
 
     async def start(self) -> None:
@@ -61,11 +66,14 @@ class GuardedRedis:
                 *(self._ask(node, [("PING",)]) for node in list(self._nodes.values())),
                 return_exceptions=True,
             )
+        await self._look()
+        self._looking = asyncio.create_task(self._look_for_ever())
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._learning is not None:
-            self._learning.cancel()
+        for task in (self._learning, self._looking):
+            if task is not None:
+                task.cancel()
         for node in self._nodes.values():
             node.close()
         cluster, self._cluster = self._cluster, None
@@ -132,6 +140,29 @@ class GuardedRedis:
                 await asyncio.sleep(0.2)
         finally:
             heart.cancel()
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            try:
+                await self._look()
+            except Exception:
+                logger.exception("could not look whether Redis serves")
+
+    async def _look(self) -> None:
+        """Ask the primaries whether the cluster serves every key, and say it where that changes."""
+        nodes = dict(self._nodes)
+        replies = await asyncio.gather(
+            *(node.ask([("CLUSTER", "INFO")]) for node in nodes.values()), return_exceptions=True
+        )
+        told = [reply if isinstance(reply, BaseException) else reply[0] for reply in replies]
+        fault = judge(dict(zip(nodes, told, strict=True)))
+        if fault:
+            self._learn_anew()  # the nodes may be elsewhere, or others
+        if fault != self.fault:
+            logger.warning("Redis serves not every key" if fault else "Redis serves", fault=fault)
+        self.fault = fault
+        SERVING.set(0 if fault else 1)
 
     async def _beat(self, channel: str) -> None:
         while True:

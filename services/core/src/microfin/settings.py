@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -158,15 +158,15 @@ class CommonSettings(BaseSettings):
         """The URLs of the Redis nodes to start from."""
         return _urls(self.redis, "MICROFIN_REDIS")
 
-    @cached_property
-    def _in_files(self) -> dict[str, str]:
-        """The settings that came from files, and what these held last."""
-        return {
-            name: getattr(self, name)
-            for name in ("databases", "redis")
-            if f"{PREFIX}{name.upper()}" not in os.environ
-            and f"{PREFIX}{name.upper()}_FILE" in os.environ
-        }
+    _in_files: dict[str, str] = PrivateAttr(default_factory=dict)
+    """The settings that came from files and are read again, and what these held last."""
+
+    def model_post_init(self, _: object) -> None:
+        """Note which settings came from files: an argument or a variable would have won."""
+        for name in ("databases", "redis"):
+            value: str = getattr(self, name)
+            if value and value == _from_file(name):
+                self._in_files[name] = value
 
     def renewed_urls(self, name: Literal["databases", "redis"]) -> list[str]:
         """Return the URLs of a setting as its file has them now, or as they were where it has none.

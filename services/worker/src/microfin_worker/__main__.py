@@ -52,7 +52,12 @@ async def work(settings: WorkerSettings, partition: int) -> None:
     )
     worker = Worker(partition, len(urls), edges, limits)
     stop_on_signals(worker)
-    server = health_server(settings, worker.status, lambda: log.topic_partitions)
+    server = health_server(
+        settings,
+        worker.status,
+        lambda: log.topic_partitions,
+        lambda: [redis.fault] if redis.fault else [],
+    )
     serving = asyncio.create_task(server.serve())
     starting = asyncio.gather(redis.start(), log.start())
     logger.info("starting", partition=partition, shard=shard)

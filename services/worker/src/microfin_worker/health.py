@@ -25,20 +25,25 @@ class HealthServer(uvicorn.Server):
 
 
 def health_server(
-    settings: WorkerSettings, status: Status, topic_partitions: Callable[[], int]
+    settings: WorkerSettings,
+    status: Status,
+    topic_partitions: Callable[[], int],
+    degraded: Callable[[], list[str]],
 ) -> HealthServer:
-    """Return the server that tells of `status`, and how many partitions the topic has."""
+    """Return the server that tells of `status`, how many partitions the topic has, and what makes
+    answers slower."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
         if status.ready:
-            return PlainTextResponse("ready\n")
+            return PlainTextResponse("\n".join(["ready", *degraded(), ""]))
         return PlainTextResponse(f"{status.state}: {status.reason}\n", status_code=503)
 
     async def tell_status(_: Request) -> Response:
         status.topic_partitions = topic_partitions()
+        status.degraded = degraded()
         return Response(msgspec.json.encode(status), media_type="application/json")
 
     async def tell_metrics(_: Request) -> Response:

@@ -14,7 +14,8 @@ class Status(msgspec.Struct):
     command that was fetched and is not decided, 0 where there is none; `outbox_seconds` is the age
     of the oldest command to send on that the broker has not acknowledged. `topic_partitions` is
     how many partitions the topic had when the brokers were asked last, 0 before.
-    `log_unanswered_seconds` is for how long the broker has not told where the log ends."""
+    `log_unanswered_seconds` is for how long the broker has not told where the log ends. `degraded`
+    is what makes answers slower and stops nothing."""
 
     partition: int
     state: State = "starting"
@@ -32,6 +33,7 @@ class Status(msgspec.Struct):
     batches: int = 0
     commands: int = 0
     log_unanswered_seconds: float = 0.0
+    degraded: list[str] = []
 
     @property
     def ready(self) -> bool:
