@@ -26,7 +26,7 @@ _MOST_GATHERED: Final = 64 * 1024  # bytes; then the transport must say whether 
 _HEAD_MOST: Final = 64 * 1024
 _BODY_MOST: Final = 8 * 2**20  # far above what the application reads, or reads to throw away
 _OFFERED: Final = frozenset({b"upgrade", b"http2-settings"})
-_METHODS: Final = "GET, HEAD, POST"
+_METHODS: Final = "DELETE, GET, HEAD, POST"
 
 
 class _GatheringTransport:

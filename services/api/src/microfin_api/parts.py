@@ -112,7 +112,7 @@ class Parts:
         return missing + self.clock.faults()
 
     def degraded(self) -> list[str]:
-        """Return what a process that is ready serves slowly or not: shards without a lease, Redis."""
+        """Return what is served slowly, or not at all, by a process that is ready."""
         slow = [f"answers are slower: {self.redis.fault}"] if self.redis.fault else []
         return self.leases.faults() + slow
 
