@@ -134,7 +134,7 @@ async def test_a_head_that_cannot_be_read_stops_here(front: Front) -> None:
 async def test_a_method_that_nothing_takes_stops_here(front: Front, method: str) -> None:
     answer = await front.client.request(method, "/api/me")
     assert problem_of(answer, 405) == "method_not_allowed"
-    assert answer.headers["allow"] == "GET, HEAD, POST"
+    assert answer.headers["allow"] == "DELETE, GET, HEAD, POST"
     assert front.requests == []
 
 

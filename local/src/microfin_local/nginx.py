@@ -140,7 +140,7 @@ _REFUSALS = (
     Problem("malformed_request", "The address is too long.", status=414),
     Problem("malformed_request", "The headers, cookies among them, are too large.", status=431),
     Problem("body_too_large"),
-    Problem("method_not_allowed", headers={"Allow": "GET, HEAD, POST"}),
+    Problem("method_not_allowed", headers={"Allow": "DELETE, GET, HEAD, POST"}),
 )
 _UNKNOWN = Problem(
     "unknown",
