@@ -165,10 +165,14 @@ class BalanceAt(Answer, frozen=True):
 
 
 class Health(Answer, frozen=True):
-    """Whether a process lives, or is ready; `missing` says what it waits for."""
+    """Whether a process lives, or is ready; `missing` says what it waits for.
+
+    `degraded` says what a process that is ready cannot serve: shards that it has no lease on.
+    """
 
     status: Literal["ok", "ready", "not ready"]
     missing: list[str] = []
+    degraded: list[str] = []
 
 
 JSON: Final = "application/json"

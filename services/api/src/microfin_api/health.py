@@ -14,11 +14,11 @@ async def healthz(request: Request, parts: Parts) -> Response:  # noqa: ARG001 -
 
 
 async def readyz(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
-    """Say whether requests may be sent here, and what is missing."""
+    """Say whether requests may be sent here, what is missing, and which shards are."""
     missing = parts.missing()
     if missing:
         return answer(Health(status="not ready", missing=missing), 503, {"Retry-After": "1"})
-    return answer(Health(status="ready"))
+    return answer(Health(status="ready", degraded=parts.degraded()))
 
 
 async def show_metrics(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
