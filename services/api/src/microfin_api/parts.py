@@ -113,8 +113,9 @@ class Parts:
 
     def degraded(self) -> list[str]:
         """Return what is served slowly, or not at all, by a process that is ready."""
+        away = self.leases.faults()
         slow = [f"answers are slower: {self.redis.fault}"] if self.redis.fault else []
-        return self.leases.faults() + slow
+        return ([] if len(away) == self.leases.shards else away) + slow
 
     def _show_leases(self) -> None:
         """Let the metrics tell of each lease as it is when they are asked for."""

@@ -138,6 +138,7 @@ ORDER BY opened_at, number LIMIT $4
 """
 
 _BEYOND_EVERY_SEQ = 2**62
+_SILENCE_SECONDS = 0.5  # after which a shard's answer is not waited for where the others' suffices
 _BEFORE_EVERY_ACCOUNT = AccountPlace(0, "")
 
 SCANNED_FOR_A_KIND = 5_000
@@ -147,7 +148,8 @@ SCANNED_FOR_A_KIND = 5_000
 async def operations(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, FoundOperation]:
     """Return those of the operations `ids` whose requests have been decided, from all shards.
 
-    Raises the database's errors: where a shard does not answer, what is missing is not known.
+    Where a shard does not answer, the others' word suffices if it is final for all of `ids`: legs
+    are never taken back. Otherwise what is missing is not known: raises the database's errors.
     """
     found = await _combined(pools, ids)
     torn = [operation for operation, complete in found.items() if complete is None]
@@ -159,8 +161,22 @@ async def operations(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, Fou
 
 
 async def _combined(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, FoundOperation | None]:
-    read = await asyncio.gather(*(legs(pool, ids) for pool in pools))
-    return combine(outcome for outcomes in read for outcome in outcomes)
+    asked = [asyncio.create_task(legs(pool, ids)) for pool in pools]
+    try:
+        await asyncio.wait(asked, timeout=_SILENCE_SECONDS)
+        answered = [it for it in asked if it.done() and it.exception() is None]
+        combined = combine(outcome for it in answered for outcome in it.result())
+        if len(answered) == len(asked) or all(_is_final(combined.get(it)) for it in ids):
+            return combined
+        read = await asyncio.gather(*asked)
+        return combine(outcome for outcomes in read for outcome in outcomes)
+    finally:
+        for it in asked:
+            it.cancel()  # does nothing to those that have ended
+
+
+def _is_final(found: FoundOperation | None) -> bool:
+    return found is not None and found.operation.final
 
 
 async def legs(pool: Pool, ids: Sequence[str]) -> list[Outcome]:
