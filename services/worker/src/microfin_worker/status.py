@@ -19,7 +19,7 @@ class Status(msgspec.Struct):
 
     partition: int
     state: State = "starting"
-    reason: str = "not started yet"
+    reason: str = "connecting to Kafka"
     epoch: int = 0
     generation: int = 0
     partition_count: int = 0
