@@ -15,6 +15,7 @@ from microfin_api.at_token import AtTokens
 from microfin_api.client_address import TrustedProxies
 from microfin_api.clock_check import ClockCheck
 from microfin_api.cross_origin import OriginRule
+from microfin_api.devices import Devices
 from microfin_api.draining import Leaving
 from microfin_api.leases import Leases
 from microfin_api.passwords import Passwords
@@ -42,6 +43,7 @@ class Parts:
         self.origins = OriginRule(settings.allowed_origins, self.proxies)
         self.at_tokens = AtTokens(settings)
         self.passwords = Passwords(settings)
+        self.devices = Devices(settings, self.proxies)
         self.clock = ClockCheck()
         self.redis = GuardedRedis(settings)
         self.cache = AccountCache(self.redis)
