@@ -248,6 +248,7 @@ class Bank:
             **self.environment("api"),
             "MICROFIN_API_PORT": str(port),
             "PORT": str(port),
+            "MICROFIN_SIGN_UP_ADDRESS_RATE": "0",  # all clients here have one address
             **settings,
         }
         command = [python, "-m", "microfin_api"]

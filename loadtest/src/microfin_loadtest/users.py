@@ -104,9 +104,14 @@ async def _post(
 ) -> dict[str, Any]:
     """Return the answer to a request whose end must be known: 202 is no end."""
     headers = {"Authorization": f"Bearer {session}"} if session else {}
-    answer = await client.post(path, json=body, headers=headers)
-    # The client keeps cookies for all users alike; the session is told by the header alone.
-    client.cookies.clear()
+    while True:
+        answer = await client.post(path, json=body, headers=headers)
+        # The client keeps cookies for all users alike; the session is told by the header alone.
+        client.cookies.clear()
+        if answer.status_code != 429:
+            break
+        # All users come from one address, which a bank lets sign up so many a minute.
+        await asyncio.sleep(int(answer.headers["Retry-After"]))
     if answer.status_code not in (200, 201):
         raise LoadImpossible(
             f"A user could not be prepared: {path} answered {answer.status_code}: {answer.text}"

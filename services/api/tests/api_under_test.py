@@ -90,7 +90,7 @@ class Ledger:
             name.removeprefix("MICROFIN_").lower(): value
             for name, value in self.environment("api").items()
         }
-        cheap = {"argon2_memory": 8, "argon2_time": 1}
+        cheap = {"argon2_memory": 8, "argon2_time": 1, "sign_up_address_rate": 0}
         return ApiSettings(**{**values, **cheap, **others})
 
 

@@ -63,8 +63,9 @@ def with_accounts(document: dict[str, Any], numbers: list[str]) -> dict[str, Any
 
 @pytest.mark.timeout(300)
 async def test_the_document_is_kept(ledger: Ledger, tmp_path: Path) -> None:
-    settings = {"MICROFIN_ARGON2_MEMORY": "8", "MICROFIN_ARGON2_TIME": "1"}
-    async with process(ledger, **settings, MICROFIN_SIGN_IN_RATE="0") as (url, _):
+    costs = {"MICROFIN_ARGON2_MEMORY": "8", "MICROFIN_ARGON2_TIME": "1"}
+    rates = {f"MICROFIN_SIGN_{it}_RATE": "0" for it in ("IN", "IN_EMAIL", "UP_ADDRESS")}
+    async with process(ledger, **costs, **rates) as (url, _):
         await until_ready(int(url.rpartition(":")[2]))
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             numbers = []

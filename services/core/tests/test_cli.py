@@ -643,6 +643,13 @@ async def test_a_user_is_created_once(bank: Bank) -> None:
     short = await microfin(bank.operator, *create, typed="short\n")
     assert short.code == 2
     assert "8 to 128" in short.errors
+    known = await microfin(bank.operator, *create, typed="iloveyou\n")
+    assert known.code == 2
+    assert "tried first" in known.errors
+    unseen = [*create[:4], "\u3164", *create[5:]]
+    nobody = await microfin(bank.operator, *unseen, typed="correct horse battery\n")
+    assert nobody.code == 2
+    assert "can be seen" in nobody.errors
     made = await microfin(bank.operator, *create, typed="correct horse battery\n")
     assert made.code == 0, made.errors
     assert made.json()["email"] == "ada@example.com"

@@ -4,25 +4,20 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
 
+from microfin import people
 from microfin.account_number import is_account_number
 from microfin.money import EXPONENTS, InvalidAmount, canonical_amount
+from microfin.people import EMAIL_MOST, NAME_MOST, PASSWORD_LEAST, PASSWORD_MOST
 from microfin_api.problems import Problem
-
-PASSWORD_LEAST: Final = 8
-PASSWORD_MOST: Final = 128
-EMAIL_MOST: Final = 254  # RFC 5321, with the erratum on it
-NAME_MOST: Final = 100
 
 _DISCARD_MOST: Final = 4 * 2**20
 _DISCARD_SECONDS: Final = 2.0
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_EMAIL = re.compile(r"[^\s@<>\"(),:;\\\[\]]{1,64}@[^\s@<>\"(),:;\\\[\]]+\.[^\s@<>\"(),:;\\\[\]]+")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
 
 AccountNumber = Annotated[
@@ -53,7 +48,7 @@ Currency = Annotated[
 Email = Annotated[
     str,
     msgspec.Meta(
-        description="Upper and lower case are the same.",
+        description="Upper and lower case are the same, and composed and decomposed accents.",
         extra_json_schema={"format": "email", "maxLength": EMAIL_MOST},
     ),
 ]
@@ -244,29 +239,38 @@ def read_currency(text: str) -> str:
     return text
 
 
-def read_email(text: str) -> str:
-    """Return an address in lower case. Raises `Problem` for what cannot be one."""
-    email = text.strip().lower()
-    if len(email) > EMAIL_MOST or _CONTROL.search(email) or not _EMAIL.fullmatch(email):
-        raise Problem("invalid_body", "That is no e-mail address - at `$.email`.")
-    return email
+def read_email(text: str) -> tuple[str, ...]:
+    """Return the forms that a user's address may be stored in; `Problem` for what is none."""
+    with _fitting("email"):
+        return people.read_email(text)
+
+
+def read_new_email(text: str) -> tuple[str, ...]:
+    """Return the forms of an address that is signed up with, the one to store last.
+
+    Raises `Problem` for one that cannot be.
+    """
+    with _fitting("email"):
+        return people.read_new_email(text)
 
 
 def read_name(text: str) -> str:
     """Return a person's name without the spaces around it. Raises `Problem` for an unfit one."""
-    name = text.strip()
-    if not 1 <= len(name) <= NAME_MOST or _CONTROL.search(name):
-        raise Problem(
-            "invalid_body", f"A name has 1 to {NAME_MOST} printable characters - at `$.name`."
-        )
-    return name
+    with _fitting("name"):
+        return people.read_name(text)
 
 
 def read_new_password(text: str) -> str:
-    """Return a password that may be chosen. Raises `Problem` for one too short or too long."""
-    if not PASSWORD_LEAST <= len(text) <= PASSWORD_MOST or "\0" in text:
+    """Return a password that may be chosen. Raises `Problem` for one that may not."""
+    with _fitting("password"):
+        return people.read_new_password(text)
+
+
+@contextlib.contextmanager
+def _fitting(member: str) -> Iterator[None]:
+    try:
+        yield
+    except people.Unfit as error:
         raise Problem(
-            "invalid_body",
-            f"A password has {PASSWORD_LEAST} to {PASSWORD_MOST} characters - at `$.password`.",
-        )
-    return text
+            "invalid_body", f"{str(error).removesuffix('.')} - at `$.{member}`."
+        ) from None

@@ -18,6 +18,7 @@ from microfin_api.at_token import AtTokens
 from microfin_api.client_address import TrustedProxies
 from microfin_api.clock_check import ClockCheck
 from microfin_api.cross_origin import OriginRule
+from microfin_api.devices import Devices
 from microfin_api.draining import Leaving
 from microfin_api.lease_thread import LeaseThread
 from microfin_api.leases import Leases, ShardLease
@@ -46,6 +47,7 @@ class Parts:
         self.origins = OriginRule(settings.allowed_origins, self.proxies)
         self.at_tokens = AtTokens(settings)
         self.passwords = Passwords(settings)
+        self.devices = Devices(settings, self.proxies)
         self.clock = ClockCheck()
         self.redis = GuardedRedis(settings)
         # Without a secret that workers share, API processes believe at least each other.

@@ -1,26 +1,18 @@
 """Password hashes: argon2id, off the event loop, and only so many at a time."""
 
-import asyncio
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from microfin.people import load_known_passwords, password_forms
 from microfin.settings import ApiSettings
-from microfin_api import metrics
-from microfin_api.problems import Problem
-
-_WAITING_PER_THREAD: Final = 16
-"""How many hashes may wait for each that is computed: about half a second at the usual cost."""
+from microfin_api.hashing_queue import HashingQueue, Lane
 
 _SWITCH_SECONDS: Final = 0.0005
 """After how long a thread that wants Python's lock gets it. A hash wants it several times; with
 Python's usual 5 ms that can take longer than the hash, while the event loop is busy."""
-
-_Result = TypeVar("_Result")
 
 
 class Passwords:
@@ -32,20 +24,23 @@ class Passwords:
             memory_cost=settings.argon2_memory,
             parallelism=settings.argon2_parallelism,
         )
-        self._threads = ThreadPoolExecutor(settings.argon2_concurrency, "argon2")
-        self._most = settings.argon2_concurrency * (1 + _WAITING_PER_THREAD)
-        self._under_way = 0
+        self._queue = HashingQueue(settings.argon2_concurrency)
+        load_known_passwords()
         sys.setswitchinterval(_SWITCH_SECONDS)
         # Verified against where there is no such user, so that the answer takes as long.
         self._nobody = self._hasher.hash("nobody's password")
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: str, lane: Lane = "sign_in") -> str:
         """Return the hash to store. Raises `Problem` where too many hashes are under way."""
-        return await self._run(lambda: self._hasher.hash(password))
+        return await self._queue.run(lane, lambda: self._hasher.hash(password_forms(password)[0]))
 
-    async def verify(self, stored: str | None, password: str) -> bool:
+    async def verify(self, stored: str | None, password: str, lane: Lane = "sign_in") -> bool:
         """Tell whether `password` fits the hash; None never fits, and takes as long."""
-        return await self._run(lambda: self._verify(stored, password))
+        return await self._queue.run(lane, lambda: self._verify(stored, password))
+
+    def require_room(self, lane: Lane) -> None:
+        """Raise `Problem` where a hash would be refused now, before anything is counted for it."""
+        self._queue.require_room(lane)
 
     def is_outdated(self, stored: str) -> bool:
         """Tell whether the settings ask for another cost than the hash was made at."""
@@ -53,24 +48,15 @@ class Passwords:
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._queue.close()
 
     def _verify(self, stored: str | None, password: str) -> bool:
+        # All forms for everybody: nobody's password must take as long as anybody's.
+        fits = [self._fits(stored or self._nobody, form) for form in password_forms(password)]
+        return stored is not None and any(fits)
+
+    def _fits(self, stored: str, password: str) -> bool:
         try:
-            self._hasher.verify(stored or self._nobody, password)
+            return self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
             return False
-        return stored is not None
-
-    async def _run(self, work: Callable[[], _Result]) -> _Result:
-        if self._under_way >= self._most:
-            raise Problem("overloaded", "Too many people are signing in at this moment.")
-        self._change(1)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        finally:
-            self._change(-1)
-
-    def _change(self, change: int) -> None:
-        self._under_way += change
-        metrics.PASSWORD_HASHES.set(self._under_way)

@@ -129,6 +129,12 @@ _KINDS: Final = (
         "Too many sign-ins failed.",
         "Wait as long as Retry-After says.",
     ),
+    ProblemKind(
+        "too_many_sign_ups",
+        429,
+        "Too many people signed up from this address.",
+        "Wait as long as Retry-After says.",
+    ),
     # What is asked for ----------------------------------------------------------------------
     ProblemKind("not_found", 404, "There is nothing here.", "See /docs for the paths there are."),
     ProblemKind(

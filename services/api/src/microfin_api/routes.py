@@ -264,7 +264,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         tag="people",
         body=bodies.SignUpBody,
         answers={200: _SIGNED_IN},
-        problems=(*_CHANGING, "email_taken"),
+        problems=(*_CHANGING, "email_taken", "too_many_sign_ins", "too_many_sign_ups"),
         signed_in=False,
     ),
     Endpoint(

@@ -1,5 +1,6 @@
 """One's own sessions and password: seeing who else is in, and putting them out."""
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,7 +26,7 @@ async def change_password(request: Request, parts: Parts) -> Response:
     session = await parts.sessions.require(request)
     body = await read_body(request, PasswordBody, parts.settings.body_limit)
     new_password = read_new_password(body.new_password)
-    user = await _prove(request, parts, session.user, body.current_password)
+    user = await _prove(parts, session.user, body.current_password)
     password_hash = await parts.passwords.hash(new_password)
     changed = await parts.sessions.change_password(user.id, user.epoch, password_hash)
     if changed is None:  # by somebody else meanwhile
@@ -34,18 +35,22 @@ async def change_password(request: Request, parts: Parts) -> Response:
         session_id=changed.session_id, effective_within_seconds=effective_within(changed.certain)
     )
     cookie = parts.sessions.cookie(changed.session_id, request)
-    return answer(view, headers={"Set-Cookie": cookie})
+    response = answer(view, headers={"Set-Cookie": cookie})
+    # The new password makes a stranger of the device that it was changed from, as of all others.
+    known = parts.devices.cookie(request, replace(user, password_hash=password_hash))
+    response.headers.append("Set-Cookie", known)
+    return response
 
 
-async def _prove(request: Request, parts: Parts, identity: str, password: str) -> User:
+async def _prove(parts: Parts, identity: str, password: str) -> User:
     """Return the user whose password this is. Wrong ones count as failed sign-ins do."""
     user = await parts.users.with_id(identity)
     if user is None:
         raise Problem("not_signed_in", headers={"WWW-Authenticate": "Bearer"})
     attempt = parts.sign_in_rate.attempt("too_many_sign_ins")
     try:
-        await attempt.take(parts.sign_in_rate.limits(user.email, parts.proxies.client_of(request)))
-        fits = await parts.passwords.verify(user.password_hash, password)
+        await attempt.take(parts.sign_in_rate.of_user(user.id))
+        fits = await parts.passwords.verify(user.password_hash, password, "sign_in")
         attempt.failed = not fits
     finally:
         attempt.end()

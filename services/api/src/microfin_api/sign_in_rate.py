@@ -23,7 +23,7 @@ _REMEMBERED: Final = 10_000
 _PATIENCE_SECONDS: Final = 5.0
 _LOOK_AGAIN_SECONDS: Final = 0.1
 
-Code = Literal["too_many_sign_ins"]
+Code = Literal["too_many_sign_ins", "too_many_sign_ups"]
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -37,18 +37,41 @@ class SignInRate:
     """Knows the limits, and counts."""
 
     def __init__(self, settings: ApiSettings, redis: GuardedRedis) -> None:
-        self._email_limit = settings.sign_in_rate
-        self._address_limit = settings.sign_in_address_rate
+        self._settings = settings
         self._redis = Allowances(redis)
         self._own = OwnAllowances(_REMEMBERED)
         self._settling: set[asyncio.Task[None]] = set()
 
-    def limits(self, email: str, address: str) -> list[Limit]:
-        """Return the limits on sign-ins to `email` from `address`."""
+    def of_address(self, address: str) -> list[Limit]:
+        """Return the limits on failed sign-ins from a client's address, whoever is meant."""
+        return [Limit(f"rate:in:address:{address}", self._settings.sign_in_address_rate)]
+
+    def of_stranger(self, email: str, address: str) -> list[Limit]:
+        """Return the limits on failed sign-ins to `email` by a device that is not known to it."""
+        hashed = _hashed(email)
         return [
-            Limit(f"rate:in:email:{_hashed(email)}", self._email_limit),
-            Limit(f"rate:in:address:{address}", self._address_limit),
+            Limit(f"rate:in:pair:{hashed}:{address}", self._settings.sign_in_rate),
+            Limit(f"rate:in:email:{hashed}", self._settings.sign_in_email_rate),
         ]
+
+    def of_device(self, device: str) -> list[Limit]:
+        """Return the limits on failed sign-ins by a device to the user whom it is known to.
+
+        Its own only: what strangers do to the user's address does not keep it out.
+        """
+        return [Limit(f"rate:in:device:{_hashed(device)}", self._settings.sign_in_rate)]
+
+    def of_user(self, user: str) -> list[Limit]:
+        """Return the limits on wrong passwords by somebody who is signed in as `user`."""
+        return [Limit(f"rate:in:user:{user}", self._settings.sign_in_rate)]
+
+    async def count_sign_up(self, address: str) -> None:
+        """Count a sign-up from `address`. Raises `Problem` where there were too many."""
+        attempt = self.attempt("too_many_sign_ups")
+        limit = Limit(f"rate:up:address:{address}", self._settings.sign_up_address_rate)
+        await attempt.take([limit])
+        attempt.failed = True  # what counts here is that it was tried
+        attempt.end()
 
     def attempt(self, code: Code) -> "Attempt":
         """Return a try that nothing was taken for yet; too many of its kind are a `code`."""

@@ -1,8 +1,10 @@
 """The users, on shard 0."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from microfin.database import Connection, Pool
 from microfin_api.uuid7 import uuid7
@@ -34,28 +36,43 @@ class Users:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def add(self, connection: Connection, user: User) -> bool:
-        """Add a user in the transaction of `connection`; tell whether the address was free."""
+    async def add(self, connection: Connection, user: User, forms: Sequence[str]) -> bool:
+        """Add a user in the transaction of `connection`; tell whether the address was free.
+
+        `forms` are all that the address may be stored in already.
+        """
         added = await connection.fetchval(
-            "INSERT INTO users (id, name, email, password_hash) VALUES ($1, $2, $3, $4)"
+            "INSERT INTO users (id, name, email, password_hash)"
+            " SELECT $1::uuid, $2::text, $3::text, $4::text"
+            " WHERE NOT EXISTS (SELECT FROM users WHERE email = ANY ($5::text[]))"
             " ON CONFLICT (email) DO NOTHING RETURNING id",
             user.id,
             user.name,
             user.email,
             user.password_hash,
+            list(forms),
         )
         return added is not None
 
-    async def with_email(self, email: str) -> User | None:
-        """Return the user with this address (in lower case), or None; a disabled one is none."""
-        return await self._find("email = $1", email)
+    async def with_email(self, forms: Sequence[str]) -> User | None:
+        """Return the user whose address is stored in one of these forms, the first that is.
+
+        None too where that user is disabled.
+        """
+        if len(forms) == 1:
+            return await self._find("email = $1", forms[0])
+        # Two people of an earlier release can have what is one address now: each by what they type.
+        return await self._find(
+            "email = ANY ($1::text[]) ORDER BY array_position($1::text[], email) LIMIT 1",
+            list(forms),
+        )
 
     async def with_id(self, user: str) -> User | None:
         """Return the user with this id, or None; a disabled one is none."""
         return await self._find("id = $1", user)
 
-    async def replace_hash(self, user: User, password_hash: str) -> None:
-        """Store another hash of the same password."""
+    async def replace_hash(self, user: User, password_hash: str) -> User:
+        """Store another hash of the same password; return the user with it."""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
                 "UPDATE users SET password_hash = $2 WHERE id = $1 AND password_hash = $3",
@@ -63,8 +80,9 @@ class Users:
                 password_hash,
                 user.password_hash,
             )
+        return replace(user, password_hash=password_hash)
 
-    async def _find(self, condition: str, value: str) -> User | None:
+    async def _find(self, condition: str, value: str | list[str]) -> User | None:
         """Return the user whom `condition` on `value` fits.
 
         The value is a parameter: a statement with an address in it would stand in PostgreSQL's log

@@ -111,7 +111,7 @@ def read_new_password(text: str) -> str:
     if not PASSWORD_LEAST <= len(password) <= PASSWORD_MOST or "\0" in password:
         raise Unfit(f"A password has {PASSWORD_LEAST} to {PASSWORD_MOST} characters.")
     if password.lower() in _known_passwords() or len(set(password.lower())) == 1:
-        raise Unfit("This password is among those that are tried first. Choose another one.")
+        raise Unfit("This password is among those that are tried first: choose another one.")
     return password
 
 

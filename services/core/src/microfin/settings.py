@@ -317,10 +317,22 @@ class ApiSettings(CommonSettings):
         default=2, ge=1, description="Password hashes computed at one time in one process."
     )
     sign_in_rate: int = Field(
-        default=10, ge=0, description="Failed sign-ins a minute per e-mail address; 0 is no limit."
+        default=10,
+        ge=0,
+        description="Failed sign-ins a minute to one e-mail address from one client address, and "
+        "from each device that has signed in to it before; 0 is no limit.",
+    )
+    sign_in_email_rate: int = Field(
+        default=30,
+        ge=0,
+        description="Failed sign-ins a minute to one e-mail address from all devices that have not "
+        "signed in to it before; 0 is no limit.",
     )
     sign_in_address_rate: int = Field(
         default=100, ge=0, description="Failed sign-ins a minute per client address; 0 is no limit."
+    )
+    sign_up_address_rate: int = Field(
+        default=30, ge=0, description="Sign-ups a minute per client address; 0 is no limit."
     )
 
     drain_seconds: float = Field(

@@ -3,7 +3,8 @@
 import re
 import sys
 import uuid
-from typing import Annotated, Final
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from argon2 import PasswordHasher
@@ -11,14 +12,10 @@ from argon2 import PasswordHasher
 from microfin.cli.failures import Refused, run
 from microfin.cli.output import Json, print_fields, print_json
 from microfin.cli.shards import administered_shards
+from microfin.people import Unfit, read_name, read_new_email, read_new_password
 from microfin.settings import ApiSettings
 
 user = typer.Typer(no_args_is_help=True, help="The people who may sign in.")
-
-_EMAIL = re.compile(r"[^\s@]{1,64}@[^\s@]+\.[^\s@]+")
-_EMAIL_MOST: Final = 254
-_PASSWORD_LEAST: Final = 8
-_PASSWORD_MOST: Final = 128
 
 
 def _user_id(text: str) -> str:
@@ -60,16 +57,15 @@ def create(
       pass show ada | microfin user create ada@example.com --name Ada --password-stdin
       microfin user create ada@example.com --name Ada --id 0190b2c3d4e5f60718293a4b5c6d7e8f
     """
-    address, person = email.strip().lower(), name.strip()
-    if len(address) > _EMAIL_MOST or not _EMAIL.fullmatch(address):
-        raise typer.BadParameter(f"{email} is no e-mail address.")
-    if not 1 <= len(person) <= 100 or not person.isprintable():
-        raise typer.BadParameter("A name has 1 to 100 printable characters.")
+    try:
+        forms, person = read_new_email(email), read_name(name)
+    except Unfit as error:
+        raise typer.BadParameter(str(error)) from None
     password = read_password(stdin=password_stdin)
     created = run(
-        _create(uuid.UUID(identity) if identity else uuid.uuid4(), address, person, password)
+        _create(uuid.UUID(identity) if identity else uuid.uuid4(), forms, person, password)
     )
-    fields = {"id": created, "email": address, "name": person}
+    fields = {"id": created, "email": forms[-1], "name": person}
     if json:
         print_json(fields)
     else:
@@ -77,16 +73,16 @@ def create(
 
 
 def read_password(*, stdin: bool) -> str:
-    """Return the password that was typed, twice, or came in the first line of stdin."""
+    """Return the password that was typed, twice, or came in the first line of stdin, if it may be
+    chosen."""
     if stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     else:
         password = str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
-    if not _PASSWORD_LEAST <= len(password) <= _PASSWORD_MOST or "\0" in password:
-        raise typer.BadParameter(
-            f"A password has {_PASSWORD_LEAST} to {_PASSWORD_MOST} characters."
-        )
-    return password
+    try:
+        return read_new_password(password)
+    except Unfit as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def hash_of(password: str, settings: ApiSettings) -> str:
@@ -98,7 +94,7 @@ def hash_of(password: str, settings: ApiSettings) -> str:
     ).hash(password)
 
 
-async def _create(identity: uuid.UUID, email: str, name: str, password: str) -> str:
+async def _create(identity: uuid.UUID, forms: Sequence[str], name: str, password: str) -> str:
     settings = ApiSettings()
     password_hash = hash_of(password, settings)
     async with (
@@ -107,13 +103,18 @@ async def _create(identity: uuid.UUID, email: str, name: str, password: str) -> 
         connection.transaction(),
     ):
         added = await connection.fetchval(
-            "INSERT INTO users (id, email, name, password_hash) VALUES ($1, $2, $3, $4)"
+            "INSERT INTO users (id, email, name, password_hash)"
+            " SELECT $1::uuid, $2::text, $3::text, $4::text"
+            " WHERE NOT EXISTS (SELECT FROM users WHERE email = ANY ($5::text[]))"
             " ON CONFLICT DO NOTHING RETURNING id",
             identity,
-            email,
+            forms[-1],
             name,
             password_hash,
+            list(forms),
         )
     if added is None:
-        raise Refused(f"There is a user with the address {email} or the id {identity.hex} already.")
+        raise Refused(
+            f"There is a user with the address {forms[-1]} or the id {identity.hex} already."
+        )
     return identity.hex

@@ -14,6 +14,7 @@ from microfin.cli.shards import administered_shards
 from microfin.cli.user import hash_of, read_password
 from microfin.database import Pool
 from microfin.ended_sessions import UNCERTAIN_SECONDS
+from microfin.people import Unfit, read_email
 from microfin.redis_cluster import GuardedRedis
 from microfin.settings import ApiSettings, CommonSettings
 from microfin.user_access import DISABLE, ENABLE, SET_PASSWORD, SIGN_OUT, end_all_sessions
@@ -106,12 +107,15 @@ async def _redis(settings: CommonSettings) -> AsyncIterator[GuardedRedis]:
 
 
 async def _find(pool: Pool, who: str) -> uuid.UUID:
-    plain = who.strip().lower()
-    as_id = plain.replace("-", "")
+    as_id = who.strip().lower().replace("-", "")
+    try:
+        forms = read_email(who)
+    except Unfit:
+        forms = ()
     async with pool.acquire() as connection, connection.transaction(readonly=True):
         rows: Sequence[Any] = await connection.fetch(
-            "SELECT id FROM users WHERE email = $1 OR id = $2 LIMIT 2",
-            plain,
+            "SELECT id FROM users WHERE email = ANY ($1::text[]) OR id = $2 LIMIT 2",
+            list(forms),
             uuid.UUID(as_id) if _ID.fullmatch(as_id) else None,
         )
     if len(rows) != 1:

@@ -1,0 +1,92 @@
+"""Whose turn it is at computing a hash."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from microfin_api.hashing_queue import HashingQueue, Lane
+from microfin_api.problems import Problem
+
+
+class Crowd:
+    """Work that notes its beginning and lasts until it is let go."""
+
+    def __init__(self, threads: int) -> None:
+        self.queue = HashingQueue(threads)
+        self.begun: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self._permits = threading.Semaphore(0)
+
+    async def comes(self, lane: Lane, name: str) -> asyncio.Task[None]:
+        def work() -> None:
+            self.begun.append(name)
+            self._permits.acquire()
+
+        task = asyncio.create_task(self.queue.run(lane, work))
+        self.tasks.append(task)
+        await asyncio.sleep(0)
+        return task
+
+    async def until_begun(self, count: int) -> None:
+        async with asyncio.timeout(30):
+            while len(self.begun) < count:  # noqa: ASYNC110 - threads note it, and set no event
+                await asyncio.sleep(0.001)
+
+    def let_go(self, count: int = 1) -> None:
+        self._permits.release(count)
+
+
+@pytest_asyncio.fixture
+async def crowds() -> AsyncIterator[list[Crowd]]:
+    made: list[Crowd] = []
+    yield made
+    for crowd in made:
+        crowd.let_go(1000)
+        await asyncio.gather(*crowd.tasks, return_exceptions=True)
+        crowd.queue.close()
+
+
+async def test_sign_ups_leave_a_thread_to_signing_in(crowds: list[Crowd]) -> None:
+    crowds.append(crowd := Crowd(2))
+    for number in range(5):
+        await crowd.comes("sign_up", f"up {number}")
+    await crowd.comes("sign_in", "in")
+    await crowd.until_begun(2)
+    assert sorted(crowd.begun) == ["in", "up 0"]
+
+
+async def test_both_lanes_take_turns(crowds: list[Crowd]) -> None:
+    crowds.append(crowd := Crowd(1))
+    for number in range(4):
+        await crowd.comes("sign_up", f"up {number}")
+    for number in range(4):
+        await crowd.comes("sign_in", f"in {number}")
+    crowd.let_go(8)
+    await asyncio.gather(*crowd.tasks)
+    assert crowd.begun == [f"{lane} {number}" for number in range(4) for lane in ("up", "in")]
+
+
+async def test_a_full_lane_refuses_and_the_other_does_not(crowds: list[Crowd]) -> None:
+    crowds.append(crowd := Crowd(1))
+    for number in range(17):
+        await crowd.comes("sign_up", f"up {number}")
+    with pytest.raises(Problem, match="overloaded"):
+        crowd.queue.require_room("sign_up")
+    with pytest.raises(Problem, match="overloaded"):
+        await crowd.queue.run("sign_up", lambda: None)
+    crowd.queue.require_room("sign_in")
+
+
+async def test_who_goes_away_leaves_no_gap(crowds: list[Crowd]) -> None:
+    crowds.append(crowd := Crowd(1))
+    await crowd.comes("sign_in", "first")
+    gone = await crowd.comes("sign_in", "gone")
+    await crowd.comes("sign_in", "last")
+    gone.cancel()
+    crowd.let_go(2)
+    await asyncio.gather(*crowd.tasks, return_exceptions=True)
+    assert crowd.begun == ["first", "last"]
+    assert gone.cancelled()
