@@ -90,7 +90,10 @@ class SessionCache:
         document = self._seal.open(key.encode(), held)
         if document is None:
             return None
-        entry, at = _decode(document), now()
+        try:
+            entry, at = _decode(document), now()
+        except msgspec.MsgspecError:  # sealed by another release
+            return None
         if not is_fresh(entry.cached, at) or entry.expires * 1000 <= at:
             return None
         return Session(entry.user, entry.expires)

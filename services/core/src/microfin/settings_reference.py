@@ -35,10 +35,7 @@ _SECTIONS: Final = (
     ("Worker", "Only workers read these.", WorkerSettings),
     (
         "API",
-        (
-            "API processes read these; `microfin user create` and `set-password` read "
-            "`MICROFIN_ARGON2_…` too."
-        ),
+        "API processes read these; `microfin user` reads `MICROFIN_ARGON2_…` too.",
         ApiSettings,
     ),
 )
