@@ -65,7 +65,10 @@ judge() {
 }
 
 for values in */values*.yaml; do
-    judge "${values%/*}" --values "$values"
+    case $values in
+        microfin-operator/*) judge microfin-operator --values "$values" --set watchAllNamespaces=true ;;
+        *) judge "${values%/*}" --values "$values" ;;
+    esac
 done
 judge microfin-operator --set 'metrics.podMonitor.enabled=true,namespaces={apps,data}'
 judge microfin --set 'gateway.enabled=true,gateway.parentRefs[0].name=public'

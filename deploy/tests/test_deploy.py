@@ -9,7 +9,14 @@ from microfin_deploy.commands import ROOT, DeployError, run
 from microfin_deploy.images import PARTS, image, source_tag
 from microfin_deploy.kind import VENDORS, values_files
 from microfin_deploy.platform import Platform
-from microfin_deploy.releases import Wanted, application_values, data_values, merged
+from microfin_deploy.releases import (
+    Wanted,
+    application_values,
+    data_values,
+    lab_kafka,
+    merged,
+    operator_values,
+)
 from microfin_deploy.summary import parts, summary
 
 LAB = Platform(Path("/lab"), strimzi=False, ingress_class="")
@@ -42,6 +49,14 @@ def test_in_the_lab_kafka_is_the_labs() -> None:
     assert values["networkPolicy"].keys() == {"kafka", "operator"}
     assert "ingress" not in values
     assert data_values(WANTED, LAB)["kafka"]["enabled"] is False
+
+
+def test_the_operator_serves_the_banks_and_no_more() -> None:
+    assert operator_values(WANTED, REAL, set())["namespaces"] == ["bank"]
+    assert operator_values(WANTED, REAL, {"other"})["namespaces"] == ["bank", "other"]
+    assert operator_values(WANTED, LAB, set())["namespaces"] == ["bank", "kafka"]
+    allowed = lab_kafka("bank")["metadata"]["annotations"]
+    assert allowed == {"microfin.io/allow-namespaces": "bank"}
 
 
 def test_the_operator_is_let_in_where_it_is() -> None:

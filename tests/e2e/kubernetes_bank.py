@@ -139,7 +139,7 @@ async def new_bank(shards: int = 1, **data: Any) -> AsyncIterator[Bank]:
     began = time.monotonic()
     try:
         make_namespaces(wanted)
-        install_operator(wanted, say)
+        install_operator(wanted, platform, say)
         install_data(wanted, platform, say)
         upon_data = time.monotonic()
         install_application(wanted, platform, say)

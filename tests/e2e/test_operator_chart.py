@@ -14,6 +14,8 @@ import pytest_asyncio
 from figures import figure
 from kubernetes_cluster import ROOT, apply, get, kubectl, until
 
+from microfin_deploy.releases import lab_kafka
+
 pytestmark = pytest.mark.timeout(300)
 
 CHART = ROOT / "charts/microfin-operator"
@@ -60,6 +62,7 @@ async def test_with_its_permissions_a_bank_becomes_ready_and_grows(
     namespaces: tuple[str, str],
 ) -> None:
     _, banks = namespaces
+    apply(lab_kafka(banks))
     topic = f"chart-{uuid4().hex[:6]}.commands"
     apply(bank(banks, topic))
     kubectl("-n", banks, "wait", "--for=condition=Ready", "mfc/bank", "--timeout=120s")
@@ -95,6 +98,8 @@ def bank(namespace: str, topic: str) -> dict[str, Any]:
     [
         ("patch", "statefulsets.apps", True),
         ("create", "jobs.batch", True),
+        ("get", "kafkas.kafka.strimzi.io", True),
+        ("patch", "kafkas.kafka.strimzi.io", False),
         ("get", "secrets", False),
         ("list", "secrets", False),
         ("create", "pods/exec", False),

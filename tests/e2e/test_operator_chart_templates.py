@@ -11,7 +11,8 @@ CHART = ROOT / "charts/microfin-operator"
 
 
 def render(*values: str) -> list[Item]:
-    sets = [part for value in values for part in ("--set", value)]
+    scope = () if any("amespaces=" in value for value in values) else ("watchAllNamespaces=true",)
+    sets = [part for value in (*scope, *values) for part in ("--set", value)]
     return objects(template("bank", CHART, "system", *sets))
 
 
@@ -86,6 +87,13 @@ def test_everywhere_or_only_in_some_namespaces() -> None:
     (deployment,) = of_kind(some, "Deployment")
     environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "MICROFIN_OPERATOR_NAMESPACES", "value": "apps data"} in environment
+
+
+def test_without_a_word_it_may_do_nothing_anywhere() -> None:
+    with pytest.raises(ValueError, match="watchAllNamespaces=true"):
+        template("bank", CHART, "system")
+    with pytest.raises(ValueError, match="contradict"):
+        render("watchAllNamespaces=true", "namespaces={apps}")
 
 
 def test_what_is_optional() -> None:

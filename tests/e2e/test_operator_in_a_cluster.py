@@ -20,6 +20,8 @@ from figures import figure
 from kubernetes_cluster import apply, get, kubectl, until
 from operator_process import OperatorProcess
 
+from microfin_deploy.releases import lab_kafka
+
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -49,6 +51,7 @@ async def bank(namespace: str, operator: OperatorProcess) -> AsyncIterator[str]:
     """A cluster with three workers on a Kafka of Strimzi."""
     topic = f"bank-{uuid4().hex[:6]}.commands"
     began = time.monotonic()
+    apply(lab_kafka(namespace))
     apply(
         cluster(
             namespace,

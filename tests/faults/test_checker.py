@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from faults.checker import check
 from faults.history import Answer, Asked, Attempt, History, Kind, Line, Oddity, Read
 from faults.ledger import Entry, Ledger, Leg, LegName, Standing
+from microfin.growth.marking import marker
+from microfin.routing import Routing
 
 USER = "u" * 32
 A, B = "100000000008", "100000000016"
@@ -147,6 +149,16 @@ def test_nothing_is_found_in_a_right_history() -> None:
     world = right()
     world.history.reads.append(Read(A, True, 5, 6, 500, [Line(5, -200, 600, f"{1:032x}")]))
     assert check(world.history, world.ledger) == []
+
+
+def test_what_a_growth_marks_the_log_with_is_no_invention() -> None:
+    world = right()
+    command = marker(1, Routing(1, 2), Routing(2, 4))
+    asked = Asked(command.operation, "", cast("Kind", "set_state"), "", command.account, "", 0)
+    world.leg(asked, "rejected", reason="expired")
+    assert check(world.history, world.ledger) == []
+    world.leg(asked, "settled")
+    assert {it.kind for it in check(world.history, world.ledger)} == {"invented"}
 
 
 def test_an_ambiguous_operation_may_be_there_or_not() -> None:

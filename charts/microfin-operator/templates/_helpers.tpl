@@ -6,6 +6,15 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* Ends with words unless it is said which namespaces the operator may touch. */}}
+{{- define "microfin-operator.checkScope" -}}
+{{- if and .Values.namespaces .Values.watchAllNamespaces -}}
+{{- fail "namespaces and watchAllNamespaces contradict each other: name namespaces, or set watchAllNamespaces=true, not both" -}}
+{{- else if not (or .Values.namespaces .Values.watchAllNamespaces) -}}
+{{- fail "namespaces is empty: name those of your MicrofinClusters and of their Kafka, such as --set 'namespaces={microfin}'. To let the operator change workers and topics in every namespace, say --set watchAllNamespaces=true" -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "microfin-operator.selector" -}}
 app.kubernetes.io/name: microfin-operator
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -52,7 +52,7 @@ def deploy(
     topic = "microfin.commands" if namespace == "microfin" else f"{namespace}.commands"
     wanted = Wanted(namespace, OPERATOR_NAMESPACE, size, built, shards, host, topic)
     make_namespaces(wanted)
-    install_operator(wanted, say)
+    install_operator(wanted, platform, say)
     install_data(wanted, platform, say)
     install_application(wanted, platform, say)
     say("everything is ready")

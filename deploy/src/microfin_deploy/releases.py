@@ -6,7 +6,15 @@ from typing import Any
 
 import yaml
 
-from microfin_deploy.commands import ROOT, DeployError, Say, apply, helm, kubectl
+from microfin_deploy.commands import (
+    ROOT,
+    DeployError,
+    Say,
+    apply,
+    exists,
+    helm,
+    kubectl,
+)
 from microfin_deploy.platform import LAB_KAFKA, Platform
 
 OPERATOR_NAMESPACE = "microfin-system"
@@ -38,10 +46,10 @@ def make_namespaces(wanted: Wanted) -> None:
         apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
-def install_operator(wanted: Wanted, say: Say) -> None:
-    """Install the operator and its CustomResourceDefinition."""
+def install_operator(wanted: Wanted, platform: Platform, say: Say) -> None:
+    """Install the operator and its CustomResourceDefinition, for all banks that there are."""
     say(f"installing microfin-operator in {wanted.operator_namespace}")
-    values = merged({"image": {"tag": wanted.tag}}, wanted.operator)
+    values = merged(operator_values(wanted, platform, _served()), wanted.operator)
     _install("microfin-operator", wanted.operator_namespace, values, (), wanted.operator_release)
     kubectl("wait", "--for=condition=Established", f"crd/{_DEFINITION}", "--timeout=60s")
     deployment = ("deployment", "-l", "app.kubernetes.io/name=microfin-operator")
@@ -70,10 +78,27 @@ def install_data(wanted: Wanted, platform: Platform, say: Say) -> None:
 def install_application(wanted: Wanted, platform: Platform, say: Say) -> None:
     """Install the application and wait until every partition has its worker."""
     say(f"installing microfin in {wanted.namespace}: migrations first")
+    if not platform.strimzi:
+        apply(lab_kafka(wanted.namespace))
     values = merged(application_values(wanted, platform), wanted.application)
     _install("microfin", wanted.namespace, values, (wanted.size,))
     _wait(wanted, "mfc/microfin", say)
     _rolled_out(wanted, "deployment/microfin-api", say)
+
+
+def operator_values(wanted: Wanted, platform: Platform, served: set[str]) -> dict[str, Any]:
+    """Return what microfin-operator is told. `served` are the namespaces of the banks so far."""
+    kafkas = set() if platform.strimzi else {_LAB_KAFKA["topic"]["strimzi"]["namespace"]}
+    namespaces = sorted({wanted.namespace, *served, *kafkas})
+    return {"image": {"tag": wanted.tag}, "namespaces": namespaces}
+
+
+def _served() -> set[str]:
+    """Return the namespaces that have a MicrofinCluster; a second bank must not end the first."""
+    if not exists("crd", _DEFINITION):
+        return set()
+    path = "jsonpath={.items[*].metadata.namespace}"
+    return set(kubectl("get", "mfc", "-A", "-o", path).split())
 
 
 def data_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
@@ -110,6 +135,26 @@ _LAB_KAFKA: dict[str, Any] = {
     },
 }
 """One plaintext broker outside the namespace, where a stand-in acts on KafkaTopics."""
+
+
+def lab_kafka(namespace: str) -> dict[str, Any]:
+    """Return the Kafka that stands for the lab's broker: it allows a topic to `namespace`.
+
+    A bank that has its topic already goes on without it.
+    """
+    place = _LAB_KAFKA["topic"]["strimzi"]
+    annotations = {"microfin.io/allow-namespaces": namespace}
+    listener = {"name": "plain", "port": 9092, "type": "internal", "tls": False}
+    return {
+        "apiVersion": "kafka.strimzi.io/v1",
+        "kind": "Kafka",
+        "metadata": {
+            "name": place["cluster"],
+            "namespace": place["namespace"],
+            "annotations": annotations,
+        },
+        "spec": {"kafka": {"listeners": [listener]}},
+    }
 
 
 def _operator_peer(wanted: Wanted) -> dict[str, Any]:

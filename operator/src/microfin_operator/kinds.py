@@ -23,6 +23,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 MICROFIN_CLUSTER: Final = Kind("microfin.io/v1alpha1", "MicrofinCluster", "microfinclusters")
+KAFKA: Final = Kind("kafka.strimzi.io/v1", "Kafka", "kafkas")
 KAFKA_TOPIC: Final = Kind("kafka.strimzi.io/v1", "KafkaTopic", "kafkatopics")
 STATEFUL_SET: Final = Kind("apps/v1", "StatefulSet", "statefulsets")
 SERVICE: Final = Kind("v1", "Service", "services")

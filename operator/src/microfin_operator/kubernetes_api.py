@@ -64,12 +64,24 @@ class KubernetesApi:
         items: list[KubernetesObject] = self._checked(status, answer).get("items") or []
         return items
 
-    async def apply(self, kind: Kind, item: KubernetesObject, subresource: str = "") -> None:
-        """Make the fields of `item` so, and take away those that we set before and it lacks."""
+    async def apply(
+        self, kind: Kind, item: KubernetesObject, subresource: str = "", *, force: bool = True
+    ) -> None:
+        """Make the fields of `item` so, and take away those that we set before and it lacks.
+
+        Without `force`, raises `Refused` where others have set some of them otherwise.
+        """
         metadata = item["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"], subresource)
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        self._checked(*await self._request("PATCH", path, query, item, _APPLY))
+        query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
+        status, answer = await self._request("PATCH", path, query, item, _APPLY)
+        if status == _CONFLICT and not force:
+            told = answer.get("message") if isinstance(answer, dict) else answer
+            raise Refused(
+                f"{kind.name} {metadata['namespace']}/{metadata['name']} has fields that somebody "
+                f"else has set: {str(told)[:1000]}. Let them be given up there, or set as here"
+            )
+        self._checked(status, answer)
 
     async def create(self, kind: Kind, item: KubernetesObject) -> bool:
         """Create an object; False where one of its name is there already."""

@@ -10,9 +10,14 @@ COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 WORKER: Final = "worker"
 ADMINISTRATION: Final = "administration"
 
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+
 TOPIC_OWNER: Final = "microfin.io/owned-by"
 """Annotation of a KafkaTopic: namespace/name of its MicrofinCluster. An owner reference cannot
 cross namespaces, and the topic outlives the cluster anyway."""
+
+ALLOWED_NAMESPACES: Final = "microfin.io/allow-namespaces"
+"""Annotation of a Kafka: namespaces, by commas, whose MicrofinClusters may have topics there."""
 
 DESIRED_HASH: Final = "microfin.io/desired"
 """Annotation: the hash of what the operator applied, by which it sees what it no longer wants."""
@@ -42,7 +47,7 @@ def labels(cluster: str, component: str) -> dict[str, str]:
         "app.kubernetes.io/name": "microfin",
         "app.kubernetes.io/instance": cluster,
         COMPONENT_LABEL: component,
-        "app.kubernetes.io/managed-by": FIELD_MANAGER,
+        MANAGED_BY: FIELD_MANAGER,
         CLUSTER_LABEL: cluster,
     }
 

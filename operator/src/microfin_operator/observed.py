@@ -27,11 +27,16 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """A cluster and everything that belongs to it."""
+    """A cluster and everything that belongs to it.
+
+    `kafka` is only looked at where it has to allow the topic.
+    """
 
     cluster: Cluster
     topic: KubernetesObject | None = None
     topic_kind: TopicKind = "served"
+    kafka: KubernetesObject | None = None
+    kafka_kind: TopicKind = "served"
     stateful_set: KubernetesObject | None = None
     service: KubernetesObject | None = None
     disruption_budget: KubernetesObject | None = None

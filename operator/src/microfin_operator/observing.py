@@ -8,11 +8,13 @@ from microfin_operator.custom_resource import Cluster, read_cluster
 from microfin_operator.kinds import (
     DISRUPTION_BUDGET,
     JOB,
+    KAFKA,
     KAFKA_TOPIC,
     MICROFIN_CLUSTER,
     POD,
     SERVICE,
     STATEFUL_SET,
+    Kind,
     KubernetesObject,
 )
 from microfin_operator.kubernetes_api import KindMissing, KubernetesApi, Refused
@@ -24,6 +26,7 @@ from microfin_operator.names import (
     worker_name,
 )
 from microfin_operator.observed import Observed, TopicKind
+from microfin_operator.permission import is_asked_for
 from microfin_operator.worker_reports import WorkerReader
 
 
@@ -56,6 +59,9 @@ async def observe(
         pods=[pod for pod in pods if _is_ours(pod, name)],
         jobs=[it for it in jobs if _labels(it).get(CLUSTER_LABEL) == name],
     )
+    if is_asked_for(cluster, topic):
+        kafka, kafka_kind = await _kafka(api, cluster)
+        seen = msgspec.structs.replace(seen, kafka=kafka, kafka_kind=kafka_kind)
     return msgspec.structs.replace(seen, reports=await workers.read(seen.worker_pods))
 
 
@@ -63,8 +69,21 @@ async def _topic(api: KubernetesApi, cluster: Cluster) -> tuple[KubernetesObject
     where = cluster.spec.topic.strimzi
     if where is None:
         return None, "served"
+    return await _strimzis(api, KAFKA_TOPIC, where.namespace, cluster.spec.topic.name)
+
+
+async def _kafka(api: KubernetesApi, cluster: Cluster) -> tuple[KubernetesObject | None, TopicKind]:
+    where = cluster.spec.topic.strimzi
+    if where is None:
+        return None, "served"
+    return await _strimzis(api, KAFKA, where.namespace, where.cluster)
+
+
+async def _strimzis(
+    api: KubernetesApi, kind: Kind, namespace: str, name: str
+) -> tuple[KubernetesObject | None, TopicKind]:
     try:
-        return await api.get(KAFKA_TOPIC, where.namespace, cluster.spec.topic.name), "served"
+        return await api.get(kind, namespace, name), "served"
     except KindMissing:
         return None, "missing"
     except Refused:

@@ -8,10 +8,11 @@ from microfin_operator.kinds import Kind, KubernetesObject
 
 
 class Apply(msgspec.Struct, frozen=True):
-    """Make these fields so, by server-side apply."""
+    """Make these fields so, by server-side apply; with `force`, also those that others have set."""
 
     kind: Kind
     item: KubernetesObject
+    force: bool = True
 
 
 class Create(msgspec.Struct, frozen=True):

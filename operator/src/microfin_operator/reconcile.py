@@ -64,7 +64,7 @@ async def _tell(api: KubernetesApi, cluster: Cluster, notes: Iterable[Note], now
 
 async def _do(api: KubernetesApi, action: Action) -> None:
     if isinstance(action, Apply):
-        await api.apply(action.kind, action.item)
+        await api.apply(action.kind, action.item, force=action.force)
         verb, name = "applied", action.item["metadata"]["name"]
     elif isinstance(action, Create):
         await api.create(action.kind, action.item)

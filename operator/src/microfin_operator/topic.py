@@ -5,13 +5,20 @@ from typing import Any, Final
 
 import msgspec
 
-from microfin_operator.applying import apply_unless_so, with_hash
+from microfin_operator.applying import applied_hash, apply_unless_so, with_hash
 from microfin_operator.custom_resource import Cluster, Strimzi
 from microfin_operator.jobs import completed, job, step
 from microfin_operator.kinds import KAFKA_TOPIC, KubernetesObject
-from microfin_operator.names import FIELD_MANAGER, TOPIC_OWNER, topic_job_name
+from microfin_operator.names import (
+    ALLOWED_NAMESPACES,
+    FIELD_MANAGER,
+    MANAGED_BY,
+    TOPIC_OWNER,
+    topic_job_name,
+)
 from microfin_operator.observed import Observed
-from microfin_operator.plan import Part
+from microfin_operator.permission import is_denied, is_own, topic_owner
+from microfin_operator.plan import Apply, Part
 
 NEEDED_CONFIG: Final = {
     "retention.ms": "-1",
@@ -22,13 +29,16 @@ NEEDED_CONFIG: Final = {
 }
 """docs/reference/wire-format.md says why."""
 
+_ALWAYS: Final = frozenset((*NEEDED_CONFIG, "min.insync.replicas", "max.message.bytes"))
+"""Settings that every topic of ours has from the beginning."""
+
 _MANAGED: Final = "strimzi.io/managed"
 _PAUSED: Final = "strimzi.io/pause-reconciliation"
 
 
 class TopicPart(msgspec.Struct, frozen=True):
     """The topic's state. `partitions` is how many it is known to have, 0 where nobody knows;
-    `taken` is whether another ledger's commands are in it."""
+    `taken` is whether it is not for this cluster: another ledger's commands may be in it."""
 
     part: Part
     partitions: int
@@ -52,7 +62,7 @@ def decide_topic(observed: Observed, active: int, now: datetime) -> TopicPart:
         part = msgspec.structs.replace(
             part, reason="Adopted", message=_adopted(observed.cluster, desired)
         )
-    return TopicPart(part, known, desired, _is_taken(observed))
+    return TopicPart(part, known, desired, _is_foreign(observed))
 
 
 def topic_config(cluster: Cluster) -> dict[str, str]:
@@ -62,9 +72,16 @@ def topic_config(cluster: Cluster) -> dict[str, str]:
     return {**defaults, **cluster.spec.topic.config, **NEEDED_CONFIG}
 
 
-def kafka_topic(cluster: Cluster, where: Strimzi, partitions: int) -> KubernetesObject:
-    """Return the KafkaTopic. It has no owner: the log outlives the cluster that reads it."""
+def kafka_topic(
+    cluster: Cluster, where: Strimzi, partitions: int, live: KubernetesObject | None = None
+) -> KubernetesObject:
+    """Return the KafkaTopic. It has no owner: the log outlives the cluster that reads it.
+
+    A label by which `live` says who else manages it is left as it is.
+    """
     topic = cluster.spec.topic
+    managed_by = ((live or {}).get("metadata", {}).get("labels") or {}).get(MANAGED_BY)
+    label = {MANAGED_BY: FIELD_MANAGER} if managed_by in (None, FIELD_MANAGER) else {}
     return with_hash(
         {
             "apiVersion": KAFKA_TOPIC.api_version,
@@ -72,10 +89,7 @@ def kafka_topic(cluster: Cluster, where: Strimzi, partitions: int) -> Kubernetes
             "metadata": {
                 "name": topic.name,
                 "namespace": where.namespace,
-                "labels": {
-                    "strimzi.io/cluster": where.cluster,
-                    "app.kubernetes.io/managed-by": FIELD_MANAGER,
-                },
+                "labels": {"strimzi.io/cluster": where.cluster, **label},
                 "annotations": {TOPIC_OWNER: f"{cluster.namespace}/{cluster.name}"},
             },
             "spec": {
@@ -90,7 +104,7 @@ def kafka_topic(cluster: Cluster, where: Strimzi, partitions: int) -> Kubernetes
 def _known_partitions(observed: Observed) -> int:
     """Return how many partitions the topic has: partitions never shrink, so the most ever seen."""
     settled = 0
-    if observed.topic is not None and _is_settled(observed.topic) and not _is_taken(observed):
+    if observed.topic is not None and _is_settled(observed.topic) and not _is_foreign(observed):
         settled = _spec_partitions(observed.topic)
     return max(
         settled,
@@ -110,7 +124,7 @@ def _desired_partitions(observed: Observed, least: int) -> int:
     """Return the most that anybody asks for or that there are, as a multiple of the shards."""
     spec = observed.cluster.spec
     asked = 0
-    if observed.topic is not None and not _is_taken(observed):
+    if observed.topic is not None and not _is_foreign(observed):
         asked = _spec_partitions(observed.topic)
     most = max(spec.partitions, asked, least)
     return _in_full_shards(most, spec.shards)
@@ -134,31 +148,14 @@ def _adopted(cluster: Cluster, desired: int) -> str:
 def _by_strimzi(observed: Observed, where: Strimzi, known: int, desired: int) -> Part:
     cluster, topic = observed.cluster, observed.topic
     name = f"KafkaTopic {where.namespace}/{cluster.spec.topic.name}"
-    if observed.topic_kind == "missing":
-        return Part(
-            False,
-            "StrimziMissing",
-            "the API server knows no KafkaTopic: install Strimzi, or use topic.bootstrap",
-            trouble=True,
-        )
-    if observed.topic_kind == "forbidden":
-        return Part(
-            False,
-            "TopicForbidden",
-            f"the operator may not read {name}: let it serve namespace {where.namespace}, too "
-            "(value `namespaces` of its chart)",
-            trouble=True,
-        )
-    if topic is not None and _is_taken(observed):
-        return Part(
-            False,
-            "TopicTaken",
-            f"{name} belongs to MicrofinCluster {_owner(topic)}: two ledgers cannot share a topic. "
-            "Take another topic.name in a new MicrofinCluster; or, where that one is gone for good "
-            f"and this is its ledger, remove the KafkaTopic's annotation {TOPIC_OWNER}",
-            trouble=True,
-        )
-    actions = tuple(apply_unless_so(KAFKA_TOPIC, topic, kafka_topic(cluster, where, desired)))
+    hindrance = _hindrance(observed, where, name)
+    if hindrance is not None:
+        return hindrance
+    wanted = kafka_topic(cluster, where, desired, topic)
+    force = topic is not None and _has_set(cluster, topic, wanted)
+    actions = tuple(
+        Apply(it.kind, it.item, force=force) for it in apply_unless_so(KAFKA_TOPIC, topic, wanted)
+    )
     if topic is None:
         return Part(False, "Creating", f"creating {name} with {desired} partitions", False, actions)
     if actions:
@@ -166,6 +163,81 @@ def _by_strimzi(observed: Observed, where: Strimzi, known: int, desired: int) ->
         reason, verb = ("Growing", "growing") if grown else ("Applying", "changing")
         return Part(False, reason, f"{verb} {name} to {desired} partitions", False, actions)
     return _topic_operators_view(topic, name, known, desired)
+
+
+def _hindrance(observed: Observed, where: Strimzi, name: str) -> Part | None:
+    """Return why the operator may not touch the KafkaTopic, or None where it may."""
+    if observed.topic_kind == "missing":
+        return _trouble(
+            "StrimziMissing",
+            "the API server knows no KafkaTopic: install Strimzi, or use topic.bootstrap",
+        )
+    if observed.topic_kind == "forbidden":
+        return _trouble(
+            "TopicForbidden",
+            f"the operator may not read {name}: let it serve namespace {where.namespace}, too "
+            "(value `namespaces` of its chart)",
+        )
+    if _is_taken(observed):
+        return _trouble(
+            "TopicTaken",
+            f"{name} belongs to MicrofinCluster {topic_owner(observed.topic)}: two ledgers cannot "
+            "share a topic. Take another topic.name in a new MicrofinCluster; or, where that one "
+            "is gone for good and this is its ledger, remove the KafkaTopic's annotation "
+            f"{TOPIC_OWNER}",
+        )
+    return _denial(observed, where, name) if is_denied(observed) else None
+
+
+def _denial(observed: Observed, where: Strimzi, name: str) -> Part:
+    """Say who has to allow a topic in a Kafka of another namespace, and how."""
+    kafka, namespace = f"Kafka {where.namespace}/{where.cluster}", observed.cluster.namespace
+    if observed.kafka_kind == "forbidden":
+        return _trouble(
+            "TopicForbidden",
+            f"the operator may not read {kafka}, which has to allow {name}: let it serve namespace "
+            f"{where.namespace}, too (value `namespaces` of its chart)",
+        )
+    if observed.kafka is None:
+        return _trouble(
+            "KafkaMissing",
+            f"there is no {kafka}, which has to allow {name}: correct topic.strimzi",
+        )
+    return _trouble(
+        "TopicNotAllowed",
+        f"{kafka} does not allow MicrofinClusters of namespace {namespace} to have topics there: "
+        f"let its owner say `kubectl -n {where.namespace} annotate kafka/{where.cluster} "
+        f"{ALLOWED_NAMESPACES}={namespace}` (value kafka.allowNamespaces of microfin-data)",
+    )
+
+
+def _trouble(reason: str, message: str) -> Part:
+    return Part(False, reason, message, trouble=True)
+
+
+def _has_set(cluster: Cluster, topic: KubernetesObject, wanted: KubernetesObject) -> bool:
+    """Whether all fields of `wanted` are ones that the operator has set in `topic` before.
+
+    It has where the topic is ours, but for settings that came into the spec since: somebody else
+    may have set those.
+    """
+    if not is_own(cluster, topic):
+        return False
+    if applied_hash(topic) == applied_hash(wanted):
+        return True
+    ours, live = _ours(topic), topic.get("spec", {}).get("config") or {}
+    return all(
+        name in _ALWAYS or name in ours or live.get(name, value) == value
+        for name, value in wanted["spec"]["config"].items()
+    )
+
+
+def _ours(topic: KubernetesObject) -> set[str]:
+    """Return the settings of which the API server knows that the operator manages them."""
+    entries = topic["metadata"].get("managedFields") or []
+    fields = [it.get("fieldsV1") or {} for it in entries if it.get("manager") == FIELD_MANAGER]
+    configs = [it.get("f:spec", {}).get("f:config", {}) for it in fields]
+    return {name.removeprefix("f:") for config in configs for name in config}
 
 
 def _topic_operators_view(topic: KubernetesObject, name: str, known: int, desired: int) -> Part:
@@ -223,15 +295,14 @@ def _spec_partitions(topic: KubernetesObject) -> int:
     return int(topic.get("spec", {}).get("partitions") or 0)
 
 
-def _owner(topic: KubernetesObject) -> str:
-    return str((topic["metadata"].get("annotations") or {}).get(TOPIC_OWNER, ""))
-
-
 def _is_taken(observed: Observed) -> bool:
     """Whether the topic is another ledger's."""
-    of = observed.cluster
-    owner = "" if observed.topic is None else _owner(observed.topic)
-    return owner not in ("", f"{of.namespace}/{of.name}")
+    return bool(topic_owner(observed.topic)) and not is_own(observed.cluster, observed.topic)
+
+
+def _is_foreign(observed: Observed) -> bool:
+    """Whether the topic is not for this cluster to have."""
+    return _is_taken(observed) or is_denied(observed)
 
 
 # Kafka without Strimzi --------------------------------------------------------------------------

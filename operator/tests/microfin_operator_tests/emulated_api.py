@@ -18,6 +18,7 @@ from microfin_operator.kinds import Kind, KubernetesObject
 SERVED = {
     "microfin.io/v1alpha1/microfinclusters": "MicrofinCluster",
     "kafka.strimzi.io/v1/kafkatopics": "KafkaTopic",
+    "kafka.strimzi.io/v1/kafkas": "Kafka",
     "apps/v1/statefulsets": "StatefulSet",
     "policy/v1/poddisruptionbudgets": "PodDisruptionBudget",
     "batch/v1/jobs": "Job",
@@ -157,6 +158,10 @@ class EmulatedApi(KubernetesEmulator):
         if is_apply:
             applied = (*key, request.subresource)
             earlier = self._applied.get(applied if request.subresource else key, {})
+            taken = list(_conflicts(found.raw, earlier, patch))
+            if taken and request.params.get("force") != "true":
+                words = f'Apply failed with conflicts: conflict with "others": {", ".join(taken)}'
+                return _failure(409, words)
             self._applied[applied if request.subresource else key] = copy.deepcopy(patch)
             patch = _with_removals(earlier, patch)
         if _patched(found.raw, patch) != found.raw:  # else as the real one: no write, no event
@@ -207,8 +212,9 @@ def _is_served(request: rendering.Request) -> bool:
     return resource is not None and _name(resource) in SERVED
 
 
-def _failure(code: int) -> aiohttp.web.Response:
-    body = {"kind": "Status", "status": "Failure", "code": code, "message": f"code {code}"}
+def _failure(code: int, message: str = "") -> aiohttp.web.Response:
+    message = message or f"code {code}"
+    body = {"kind": "Status", "status": "Failure", "code": code, "message": message}
     return aiohttp.web.json_response(body, status=code)
 
 
@@ -247,6 +253,17 @@ def _patched(before: Any, patch: Any) -> Any:
         else:
             after[name] = _patched(after.get(name), value)
     return after
+
+
+def _conflicts(live: Any, earlier: Any, patch: Any, path: str = "") -> Iterator[str]:
+    """Return the fields of an apply that have another value, which the applier did not set."""
+    if isinstance(patch, dict) and isinstance(live, dict):
+        earlier = earlier if isinstance(earlier, dict) else {}
+        for name, value in patch.items():
+            if name in live:
+                yield from _conflicts(live[name], earlier.get(name), value, f"{path}.{name}")
+    elif live not in (patch, earlier):
+        yield path
 
 
 def _with_removals(earlier: Any, patch: Any) -> Any:

@@ -49,6 +49,13 @@ def cluster(status: dict[str, Any] | None = None, **spec: Any) -> Cluster:
     return read_cluster(resource(status, **spec))
 
 
+def kafka(*allowed: str) -> KubernetesObject:
+    """Return the Kafka, which allows some namespaces to have topics there."""
+    annotations = {"microfin.io/allow-namespaces": ", ".join(allowed)} if allowed else {}
+    metadata = {"name": "kafka", "namespace": "data", "annotations": annotations}
+    return {"apiVersion": "kafka.strimzi.io/v1", "kind": "Kafka", "metadata": metadata}
+
+
 def topic(
     of: Cluster,
     partitions: int,

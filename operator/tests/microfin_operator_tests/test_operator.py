@@ -14,12 +14,14 @@ from kopf.testing import KopfRunner
 from microfin_operator.kinds import (
     EVENT,
     JOB,
+    KAFKA,
     KAFKA_TOPIC,
     MICROFIN_CLUSTER,
     POD,
     STATEFUL_SET,
     KubernetesObject,
 )
+from microfin_operator.names import ALLOWED_NAMESPACES
 from microfin_operator_tests import states
 from microfin_operator_tests.emulated_api import EmulatedApi
 from microfin_operator_tests.line import Line
@@ -153,6 +155,39 @@ async def test_a_topic_grown_behind_strimzis_back_is_adopted(
     item = api.item(KAFKA_TOPIC, "data", "microfin.commands")
     assert item is not None
     assert item["spec"]["partitions"] == 6
+
+
+async def test_a_topic_of_others_is_not_seized(
+    api: EmulatedApi, world: World, operator: Operator
+) -> None:
+    """First its Kafka does not allow it, then somebody else has set its retention."""
+    await api.change(
+        KAFKA, "data", "kafka", {"metadata": {"annotations": {ALLOWED_NAMESPACES: "other"}}}
+    )
+    spec = {"partitions": 3, "replicas": 3, "config": {"retention.ms": "1000"}}
+    metadata = {"name": "microfin.commands", "namespace": "data", "generation": 1, "labels": {}}
+    await api.put(KAFKA_TOPIC, {"metadata": metadata, "spec": spec})
+    await create(api)
+
+    def degraded(reason: str, words: str) -> bool:
+        conditions = status_of(api).get("conditions", ())
+        found = [it for it in conditions if it["type"] == "Degraded"]
+        return any(it["reason"] == reason and words in it["message"] for it in found)
+
+    def as_before() -> bool:
+        topic = api.item(KAFKA_TOPIC, "data", "microfin.commands")
+        return topic is not None and topic["spec"] == spec and not api.items(STATEFUL_SET)
+
+    await until("it is not allowed", lambda: degraded("TopicNotAllowed", "allow-namespaces=apps"))
+    assert as_before()
+    await api.change(
+        KAFKA, "data", "kafka", {"metadata": {"annotations": {ALLOWED_NAMESPACES: "apps"}}}
+    )
+    words = 'conflict with "others": .spec.config.retention.ms'
+    await until("a conflict", lambda: degraded("Refused", words), patience=30)
+    topic = api.item(KAFKA_TOPIC, "data", "microfin.commands")
+    assert topic is not None
+    assert topic["spec"] == spec
 
 
 async def test_kafka_without_strimzi(api: EmulatedApi, world: World, operator: Operator) -> None:

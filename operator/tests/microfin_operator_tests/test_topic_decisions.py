@@ -28,7 +28,7 @@ def in_sync(plan: Plan) -> tuple[str, str]:
 
 def test_a_new_cluster_gets_its_topic_with_the_ledgers_settings() -> None:
     of = states.cluster(topic={"strimzi": states.STRIMZI, "config": {"segment.bytes": "1048576"}})
-    plan = decide(Observed(cluster=of), NOW)
+    plan = decide(Observed(cluster=of, kafka=states.kafka("apps")), NOW)
     item = applied_topic(plan)
     assert item is not None
     assert item["metadata"]["namespace"] == "data"
@@ -150,6 +150,90 @@ def test_another_clusters_topic_is_left_alone() -> None:
     plan = decide(states.at_rest(of, topic=found), NOW)
     assert in_sync(plan) == ("False", "TopicTaken")
     assert "apps/other" in states.condition(plan.status, "Degraded")["message"]
+
+
+def in_another_namespace(*allowed: str, found: Any = None, **changes: Any) -> Plan:
+    """Return what is decided of a topic that is not yet the cluster's, in namespace data."""
+    of = states.cluster()
+    return decide(Observed(cluster=of, topic=found, kafka=states.kafka(*allowed), **changes), NOW)
+
+
+def somebodys_topic(partitions: int = 6) -> dict[str, Any]:
+    found = states.topic(states.cluster(), partitions)
+    found["metadata"]["annotations"] = {}
+    return found
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("allowed", [(), ("other", "apps2", "ap")])
+def test_a_topic_in_anothers_kafka_is_neither_made_nor_seized(
+    there: bool, allowed: tuple[str, ...]
+) -> None:
+    plan = in_another_namespace(*allowed, found=somebodys_topic() if there else None)
+    assert plan.actions == (), "no worker may read its commands either"
+    assert in_sync(plan) == ("False", "TopicNotAllowed")
+    assert plan.status["partitions"]["desired"] == 3, "nothing is adopted from it"
+    message = states.condition(plan.status, "Degraded")["message"]
+    assert "kubectl -n data annotate kafka/kafka microfin.io/allow-namespaces=apps" in message
+
+
+@pytest.mark.parametrize("allowed", [("apps",), ("other", "apps")])
+def test_the_owner_of_a_kafka_allows_it_by_an_annotation(allowed: tuple[str, ...]) -> None:
+    assert applied_topic(in_another_namespace(*allowed)) is not None
+    item = applied_topic(in_another_namespace(*allowed, found=somebodys_topic()))
+    assert item is not None
+    assert item["spec"]["partitions"] == 6
+
+
+def test_without_the_kafka_it_says_so() -> None:
+    for kind, reason in (("served", "KafkaMissing"), ("forbidden", "TopicForbidden")):
+        plan = decide(Observed(cluster=states.cluster(), kafka_kind=kind), NOW)  # type: ignore[arg-type]
+        assert in_sync(plan) == ("False", reason)
+        assert plan.actions == ()
+
+
+def test_in_its_own_namespace_nobody_has_to_allow_it() -> None:
+    of = states.cluster(topic={"strimzi": {"cluster": "kafka", "namespace": "apps"}})
+    assert applied_topic(decide(Observed(cluster=of), NOW)) is not None
+
+
+def test_a_topic_that_is_ours_already_goes_on_without_the_annotation() -> None:
+    of = states.cluster(partitions=6)
+    assert applied_topic(decide(states.at_rest(of, kafka=states.kafka()), NOW)) is not None
+
+
+def forced(plan: Plan) -> list[bool]:
+    return [it.force for it in plan.actions if isinstance(it, Apply) and it.kind == KAFKA_TOPIC]
+
+
+def test_fields_that_it_did_not_set_are_not_taken_by_force() -> None:
+    of = states.cluster()
+    assert forced(in_another_namespace("apps", found=somebodys_topic())) == [False]
+    ours = states.topic(of, 3)
+    grown = states.cluster(partitions=6)
+    assert forced(decide(states.at_rest(grown, topic=ours), NOW)) == [True]
+    ours["spec"]["config"]["retention.ms"] = "1000"
+    assert forced(decide(states.at_rest(of, topic=ours), NOW)) == [True]
+
+
+def test_a_setting_that_is_new_in_the_spec_is_not_taken_by_force() -> None:
+    ours = states.topic(states.cluster(), 3)
+    ours["spec"]["config"]["segment.bytes"] = "1"
+    config = {"strimzi": states.STRIMZI, "config": {"segment.bytes": "1048576"}}
+    of = states.cluster(topic=config)
+    assert forced(decide(states.at_rest(of, topic=ours), NOW)) == [False]
+    fields = {"f:spec": {"f:config": {"f:segment.bytes": {}}}}
+    entry = {"manager": "microfin-operator", "operation": "Apply", "fieldsV1": fields}
+    ours["metadata"]["managedFields"] = [entry]
+    assert forced(decide(states.at_rest(of, topic=ours), NOW)) == [True]
+
+
+def test_who_else_manages_a_topic_may_go_on_saying_so() -> None:
+    found = somebodys_topic()
+    found["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
+    item = applied_topic(in_another_namespace("apps", found=found))
+    assert item is not None
+    assert "app.kubernetes.io/managed-by" not in item["metadata"]["labels"]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from typing import Any
 
 import aiohttp.web
 
-from microfin_operator.kinds import JOB, KAFKA_TOPIC, POD, STATEFUL_SET, KubernetesObject
+from microfin_operator.kinds import JOB, KAFKA, KAFKA_TOPIC, POD, STATEFUL_SET, KubernetesObject
 from microfin_operator.names import WORKER
+from microfin_operator_tests import states
 from microfin_operator_tests.emulated_api import EmulatedApi
 
 NOW = "2026-11-23T00:00:00Z"
@@ -38,6 +39,7 @@ class World:
     async def running(self) -> AsyncIterator[None]:
         """Run all controllers and the workers' HTTP."""
         runner = await self._serve_workers()
+        await self.api.put(KAFKA, states.kafka("apps"))
         running = asyncio.create_task(self._run())
         try:
             yield
