@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
@@ -21,7 +22,7 @@ from microfin.wire import Command
 from microfin_local.platform import Platform
 
 ANNA = "a" * 32
-NOW = 1_700_000_000_000
+NOW = time.time_ns() // 1_000_000
 names = count()
 
 Bytes = tuple[bytes | None, bytes | None]
@@ -155,11 +156,11 @@ class Neighbour:
         self.deposits.append(asked.operation)
         return self.record(asked)
 
-    async def stands_by(self, strange: list[Bytes], time: int = NOW) -> list[int]:
+    async def stands_by(self, strange: list[Bytes], appended: int = NOW) -> list[int]:
         """Write the strange records among deposits, wait, and return their offsets."""
         log = self.bench.log
         first = len(log.records)
-        log.write([it for record in strange for it in (self.deposit(), record)], time)
+        log.write([it for record in strange for it in (self.deposit(), record)], appended)
         log.write([self.deposit()], NOW)
         await self.bench.decided()
         await self.bench.worker._telling  # type: ignore[misc]
@@ -194,11 +195,11 @@ async def test_what_cannot_be_decided_is_set_aside_and_its_neighbours_are_settle
     assert set(offsets) <= (await neighbour.set_aside()).keys(), "all of them in one fetch"
 
 
-@pytest.mark.parametrize("time", [-1, 2**63 - 1, 253_402_300_800_000])
-async def test_a_broker_that_tells_an_impossible_time(bench: Bench, time: int) -> None:
+@pytest.mark.parametrize("told", [-1, 2**63 - 1, 253_402_300_800_000])
+async def test_a_broker_that_tells_an_impossible_time(bench: Bench, told: int) -> None:
     """A topic without LogAppendTime holds the times that its writers claim."""
     neighbour = Neighbour(bench)
-    offsets = await neighbour.stands_by([(b"garbage", b"garbage")], time)
+    offsets = await neighbour.stands_by([(b"garbage", b"garbage")], told)
     assert set(offsets) == (await neighbour.set_aside()).keys()
 
 
