@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def within(seconds: float, waited_for: Coroutine[Any, Any, T]) -> T:
-    """Return what `waited_for` returns. Raises TimeoutError after `seconds`.
+async def within(seconds: float, waited_for: Coroutine[Any, Any, T], who: str = "it") -> T:
+    """Return what `waited_for` returns. Raises TimeoutError, which names `who`, after `seconds`.
 
     asyncio's own deadlines wait until what they have cancelled has ended, which a client library
     may take its time for, or swallow. Here it is cancelled and left to itself.
@@ -21,7 +21,7 @@ async def within(seconds: float, waited_for: Coroutine[Any, Any, T]) -> T:
             task.cancel()
             task.add_done_callback(_forget)
     if not task.done():
-        raise TimeoutError(f"not within {seconds} s")
+        raise TimeoutError(f"{who} did not answer within {seconds} s")
     return task.result()
 
 

@@ -65,7 +65,7 @@ class KafkaLog:
     async def bounds(self) -> tuple[int, int]:
         """Return the first offset that is kept and the one after the last."""
         async with self._inspector() as inspector:
-            return await within(_CALL_TIMEOUT, self._bounds_by(inspector))
+            return await within(_CALL_TIMEOUT, self._bounds_by(inspector), "Kafka")
 
     async def _bounds_by(self, inspector: aiokafka.AIOKafkaConsumer) -> tuple[int, int]:
         place = self._place
@@ -207,7 +207,7 @@ class KafkaLog:
         if assigned:
             consumer.assign([self._place])
         try:
-            await within(_CALL_TIMEOUT * 2, consumer.start())
+            await within(_CALL_TIMEOUT * 2, consumer.start(), "Kafka")
         except BaseException:
             await _end(consumer)
             raise

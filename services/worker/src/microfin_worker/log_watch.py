@@ -72,10 +72,6 @@ class LogWatch:
         """Ask by the connection that there is, or by a new one from the configured servers."""
         if self._inspector is None:
             self._inspector = await self._connect()
-        if self._place.partition not in (
-            self._inspector.partitions_for_topic(self._place.topic) or ()
-        ):
-            raise LookupError("there is no such partition")  # the client would ask for it at once
         ends = await self._inspector.end_offsets([self._place])
         end: int = ends[self._place]
         return end
