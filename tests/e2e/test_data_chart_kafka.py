@@ -186,10 +186,12 @@ def test_each_user_has_the_rights_that_it_uses_and_no_other() -> None:
         topic: ["Describe", "Read", "Write"],
         ("group", "microfin-workers"): ["Read"],
     }
+    assert rights("microfin-audit") == {topic: ["Describe", "Read"]}
     assert rights("microfin-administrator") == {topic: ["Delete", "Describe", "Read", "Write"]}
     assert names(render(), "KafkaUser") == [
         "microfin-administrator",
         "microfin-api",
+        "microfin-audit",
         "microfin-worker",
     ]
 

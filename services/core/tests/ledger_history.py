@@ -15,11 +15,12 @@ STATES: list[AccountState] = ["open", "open", "open", "frozen", "closed"]
 class History(msgspec.Struct):
     """Names of a test: accounts by person, operation ids by what they do.
 
-    Anna, Carl and Emil are on partition 0, Bert and Dora (frozen) on partition 1, which is another
-    shard where there are two.
+    Anna, Carl, Emil and `idle`, which nobody touches, are on partition 0, Bert and Dora (frozen) on
+    partition 1, which is another shard where there are two.
     """
 
     owners: dict[str, str]
+    idle: str = ""
     anna: str = ""
     carl: str = ""
     emil: str = ""
@@ -41,7 +42,7 @@ async def begin(ledger: PostgresLedger, random: Random) -> History:
         for currency in ("EUR", "EUR", "USD")
     }
     await ledger.drain()
-    history = History(owners)
+    history = History(owners, idle=ledger.open(ANNA, "EUR", 0))
     for account, user in owners.items():
         ledger.request("deposit", account, user=user, amount="1000")
     await move_money(ledger, history, random, 200)

@@ -2,7 +2,10 @@
 
 # ruff: noqa: S608, ISC004 - all text is ours, and a long statement reads best in its own lines
 
-CORRUPT = "ALTER TABLE outcomes DISABLE TRIGGER USER; ALTER TABLE entries DISABLE TRIGGER USER;"
+CORRUPT = "".join(
+    f"ALTER TABLE {table} DISABLE TRIGGER USER;"
+    for table in ("accounts", "outcomes", "entries", "partitions")
+)
 
 _TABLES = (
     *("accounts", "outcomes", "entries", "contra_balances"),
@@ -252,6 +255,24 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
         {4},
         {4},
     ),
+    "another owner of an account that was not touched since": (
+        "source",
+        "UPDATE accounts SET owner = gen_random_uuid() WHERE number = '{idle}'",
+        {4},
+        {4},
+    ),
+    "another currency of an account that was not touched since": (
+        "source",
+        "UPDATE accounts SET currency = 'USD' WHERE number = '{idle}'",
+        {4},
+        {4},
+    ),
+    "another time of opening": (
+        "source",
+        "UPDATE accounts SET opened_at = opened_at - interval '1 day' WHERE number = '{idle}'",
+        {4},
+        {4},
+    ),
     "account deleted": (
         "source",
         "DELETE FROM accounts WHERE number = '{anna}'",
@@ -262,7 +283,7 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
         "source",
         "DELETE FROM outcomes WHERE account = '{emil}' AND kind = 'open'",
         {4},
-        set(),
+        {4},
     ),
     "partition behind its outcomes": (
         "source",

@@ -84,7 +84,7 @@ async def test_a_valid_history_passes(ledger: Ledger) -> None:
     assert report.ok, report.violations
     assert report.violations_total == 0
     assert report.in_transit.operations == 0
-    assert report.checked.accounts == 24 + 5
+    assert report.checked.accounts == 24 + 6
     assert report.checked.operations > 200
     assert report.checked.outcomes > report.checked.operations
     assert report.checked.entries > 200

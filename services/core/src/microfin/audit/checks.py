@@ -242,6 +242,32 @@ GROUP BY currency HAVING sum(accounts) + sum(contra) <> 0
 """,
 )
 
+LOOKED_AT_IN_TURN: Final = 20_000
+"""Accounts that each audit of a window looks at besides those that the window touches."""
+
+OPENED_AS_THEY_ARE: Final = Check(
+    "some accounts in turn are as they were opened",
+    4,
+    f"""
+SELECT CASE WHEN o.account IS NULL THEN 'no outcome opened this account'
+        ELSE 'the account is not as this outcome opened it' END AS what,
+    jsonb_build_array(to_jsonb(o), to_jsonb(a)) AS rows
+FROM (SELECT * FROM accounts WHERE number > $3 ORDER BY number LIMIT {LOOKED_AT_IN_TURN}) AS a
+LEFT JOIN outcomes o ON o.account = a.number AND o.kind = 'open' AND o.status = 'settled'
+WHERE (a.owner, a.currency, a.opened_at) IS DISTINCT FROM (o.user_id, o.currency, o.at)
+""",  # noqa: S608 - the number is ours
+)
+"""For a window only; its argument is the account up to which the audits before have looked.
+
+Who owns an account may have been changed without any outcome, so that no window shows it."""
+
+LAST_IN_TURN: Final = f"""
+SELECT max(number) FROM (
+    SELECT number FROM accounts WHERE number > $1 ORDER BY number LIMIT {LOOKED_AT_IN_TURN}
+) AS looked_at HAVING count(*) = {LOOKED_AT_IN_TURN}
+"""  # noqa: S608 - the number is ours
+"""Up to which account a look has come; no row where it has come to the end."""
+
 CONTRA_CHANGE: Final = Check(
     "contra balances changed as the new entries",
     1,

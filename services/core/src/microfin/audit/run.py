@@ -11,6 +11,7 @@ from microfin.audit.checks import (
     CONTRA_CHANGE,
     COUNTS,
     FULL_CHECKS,
+    OPENED_AS_THEY_ARE,
     WINDOW_CHECKS,
     Check,
 )
@@ -49,6 +50,10 @@ class AuditRun:
         async with snapshots(shards):
             current = await on_all(shards, watermarks.current)
             before = await self._read_watermarks(shards)
+            current = [
+                now if then is None else await watermarks.looked_on(shard, now, then)
+                for shard, now, then in zip(shards, current, before, strict=True)
+            ]
             scopes = [_scope(*pair) for pair in zip(current, before, strict=True)]
             full = scopes[0].full
             self._steps = len(shards) * (len(FULL_CHECKS if full else WINDOW_CHECKS) + 2) + 2
@@ -127,6 +132,7 @@ class AuditRun:
                         }
                     ],
                 )
+        await self._run_check(shard, OPENED_AS_THEY_ARE, scope, [then.looked_at])
         columns = watermarks.contra_columns(then.contra)
         await self._run_check(shard, CONTRA_CHANGE, scope, columns)
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from microfin.audit.checks import LAST_IN_TURN
 from microfin.audit.shard import AuditedShard
 
 _CONTRA: Final = """
@@ -26,12 +27,14 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
     """What one shard's next audit starts from.
 
     `next_offsets` is per partition the first offset that was not audited, `in_transit` (on shard
-    0, for all) the transfers that were still under way.
+    0, for all) the transfers that were still under way, `looked_at` the account up to which audits
+    have looked in turn at all of them.
     """
 
     next_offsets: dict[int, int]
     contra: list[ContraBalance]
     in_transit: list[str] = []
+    looked_at: str = ""
 
 
 async def current(shard: AuditedShard) -> Watermark:
@@ -42,6 +45,12 @@ async def current(shard: AuditedShard) -> Watermark:
         next_offsets={row["partition"]: row["next_offset"] for row in partitions},
         contra=[ContraBalance(*row) for row in contra],
     )
+
+
+async def looked_on(shard: AuditedShard, now: Watermark, then: Watermark) -> Watermark:
+    """Return `now` with the account up to which this audit looks, going on from `then`'s."""
+    last = await shard.connection.fetchval(LAST_IN_TURN, then.looked_at)
+    return msgspec.structs.replace(now, looked_at=last or "")
 
 
 async def stored(shard: AuditedShard) -> Watermark | None:
