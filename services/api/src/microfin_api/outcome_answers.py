@@ -55,6 +55,11 @@ def rejection(operation: Operation) -> Problem:
             f"The account has {members.get('available')} {operation.currency}, "
             f"{members.get('needed')} {operation.currency} is needed."
         )
+    if own_account_is_missing(operation):
+        detail = (
+            "You have no such account. Check the number; the key of this request is used up, so "
+            "send the right one with a new Idempotency-Key."
+        )
     if operation.status == "refunded":
         detail = "The transfer could not be completed; its amount is back on the sender's account."
     own = own_account_is_missing(operation)

@@ -64,8 +64,11 @@ _STATEMENT: Final = (
     Parameter("at", "query", "Answer the balance at this moment instead (RFC 3339).", _TIME),
 )
 
-_READING: Final = ("not_signed_in", "internal", "unavailable")
+_READING: Final = ("invalid_parameter", "not_signed_in", "internal", "unavailable")
 _CHANGING: Final = (
+    "request_timeout",
+    "invalid_parameter",
+    "encoded_body",
     "malformed_json",
     "invalid_body",
     "body_too_large",
@@ -186,7 +189,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
                 other_media_type="text/csv",
             )
         },
-        problems=(*_READING, "account_not_found", "invalid_parameter"),
+        problems=(*_READING, "account_not_found"),
         parameters=_STATEMENT,
     ),
     Endpoint(
@@ -258,7 +261,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Sign out",
         tag="people",
         answers={200: Given("Signed out", (answers.SignedOut,), headers=("Set-Cookie",))},
-        problems=("not_signed_in", "cross_origin", "internal", "unavailable"),
+        problems=("invalid_parameter", "not_signed_in", "cross_origin", "internal", "unavailable"),
     ),
     Endpoint(
         method="GET",
@@ -313,6 +316,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Show this document",
         tag="documentation",
         answers={200: Given("OpenAPI 3.1", other_media_type="application/json")},
+        problems=("invalid_parameter",),
         signed_in=False,
     ),
     Endpoint(
@@ -323,6 +327,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Show this document to people",
         tag="documentation",
         answers={200: Given("A page", other_media_type="text/html")},
+        problems=("invalid_parameter",),
         signed_in=False,
     ),
     Endpoint(
@@ -333,6 +338,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Show every problem that an answer can name",
         tag="documentation",
         answers={200: Given("A page", other_media_type="text/html")},
+        problems=("invalid_parameter",),
         signed_in=False,
     ),
 )
