@@ -148,23 +148,104 @@ def test_at_tokens_of_two_releases_are_understood_by_both() -> None:
     assert signer.is_tag(tag, f"{partition}.{offset}.{operation}.{user}")
 
 
+FORWARDED_FOR = "X-Forwarded-For"
+
+
 @pytest.mark.parametrize(
     ("headers", "client", "address"),
     [
-        ({}, "203.0.113.9", "203.0.113.9"),
-        ({"X-Forwarded-For": "198.51.100.1"}, "203.0.113.9", "203.0.113.9"),
-        ({"X-Forwarded-For": "198.51.100.1"}, "10.0.0.1", "198.51.100.1"),
-        ({"X-Forwarded-For": "6.6.6.6, 198.51.100.1"}, "10.0.0.1", "198.51.100.1"),
-        ({"X-Forwarded-For": "198.51.100.1, 10.0.0.2"}, "10.0.0.1", "198.51.100.1"),
-        ({"X-Forwarded-For": "nonsense"}, "10.0.0.1", "10.0.0.1"),
-        ({}, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ({}, "::ffff:203.0.113.9", "203.0.113.9"),
+        ([], "203.0.113.9", "203.0.113.9"),
+        ([(FORWARDED_FOR, "198.51.100.1")], "203.0.113.9", "203.0.113.9"),
+        ([(FORWARDED_FOR, "198.51.100.1")], "10.0.0.1", "198.51.100.1"),
+        ([(FORWARDED_FOR, "6.6.6.6, 198.51.100.1")], "10.0.0.1", "198.51.100.1"),
+        ([(FORWARDED_FOR, "198.51.100.1, 10.0.0.2")], "10.0.0.1", "198.51.100.1"),
+        ([(FORWARDED_FOR, "nonsense")], "10.0.0.1", "10.0.0.1"),
+        ([], "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ([], "::ffff:203.0.113.9", "203.0.113.9"),
+        # Several lines are one list, in their order (RFC 9110, 5.3).
+        ([(FORWARDED_FOR, "6.6.6.6"), (FORWARDED_FOR, "198.51.100.1")], "10.0.0.1", "198.51.100.1"),
+        (
+            [(FORWARDED_FOR, "6.6.6.6, 198.51.100.1"), (FORWARDED_FOR, "10.0.0.2,10.0.0.3")],
+            "10.0.0.1",
+            "198.51.100.1",
+        ),
+        # What cannot be read ends the look: what stands before it may be anybody's invention.
+        ([(FORWARDED_FOR, "6.6.6.6, nonsense")], "10.0.0.1", "10.0.0.1"),
+        ([(FORWARDED_FOR, "6.6.6.6, unknown, 10.0.0.2")], "10.0.0.1", "10.0.0.2"),
+        ([(FORWARDED_FOR, "6.6.6.6,")], "10.0.0.1", "10.0.0.1"),
+        ([(FORWARDED_FOR, "6.6.6.6:port")], "10.0.0.1", "10.0.0.1"),
+        ([(FORWARDED_FOR, "6.6.6.6:70000")], "10.0.0.1", "10.0.0.1"),
+        # Ports are no part of an address.
+        ([(FORWARDED_FOR, "6.6.6.6, 198.51.100.1:4711")], "10.0.0.1", "198.51.100.1"),
+        ([(FORWARDED_FOR, "198.51.100.1:1, 10.0.0.2:2")], "10.0.0.1", "198.51.100.1"),
+        ([(FORWARDED_FOR, "[2001:db8:1:2::3]:4711")], "10.0.0.1", "2001:db8:1:2::/64"),
+        ([(FORWARDED_FOR, "[2001:db8:1:2::3]")], "10.0.0.1", "2001:db8:1:2::/64"),
+        ([(FORWARDED_FOR, "2001:db8:1:2::3")], "10.0.0.1", "2001:db8:1:2::/64"),
+        ([(FORWARDED_FOR, "[::ffff:198.51.100.1]:1")], "10.0.0.1", "198.51.100.1"),
+        ([(FORWARDED_FOR, "fe80::1%eth0")], "10.0.0.1", "10.0.0.1"),
+        # Forwarded (RFC 7239), where it is all that was sent: the usual proxies pass a client's on.
+        ([("Forwarded", "for=198.51.100.1")], "203.0.113.9", "203.0.113.9"),
+        ([("Forwarded", "for=198.51.100.1")], "10.0.0.1", "198.51.100.1"),
+        ([("Forwarded", 'For="198.51.100.1:4711";proto=https')], "10.0.0.1", "198.51.100.1"),
+        (
+            [("Forwarded", 'proto=https; FOR="[2001:db8:1:2::3]:1"')],
+            "10.0.0.1",
+            "2001:db8:1:2::/64",
+        ),
+        ([("Forwarded", "for=6.6.6.6, for=198.51.100.1;by=10.0.0.2")], "10.0.0.1", "198.51.100.1"),
+        (
+            [("Forwarded", "for=6.6.6.6"), ("Forwarded", "for=198.51.100.1")],
+            "10.0.0.1",
+            "198.51.100.1",
+        ),
+        ([("Forwarded", "for=198.51.100.1, for=10.0.0.2")], "10.0.0.1", "198.51.100.1"),
+        ([("Forwarded", "for=6.6.6.6, for=unknown")], "10.0.0.1", "10.0.0.1"),
+        ([("Forwarded", "for=6.6.6.6, for=_hidden")], "10.0.0.1", "10.0.0.1"),
+        ([("Forwarded", "for=6.6.6.6, by=10.0.0.2")], "10.0.0.1", "10.0.0.1"),
+        ([("Forwarded", 'for=6.6.6.6, for="198.51.100.1')], "10.0.0.1", "10.0.0.1"),
+        ([("Forwarded", 'for=198.51.100.1;host="a, for=6.6.6.6"')], "10.0.0.1", "198.51.100.1"),
+        ([("Forwarded", 'for=198.51.100.1;host="a\\", for=6.6.6.6"')], "10.0.0.1", "198.51.100.1"),
+        ([("Forwarded", "for=198.51.100.1;for=6.6.6.6")], "10.0.0.1", "10.0.0.1"),
+        (
+            [(FORWARDED_FOR, "198.51.100.1"), ("Forwarded", "for=6.6.6.6")],
+            "10.0.0.1",
+            "198.51.100.1",
+        ),
+        # A socket of this machine has no address; nobody else can speak through it.
+        ([(FORWARDED_FOR, "6.6.6.6, 198.51.100.1")], "", "unknown"),
     ],
 )
 def test_only_trusted_proxies_say_who_the_client_is(
-    headers: dict[str, str], client: str, address: str
+    headers: list[tuple[str, str]], client: str, address: str
 ) -> None:
     assert TrustedProxies("10.0.0.0/8").client_of(request_of(headers, client)) == address
+
+
+def test_a_client_without_an_address_is_unknown() -> None:
+    request = request_of([(FORWARDED_FOR, "6.6.6.6")])
+    request.scope["client"] = None
+    assert TrustedProxies("10.0.0.0/8").client_of(request) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("headers", "scheme"),
+    [
+        ([("X-Forwarded-Proto", "https")], "https"),
+        ([("X-Forwarded-Proto", "http"), ("X-Forwarded-Proto", "https")], "https"),
+        ([("X-Forwarded-Proto", "https, HTTP")], "http"),
+        ([("Forwarded", "for=198.51.100.1;proto=HTTPS")], "https"),
+        ([("Forwarded", "for=1.1.1.1;proto=http, for=198.51.100.1;proto=https")], "https"),
+        ([("X-Forwarded-Proto", "nonsense")], "http"),
+        ([("X-Forwarded-Proto", "http"), ("Forwarded", "proto=https")], "http"),
+        ([("X-Forwarded-For", "198.51.100.1"), ("Forwarded", "proto=https")], "http"),
+    ],
+)
+def test_trusted_proxies_say_how_the_client_came(
+    headers: list[tuple[str, str]], scheme: str
+) -> None:
+    proxies = TrustedProxies("10.0.0.0/8")
+    assert proxies.scheme_of(request_of(headers, "10.0.0.1")) == scheme
+    assert proxies.scheme_of(request_of(headers, "203.0.113.9")) == "http"
 
 
 @pytest.mark.parametrize(

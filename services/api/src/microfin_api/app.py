@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -21,6 +21,7 @@ from microfin.shards import NotMigrated, WrongShard
 from microfin_api.documentation import Documents
 from microfin_api.endpoint import Endpoint
 from microfin_api.entrance import Entrance
+from microfin_api.parameters import refuse_unknown
 from microfin_api.parts import Parts
 from microfin_api.problems import Problem
 from microfin_api.routes import ENDPOINTS
@@ -92,9 +93,13 @@ class ExactRouter(Router):
 class Dispatcher:
     """Serves one path: calls the endpoint of the request's method."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], parts: Parts) -> None:
+    def __init__(self, endpoints: Collection[Endpoint], parts: Parts) -> None:
         self._parts = parts
         self._by_method: dict[str, Endpoint] = {}
+        self._parameters = {
+            endpoint.name: tuple(it.name for it in endpoint.parameters if it.place == "query")
+            for endpoint in endpoints
+        }
         for endpoint in endpoints:
             self._by_method[endpoint.method] = endpoint
             if endpoint.method == "GET" and endpoint.safe:
@@ -113,6 +118,8 @@ class Dispatcher:
             if preflight is None:
                 raise Problem("method_not_allowed", headers={"Allow": self._allowed})
             return preflight
+        if request.scope["query_string"] and endpoint.tag != "operating":
+            refuse_unknown(request, self._parameters[endpoint.name])
         async with asyncio.timeout(_LONGEST_SECONDS):
             return await endpoint.handler(request, self._parts)
 

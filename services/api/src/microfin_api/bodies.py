@@ -58,7 +58,7 @@ Password = Annotated[
 Name = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": NAME_MOST})]
 
 
-class SignUpBody(msgspec.Struct, rename="camel"):
+class SignUpBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """Who signs up."""
 
     name: Name
@@ -66,34 +66,34 @@ class SignUpBody(msgspec.Struct, rename="camel"):
     password: Password
 
 
-class SignInBody(msgspec.Struct, rename="camel"):
+class SignInBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """Who signs in."""
 
     email: str
     password: str
 
 
-class PasswordBody(msgspec.Struct, rename="camel"):
+class PasswordBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """The password to change, and to which."""
 
     current_password: str
     new_password: Password
 
 
-class OpenBody(msgspec.Struct, rename="camel"):
+class OpenBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """Which account to open."""
 
     currency: Currency | None = None
 
 
-class DepositBody(msgspec.Struct, rename="camel"):
+class DepositBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """What to deposit or withdraw, and where."""
 
     account_number: AccountNumber
     amount: Amount
 
 
-class TransferBody(msgspec.Struct, rename="camel"):
+class TransferBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """What to transfer, from where, and to where."""
 
     sender_account_number: AccountNumber
@@ -131,6 +131,9 @@ async def read_optional_body(request: Request, body: type[_Body], limit: int) ->
 
 
 async def _read(request: Request, limit: int) -> bytes:
+    encoding = request.headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() != "identity":
+        raise Problem("encoded_body", headers={"Accept-Encoding": "identity"})
     data = b""
     stream = request.stream()
     async for chunk in stream:

@@ -11,6 +11,8 @@ from microfin_api.documentation import STYLE_HASH
 from microfin_api.draining import Leaving
 from microfin_api.phases import CommandPhases
 from microfin_api.problems import Problem
+from microfin_api.request_id import HEADER as REQUEST_ID_HEADER
+from microfin_api.request_id import REQUEST_ID, read_request_id
 
 _POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
@@ -41,7 +43,6 @@ class Entrance:
         self._origins = origins
         self._request_limit = request_limit
         self._under_way = 0
-        self._refusal = Problem("overloaded").answer()  # made once: refusing must cost little
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (or the lifespan, which just passes)."""
@@ -53,7 +54,7 @@ class Entrance:
         path: str = scope["path"]
         if path.endswith("/") and path != "/":
             scope["path"] = path.rstrip("/") or "/"
-        added = self._headers(scope)
+        added = self._begin(scope)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -67,7 +68,7 @@ class Entrance:
         app = self._app
         if self._under_way >= self._request_limit and scope["path"] not in _ALWAYS_ANSWERED:
             metrics.OVERLOADED.inc()
-            app = self._refusal
+            app = Problem("overloaded").answer()
         self._under_way += 1
         try:
             await app(scope, receive, send_with_headers)
@@ -79,13 +80,20 @@ class Entrance:
             if phases is not None:
                 phases.ended(ended)
 
-    def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+    def _begin(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """Give the request its id, and return the headers that its answer has in any case."""
         headers = list(_HEADERS)
+        sent_ids: list[bytes] = []
         if scope["path"].startswith("/api/"):
             headers.append(_NO_STORE)
         for name, value in scope["headers"]:
             if name == b"origin":
                 headers += self._origins.headers_for(value.decode("latin-1"))
+            elif name == REQUEST_ID_HEADER:
+                sent_ids.append(value)
+        identity = read_request_id(sent_ids)
+        REQUEST_ID.set(identity)
+        headers.append((REQUEST_ID_HEADER, identity.encode()))
         return headers
 
 

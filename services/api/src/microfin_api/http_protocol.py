@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from microfin_api.problems import MEDIA_TYPE, Problem
+from microfin_api.request_id import REQUEST_ID, new_request_id
 
 MESSAGE_SECONDS: Final = 10.0
 """How long a head may take to come, and then a body."""
@@ -239,12 +240,15 @@ class GatheringProtocol(HttpToolsProtocol):
             self._tell(problem)
 
     def _tell(self, problem: Problem) -> None:
+        identity = new_request_id()
+        REQUEST_ID.set(identity)
         body = problem.body()
         headers = {
             "content-type": MEDIA_TYPE,
             "content-length": str(len(body)),
             "x-content-type-options": "nosniff",
             "connection": "close",
+            "x-request-id": identity,
             **problem.headers,
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -24,7 +24,9 @@ Amounts are exact decimals; they come as JSON numbers or strings and are answere
 Whatever changes money or opens an account takes an `Idempotency-Key`: repeat a request with its key
 as often as you like, it takes effect once. Where the outcome takes longer than a few seconds the
 answer is 202; ask at its `Location` then. A trailing slash is accepted on every path. What can go
-wrong is told as `application/problem+json`, each code explained under `/docs/errors`.
+wrong is told as `application/problem+json`, each code explained under `/docs/errors`. Every answer
+has an `X-Request-Id`: yours, where you sent one of 8 to 64 letters, digits, dots, dashes and
+underscores.
 """
 
 

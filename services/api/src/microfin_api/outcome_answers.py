@@ -52,6 +52,11 @@ def rejection(operation: Operation) -> Problem:
     detail = ""
     if operation.reason == "insufficient_funds":
         detail = _shortfall(operation.currency, members)
+    if own_account_is_missing(operation):
+        detail = (
+            "You have no such account. Check the number; the key of this request is used up, so "
+            "send the right one with a new Idempotency-Key."
+        )
     if operation.status == "refunded":
         detail = "The transfer could not be completed; its amount is back on the sender's account."
     own = own_account_is_missing(operation)

@@ -1,6 +1,7 @@
 """Query parameters: read with the same strictness as bodies."""
 
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Final, get_args
 
@@ -14,6 +15,18 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _RFC_3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
+
+
+def refuse_unknown(request: Request, known: Collection[str]) -> None:
+    """Raise `Problem` for a parameter that is not `known`, or is there twice."""
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in known:
+            there_are = f"There are: {', '.join(known)}" if known else "There are none here"
+            raise Problem("invalid_parameter", f"There is no parameter {name!r}. {there_are}.")
+        if name in seen:
+            raise Problem("invalid_parameter", f"The parameter {name!r} is there twice.")
+        seen.add(name)
 
 
 def read_number(request: Request, name: str, highest: int) -> int | None:

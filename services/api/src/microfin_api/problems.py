@@ -10,6 +10,8 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
+from microfin_api.request_id import REQUEST_ID
+
 MEDIA_TYPE: Final = "application/problem+json"
 
 
@@ -41,7 +43,7 @@ _KINDS: Final = (
         "invalid_body",
         400,
         "The body does not fit.",
-        "Send the fields with the types that the documentation names.",
+        "Send the fields with the types that the documentation names, and no others.",
     ),
     ProblemKind(
         "invalid_amount",
@@ -66,7 +68,7 @@ _KINDS: Final = (
         "invalid_parameter",
         400,
         "A parameter of the query does not fit.",
-        "Send the parameters as the documentation describes them.",
+        "Send the parameters that the documentation names, as it describes them, and no others.",
     ),
     ProblemKind(
         "invalid_idempotency_key",
@@ -85,6 +87,12 @@ _KINDS: Final = (
         413,
         "The body is too large.",
         "Send less: a request of this API has a few hundred bytes.",
+    ),
+    ProblemKind(
+        "encoded_body",
+        415,
+        "The body is encoded.",
+        "Send it as it is, without Content-Encoding.",
     ),
     ProblemKind(
         "not_json",
@@ -148,7 +156,8 @@ _KINDS: Final = (
         404,
         "There is no such account.",
         "Check the number. An account of somebody else is treated as missing, except as the "
-        "receiver of a transfer; a missing receiver is a 422.",
+        "receiver of a transfer; a missing receiver is a 422. Where money was to move, the "
+        "Idempotency-Key is used up: ask for the right number with a new one.",
     ),
     ProblemKind(
         "session_not_found",
@@ -314,7 +323,7 @@ class Problem(Exception):
 
     def document(self) -> dict[str, Any]:
         """Return the problem's JSON object."""
-        return {
+        document = {
             "type": f"/docs/errors#{self.kind.code}",
             "title": self.kind.title,
             "status": self.status,
@@ -322,12 +331,17 @@ class Problem(Exception):
             "detail": self.detail or self.kind.advice,
             **self.members,
         }
+        request_id = REQUEST_ID.get()
+        if request_id:
+            document["requestId"] = request_id
+        return document
 
 
 class ProblemDocument(msgspec.Struct, rename="camel"):
     """What is wrong and what to do (RFC 9457). Some codes have further members.
 
-    An operation's problems name it in `operationId` and its `operationStatus`: rejected, refunded
+    `requestId` is also in the header X-Request-Id and in our log: name it when you ask us. An
+    operation's problems name it in `operationId` and its `operationStatus`: rejected, refunded
     (its amount came back) or unknown.
     """
 
@@ -336,6 +350,7 @@ class ProblemDocument(msgspec.Struct, rename="camel"):
     status: int
     code: str
     detail: str
+    request_id: str | msgspec.UnsetType = msgspec.UNSET
     operation_id: str | msgspec.UnsetType = msgspec.UNSET
     operation_status: str | msgspec.UnsetType = msgspec.UNSET
     idempotency_key: str | msgspec.UnsetType = msgspec.UNSET

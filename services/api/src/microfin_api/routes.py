@@ -92,8 +92,11 @@ _PAGE_OF_ACCOUNTS: Final = (
     ),
 )
 
-_READING: Final = ("not_signed_in", "internal", "unavailable")
+_READING: Final = ("invalid_parameter", "not_signed_in", "internal", "unavailable")
 _CHANGING: Final = (
+    "request_timeout",
+    "invalid_parameter",
+    "encoded_body",
     "malformed_json",
     "invalid_body",
     "body_too_large",
@@ -214,7 +217,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
                 other_media_type="text/csv",
             )
         },
-        problems=(*_READING, "account_not_found", "invalid_parameter"),
+        problems=(*_READING, "account_not_found"),
         parameters=_STATEMENT,
     ),
     Endpoint(
@@ -375,6 +378,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Show this document",
         tag="documentation",
         answers={200: Given("OpenAPI 3.1", other_media_type="application/json")},
+        problems=("invalid_parameter",),
         signed_in=False,
     ),
     Endpoint(
@@ -385,6 +389,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Show this document to people",
         tag="documentation",
         answers={200: Given("A page", other_media_type="text/html")},
+        problems=("invalid_parameter",),
         signed_in=False,
     ),
     Endpoint(
@@ -395,6 +400,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Show every problem that an answer can name",
         tag="documentation",
         answers={200: Given("A page", other_media_type="text/html")},
+        problems=("invalid_parameter",),
         signed_in=False,
     ),
 )

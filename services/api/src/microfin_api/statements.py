@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 
@@ -17,12 +18,14 @@ from microfin_api.accounts import pool_of, require_own_account
 from microfin_api.answers import BalanceAt, EntryView, Statement, answer, moment
 from microfin_api.parameters import read_kind, read_moment, read_number
 from microfin_api.parts import Parts
+from microfin_api.problems import Problem
 
 LIMIT_MOST = 200
 LIMIT_USUAL = 50
 _CSV_PAGE = LIMIT_MOST  # so that no page keeps the event loop for long
 _QUALITY = re.compile(r"[01](\.[0-9]{1,3})?", re.ASCII)
 _HIGHEST_SEQ = 2**62
+_CLOCKS_DIFFER = 5_000  # milliseconds; the times in answers are the broker's
 _COLUMNS = (
     "seq",
     "time",
@@ -43,6 +46,8 @@ async def statement(request: Request, parts: Parts) -> Response:
     currency = await require_own_account(parts, number, session.user)
     at = read_moment(request, "at")
     if at is not None:
+        if at > time.time() * 1000 + _CLOCKS_DIFFER:
+            raise Problem("invalid_parameter", "at lies in the future.")
         return await _balance_at(parts, number, currency, at)
     wanted = StatementFilter(
         before_seq=read_number(request, "cursor", _HIGHEST_SEQ),

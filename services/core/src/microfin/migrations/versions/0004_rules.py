@@ -74,6 +74,7 @@ DO $$ BEGIN
 END $$;
 """
 
+
 def upgrade() -> None:
     """Create the triggers and the index, and narrow what was granted."""
     op.execute(PARTITIONS_OF_THIS_SHARD)
