@@ -13,7 +13,8 @@ from typing import Final
 REPOSITORY: Final = Path(__file__).parents[2]
 API: Final = sorted((REPOSITORY / "services" / "api" / "src").rglob("*.py"))
 READING: Final = REPOSITORY / "services" / "core" / "src" / "microfin" / "reading.py"
-SQL: Final = re.compile(r"(SELECT|WITH|INSERT|UPDATE|DELETE|COPY|WHERE)\b")
+SQL: Final = re.compile(r"(SELECT|WITH|INSERT|UPDATE|DELETE|COPY|WHERE) \S")
+"""How a query begins; a method of HTTP alone is none."""
 LIMIT: Final = re.compile(r"\bLIMIT\b")
 
 ONE_ROW_OF_VALUES: Final = "one row, of values"
@@ -35,13 +36,14 @@ ALLOWED: Final = {
     "INSERT INTO leases (instance, generation, renewed_at) SELECT {instance}":
         "routing is one row",
     "DELETE FROM leases WHERE instance = $1": BY_UNIQUE_KEY,
-    "INSERT INTO sessions": ONE_ROW_OF_VALUES,
-    "SELECT user_id, extract(epoch FROM expires_at)::bigint AS expires FROM sessions WHERE "
-    "token_hash = $1": BY_UNIQUE_KEY,
-    "DELETE FROM sessions WHERE token_hash = $1": BY_UNIQUE_KEY,
-    "SELECT id, name, email, password_hash FROM users WHERE":
+    "SELECT user_id, extract(epoch FROM least(expires_at, sessions.created_at + $2 * "
+    "interval '1 second'))::bigint AS expires,": BY_UNIQUE_KEY,
+    "UPDATE sessions SET last_used_at = clock_timestamp(),": BY_UNIQUE_KEY,
+    "DELETE FROM sessions WHERE token_hash = ANY($1::bytea[])":
+        "the few sessions of one request's cookies, or the one that is ended",
+    "SELECT id, name, email, password_hash, session_epoch FROM users WHERE disabled_at IS NULL AND":
         f"goes on with id or email: {BY_UNIQUE_KEY}",
-    "INSERT INTO users (id, name, email, password_hash) VALUES": ONE_ROW_OF_VALUES,
+    "INSERT INTO users (id, name, email, password_hash) SELECT $1::uuid,": ONE_ROW_OF_VALUES,
     "UPDATE users SET password_hash = $2 WHERE id = $1": BY_UNIQUE_KEY,
 }  # fmt: skip
 """How a query without LIMIT begins, and what bounds it."""

@@ -17,7 +17,7 @@ from microfin_operator.settings import OperatorSettings
 
 CANARY = "hunter2canary"
 SECRETS = {name for name in ApiSettings.model_fields if name in {"databases", "databases_direct"}}
-SECRETS |= {"redis", "secret"}
+SECRETS |= {"redis", "secret", "cache_secret"}
 MALFORMED_URLS = [
     CANARY,
     f"user:{CANARY}@host/database",
@@ -81,6 +81,7 @@ def test_what_is_right_is_not_shown_either() -> None:
         databases_direct=url,
         redis=f"redis://user:{CANARY}@host",
         secret=CANARY * 3,
+        cache_secret=CANARY * 3,
     )
     assert CANARY not in repr(settings) + str(settings)
 
@@ -93,7 +94,7 @@ def test_no_process_says_a_secret(
 ) -> None:
     if name == "secret" and arguments[-1] != "microfin_api":
         return  # nobody else reads it
-    for value in (CANARY,) if name == "secret" else MALFORMED_URLS[3:4]:
+    for value in (CANARY,) if name in ("secret", "cache_secret") else MALFORMED_URLS[3:4]:
         environment = {
             key: text for key, text in os.environ.items() if not key.startswith(PREFIX)
         } | {"MICROFIN_DATABASES": "postgresql://u:x@127.0.0.1:1/d", "MICROFIN_PARTITION": "0"}

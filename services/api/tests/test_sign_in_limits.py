@@ -20,7 +20,9 @@ async def counters(settings: ApiSettings) -> dict[str, tuple[Redis, int]]:
     for url in settings.redis_urls:
         node = Redis.from_url(url)
         async for key in node.scan_iter("rate:*in:*"):
-            found[key.decode()] = (node, await node.ttl(key))
+            seconds = await node.ttl(key)
+            if seconds != -2:  # it has ended since
+                found[key.decode()] = (node, seconds)
     return found
 
 

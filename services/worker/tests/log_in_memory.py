@@ -104,7 +104,7 @@ class Bench(msgspec.Struct):
 @asynccontextmanager
 async def working(pool: Pool) -> AsyncIterator[Bench]:
     """Give a worker of partition 0 of 1 that works on `pool`."""
-    log, store, heard = ListLog(), CountedStore(pool, 0), Heard()
+    log, store, heard = ListLog(), CountedStore(pool, 0, 1), Heard()
     worker = Worker(0, 1, Edges(log, store, heard, heard, SystemClock()), Limits())
     running = asyncio.create_task(worker.run())
     try:

@@ -102,6 +102,7 @@ class CommonSettings(BaseSettings):
     )
     cache_secret: str = Field(
         default="",
+        repr=False,
         description="At least 32 characters, the same for all workers and API processes, and "
         "another than MICROFIN_SECRET: seals the accounts and the answers that they leave each "
         "other in Redis. What is not sealed by it is not believed but read from PostgreSQL, which "
