@@ -57,12 +57,13 @@ async def test_people_are_not_in_it(logged: Ledger) -> None:
         await client.get("/api/me")
         await _cancel_a_look_up(logged, lambda: client.post("/api/signin", json=credentials))
         await client.post("/api/signout", json={})
+        tokens.append(uuid4().hex)
         with pytest.raises(asyncpg.ForeignKeyViolationError):
             async with api.parts.pools[0].acquire() as connection, connection.transaction():
                 await connection.execute(
                     "INSERT INTO sessions (token_hash, user_id, epoch, expires_at)"
                     " VALUES ($1, $2, 0, clock_timestamp())",
-                    *(blake2b(tokens[0].encode(), digest_size=32).digest(), uuid4()),
+                    *(blake2b(tokens[-1].encode(), digest_size=32).digest(), uuid4()),
                 )
     async with running(logged.settings(argon2_time=2)) as api, api.client() as client:
         answer = await client.post("/api/signin", json=credentials)  # stores another hash
@@ -85,7 +86,7 @@ async def test_people_are_not_in_it(logged: Ledger) -> None:
     for told in ("INSERT INTO users", "INSERT INTO sessions", "FROM users WHERE", "canceling"):
         assert told in log, told
     digests = [blake2b(token.encode(), digest_size=32).hexdigest() for token in tokens]
-    assert len(tokens) == 4
+    assert len(tokens) == 5
     assert len(hashes) == 2
     for secret in (email, NAME, PASSWORD, "$argon2", *hashes, *tokens, *digests):
         assert not _lines(log, secret), secret

@@ -112,7 +112,7 @@ REFUSED = [
     ("microfin_api", "UPDATE users SET email = ''"),
     ("microfin_api", "DELETE FROM users"),
     ("microfin_api", "UPDATE sessions SET user_id = gen_random_uuid()"),
-    ("microfin_api", "UPDATE sessions SET expires_at = now()"),
+    ("microfin_api", "UPDATE sessions SET created_at = now()"),
     ("microfin_api", "UPDATE accounts SET balance = 1"),
     ("microfin_api", "INSERT INTO outcomes DEFAULT VALUES"),
     ("microfin_api", "SELECT moment(1)"),
