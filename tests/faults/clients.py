@@ -203,7 +203,8 @@ class _Life:
 
 async def sign_up(connections: Connections, name: str) -> Customer:
     """Make a user."""
-    body = f'{{"name":"{name}","email":"{name}@example.com","password":"{"p" * 12}"}}'.encode()
+    password = f"the password of {name}"
+    body = f'{{"name":"{name}","email":"{name}@example.com","password":"{password}"}}'.encode()
     response = await _insist(connections, "/api/signup", body)
     return Customer(response["userId"], response["sessionId"])
 

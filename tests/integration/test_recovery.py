@@ -109,7 +109,7 @@ async def decided(bank: Bank, shard: int) -> list[tuple[Any, ...]]:
 
 async def sign_up(api: Process) -> tuple[httpx.AsyncClient, str]:
     session = httpx.AsyncClient(base_url=api.url, timeout=30)
-    person = {"name": "R", "email": f"{uuid4().hex}@example.com", "password": "p" * 12}
+    person = {"name": "R", "email": f"{uuid4().hex}@example.com", "password": uuid4().hex}
     answer = (await session.post("/api/signup", json=person)).raise_for_status()
     return session, answer.json()["userId"]
 
@@ -328,13 +328,13 @@ async def test_people_who_signed_up_after_the_backup_are_listed(make_own_bank: M
     ran = await follow_runbook(
         bank,
         'echo "$PASSWORD" | microfin user create',
-        PASSWORD="q" * 12,
+        PASSWORD="what the bank gave",
         USER_ID=user,
         EMAIL=email,
         NAME="R",
     )
     assert ran.code == 0, ran.errors
-    answer = await late.post("/api/signin", json={"email": email, "password": "q" * 12})
+    answer = await late.post("/api/signin", json={"email": email, "password": "what the bank gave"})
     answer.raise_for_status()
     shown = await late.get(f"/api/accounts/{number}")
     assert shown.json()["balance"] == "7.00"

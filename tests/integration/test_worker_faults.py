@@ -14,7 +14,7 @@ from microfin.batch_statement import Place
 from microfin.clock import SystemClock
 from microfin.database import connect_pool
 from microfin.redis_cluster import GuardedRedis
-from microfin.replies import Reply, channel_of, decode_replies, reply_address
+from microfin.replies import Reply, channel_of, read_message, reply_address
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import PlaceLost, RoutingChanged, commit_batch, decide_ahead, gather
 from microfin_worker.edges import Record
@@ -197,5 +197,5 @@ async def test_nobody_is_told_what_is_not_committed(make_bank: MakeBank) -> None
 
 async def next_reply(replies: AsyncIterator[bytes]) -> Reply:
     while True:
-        for reply in decode_replies(await anext(replies)):
+        for reply in read_message(channel_of("listener"), await anext(replies), None).replies:
             return reply

@@ -180,7 +180,7 @@ def test_addresses_are_checked(text: str) -> None:
 
 
 def test_addresses_are_read_in_lower_case() -> None:
-    assert read_email(" Anna@Example.COM ") == "anna@example.com"
+    assert read_email(" Anna@Example.COM ") == ("anna@example.com",)
 
 
 @pytest.mark.parametrize("text", ["", "   ", "a" * 101, "Anna\0", "An\x1bna", "An\nna"])

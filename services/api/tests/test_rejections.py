@@ -82,7 +82,9 @@ async def test_a_receiver_that_takes_nothing(
     assert (shown["status"], shown["reason"]) == (status, f"account_{state}")
     await set_state(bank, other, receiver, "open")
     again = await user.client.post("/api/transfer", json=body, headers=headers)
-    assert again.json() == problem
+    repeated = again.json()
+    assert repeated.pop("requestId") != problem.pop("requestId")
+    assert repeated == problem
     assert again.headers["idempotency-replayed"] == "true"
     assert await user.balance(sender) == "10.00"
 
