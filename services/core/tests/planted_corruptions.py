@@ -34,7 +34,7 @@ LAST = "(SELECT max(seq) FROM entries WHERE account = '{anna}')"
 UNDO_CREDIT = """
     DELETE FROM outcomes WHERE operation_id = '{crossed}' AND leg = 'credit';
     DELETE FROM entries WHERE operation_id = '{crossed}' AND leg = 'credit';
-    UPDATE accounts SET balance = balance - 700, seq = seq - 1,
+    UPDATE accounts SET balance = balance - 700, seq = seq - 1, version = version - 1,
         entry_time = (SELECT max(at) FROM entries WHERE account = '{bert}') WHERE number = '{bert}';
     UPDATE contra_balances SET balance = balance + 700
         WHERE partition = 1 AND contra = 'in_transit' AND currency = 'EUR';
@@ -47,7 +47,8 @@ UNDO_REFUND = """
         WHERE operation_id = '{crossed}' AND leg = 'request';
     UPDATE outcomes SET seq = seq - 1, balance = balance - 300
         WHERE operation_id = '{crossed}' AND leg = 'request';
-    UPDATE accounts SET balance = balance - 300, seq = seq - 1 WHERE number = '{anna}';
+    UPDATE accounts SET balance = balance - 300, seq = seq - 1, version = version - 1
+        WHERE number = '{anna}';
     UPDATE contra_balances SET balance = balance + 300
         WHERE partition = 0 AND contra = 'in_transit' AND currency = 'EUR';
 """
@@ -56,7 +57,8 @@ ONE_MORE_ENTRY = """
     INSERT INTO entries SELECT account, seq + 1, 100, balance_after + 100, {operation}, 'request',
         'deposit', 'cash', '', partition, at
     FROM entries WHERE account = '{anna}' AND seq = LAST;
-    UPDATE accounts SET balance = balance + 100, seq = seq + 1 WHERE number = '{anna}';
+    UPDATE accounts SET balance = balance + 100, seq = seq + 1, version = version + 1
+        WHERE number = '{anna}';
     UPDATE contra_balances SET balance = balance - 100
         WHERE partition = 0 AND contra = 'cash' AND currency = 'EUR';
 """
@@ -68,7 +70,8 @@ BOTH_CREDIT_AND_REFUND = """
     INSERT INTO entries SELECT account, seq + 1, -amount, balance_after - amount, operation_id,
         'refund', kind, contra, counterparty, partition, at
     FROM entries WHERE operation_id = '{crossed}' AND leg = 'request';
-    UPDATE accounts SET balance = balance + 700, seq = seq + 1 WHERE number = '{anna}';
+    UPDATE accounts SET balance = balance + 700, seq = seq + 1, version = version + 1
+        WHERE number = '{anna}';
     UPDATE contra_balances SET balance = balance - 700
         WHERE partition = 0 AND contra = 'in_transit' AND currency = 'EUR';
 """
@@ -297,6 +300,30 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
         "UPDATE partitions SET next_offset = 1 WHERE partition = 0",
         {4},
         {4, 5},
+    ),
+    "partition under another generation than its routing": (
+        "source",
+        "UPDATE partitions SET generation = generation + 1 WHERE partition = 0",
+        {6},
+        {6},
+    ),
+    "partition of another number of partitions than its routing": (
+        "source",
+        "UPDATE partitions SET partition_count = partition_count * 2 WHERE partition = 0",
+        {6},
+        {6},
+    ),
+    "version beyond the changes": (
+        "source",
+        "UPDATE accounts SET version = version + 1 WHERE number = '{anna}'",
+        {3},
+        set(),
+    ),
+    "version behind the changes": (
+        "source",
+        "UPDATE accounts SET version = version - 1 WHERE number = '{anna}'",
+        {3},
+        {3},
     ),
     "partition deleted": (
         "source",

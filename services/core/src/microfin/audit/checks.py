@@ -88,6 +88,38 @@ WHERE a.number IS NULL OR a.balance <> coalesce(sums.total, 0)
 """,
 )
 
+# Opening an account gives it version 1; each entry and each settled set_state adds one. So the
+# version also tells how often the state was set, before a window too.
+_CHANGES: Final = Check(
+    "no account has changed more often than its version says",
+    3,
+    """
+SELECT 'the version is behind the entries and changes of the state' AS what,
+    jsonb_build_array(to_jsonb(a)) AS rows
+FROM audited_accounts a
+LEFT JOIN (
+    SELECT account, count(*) AS times FROM audited_outcomes
+    WHERE kind = 'set_state' AND status = 'settled' GROUP BY account
+) AS sets ON sets.account = a.number
+WHERE a.version - 1 - a.seq < coalesce(sets.times, 0)
+""",
+)
+
+_VERSION: Final = Check(
+    "every version is the number of changes",
+    3,
+    """
+SELECT 'the version is not 1 for the opening and 1 for each entry and change of the state' AS what,
+    jsonb_build_array(to_jsonb(a), jsonb_build_object('settled_set_states', sets.times)) AS rows
+FROM accounts a
+LEFT JOIN (
+    SELECT account, count(*) AS times FROM outcomes
+    WHERE kind = 'set_state' AND status = 'settled' GROUP BY account
+) AS sets ON sets.account = a.number
+WHERE a.version - 1 - a.seq > coalesce(sets.times, 0)
+""",
+)
+
 _OUTCOME_SHAPE: Final = Check(
     "every outcome is one that a decision can have",
     4,
@@ -197,6 +229,19 @@ WHERE decided.log_offset >= p.next_offset OR p.partition % r.shards <> r.shard
 """,
 )
 
+# A growth changes the shard's routing and all of its partitions in one transaction, and a new
+# partition's row takes over the routing while that stands still.
+_ROUTING: Final = Check(
+    "every partition decides by its shard's routing",
+    6,
+    """
+SELECT 'the partition decides by another routing than that of its shard' AS what,
+    jsonb_build_array(to_jsonb(p), to_jsonb(r)) AS rows
+FROM partitions p CROSS JOIN routing r
+WHERE (p.generation, p.partition_count) IS DISTINCT FROM (r.generation, r.partition_count)
+""",
+)
+
 _KNOWN_PARTITION: Final = Check(
     "every outcome has its partition",
     4,
@@ -295,17 +340,20 @@ _OF_EVERY_SCOPE: Final = (
     _NEVER_NEGATIVE,
     _CHAIN,
     _LAST_ENTRY,
+    _CHANGES,
     _OUTCOME_SHAPE,
     _EFFECTS,
     _ACCOUNT_OF_EFFECT,
     _OPENED,
     _PLACE_IN_LOG,
+    _ROUTING,
 )
 
 FULL_CHECKS: Final = (
     _ZERO_SUM,
     _CONTRA,
     _SUM_OF_ENTRIES,
+    _VERSION,
     _OPENED_ONCE,
     _KNOWN_PARTITION,
     *_OF_EVERY_SCOPE,
