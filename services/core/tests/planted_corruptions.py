@@ -9,7 +9,7 @@ CORRUPT = "".join(
 
 _TABLES = (
     *("accounts", "outcomes", "entries", "contra_balances"),
-    *("outbox", "partitions", "quarantine", "audit_watermarks"),
+    *("outbox", "partitions", "quarantine", "audit_watermarks", "routing"),
 )
 KEEP = "CREATE SCHEMA kept;" + "".join(
     f"CREATE TABLE kept.{table} AS TABLE {table};" for table in _TABLES
@@ -324,6 +324,49 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
         "UPDATE accounts SET version = version - 1 WHERE number = '{anna}'",
         {3},
         {3},
+    ),
+    "entry and account later than the outcome": (
+        "source",
+        "UPDATE entries SET at = at + interval '1 day' WHERE account = '{anna}' AND seq = LAST;"
+        "UPDATE accounts SET entry_time = entry_time + interval '1 day' WHERE number = '{anna}'",
+        {4},
+        {4},
+    ),
+    "first entry later than its outcome": (
+        "destination",
+        "UPDATE entries SET at = at + interval '1 ms' WHERE account = '{bert}' AND seq = 1",
+        {4},
+        {4},
+    ),
+    "time of an account without entries": (
+        "source",
+        "UPDATE accounts SET entry_time = entry_time + interval '1 day' WHERE number = '{idle}'",
+        {3},
+        set(),
+    ),
+    "balance that a rejection saw": (
+        "source",
+        "UPDATE outcomes SET available = available + 1 WHERE operation_id = '{rejected}'",
+        {4},
+        {4},
+    ),
+    "rejection of what the balance covers": (
+        "source",
+        "UPDATE outcomes SET needed = available WHERE operation_id = '{rejected}'",
+        {4},
+        {4},
+    ),
+    "rejection for a balance that it does not tell": (
+        "source",
+        "UPDATE outcomes SET available = NULL WHERE operation_id = '{rejected}'",
+        {4},
+        {4},
+    ),
+    "rejection before the money was there": (
+        "source",
+        "UPDATE outcomes SET log_offset = 2 WHERE operation_id = '{rejected}'",
+        {4},
+        set(),
     ),
     "partition deleted": (
         "source",

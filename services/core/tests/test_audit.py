@@ -256,6 +256,46 @@ async def test_a_live_audit_finds_nothing_where_nothing_is_wrong(spoilt: Ledger)
     assert report.ok, report.violations
 
 
+async def test_a_ledger_that_grew_twice_while_its_clock_went_back_passes(
+    platform_parts: Platform,
+) -> None:
+    shards = 2
+    databases = await make_ledger_databases(platform_parts, "audited_grown", shards, 4)
+    ledger = Ledger(platform_parts, databases)
+    random = Random(5)
+    async with PostgresLedger(ledger.urls("microfin_worker"), 4) as postgres:
+        history = await ledger_history.begin(postgres, random)
+        for partitions in (6, 8, 12, 12):
+            for _ in range(2):
+                await ledger_history.move_money(postgres, history, random, 100)
+                postgres.time -= random.choice((0, 30))
+                report = await audit(ledger.urls(), since=random.random() < 0.5)
+                assert report.ok, report.violations
+            if partitions > postgres.routing.partition_count:
+                await postgres.grow(partitions)
+        await postgres.drain()
+    for since in (True, False):
+        report = await audit(ledger.urls(), at_rest=True, since=since)
+        assert report.ok, report.violations
+    moved = "SELECT count(DISTINCT partition) FROM entries GROUP BY account"
+    rejected = "SELECT count(*) FROM outcomes WHERE available IS NOT NULL"
+    later = "SELECT count(*) FROM entries JOIN outcomes o USING (operation_id, leg)"
+    connection = await asyncpg.connect(ledger.urls()[0], ssl=False)
+    assert max(row[0] for row in await connection.fetch(moved)) >= 3
+    assert await connection.fetchval(rejected) > 10
+    assert await connection.fetchval(later + " WHERE entries.at > o.at") > 10
+    await connection.close()
+
+
+async def test_shards_of_different_generations_pass(spoilt: Ledger) -> None:
+    routing = "generation = generation + 1, partition_count = partition_count * 2"
+    growth = f"UPDATE routing SET {routing}; UPDATE partitions SET {routing};"  # noqa: S608 - ours
+    await spoilt.execute(0, growth)
+    for since in (False, True):
+        report = await audit(spoilt.urls(), since=since)
+        assert report.ok, report.violations
+
+
 async def test_progress_is_told(ledger: Ledger) -> None:
     told: list[tuple[str, int, int]] = []
     await audit(ledger.urls(), progress=lambda *step: told.append(step))

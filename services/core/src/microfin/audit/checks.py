@@ -55,14 +55,15 @@ SELECT CASE
         WHEN a.seq > 0 AND last.account IS NULL THEN 'the entry that seq names is missing'
         WHEN a.balance <> coalesce(last.balance_after, 0)
             THEN 'the balance is not that after the last entry'
-        ELSE 'entry_time is not the time of the last entry'
+        ELSE 'entry_time is not the time of the last entry, or of the opening'
     END AS what,
     jsonb_build_array(to_jsonb(a), to_jsonb(last), to_jsonb(next)) AS rows
 FROM audited_accounts a
 LEFT JOIN entries last ON last.account = a.number AND last.seq = a.seq
 LEFT JOIN entries next ON next.account = a.number AND next.seq = a.seq + 1
 WHERE next.account IS NOT NULL OR (a.seq > 0 AND last.account IS NULL)
-    OR a.balance <> coalesce(last.balance_after, 0) OR a.entry_time <> last.at
+    OR a.balance <> coalesce(last.balance_after, 0)
+    OR a.entry_time <> coalesce(last.at, a.opened_at)
 """,
 )
 
@@ -130,6 +131,11 @@ WHERE NOT coalesce(CASE
     WHEN leg <> 'request' AND kind <> 'transfer' THEN false
     WHEN status = 'rejected'
         THEN leg <> 'refund' AND num_nonnulls(amount, seq, balance, counterparty_seq) = 0
+            AND CASE reason
+                WHEN 'insufficient_funds' THEN available >= 0 AND coalesce(needed > available, true)
+                WHEN 'balance_not_zero' THEN available > 0 AND needed IS NULL
+                ELSE num_nonnulls(needed, available) = 0
+            END
     WHEN status = 'debited'
         THEN leg = 'request' AND kind = 'transfer' AND num_nulls(amount, seq, balance) = 0
             AND counterparty_seq IS NULL
@@ -158,6 +164,55 @@ WHERE e.account IS NULL OR x.account IS NULL
         IS DISTINCT FROM
         (x.operation_id, x.leg, x.kind, x.amount, x.contra, x.counterparty, x.partition)
     OR e.balance_after <> x.balance_after OR e.at < x.at
+    -- Only where the entry before is as late may this one be later than its outcome.
+    OR (e.at > x.at AND e.at IS DISTINCT FROM coalesce(
+        (SELECT at FROM entries WHERE account = e.account AND seq = e.seq - 1),
+        (SELECT opened_at FROM accounts WHERE number = e.account)))
+""",
+)
+
+# The balance that a rejection saw is that after an entry between the last one before it in its
+# partition (`low`) and the first one after it there (`high` comes before that). Mostly both are the
+# same entry; only where the account was on another partition between, which of its entries there
+# came before the rejection does not say, and any will do.
+_REJECTIONS: Final = Check(
+    "every rejection for a balance saw that balance",
+    4,
+    """
+SELECT 'the account did not have this balance when the operation was rejected' AS what,
+    jsonb_build_array(to_jsonb(o), jsonb_build_object('account', seen.account,
+        'low_seq', seen.low, 'low_balance', low.balance_after, 'high_seq', seen.high,
+        'high_balance', high.balance_after)) AS rows
+FROM (
+    SELECT placed.*, coalesce(before, first - 1, a.seq) AS low, coalesce(after - 1, a.seq) AS high
+    FROM (
+        SELECT account, rejected, available,
+            min(seq) OVER (PARTITION BY account) AS first,
+            max(seq) OVER (PARTITION BY account, partition ORDER BY log_offset
+                ROWS UNBOUNDED PRECEDING) AS before,
+            min(seq) OVER (PARTITION BY account, partition ORDER BY log_offset DESC
+                ROWS UNBOUNDED PRECEDING) AS after
+        FROM (
+            SELECT account, partition, log_offset, seq, NULL AS rejected, NULL AS available
+            FROM effects WHERE account IN (
+                SELECT account FROM audited_outcomes
+                WHERE status = 'rejected' AND available IS NOT NULL)
+            UNION ALL
+            SELECT account, partition, log_offset, NULL, operation_id, available
+            FROM audited_outcomes WHERE status = 'rejected' AND available IS NOT NULL
+        ) AS decided
+    ) AS placed
+    JOIN accounts a ON a.number = placed.account
+    WHERE rejected IS NOT NULL
+) AS seen
+LEFT JOIN entries low ON low.account = seen.account AND low.seq = seen.low
+LEFT JOIN entries high ON high.account = seen.account AND high.seq = seen.high
+JOIN outcomes o ON o.operation_id = seen.rejected AND o.leg = 'request'
+WHERE seen.available IS DISTINCT FROM CASE seen.low WHEN 0 THEN 0 ELSE low.balance_after END
+    AND seen.available IS DISTINCT FROM CASE seen.high WHEN 0 THEN 0 ELSE high.balance_after END
+    AND (seen.low >= seen.high OR NOT EXISTS (
+        SELECT FROM entries e WHERE e.account = seen.account
+            AND e.seq BETWEEN seen.low AND seen.high AND e.balance_after = seen.available))
 """,
 )
 
@@ -343,6 +398,7 @@ _OF_EVERY_SCOPE: Final = (
     _CHANGES,
     _OUTCOME_SHAPE,
     _EFFECTS,
+    _REJECTIONS,
     _ACCOUNT_OF_EFFECT,
     _OPENED,
     _PLACE_IN_LOG,
