@@ -368,6 +368,38 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
         {4},
         set(),
     ),
+    "state of an account whose state was never set": (
+        "source",
+        "UPDATE accounts SET state = 'frozen' WHERE number = '{anna}'",
+        {4},
+        {4},
+    ),
+    "state other than the one last set": (
+        "destination",
+        "UPDATE accounts SET state = 'closed' WHERE number = '{dora}'",
+        {4},
+        {4},
+    ),
+    "hash of another body": (
+        "source",
+        f"UPDATE outcomes SET body_hash = decode(md5('another'), 'hex') WHERE {THE_DEPOSIT}",
+        {4},
+        {4},
+    ),
+    "user of a credit": (
+        "destination",
+        "UPDATE outcomes SET user_id = gen_random_uuid() WHERE operation_id = '{crossed}'"
+        " AND leg = 'credit'",
+        {4},
+        {4},
+    ),
+    "hash of a state that there is not": (
+        "destination",
+        "UPDATE outcomes SET body_hash = decode(md5('another'), 'hex')"
+        " WHERE account = '{dora}' AND kind = 'set_state'",
+        {4},
+        {4},
+    ),
     "partition deleted": (
         "source",
         "DELETE FROM partitions WHERE partition = 0",

@@ -121,6 +121,16 @@ WHERE a.version - 1 - a.seq > coalesce(sets.times, 0)
 """,
 )
 
+_NEVER_SET: Final = Check(
+    "every account is open until its state is set",
+    4,
+    """
+SELECT 'the state is not open, and the version says that it was never set' AS what,
+    jsonb_build_array(to_jsonb(a)) AS rows
+FROM audited_accounts a WHERE a.state <> 'open' AND a.version - 1 - a.seq = 0
+""",
+)
+
 _OUTCOME_SHAPE: Final = Check(
     "every outcome is one that a decision can have",
     4,
@@ -396,6 +406,7 @@ _OF_EVERY_SCOPE: Final = (
     _CHAIN,
     _LAST_ENTRY,
     _CHANGES,
+    _NEVER_SET,
     _OUTCOME_SHAPE,
     _EFFECTS,
     _REJECTIONS,

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from microfin.audit import watermarks
+from microfin.audit import bodies, watermarks
 from microfin.audit.checks import (
     CLOSED_WITH_BALANCE,
     CONTRA_CHANGE,
@@ -56,7 +56,7 @@ class AuditRun:
             ]
             scopes = [_scope(*pair) for pair in zip(current, before, strict=True)]
             full = scopes[0].full
-            self._steps = len(shards) * (len(FULL_CHECKS if full else WINDOW_CHECKS) + 2) + 2
+            self._steps = len(shards) * (len(FULL_CHECKS if full else WINDOW_CHECKS) + 4) + 2
             await on_all(shards, lambda shard: self._check(shard, scopes[shard.number]))
             for shard, now, then in zip(shards, current, before, strict=True):
                 if then is not None:
@@ -90,6 +90,11 @@ class AuditRun:
         """Run the checks of one shard, and count its rows."""
         for check in FULL_CHECKS if scope.full else WINDOW_CHECKS:
             await self._run_check(shard, check, scope)
+        for title, look in zip(
+            bodies.STEPS, (bodies.look_at_bodies, bodies.look_at_states), strict=True
+        ):
+            self._step(title)
+            await look(shard, scope, self._findings)
         self._step("rows are counted")
         row = await shard.connection.fetchrow(scope.clause + COUNTS, *scope.arguments)
         checked = self._findings.checked
