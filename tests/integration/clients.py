@@ -50,7 +50,7 @@ class Clients:
         for _ in range(self.users):
             session = httpx.AsyncClient(base_url=self.platform.endpoints.api, timeout=20)
             self._sessions.append(session)
-            person = {"name": "T", "email": f"{uuid4().hex}@example.com", "password": "p" * 12}
+            person = {"name": "T", "email": f"{uuid4().hex}@example.com", "password": uuid4().hex}
             (await session.post("/api/signup", json=person)).raise_for_status()
             for _ in range(2):
                 opened = await session.post("/api/accounts", json={})

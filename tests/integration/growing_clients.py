@@ -35,7 +35,7 @@ class GrowingClients:
     async def __aenter__(self) -> Self:
         for number in range(self.users):
             session = httpx.AsyncClient(base_url=self.urls[number % len(self.urls)], timeout=30)
-            person = {"name": "G", "email": f"{uuid4().hex}@example.com", "password": "p" * 12}
+            person = {"name": "G", "email": f"{uuid4().hex}@example.com", "password": uuid4().hex}
             (await session.post("/api/signup", json=person)).raise_for_status()
             self._people[session] = {name: person[name] for name in ("email", "password")}
             waiting, chained, other = [await self._open(session) for _ in range(3)]

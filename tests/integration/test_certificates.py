@@ -100,7 +100,7 @@ class Teller:
         self.refusals: list[str] = []
 
     async def open(self) -> str:
-        person = {"name": "T", "email": f"{uuid4().hex}@example.com", "password": "p" * 12}
+        person = {"name": "T", "email": f"{uuid4().hex}@example.com", "password": uuid4().hex}
         (await self.client.post("/api/signup", json=person)).raise_for_status()
         opened = await self.client.post("/api/accounts", json={})
         number: str = opened.raise_for_status().json()["accountNumber"]

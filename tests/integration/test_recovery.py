@@ -109,7 +109,7 @@ async def decided(bank: Bank, shard: int) -> list[tuple[Any, ...]]:
 
 async def sign_up(api: Process) -> tuple[httpx.AsyncClient, str]:
     session = httpx.AsyncClient(base_url=api.url, timeout=30)
-    person = {"name": "R", "email": f"{uuid4().hex}@example.com", "password": "p" * 12}
+    person = {"name": "R", "email": f"{uuid4().hex}@example.com", "password": uuid4().hex}
     answer = (await session.post("/api/signup", json=person)).raise_for_status()
     return session, answer.json()["userId"]
 
