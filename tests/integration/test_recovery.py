@@ -324,17 +324,17 @@ async def test_people_who_signed_up_after_the_backup_are_listed(make_own_bank: M
     # A session that was ended after the backup must not come back with it.
     assert (await early.get("/api/me")).status_code == 401
 
-    email = f"{uuid4().hex}@example.com"
+    email, password = f"{uuid4().hex}@example.com", uuid4().hex
     ran = await follow_runbook(
         bank,
         'echo "$PASSWORD" | microfin user create',
-        PASSWORD="what the bank gave",
+        PASSWORD=password,
         USER_ID=user,
         EMAIL=email,
         NAME="R",
     )
     assert ran.code == 0, ran.errors
-    answer = await late.post("/api/signin", json={"email": email, "password": "what the bank gave"})
+    answer = await late.post("/api/signin", json={"email": email, "password": password})
     answer.raise_for_status()
     shown = await late.get(f"/api/accounts/{number}")
     assert shown.json()["balance"] == "7.00"

@@ -9,7 +9,7 @@ CORRUPT = "".join(
 
 _TABLES = (
     *("accounts", "outcomes", "entries", "contra_balances"),
-    *("outbox", "partitions", "quarantine", "audit_watermarks"),
+    *("outbox", "partitions", "quarantine", "audit_watermarks", "routing"),
 )
 KEEP = "CREATE SCHEMA kept;" + "".join(
     f"CREATE TABLE kept.{table} AS TABLE {table};" for table in _TABLES
@@ -34,7 +34,7 @@ LAST = "(SELECT max(seq) FROM entries WHERE account = '{anna}')"
 UNDO_CREDIT = """
     DELETE FROM outcomes WHERE operation_id = '{crossed}' AND leg = 'credit';
     DELETE FROM entries WHERE operation_id = '{crossed}' AND leg = 'credit';
-    UPDATE accounts SET balance = balance - 700, seq = seq - 1,
+    UPDATE accounts SET balance = balance - 700, seq = seq - 1, version = version - 1,
         entry_time = (SELECT max(at) FROM entries WHERE account = '{bert}') WHERE number = '{bert}';
     UPDATE contra_balances SET balance = balance + 700
         WHERE partition = 1 AND contra = 'in_transit' AND currency = 'EUR';
@@ -47,7 +47,8 @@ UNDO_REFUND = """
         WHERE operation_id = '{crossed}' AND leg = 'request';
     UPDATE outcomes SET seq = seq - 1, balance = balance - 300
         WHERE operation_id = '{crossed}' AND leg = 'request';
-    UPDATE accounts SET balance = balance - 300, seq = seq - 1 WHERE number = '{anna}';
+    UPDATE accounts SET balance = balance - 300, seq = seq - 1, version = version - 1
+        WHERE number = '{anna}';
     UPDATE contra_balances SET balance = balance + 300
         WHERE partition = 0 AND contra = 'in_transit' AND currency = 'EUR';
 """
@@ -56,7 +57,8 @@ ONE_MORE_ENTRY = """
     INSERT INTO entries SELECT account, seq + 1, 100, balance_after + 100, {operation}, 'request',
         'deposit', 'cash', '', partition, at
     FROM entries WHERE account = '{anna}' AND seq = LAST;
-    UPDATE accounts SET balance = balance + 100, seq = seq + 1 WHERE number = '{anna}';
+    UPDATE accounts SET balance = balance + 100, seq = seq + 1, version = version + 1
+        WHERE number = '{anna}';
     UPDATE contra_balances SET balance = balance - 100
         WHERE partition = 0 AND contra = 'cash' AND currency = 'EUR';
 """
@@ -68,7 +70,8 @@ BOTH_CREDIT_AND_REFUND = """
     INSERT INTO entries SELECT account, seq + 1, -amount, balance_after - amount, operation_id,
         'refund', kind, contra, counterparty, partition, at
     FROM entries WHERE operation_id = '{crossed}' AND leg = 'request';
-    UPDATE accounts SET balance = balance + 700, seq = seq + 1 WHERE number = '{anna}';
+    UPDATE accounts SET balance = balance + 700, seq = seq + 1, version = version + 1
+        WHERE number = '{anna}';
     UPDATE contra_balances SET balance = balance - 700
         WHERE partition = 0 AND contra = 'in_transit' AND currency = 'EUR';
 """
@@ -297,6 +300,105 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
         "UPDATE partitions SET next_offset = 1 WHERE partition = 0",
         {4},
         {4, 5},
+    ),
+    "partition under another generation than its routing": (
+        "source",
+        "UPDATE partitions SET generation = generation + 1 WHERE partition = 0",
+        {6},
+        {6},
+    ),
+    "partition of another number of partitions than its routing": (
+        "source",
+        "UPDATE partitions SET partition_count = partition_count * 2 WHERE partition = 0",
+        {6},
+        {6},
+    ),
+    "version beyond the changes": (
+        "source",
+        "UPDATE accounts SET version = version + 1 WHERE number = '{anna}'",
+        {3},
+        set(),
+    ),
+    "version behind the changes": (
+        "source",
+        "UPDATE accounts SET version = version - 1 WHERE number = '{anna}'",
+        {3},
+        {3},
+    ),
+    "entry and account later than the outcome": (
+        "source",
+        "UPDATE entries SET at = at + interval '1 day' WHERE account = '{anna}' AND seq = LAST;"
+        "UPDATE accounts SET entry_time = entry_time + interval '1 day' WHERE number = '{anna}'",
+        {4},
+        {4},
+    ),
+    "first entry later than its outcome": (
+        "destination",
+        "UPDATE entries SET at = at + interval '1 ms' WHERE account = '{bert}' AND seq = 1",
+        {4},
+        {4},
+    ),
+    "time of an account without entries": (
+        "source",
+        "UPDATE accounts SET entry_time = entry_time + interval '1 day' WHERE number = '{idle}'",
+        {3},
+        set(),
+    ),
+    "balance that a rejection saw": (
+        "source",
+        "UPDATE outcomes SET available = available + 1 WHERE operation_id = '{rejected}'",
+        {4},
+        {4},
+    ),
+    "rejection of what the balance covers": (
+        "source",
+        "UPDATE outcomes SET needed = available WHERE operation_id = '{rejected}'",
+        {4},
+        {4},
+    ),
+    "rejection for a balance that it does not tell": (
+        "source",
+        "UPDATE outcomes SET available = NULL WHERE operation_id = '{rejected}'",
+        {4},
+        {4},
+    ),
+    "rejection before the money was there": (
+        "source",
+        "UPDATE outcomes SET log_offset = 2 WHERE operation_id = '{rejected}'",
+        {4},
+        set(),
+    ),
+    "state of an account whose state was never set": (
+        "source",
+        "UPDATE accounts SET state = 'frozen' WHERE number = '{anna}'",
+        {4},
+        {4},
+    ),
+    "state other than the one last set": (
+        "destination",
+        "UPDATE accounts SET state = 'closed' WHERE number = '{dora}'",
+        {4},
+        {4},
+    ),
+    "hash of another body": (
+        "source",
+        f"UPDATE outcomes SET body_hash = decode(md5('another'), 'hex') WHERE {THE_DEPOSIT}",
+        {4},
+        {4},
+    ),
+    "user of a credit": (
+        "destination",
+        "UPDATE outcomes SET user_id = gen_random_uuid() WHERE operation_id = '{crossed}'"
+        " AND leg = 'credit'",
+        {4},
+        {4},
+    ),
+    "hash of a state that there is not": (
+        "destination",
+        "UPDATE outcomes SET body_hash = decode(md5('another'), 'hex')"
+        " WHERE account = '{dora}' AND kind = 'set_state'",
+        {4},
+        {4},
     ),
     "partition deleted": (
         "source",

@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from typing import Self
+from uuid import uuid4
 
 from microfin.account_number import derive_account_number
 from microfin.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin.database import Pool, connect_pool
 from microfin.decision import Decisions, Received, account_numbers, decide, leg_keys
+from microfin.growth.postgres_routing import PostgresRouting
 from microfin.migrations.run import migrate
 from microfin.operation import AccountState, Kind, operation_id
 from microfin.routing import Routing, partition_of, shard_of_account
@@ -53,17 +55,34 @@ class PostgresLedger:
         settings = CommonSettings()
         self.pools = [await connect_pool(url, settings) for url in self.urls]
         for partition in range(self.routing.partition_count):
-            shards = len(self.pools)
-            store = PostgresStore(self.pools[partition % shards], partition, shards)
-            claim = await store.claim()
-            self.offsets[partition] = claim.row.next_offset
-            self.stores.append(store)
+            self.offsets[partition] = await self._claim(partition)
         return self
 
     async def __aexit__(self, *_error: object) -> None:
         """Close all connections."""
         for pool in self.pools:
             await pool.close()
+
+    async def _claim(self, partition: int) -> int:
+        shards = len(self.pools)
+        store = PostgresStore(self.pools[partition % shards], partition, shards)
+        claim = await store.claim()
+        self.stores.append(store)
+        return claim.row.next_offset
+
+    async def grow(self, partitions: int) -> None:
+        """Spread the accounts over `partitions`, shard after shard; what waits is forwarded."""
+        for partition in range(self.routing.partition_count, partitions):
+            self.logs.append(deque())
+            self.sent.append([])
+            self.offsets.append(await self._claim(partition))
+        grown = Routing(self.routing.generation + 1, partitions)
+        for number, pool in enumerate(self.pools):
+            routing = PostgresRouting(pool, number)
+            token = uuid4()
+            await routing.prepare(self.routing, grown, token)
+            await routing.activate(self.routing, grown, token, {})
+        self.routing = grown
 
     def append(self, command: Command) -> None:
         """Append a command to the log of its partition."""

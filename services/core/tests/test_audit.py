@@ -1,7 +1,7 @@
 """The auditor against valid histories, planted corruptions, and a ledger that is being used."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from random import Random
 
 import asyncpg
@@ -15,7 +15,7 @@ from postgres_ledger import (
     make_ledger_databases,
 )
 
-from microfin.audit import AuditImpossible, AuditReport, audit
+from microfin.audit import AuditImpossible, AuditReport, audit, log_places
 from microfin_local.platform import Platform
 
 PARTITIONS = ledger_history.PARTITIONS
@@ -44,6 +44,15 @@ class Ledger:
         names = {field: getattr(self.history, field) for field in self.history.__struct_fields__}
         shard = 0 if place == "source" else 1 % len(self.databases)
         await self.execute(shard, CORRUPT + statements.replace("LAST", LAST).format(**names))
+
+    async def places(self) -> dict[int, int]:
+        """Return the next offset of each partition."""
+        found: dict[int, int] = {}
+        for url in self.urls():
+            connection = await asyncpg.connect(url, ssl=False)
+            found |= dict(await connection.fetch("SELECT partition, next_offset FROM partitions"))
+            await connection.close()
+        return found
 
     async def execute(self, shard: int, statements: str) -> None:
         connection = await asyncpg.connect(self.urls("microfin")[shard], ssl=False)
@@ -188,8 +197,10 @@ async def test_a_live_audit_that_knows_the_log_tells_lost_from_under_way(spoilt:
     assert blind.ok, blind.violations
     assert blind.in_transit.operations == 1
 
+    ends = await spoilt.places()
+
     async def log_ends() -> dict[int, int]:
-        return dict.fromkeys(range(PARTITIONS), 1)
+        return ends
 
     report = await audit(urls, log_ends=log_ends)
     assert invariants(report) == {8}
@@ -254,6 +265,108 @@ async def test_a_live_audit_finds_nothing_where_nothing_is_wrong(spoilt: Ledger)
         await postgres.drain()
     report = await audit(urls, at_rest=True)
     assert report.ok, report.violations
+
+
+async def test_a_ledger_that_grew_twice_while_its_clock_went_back_passes(
+    platform_parts: Platform,
+) -> None:
+    shards = 2
+    databases = await make_ledger_databases(platform_parts, "audited_grown", shards, 4)
+    ledger = Ledger(platform_parts, databases)
+    random = Random(5)
+    async with PostgresLedger(ledger.urls("microfin_worker"), 4) as postgres:
+        history = await ledger_history.begin(postgres, random)
+        for partitions in (6, 8, 12, 12):
+            for _ in range(2):
+                await ledger_history.move_money(postgres, history, random, 100)
+                postgres.time -= random.choice((0, 30))
+                report = await audit(ledger.urls(), since=random.random() < 0.5)
+                assert report.ok, report.violations
+            if partitions > postgres.routing.partition_count:
+                await postgres.grow(partitions)
+        await postgres.drain()
+    for since in (True, False):
+        report = await audit(ledger.urls(), at_rest=True, since=since)
+        assert report.ok, report.violations
+    moved = "SELECT count(DISTINCT partition) FROM entries GROUP BY account"
+    rejected = "SELECT count(*) FROM outcomes WHERE available IS NOT NULL"
+    later = "SELECT count(*) FROM entries JOIN outcomes o USING (operation_id, leg)"
+    connection = await asyncpg.connect(ledger.urls()[0], ssl=False)
+    assert max(row[0] for row in await connection.fetch(moved)) >= 3
+    assert await connection.fetchval(rejected) > 10
+    assert await connection.fetchval(later + " WHERE entries.at > o.at") > 10
+    await connection.close()
+
+
+async def test_shards_of_different_generations_pass(spoilt: Ledger) -> None:
+    routing = "generation = generation + 1, partition_count = partition_count * 2"
+    growth = f"UPDATE routing SET {routing}; UPDATE partitions SET {routing};"  # noqa: S608 - ours
+    await spoilt.execute(0, growth)
+    for since in (False, True):
+        report = await audit(spoilt.urls(), since=since)
+        assert report.ok, report.violations
+
+
+@pytest.mark.parametrize("since", [False, True])
+async def test_a_partition_beyond_the_end_of_its_log_is_found(
+    spoilt: Ledger, monkeypatch: pytest.MonkeyPatch, since: bool
+) -> None:
+    monkeypatch.setattr(log_places, "_PAUSES", (0.0, 0.0, 0.0))
+    ends = await spoilt.places()
+
+    async def log_ends() -> dict[int, int]:
+        return {**ends, 1: ends[1] - 1}
+
+    report = await audit(spoilt.urls(), log_ends=log_ends, since=since)
+    assert invariants(report) == {5}
+    (violation,) = report.violations
+    assert violation.rows == [
+        {"partition": 1, "next_offset": ends[1], "log_end": ends[1] - 1},
+    ]
+
+
+async def test_a_broker_that_is_behind_is_asked_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_places, "_PAUSES", (0.0, 0.0, 0.0))
+    ends = await ledger.places()
+    answers = [dict.fromkeys(ends, 0), {}, {**ends, 0: ends[0] + 7}]
+
+    async def log_ends() -> dict[int, int]:
+        return answers.pop(0)
+
+    report = await audit(ledger.urls(), log_ends=log_ends)
+    assert report.ok, report.violations
+    assert not answers
+
+    async def away() -> None:
+        return None
+
+    assert (await audit(ledger.urls(), log_ends=away)).ok
+
+
+async def test_a_record_that_is_not_the_one_decided_last_is_found(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_places, "_PAUSES", (0.0, 0.0, 0.0))
+    ends = await ledger.places()
+    asked: list[Mapping[int, int]] = []
+    decided = b"fingerprint"
+    answers = {0: [decided], 1: [b"another", b"another", b"another"], 2: [b"another", decided]}
+
+    async def log_ends() -> dict[int, int]:
+        return ends
+
+    async def fingerprints_at(offsets: Mapping[int, int]) -> dict[int, bytes]:
+        asked.append(offsets)
+        return {it: answers[it].pop(0) for it in offsets if it in answers}  # 3 was trimmed
+
+    report = await audit(ledger.urls(), log_ends=log_ends, fingerprints_at=fingerprints_at)
+    assert invariants(report) == {5}
+    (violation,) = report.violations
+    assert violation.rows[0]["partition"] == 1
+    assert asked[0] == {partition: end - 1 for partition, end in ends.items()}
+    assert [sorted(it) for it in asked[1:]] == [[1, 2], [1]]
 
 
 async def test_progress_is_told(ledger: Ledger) -> None:

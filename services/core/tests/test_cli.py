@@ -21,7 +21,7 @@ from postgres_ledger import PostgresLedger, make_ledger_databases
 from microfin import reading, wire
 from microfin.account_number import derive_account_number
 from microfin.cli.log import Bounds, Trim, plan
-from microfin.cli.log_ends import LogEndsAsked
+from microfin.cli.log_ends import FingerprintsAsked, LogEndsAsked
 from microfin.database import Pool, connect_shards
 from microfin.operation import Kind, Operation, operation_id
 from microfin.producer import CommandProducer
@@ -444,6 +444,30 @@ async def test_the_auditor_is_told_the_ends_of_the_log(bank: Bank) -> None:
     assert ends[0] >= 2
     away = bank.settings.model_copy(update={"kafka": "127.0.0.1:1"})
     assert await LogEndsAsked(away)() is None
+
+
+async def test_the_auditor_knows_the_log_again(bank: Bank) -> None:
+    for partition in range(PARTITIONS):
+        await bank.opened(partition)
+    audit = await microfin(bank.operator, "audit", "--json")
+    assert audit.code == 0, audit.output
+
+    places = dict(await bank.pools[0].fetch("SELECT partition, next_offset FROM partitions"))
+    marks = dict(await bank.pools[0].fetch("SELECT partition, fingerprint FROM partitions"))
+    read = FingerprintsAsked(bank.settings)
+    assert await read({it: offset - 1 for it, offset in places.items()}) == marks
+    assert await read(dict.fromkeys(places, 10**6)) == {}  # none, as where it was trimmed
+    away = bank.settings.model_copy(update={"kafka": "127.0.0.1:1"})
+    assert await FingerprintsAsked(away)(places) == {}
+
+    change = "UPDATE partitions SET fingerprint = $1 WHERE partition = 0"
+    await bank.execute(change, b"another")
+    audit = await microfin(bank.operator, "audit", "--json")
+    await bank.execute(change, marks[0])
+    assert audit.code == 1
+    (violation,) = audit.json()["violations"]
+    assert violation["invariant"] == 5
+    assert violation["rows"][0]["next_offset"] == places[0]
 
 
 async def test_routing_is_shown_with_its_partitions(bank: Bank) -> None:

@@ -1,4 +1,4 @@
-"""The auditor: whether the ledger keeps invariants 1, 2, 3, 4 and 8 of the design, on all shards.
+"""The auditor: whether the ledger keeps invariants 1 to 6 and 8 of the design, on all shards.
 
 report = await audit(settings.database_urls)
 assert report.ok, report.violations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from microfin.audit.impossible import AuditImpossible, explain, first
+from microfin.audit.log_places import FingerprintsAt
 from microfin.audit.report import AuditReport, Checked, InTransit, Violation
 from microfin.audit.run import AuditRun, Progress
 from microfin.audit.second_look import LogEnds
@@ -20,6 +21,7 @@ __all__ = [
     "AuditImpossible",
     "AuditReport",
     "Checked",
+    "FingerprintsAt",
     "InTransit",
     "LogEnds",
     "Progress",
@@ -35,17 +37,26 @@ async def audit(
     since: bool = False,
     progress: Progress | None = None,
     log_ends: LogEnds | None = None,
+    fingerprints_at: FingerprintsAt | None = None,
 ) -> AuditReport:
     """Audit the shards at `urls` (all of them, shard 0 first), pooled or direct.
 
     `at_rest` says that nothing is moving: a transfer that has not arrived is then a violation, and
     otherwise counted. `since` looks only at what came after the last audit with `since` that found
     nothing (the first one is a full audit), and remembers where it ended. `log_ends` returns the
-    log's end offsets, by which a live audit tells a transfer that is in the log from a lost one.
+    log's end offsets: no partition may be beyond them, and a live audit tells a transfer that is in
+    the log from a lost one. By `fingerprints_at` the records that were decided last are known
+    again.
     Raises `AuditImpossible` where the databases do not answer or are not the ledger's shards.
     """
     started = time.monotonic()
-    run = AuditRun(at_rest=at_rest, since=since, progress=progress, log_ends=log_ends)
+    run = AuditRun(
+        at_rest=at_rest,
+        since=since,
+        progress=progress,
+        log_ends=log_ends,
+        fingerprints_at=fingerprints_at,
+    )
     impossible: AuditImpossible | None = None
     try:
         async with open_shards(urls) as shards:

@@ -55,14 +55,15 @@ SELECT CASE
         WHEN a.seq > 0 AND last.account IS NULL THEN 'the entry that seq names is missing'
         WHEN a.balance <> coalesce(last.balance_after, 0)
             THEN 'the balance is not that after the last entry'
-        ELSE 'entry_time is not the time of the last entry'
+        ELSE 'entry_time is not the time of the last entry, or of the opening'
     END AS what,
     jsonb_build_array(to_jsonb(a), to_jsonb(last), to_jsonb(next)) AS rows
 FROM audited_accounts a
 LEFT JOIN entries last ON last.account = a.number AND last.seq = a.seq
 LEFT JOIN entries next ON next.account = a.number AND next.seq = a.seq + 1
 WHERE next.account IS NOT NULL OR (a.seq > 0 AND last.account IS NULL)
-    OR a.balance <> coalesce(last.balance_after, 0) OR a.entry_time <> last.at
+    OR a.balance <> coalesce(last.balance_after, 0)
+    OR a.entry_time <> coalesce(last.at, a.opened_at)
 """,
 )
 
@@ -88,6 +89,48 @@ WHERE a.number IS NULL OR a.balance <> coalesce(sums.total, 0)
 """,
 )
 
+# Opening an account gives it version 1; each entry and each settled set_state adds one. So the
+# version also tells how often the state was set, before a window too.
+_CHANGES: Final = Check(
+    "no account has changed more often than its version says",
+    3,
+    """
+SELECT 'the version is behind the entries and changes of the state' AS what,
+    jsonb_build_array(to_jsonb(a)) AS rows
+FROM audited_accounts a
+LEFT JOIN (
+    SELECT account, count(*) AS times FROM audited_outcomes
+    WHERE kind = 'set_state' AND status = 'settled' GROUP BY account
+) AS sets ON sets.account = a.number
+WHERE a.version - 1 - a.seq < coalesce(sets.times, 0)
+""",
+)
+
+_VERSION: Final = Check(
+    "every version is the number of changes",
+    3,
+    """
+SELECT 'the version is not 1 for the opening and 1 for each entry and change of the state' AS what,
+    jsonb_build_array(to_jsonb(a), jsonb_build_object('settled_set_states', sets.times)) AS rows
+FROM accounts a
+LEFT JOIN (
+    SELECT account, count(*) AS times FROM outcomes
+    WHERE kind = 'set_state' AND status = 'settled' GROUP BY account
+) AS sets ON sets.account = a.number
+WHERE a.version - 1 - a.seq > coalesce(sets.times, 0)
+""",
+)
+
+_NEVER_SET: Final = Check(
+    "every account is open until its state is set",
+    4,
+    """
+SELECT 'the state is not open, and the version says that it was never set' AS what,
+    jsonb_build_array(to_jsonb(a)) AS rows
+FROM audited_accounts a WHERE a.state <> 'open' AND a.version - 1 - a.seq = 0
+""",
+)
+
 _OUTCOME_SHAPE: Final = Check(
     "every outcome is one that a decision can have",
     4,
@@ -98,6 +141,11 @@ WHERE NOT coalesce(CASE
     WHEN leg <> 'request' AND kind <> 'transfer' THEN false
     WHEN status = 'rejected'
         THEN leg <> 'refund' AND num_nonnulls(amount, seq, balance, counterparty_seq) = 0
+            AND CASE reason
+                WHEN 'insufficient_funds' THEN available >= 0 AND coalesce(needed > available, true)
+                WHEN 'balance_not_zero' THEN available > 0 AND needed IS NULL
+                ELSE num_nonnulls(needed, available) = 0
+            END
     WHEN status = 'debited'
         THEN leg = 'request' AND kind = 'transfer' AND num_nulls(amount, seq, balance) = 0
             AND counterparty_seq IS NULL
@@ -126,6 +174,55 @@ WHERE e.account IS NULL OR x.account IS NULL
         IS DISTINCT FROM
         (x.operation_id, x.leg, x.kind, x.amount, x.contra, x.counterparty, x.partition)
     OR e.balance_after <> x.balance_after OR e.at < x.at
+    -- Only where the entry before is as late may this one be later than its outcome.
+    OR (e.at > x.at AND e.at IS DISTINCT FROM coalesce(
+        (SELECT at FROM entries WHERE account = e.account AND seq = e.seq - 1),
+        (SELECT opened_at FROM accounts WHERE number = e.account)))
+""",
+)
+
+# The balance that a rejection saw is that after an entry between the last one before it in its
+# partition (`low`) and the first one after it there (`high` comes before that). Mostly both are the
+# same entry; only where the account was on another partition between, which of its entries there
+# came before the rejection does not say, and any will do.
+_REJECTIONS: Final = Check(
+    "every rejection for a balance saw that balance",
+    4,
+    """
+SELECT 'the account did not have this balance when the operation was rejected' AS what,
+    jsonb_build_array(to_jsonb(o), jsonb_build_object('account', seen.account,
+        'low_seq', seen.low, 'low_balance', low.balance_after, 'high_seq', seen.high,
+        'high_balance', high.balance_after)) AS rows
+FROM (
+    SELECT placed.*, coalesce(before, first - 1, a.seq) AS low, coalesce(after - 1, a.seq) AS high
+    FROM (
+        SELECT account, rejected, available,
+            min(seq) OVER (PARTITION BY account) AS first,
+            max(seq) OVER (PARTITION BY account, partition ORDER BY log_offset
+                ROWS UNBOUNDED PRECEDING) AS before,
+            min(seq) OVER (PARTITION BY account, partition ORDER BY log_offset DESC
+                ROWS UNBOUNDED PRECEDING) AS after
+        FROM (
+            SELECT account, partition, log_offset, seq, NULL AS rejected, NULL AS available
+            FROM effects WHERE account IN (
+                SELECT account FROM audited_outcomes
+                WHERE status = 'rejected' AND available IS NOT NULL)
+            UNION ALL
+            SELECT account, partition, log_offset, NULL, operation_id, available
+            FROM audited_outcomes WHERE status = 'rejected' AND available IS NOT NULL
+        ) AS decided
+    ) AS placed
+    JOIN accounts a ON a.number = placed.account
+    WHERE rejected IS NOT NULL
+) AS seen
+LEFT JOIN entries low ON low.account = seen.account AND low.seq = seen.low
+LEFT JOIN entries high ON high.account = seen.account AND high.seq = seen.high
+JOIN outcomes o ON o.operation_id = seen.rejected AND o.leg = 'request'
+WHERE seen.available IS DISTINCT FROM CASE seen.low WHEN 0 THEN 0 ELSE low.balance_after END
+    AND seen.available IS DISTINCT FROM CASE seen.high WHEN 0 THEN 0 ELSE high.balance_after END
+    AND (seen.low >= seen.high OR NOT EXISTS (
+        SELECT FROM entries e WHERE e.account = seen.account
+            AND e.seq BETWEEN seen.low AND seen.high AND e.balance_after = seen.available))
 """,
 )
 
@@ -194,6 +291,19 @@ CROSS JOIN LATERAL (
     SELECT max(log_offset) AS log_offset FROM outcomes WHERE partition = p.partition
 ) AS decided
 WHERE decided.log_offset >= p.next_offset OR p.partition % r.shards <> r.shard
+""",
+)
+
+# A growth changes the shard's routing and all of its partitions in one transaction, and a new
+# partition's row takes over the routing while that stands still.
+_ROUTING: Final = Check(
+    "every partition decides by its shard's routing",
+    6,
+    """
+SELECT 'the partition decides by another routing than that of its shard' AS what,
+    jsonb_build_array(to_jsonb(p), to_jsonb(r)) AS rows
+FROM partitions p CROSS JOIN routing r
+WHERE (p.generation, p.partition_count) IS DISTINCT FROM (r.generation, r.partition_count)
 """,
 )
 
@@ -295,17 +405,22 @@ _OF_EVERY_SCOPE: Final = (
     _NEVER_NEGATIVE,
     _CHAIN,
     _LAST_ENTRY,
+    _CHANGES,
+    _NEVER_SET,
     _OUTCOME_SHAPE,
     _EFFECTS,
+    _REJECTIONS,
     _ACCOUNT_OF_EFFECT,
     _OPENED,
     _PLACE_IN_LOG,
+    _ROUTING,
 )
 
 FULL_CHECKS: Final = (
     _ZERO_SUM,
     _CONTRA,
     _SUM_OF_ENTRIES,
+    _VERSION,
     _OPENED_ONCE,
     _KNOWN_PARTITION,
     *_OF_EVERY_SCOPE,

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from microfin.audit import watermarks
+from microfin.audit import bodies, watermarks
 from microfin.audit.checks import (
     CLOSED_WITH_BALANCE,
     CONTRA_CHANGE,
@@ -16,6 +16,7 @@ from microfin.audit.checks import (
     Check,
 )
 from microfin.audit.legs import incomplete_transfers, requests_decided_twice
+from microfin.audit.log_places import FingerprintsAt, look_at_places
 from microfin.audit.report import LISTED, AuditReport, Findings, InTransit, Row
 from microfin.audit.scope import EVERYTHING, Scope, window
 from microfin.audit.second_look import LogEnds, describe, look_again
@@ -36,11 +37,13 @@ class AuditRun:
         since: bool,
         progress: Progress | None,
         log_ends: LogEnds | None,
+        fingerprints_at: FingerprintsAt | None,
     ) -> None:
         self._at_rest = at_rest
         self._since = since
         self._progress = progress
         self._log_ends = log_ends
+        self._fingerprints_at = fingerprints_at
         self._findings = Findings()
         self._done = 0
         self._steps = 1
@@ -56,7 +59,7 @@ class AuditRun:
             ]
             scopes = [_scope(*pair) for pair in zip(current, before, strict=True)]
             full = scopes[0].full
-            self._steps = len(shards) * (len(FULL_CHECKS if full else WINDOW_CHECKS) + 2) + 2
+            self._steps = len(shards) * (len(FULL_CHECKS if full else WINDOW_CHECKS) + 4) + 3
             await on_all(shards, lambda shard: self._check(shard, scopes[shard.number]))
             for shard, now, then in zip(shards, current, before, strict=True):
                 if then is not None:
@@ -70,6 +73,9 @@ class AuditRun:
         in_transit = await look_again(
             shards, unmatched, self._findings, at_rest=self._at_rest, log_ends=self._log_ends
         )
+        if self._log_ends is not None:
+            self._step("the log is compared with what was decided")
+            await look_at_places(shards, self._findings, self._log_ends, self._fingerprints_at)
         if self._since and not self._findings.violations_total:
             await _remember(shards, current, list(in_transit))
         return self._report(shards, await describe(shards, in_transit), full=full)
@@ -90,6 +96,11 @@ class AuditRun:
         """Run the checks of one shard, and count its rows."""
         for check in FULL_CHECKS if scope.full else WINDOW_CHECKS:
             await self._run_check(shard, check, scope)
+        for title, look in zip(
+            bodies.STEPS, (bodies.look_at_bodies, bodies.look_at_states), strict=True
+        ):
+            self._step(title)
+            await look(shard, scope, self._findings)
         self._step("rows are counted")
         row = await shard.connection.fetchrow(scope.clause + COUNTS, *scope.arguments)
         checked = self._findings.checked

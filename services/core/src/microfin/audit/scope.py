@@ -13,13 +13,13 @@ _EFFECTS: Final = """
         CASE WHEN kind = 'deposit' OR leg <> 'request' THEN amount ELSE -amount END AS amount,
         balance AS balance_after,
         CASE kind WHEN 'transfer' THEN 'in_transit' ELSE 'cash' END AS contra,
-        counterparty, currency, partition, at,
+        counterparty, currency, partition, log_offset, at,
         leg <> 'credit' AS by_owner, user_id
     FROM audited_outcomes
     WHERE status <> 'rejected' AND kind IN ('deposit', 'withdraw', 'transfer')
     UNION ALL
     SELECT operation_id, leg, kind, counterparty, counterparty_seq, amount, NULL, 'in_transit',
-        account, currency, partition, at, false, NULL
+        account, currency, partition, log_offset, at, false, NULL
     FROM audited_outcomes
     WHERE status = 'settled' AND kind = 'transfer' AND leg = 'request'
 """

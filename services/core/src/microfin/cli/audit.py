@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from microfin.audit import AuditReport, Violation
 from microfin.audit import audit as audit_shards
 from microfin.cli.failures import NO, run
-from microfin.cli.log_ends import LogEndsAsked
+from microfin.cli.log_ends import FingerprintsAsked, LogEndsAsked
 from microfin.cli.output import Json, print_fields, print_json, print_text
 from microfin.cli.shards import reading_urls
 from microfin.settings import CommonSettings
@@ -35,13 +35,16 @@ def audit(
     1  zero sum             accounts and contra accounts add up to 0
     2  never negative       no balance is below 0
     3  explained balance    balances, seq and statements agree
-    4  once                 every leg has one outcome and one effect
+    4  once                 every leg has one outcome and one effect, as it was asked for
+    5  durable              the log holds what was decided last (with MICROFIN_KAFKA)
+    6  one writer           partitions decide by the routing of their shard
     8  arrival              every debited transfer is credited or refunded, once
 
     Works while the platform runs, in one snapshot of each shard; what two snapshots do not explain
     is looked up again before it counts. Reads MICROFIN_DATABASES (role microfin_auditor), or
-    MICROFIN_DATABASES_DIRECT where that is not set; asks Kafka for the log's end where
-    MICROFIN_KAFKA is set, to tell a transfer that is under way from a lost one.
+    MICROFIN_DATABASES_DIRECT where that is not set; asks Kafka for the log's end
+    and for the records that were decided last where MICROFIN_KAFKA is set, also to tell a transfer
+    that is under way from a lost one.
 
     Exit code 0: all hold. 1: there are violations. 2: it could not be checked.
 
@@ -62,7 +65,7 @@ def audit(
 async def _audit(*, at_rest: bool, since: bool) -> AuditReport:
     settings = CommonSettings()
     urls = reading_urls(settings)
-    log_ends = LogEndsAsked(settings) if "kafka" in settings.model_fields_set else None
+    asks_log = "kafka" in settings.model_fields_set
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -78,7 +81,12 @@ async def _audit(*, at_rest: bool, since: bool) -> AuditReport:
             display.update(task, description=title, completed=done, total=total)
 
         return await audit_shards(
-            urls, at_rest=at_rest, since=since, progress=show, log_ends=log_ends
+            urls,
+            at_rest=at_rest,
+            since=since,
+            progress=show,
+            log_ends=LogEndsAsked(settings) if asks_log else None,
+            fingerprints_at=FingerprintsAsked(settings) if asks_log else None,
         )
 
 
