@@ -35,7 +35,12 @@ _TARGET = {"namespace", "pod", "job", "microfin_part"}
 
 def own_metrics() -> dict[str, set[str]]:
     """Return the names under which our processes tell what they have registered; their labels."""
-    for module in ("microfin_worker.metrics", "microfin_api.metrics", "microfin_operator.metrics"):
+    for module in (
+        "microfin.redis_state",
+        "microfin_worker.metrics",
+        "microfin_api.metrics",
+        "microfin_operator.metrics",
+    ):
         importlib.import_module(module)
     families: list[tuple[Metric, set[str]]] = [
         (family, set(getattr(collector, "_labelnames", ())))
