@@ -9,7 +9,9 @@ import pytest_asyncio
 from api_under_test import Ledger, User, running
 
 from microfin import reading
+from microfin.database import Pool
 from microfin.routing import shard_of_account
+from microfin_api import account_cap
 from microfin_local.platform import Platform
 
 SHARDS = 2
@@ -121,6 +123,45 @@ async def test_what_is_asked_for_at_one_time_exceeds_the_cap_by_that_at_most(
         for _ in range(2):
             await asyncio.gather(*(user.client.post("/api/accounts", json={}) for _ in range(6)))
         assert 2 <= len((await page_of(user, ""))[0]) <= 2 + 6
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """What every count of a user's accounts came to."""
+    found: list[int | None] = []
+    count = account_cap._count
+
+    async def noted(pool: Pool, user: str, most: int) -> int | None:
+        found.append(await count(pool, user, most))
+        return found[-1]
+
+    monkeypatch.setattr(account_cap, "_count", noted)
+    return found
+
+
+async def test_accounts_are_counted_now_and_then_and_each_time_near_the_cap(
+    ledger: Ledger, counted: list[int | None]
+) -> None:
+    async with running(ledger.settings(accounts_per_user=34)) as api:
+        user = await api.user()
+        for _ in range(34):
+            await user.account()
+        refused = await user.client.post("/api/accounts", json={})
+        assert (refused.status_code, refused.json()["code"]) == (409, "too_many_accounts")
+        await (await api.user()).account()
+    # A sixteenth of the room goes without a count: two accounts of 34, one of 31 and of 29, ...
+    assert counted == [0, *range(3, 19, 2), *range(19, 35), 0]
+
+
+async def test_what_a_count_allows_ends_after_a_while(
+    ledger: Ledger, counted: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account_cap, "_ALLOWED_SECONDS", 0.0)
+    async with running(ledger.settings(accounts_per_user=100)) as api:
+        user = await api.user()
+        for _ in range(3):
+            await user.account()
+    assert counted == [0, 1, 2]
 
 
 async def test_entries_of_a_rare_kind_are_sought_page_by_page(

@@ -14,6 +14,7 @@ from microfin.redis_cluster import GuardedRedis
 from microfin.replies import reply_seal
 from microfin.settings import ApiSettings
 from microfin_api import metrics
+from microfin_api.account_cap import AccountCap
 from microfin_api.at_token import AtTokens
 from microfin_api.client_address import TrustedProxies
 from microfin_api.clock_check import ClockCheck
@@ -68,6 +69,7 @@ class Parts:
             logger.warning("MICROFIN_CACHE_SECRET is not set: answers are looked up in PostgreSQL")
         self.pools = await connect_shards(settings.database_urls, settings)
         self.users = Users(self.pools[0])
+        self.account_cap = AccountCap(settings, self.pools, self.leases)
         self.sessions = Sessions(settings, self.pools[0], self.redis)
         self.waiting = Waiting(
             self.instance,

@@ -13,7 +13,6 @@ from microfin.account_number import derive_account_number
 from microfin.operation import Kind, operation_id
 from microfin.wire import Command, body_hash
 from microfin_api import metrics
-from microfin_api.account_cap import require_room
 from microfin_api.answers import AcceptedOperation, answer
 from microfin_api.idempotency import HEADER, REPLAYED, Key, read_key, refuse_other_use
 from microfin_api.outcome_answers import rejection, settled_view
@@ -56,7 +55,7 @@ class Change:
             currency=currency,
         )
         with self._telling_the_key():
-            await require_room(self.parts, self.user, operation)
+            await self.parts.account_cap.require_room(self.user, operation)
         return await self._perform(command, "", status=status, at_once=at_once)
 
     async def move(
