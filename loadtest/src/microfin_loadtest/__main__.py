@@ -153,7 +153,7 @@ def overload(
 
 @application.command()
 def table() -> None:
-    """Make the table of docs/performance.md anew from the results file."""
+    """Make the table of loadtest/results/diary.md anew from the results file."""
     renew_page()
 
 
