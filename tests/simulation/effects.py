@@ -122,7 +122,7 @@ def committed_outcomes(databases: Sequence[Database], operation: str) -> dict[st
 
 
 def committed_status(databases: Sequence[Database], operation: str) -> str:
-    """Return an operation's status as the design derives it."""
+    """Return an operation's status, derived from the outcomes of its legs."""
     legs = committed_outcomes(databases, operation)
     request, credit, refund = (legs.get(leg) for leg in ("request", "credit", "refund"))
     if request is None:

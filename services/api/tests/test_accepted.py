@@ -157,7 +157,7 @@ async def test_what_is_acknowledged_first_takes_effect_first(user: User) -> None
     assert answer.status_code == 200
 
 
-async def test_the_original_default_is_202(ledger: Ledger) -> None:
+async def test_the_predecessors_default_is_202(ledger: Ledger) -> None:
     async with running(ledger.settings(answer="accepted")) as api:
         user = await api.user()
         generated = await user.client.get("/api/accountGeneration")

@@ -4,7 +4,7 @@ A pure function: no clock, no I/O, no randomness, and its inputs are left as the
 command never fails its neighbours: every command ends as exactly one of an outcome, a repeat of an
 earlier outcome, a refused repeat, a forwarded command or a quarantined record.
 
-Which commands an account takes (design, section 4):
+Which commands an account accepts:
 
 | state  | deposit | withdraw, transfer out | credit        | refund | set_state                  |
 |--------|---------|------------------------|---------------|--------|----------------------------|

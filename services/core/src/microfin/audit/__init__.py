@@ -1,4 +1,4 @@
-"""The auditor: whether the ledger keeps invariants 1 to 6 and 8 of the design, on all shards.
+"""The auditor: whether the ledger keeps invariants 1 to 6 and 8, on all shards.
 
 report = await audit(settings.database_urls)
 assert report.ok, report.violations

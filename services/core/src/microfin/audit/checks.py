@@ -10,7 +10,7 @@ import msgspec
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One check. `title` is for the progress display, `invariant` its number in the design."""
+    """One check. `title` is for the progress display, `invariant` the number of what it checks."""
 
     title: str
     invariant: int

@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that must not be. `invariant` is its number in the design, section 3.
+    """One thing that must not be. `invariant` is the number of what it breaks.
 
     `rows` are the rows that show it; `shard` is None where it spans shards.
     """

@@ -34,7 +34,7 @@ account = typer.Typer(
 _LOOKS_A_SECOND: Final = 20
 
 _DEADLINE: Final = 60_000
-"""Milliseconds after which a command that was late to the log is rejected (design, "Time")."""
+"""Milliseconds after which a command that was late to the log is rejected."""
 
 
 def _account_number(text: str) -> str:

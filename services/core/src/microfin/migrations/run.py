@@ -25,7 +25,7 @@ WHERE datname = current_database()
 """
 
 ROLES: dict[str, dict[str, str]] = {
-    # A frozen worker's lock must not hold its successor (design, "Half-dead owners").
+    # A frozen worker's lock must not hold its successor.
     "microfin_worker": {
         "idle_in_transaction_session_timeout": "2s",
         "statement_timeout": "10s",
