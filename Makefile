@@ -96,7 +96,7 @@ faults: setup  ## Break a platform of its own and compare all money (SEED=1 ROUN
 	@PYTHONPATH=tests $(PYTHON) -m faults run --seed "$(or $(SEED),1)" --rounds "$(or $(ROUNDS),10)" $(ARGS)
 
 reference: setup  ## Make the generated pages of docs/reference anew
-	$(PYTHON) -m microfin.settings_reference docs/reference
+	$(PYTHON) -m microfin.process.settings_reference docs/reference
 	$(PYTHON) -m microfin_api.reference docs/reference
 	$(PYTHON) charts/reference.py
 	$(PYTHON) charts/custom_resource_reference.py

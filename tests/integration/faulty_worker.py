@@ -13,8 +13,8 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from microfin.account_cache import AccountCache
-from microfin.replies import RedisReplies
+from microfin.redis.account_cache import AccountCache
+from microfin.redis.replies import RedisReplies
 from microfin.store import PostgresStore, PostgresTransaction
 from microfin_worker.__main__ import main
 from microfin_worker.kafka_log import KafkaLog

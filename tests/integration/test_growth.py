@@ -17,7 +17,7 @@ from growing_clients import GrowingClients
 
 from microfin.growth import PostgresRouting
 from microfin.growth.postgres_routing import AnotherGrowth
-from microfin.routing import Routing, partition_of
+from microfin.ledger.routing import Routing, partition_of
 
 
 async def widen(bank: Bank, partitions: int) -> None:

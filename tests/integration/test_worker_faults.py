@@ -9,12 +9,13 @@ import pytest
 from bank import MakeBank, until
 from faulty_worker import POINTS
 
-from microfin import store, wire
+from microfin import store
 from microfin.batch_statement import Place
-from microfin.clock import SystemClock
-from microfin.database import connect_pool
-from microfin.redis_cluster import GuardedRedis
-from microfin.replies import Reply, channel_of, read_message, reply_address
+from microfin.ledger import wire
+from microfin.postgres.connections import connect_pool
+from microfin.process.clock import SystemClock
+from microfin.redis.guarded import GuardedRedis
+from microfin.redis.replies import Reply, channel_of, read_message, reply_address
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import PlaceLost, RoutingChanged, commit_batch, decide_ahead, gather
 from microfin_worker.edges import Record

@@ -9,7 +9,7 @@ from growing_clients import GrowingClients
 from test_log_faults import append_raw
 from two_releases import PRESENT, Release
 
-from microfin import wire
+from microfin.ledger import wire
 
 
 async def worker(bank: Bank, release: Release, partition: int) -> Process:

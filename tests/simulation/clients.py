@@ -6,9 +6,9 @@ from random import Random
 
 from msgspec.structs import replace
 
-from microfin.account_number import derive_account_number
-from microfin.operation import operation_id
-from microfin.wire import Command
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import operation_id
+from microfin.ledger.wire import Command
 from microfin_api.problems import Problem
 from microfin_api.submission import Accepted
 from simulation.history import History

@@ -10,8 +10,8 @@ import msgspec
 from aiokafka.partitioner import murmur2
 
 from microfin.batch_statement import BatchWrite, Place
-from microfin.decision import Entry
-from microfin.operation import Outcome
+from microfin.ledger.decision import Entry
+from microfin.ledger.operation import Outcome
 from simulation.broker import Topic
 from simulation.database import Database
 from simulation.history import History

@@ -14,11 +14,12 @@ from msgspec.structs import replace
 
 import microfin_worker.batch
 import microfin_worker.worker
-from microfin import store, wire
+from microfin import store
 from microfin.batch_statement import BatchWrite, Place
-from microfin.database import is_connection_loss
-from microfin.decision import Deciding, OutboxRow
 from microfin.growth import MarkedLog, PostgresRouting
+from microfin.ledger import wire
+from microfin.ledger.decision import Deciding, OutboxRow
+from microfin.postgres.connections import is_connection_loss
 from microfin.store import Claim, PartitionRow, PostgresStore
 from microfin_api.sending_gate import Destination
 from microfin_api.submission import Submission

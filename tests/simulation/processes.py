@@ -5,8 +5,6 @@ from typing import Any
 
 import asyncpg
 
-from microfin.account_cache import AccountCache, account_seal
-from microfin.clock import SystemClock
 from microfin.growth import (
     Growth,
     GrowthNotFinished,
@@ -14,11 +12,13 @@ from microfin.growth import (
     MarkedLog,
     PostgresRouting,
 )
-from microfin.replies import RedisReplies, reply_seal
-from microfin.routing import shard_of_partition
-from microfin.settings import ApiSettings
+from microfin.ledger.routing import shard_of_partition
+from microfin.ledger.wire import Command
+from microfin.process.clock import SystemClock
+from microfin.process.settings import ApiSettings
+from microfin.redis.account_cache import AccountCache, account_seal
+from microfin.redis.replies import RedisReplies, reply_seal
 from microfin.store import PostgresStore
-from microfin.wire import Command
 from microfin_api.clock_check import ClockCheck
 from microfin_api.leases import Leases
 from microfin_api.phases import CommandPhases

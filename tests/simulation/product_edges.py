@@ -12,8 +12,8 @@ from unittest.mock import patch
 
 import structlog
 
-import microfin.account_cache
-import microfin.clock
+import microfin.process.clock
+import microfin.redis.account_cache
 import microfin.store
 import microfin_api.clock_check
 import microfin_api.leases
@@ -22,7 +22,7 @@ import microfin_api.sending_gate
 import microfin_api.submission
 import microfin_api.waiting
 import microfin_worker.worker
-from microfin.shards import ShardPlace
+from microfin.postgres.shards import ShardPlace
 from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool, copy_first_row
 from simulation.database import Database
@@ -32,8 +32,8 @@ EPOCH: Final = 1_700_000_000
 """Seconds of the wall clock when the virtual monotonic one shows 0."""
 
 _TIMED: Final = (
-    microfin.account_cache,
-    microfin.clock,
+    microfin.redis.account_cache,
+    microfin.process.clock,
     microfin_api.clock_check,
     microfin_api.leases,
     microfin_api.phases,

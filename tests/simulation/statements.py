@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from microfin import reading, shards, store
+from microfin import store
+from microfin.postgres import queries, shards
 from microfin_api import leases
 from simulation.partition_statements import (
     delete_sent,
@@ -48,7 +49,7 @@ _STATEMENTS: Final[dict[str, Callable[..., Execution]]] = {
     store._KNOWN: read_outcomes,
     store._ACCOUNTS: read_accounts,
     store._SENT: delete_sent,
-    reading._LEGS: read_outcomes,
+    queries._LEGS: read_outcomes,
     "DELETE FROM leases WHERE instance = $1": delete_lease,
     "UPDATE partitions SET touched_at = clock_timestamp() WHERE partition = $1": touch,
     "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"

@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from microfin.cli.failures import reported
-from microfin.settings import PREFIX, ApiSettings, CommonSettings, WorkerSettings
+from microfin.process.settings import PREFIX, ApiSettings, CommonSettings, WorkerSettings
 from microfin_operator.settings import OperatorSettings
 
 CANARY = "hunter2canary"

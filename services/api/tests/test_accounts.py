@@ -7,8 +7,8 @@ import time
 import pytest
 from api_under_test import Api, Ledger, User, running
 
-from microfin.account_cache import CachedAccount
-from microfin.account_number import is_account_number
+from microfin.ledger.account_number import is_account_number
+from microfin.redis.account_cache import CachedAccount
 from microfin_api.answers import moment
 
 

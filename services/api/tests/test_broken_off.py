@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 from api_under_test import Api, Ledger, User, running
 
-from microfin.operation import operation_id
-from microfin.producer import Appended, CommandProducer, Headers
-from microfin.redis_cluster import RedisUnavailable
-from microfin.wire import Command
+from microfin.kafka.producer import Appended, CommandProducer, Headers
+from microfin.ledger.operation import operation_id
+from microfin.ledger.wire import Command
+from microfin.redis.guarded import RedisUnavailable
 
 ERRORS = [
     TimeoutError(),

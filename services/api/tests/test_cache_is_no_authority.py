@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from api_under_test import Api, Ledger, User, running
 
-from microfin.account_cache import CachedAccount
-from microfin.operation import Operation
-from microfin.replies import Reply, channel_of
+from microfin.ledger.operation import Operation
+from microfin.redis.account_cache import CachedAccount
+from microfin.redis.replies import Reply, channel_of
 from microfin_api.parts import Parts
 from microfin_api.waiting import Waiter
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import pytest
 from starlette.requests import Request
 
-from microfin.producer import Appended
-from microfin.redis_cluster import GuardedRedis
-from microfin.settings import ApiSettings
+from microfin.kafka.producer import Appended
+from microfin.process.settings import ApiSettings
+from microfin.redis.guarded import GuardedRedis
 from microfin_api.at_token import At, AtTokens
 from microfin_api.client_address import TrustedProxies
 from microfin_api.cross_origin import OriginRule

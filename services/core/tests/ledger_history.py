@@ -5,7 +5,7 @@ from random import Random
 import msgspec
 from postgres_ledger import PostgresLedger
 
-from microfin.operation import AccountState
+from microfin.ledger.operation import AccountState
 
 ANNA, BERT = "a" * 32, "b" * 32
 PARTITIONS = 4

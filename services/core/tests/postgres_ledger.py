@@ -10,17 +10,17 @@ from itertools import count
 from typing import Self
 from uuid import uuid4
 
-from microfin.account_number import derive_account_number
 from microfin.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
-from microfin.database import Pool, connect_pool
-from microfin.decision import Decisions, Received, account_numbers, decide, leg_keys
 from microfin.growth.postgres_routing import PostgresRouting
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.decision import Decisions, Received, account_numbers, decide, leg_keys
+from microfin.ledger.operation import AccountState, Kind, operation_id
+from microfin.ledger.routing import Routing, partition_of, shard_of_account
+from microfin.ledger.wire import Command
 from microfin.migrations.run import migrate
-from microfin.operation import AccountState, Kind, operation_id
-from microfin.routing import Routing, partition_of, shard_of_account
-from microfin.settings import CommonSettings
+from microfin.postgres.connections import Pool, connect_pool
+from microfin.process.settings import CommonSettings
 from microfin.store import PostgresStore
-from microfin.wire import Command
 from microfin_local.platform import Platform
 
 

@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from microfin.allowance import LAPSE_MILLISECONDS, Allowances, Answer, OwnAllowances
-from microfin.redis_cluster import GuardedRedis
-from microfin.settings import CommonSettings
+from microfin.process.settings import CommonSettings
+from microfin.redis.guarded import GuardedRedis
 from microfin_local.platform import Platform
 
 TAKEN, BUSY, FULL = Answer.TAKEN, Answer.BUSY, Answer.FULL

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from postgres_ledger import PostgresLedger, make_ledger_databases
 from test_decision import READABLE_AMOUNTS
 
-from microfin import reading
-from microfin.money import EXPONENTS
+from microfin.ledger.money import EXPONENTS
+from microfin.postgres import queries
 from microfin_local.platform import Platform
 
 ANNA = "a" * 32
@@ -52,7 +52,7 @@ async def test_the_database_takes_what_follows_from_every_amount(platform_parts:
                 for kind, code, other, amount in asked
             ]
             await ledger.drain()
-            found = await reading.operations(ledger.pools, operations)
+            found = await queries.operations(ledger.pools, operations)
             assert {found[it].operation.reason for it in operations} <= REASONS
 
         await asyncio.to_thread(check)

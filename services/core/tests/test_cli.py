@@ -18,16 +18,17 @@ import pytest_asyncio
 from argon2 import PasswordHasher
 from postgres_ledger import PostgresLedger, make_ledger_databases
 
-from microfin import reading, wire
-from microfin.account_number import derive_account_number
 from microfin.cli.log import Bounds, Trim, plan
 from microfin.cli.log_ends import FingerprintsAsked, LogEndsAsked
-from microfin.database import Pool, connect_shards
-from microfin.operation import Kind, Operation, operation_id
-from microfin.producer import CommandProducer
-from microfin.routing import partition_of
-from microfin.settings import CommonSettings
-from microfin.wire import Command
+from microfin.kafka.producer import CommandProducer
+from microfin.ledger import wire
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import Kind, Operation, operation_id
+from microfin.ledger.routing import partition_of
+from microfin.ledger.wire import Command
+from microfin.postgres import queries
+from microfin.postgres.connections import Pool, connect_shards
+from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 
 ANNA = "a" * 32
@@ -122,7 +123,7 @@ class Bank:
         """Return the operation once it is decided for good."""
         async with asyncio.timeout(60):
             while True:
-                found = (await reading.operations(self.pools, [operation])).get(operation)
+                found = (await queries.operations(self.pools, [operation])).get(operation)
                 if found is not None and found.operation.final:
                     return found.operation
                 await asyncio.sleep(0.05)

@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 from postgres_ledger import make_ledger_databases
 
-from microfin.database import connect_pool
 from microfin.migrations.run import migrate
-from microfin.settings import CommonSettings
+from microfin.postgres.connections import connect_pool
+from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 
 

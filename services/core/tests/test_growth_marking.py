@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microfin import wire
-from microfin.account_number import derive_account_number, is_account_number
-from microfin.decision import Account, Received, decide
 from microfin.growth.marking import MarkedLog, marker, marker_accounts
-from microfin.producer import Appended, ProduceUnknown
-from microfin.routing import Routing, partition_of
-from microfin.wire import Command
+from microfin.kafka.producer import Appended, ProduceUnknown
+from microfin.ledger import wire
+from microfin.ledger.account_number import derive_account_number, is_account_number
+from microfin.ledger.decision import Account, Received, decide
+from microfin.ledger.routing import Routing, partition_of
+from microfin.ledger.wire import Command
 
 NOW = 1_700_000_000_000
 

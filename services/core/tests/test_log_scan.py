@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from microfin import wire
-from microfin.account_number import derive_account_number
+from microfin.ledger import wire
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.wire import Command
+from microfin.process.settings import CommonSettings
 from microfin.recovery.log_scan import LogScan
-from microfin.settings import CommonSettings
-from microfin.wire import Command
 from microfin_local.platform import Platform
 
 OPERATION = "a" * 32

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from microfin.decision import Account, Received, decide
-from microfin.operation import Leg, Outcome
+from microfin.ledger.decision import Account, Received, decide
+from microfin.ledger.operation import Leg, Outcome
+from microfin.ledger.routing import Routing, partition_of
+from microfin.ledger.wire import Command, body_hash
 from microfin.recovery import legs
 from microfin.recovery.legs import unsettled
-from microfin.routing import Routing, partition_of
-from microfin.wire import Command, body_hash
 
 NUMBERS = ["505945916219", "487746995884", "767101075681", "867637376197", "131997486694"]
 ROUTING = Routing(1, 2)

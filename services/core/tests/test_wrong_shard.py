@@ -17,9 +17,9 @@ import pytest_asyncio
 from postgres_ledger import PostgresLedger, make_ledger_databases
 from test_cli import Ran, microfin
 
-from microfin.database import connect_shards
-from microfin.settings import CommonSettings
-from microfin.shards import WrongShard
+from microfin.postgres.connections import connect_shards
+from microfin.postgres.shards import WrongShard
+from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 
 ANNA = "a" * 32

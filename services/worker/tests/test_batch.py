@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from memory_ledger import PartitionLedger
 from test_decision import ANNA, NUMBERS, operation, requests
 
-from microfin import wire
 from microfin.batch_statement import Place
-from microfin.clock import SystemClock
-from microfin.decision import Decisions, decide
-from microfin.routing import Routing
+from microfin.ledger import wire
+from microfin.ledger.decision import Decisions, decide
+from microfin.ledger.routing import Routing
+from microfin.ledger.wire import Command
+from microfin.process.clock import SystemClock
 from microfin.store import Fenced, PartitionRow
-from microfin.wire import Command
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import (
     PlaceLost,

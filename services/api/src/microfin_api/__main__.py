@@ -7,8 +7,8 @@ from types import FrameType
 import uvicorn
 from pydantic import ValidationError
 
-from microfin.logs import configure_logs
-from microfin.settings import ApiSettings
+from microfin.process.logs import configure_logs
+from microfin.process.settings import ApiSettings
 from microfin_api.app import create_app
 from microfin_api.draining import DrainingServer
 from microfin_api.http_protocol import GatheringProtocol

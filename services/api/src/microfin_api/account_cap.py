@@ -18,10 +18,10 @@ from typing import Final
 import msgspec
 import structlog
 
-from microfin import reading
-from microfin.database import DATABASE_ERRORS, Pool, is_connection_loss
-from microfin.settings import ApiSettings
-from microfin.sql_literals import text
+from microfin.postgres import queries
+from microfin.postgres.connections import DATABASE_ERRORS, Pool, is_connection_loss
+from microfin.postgres.literals import text
+from microfin.process.settings import ApiSettings
 from microfin_api.copied_rows import copy_first_row
 from microfin_api.leases import Leases
 from microfin_api.problems import Problem
@@ -62,7 +62,7 @@ class AccountCap:
         if self._use_allowed(user):
             return
         room = await self._count_room(user)
-        if room > 0 or operation in await reading.operations(self._pools, [operation]):
+        if room > 0 or operation in await queries.operations(self._pools, [operation]):
             return
         raise Problem(
             "too_many_accounts",

@@ -6,13 +6,13 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from microfin import reading
-from microfin.account_cache import CachedAccount
-from microfin.account_number import is_account_number
-from microfin.database import Pool
-from microfin.money import to_decimal_text
-from microfin.reading import AccountPlace, StoredAccount
-from microfin.routing import shard_of_account
+from microfin.ledger.account_number import is_account_number
+from microfin.ledger.money import to_decimal_text
+from microfin.ledger.routing import shard_of_account
+from microfin.postgres import queries
+from microfin.postgres.connections import Pool
+from microfin.postgres.queries import AccountPlace, StoredAccount
+from microfin.redis.account_cache import CachedAccount
 from microfin_api.answers import AccountList, AccountView, answer, moment
 from microfin_api.bodies import OpenBody, read_currency, read_optional_body
 from microfin_api.parameters import read_number
@@ -63,7 +63,7 @@ async def list_accounts(request: Request, parts: Parts) -> Response:
     session = await parts.sessions.require(request)
     after = _read_cursor(request)
     limit = read_number(request, "limit", LIMIT_MOST) or LIMIT_MOST
-    stored = await reading.accounts_of(parts.pools, session.user, after, limit)
+    stored = await queries.accounts_of(parts.pools, session.user, after, limit)
     last = stored[-1] if len(stored) == limit else None
     view = AccountList(
         accounts=[_view_of_stored(account) for account in stored],
@@ -103,7 +103,7 @@ async def find_stored(parts: Parts, number: str) -> StoredAccount:
     """
     if not is_account_number(number):
         raise Problem("account_not_found")
-    stored = await reading.account(pool_of(parts, number), number)
+    stored = await queries.account(pool_of(parts, number), number)
     if stored is None:
         raise Problem("account_not_found")
     await parts.cache.put(

@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from starlette.responses import Response
 
-from microfin.ended_sessions import UNCERTAIN_SECONDS
-from microfin.operation import AccountState, Kind, Leg, OperationStatus
+from microfin.ledger.operation import AccountState, Kind, Leg, OperationStatus
+from microfin.redis.ended_sessions import UNCERTAIN_SECONDS
 
 _encode = msgspec.json.Encoder().encode
 

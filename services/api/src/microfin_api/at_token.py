@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from microfin.operation import Outcome, same_body
-from microfin.producer import Appended
-from microfin.settings import ApiSettings
+from microfin.kafka.producer import Appended
+from microfin.ledger.operation import Outcome, same_body
+from microfin.process.settings import ApiSettings
 from microfin_api.signing import Signer
 
 _SHAPE: Final = 3

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from microfin import people
-from microfin.account_number import is_account_number
-from microfin.money import EXPONENTS, InvalidAmount, canonical_amount
-from microfin.people import EMAIL_MOST, NAME_MOST, PASSWORD_LEAST, PASSWORD_MOST
+from microfin.ledger.account_number import is_account_number
+from microfin.ledger.money import EXPONENTS, InvalidAmount, canonical_amount
+from microfin.people import identity
+from microfin.people.identity import EMAIL_MOST, NAME_MOST, PASSWORD_LEAST, PASSWORD_MOST
 from microfin_api.problems import Problem
 
 _DISCARD_MOST: Final = 4 * 2**20
@@ -245,7 +245,7 @@ def read_currency(text: str) -> str:
 def read_email(text: str) -> tuple[str, ...]:
     """Return the forms that a user's address may be stored in; `Problem` for what is none."""
     with _fitting("email"):
-        return people.read_email(text)
+        return identity.read_email(text)
 
 
 def read_new_email(text: str) -> tuple[str, ...]:
@@ -254,26 +254,26 @@ def read_new_email(text: str) -> tuple[str, ...]:
     Raises `Problem` for one that cannot be.
     """
     with _fitting("email"):
-        return people.read_new_email(text)
+        return identity.read_new_email(text)
 
 
 def read_name(text: str) -> str:
     """Return a person's name without the spaces around it. Raises `Problem` for an unfit one."""
     with _fitting("name"):
-        return people.read_name(text)
+        return identity.read_name(text)
 
 
 def read_new_password(text: str) -> str:
     """Return a password that may be chosen. Raises `Problem` for one that may not."""
     with _fitting("password"):
-        return people.read_new_password(text)
+        return identity.read_new_password(text)
 
 
 @contextlib.contextmanager
 def _fitting(member: str) -> Iterator[None]:
     try:
         yield
-    except people.Unfit as error:
+    except identity.Unfit as error:
         raise Problem(
             "invalid_body", f"{str(error).removesuffix('.')} - at `$.{member}`."
         ) from None

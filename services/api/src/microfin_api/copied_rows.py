@@ -7,7 +7,7 @@ transaction pooler may not know. Under load each round trip waits for a turn of 
 import struct
 from typing import Final
 
-from microfin.database import Connection
+from microfin.postgres.connections import Connection
 
 _HEADER_BYTES: Final = 19  # signature, flags, and the size of an extension that there is not
 
@@ -16,8 +16,8 @@ async def copy_first_row(connection: Connection, statement: str) -> list[bytes] 
     """Return the first row that `statement` returns, None where there is none.
 
     `statement` is one SELECT, or an INSERT with RETURNING, whose values are literals (see
-    `microfin.sql_literals`), and none of them is of a person. The row's values are in PostgreSQL's
-    binary formats, and none is NULL.
+    `microfin.postgres.literals`), and none of them is of a person. The row's values are in
+    PostgreSQL's binary formats, and none is NULL.
     """
     copied = bytearray()
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from microfin.settings import ApiSettings
+from microfin.process.settings import ApiSettings
 from microfin_api.client_address import TrustedProxies
 from microfin_api.signing import Signer
 from microfin_api.users import User

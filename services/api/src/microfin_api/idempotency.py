@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 from starlette.requests import Request
 
-from microfin.operation import Kind
-from microfin.redis_cluster import GuardedRedis, RedisUnavailable
+from microfin.ledger.operation import Kind
+from microfin.redis.guarded import GuardedRedis, RedisUnavailable
 from microfin_api.problems import Problem
 from microfin_api.uuid7 import uuid7
 

@@ -17,11 +17,11 @@ from typing import Final
 import msgspec
 import structlog
 
-from microfin.database import Connection, Pool, connect_pool
-from microfin.routing import Routing, partition_of, shard_of_account
-from microfin.settings import ApiSettings
-from microfin.shards import ShardPlace
-from microfin.sql_literals import text
+from microfin.ledger.routing import Routing, partition_of, shard_of_account
+from microfin.postgres.connections import Connection, Pool, connect_pool
+from microfin.postgres.literals import text
+from microfin.postgres.shards import ShardPlace
+from microfin.process.settings import ApiSettings
 from microfin_api.copied_rows import copy_first_row
 
 logger = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ import re
 from starlette.requests import Request
 from starlette.responses import Response
 
-from microfin import reading
+from microfin.postgres import queries
 from microfin_api.answers import OperationView, answer
 from microfin_api.outcome_answers import operation_view
 from microfin_api.parts import Parts
@@ -27,7 +27,7 @@ async def show_operation(request: Request, parts: Parts) -> Response:
         raise Problem("operation_not_found")
     token = request.query_params.get("at", "")
     at = parts.at_tokens.read(token, operation, session.user)
-    found = (await reading.operations(parts.pools, [operation])).get(operation)
+    found = (await queries.operations(parts.pools, [operation])).get(operation)
     if found is not None:
         if found.request.user != session.user:
             raise Problem("operation_not_found")

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from microfin.money import to_decimal_text
-from microfin.operation import Operation
+from microfin.ledger.money import to_decimal_text
+from microfin.ledger.operation import Operation
 from microfin_api.answers import Answer, Moved, Opened, OperationView, Transferred, moment
 from microfin_api.problems import Problem
 

@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 from starlette.requests import Request
 
-from microfin.operation import Kind
+from microfin.ledger.operation import Kind
 from microfin_api.problems import Problem
 
 _KINDS: Final[dict[str, Kind]] = {kind: kind for kind in get_args(Kind)}

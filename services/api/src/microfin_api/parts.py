@@ -7,12 +7,12 @@ from functools import partial
 
 import structlog
 
-from microfin.account_cache import AccountCache, account_seal
-from microfin.database import connect_shards
-from microfin.producer import CommandProducer
-from microfin.redis_cluster import GuardedRedis
-from microfin.replies import reply_seal
-from microfin.settings import ApiSettings
+from microfin.kafka.producer import CommandProducer
+from microfin.postgres.connections import connect_shards
+from microfin.process.settings import ApiSettings
+from microfin.redis.account_cache import AccountCache, account_seal
+from microfin.redis.guarded import GuardedRedis
+from microfin.redis.replies import reply_seal
 from microfin_api import metrics
 from microfin_api.account_cap import AccountCap
 from microfin_api.at_token import AtTokens

@@ -6,8 +6,8 @@ from typing import Final
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from microfin.people import load_known_passwords, password_forms
-from microfin.settings import ApiSettings
+from microfin.people.identity import load_known_passwords, password_forms
+from microfin.process.settings import ApiSettings
 from microfin_api.hashing_queue import HashingQueue, Lane
 
 _SWITCH_SECONDS: Final = 0.0005

@@ -9,9 +9,9 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from microfin.account_number import derive_account_number
-from microfin.operation import Kind, operation_id
-from microfin.wire import Command, body_hash
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import Kind, operation_id
+from microfin.ledger.wire import Command, body_hash
 from microfin_api import metrics
 from microfin_api.answers import AcceptedOperation, answer
 from microfin_api.idempotency import HEADER, REPLAYED, Key, read_key, refuse_other_use

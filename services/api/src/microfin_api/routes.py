@@ -2,7 +2,7 @@
 
 from typing import Any, Final, get_args
 
-from microfin.operation import Kind
+from microfin.ledger.operation import Kind
 from microfin_api import (
     accounts,
     answers,

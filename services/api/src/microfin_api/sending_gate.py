@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from microfin.routing import partition_of
+from microfin.ledger.routing import partition_of
 from microfin_api import metrics
 from microfin_api.leases import Lease, Leases, ShardLease
 from microfin_api.problems import Problem

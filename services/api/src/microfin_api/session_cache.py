@@ -1,11 +1,12 @@
 """What PostgreSQL said of a session, kept in Redis for a minute under a seal.
 
 Who can write to Redis can leave anything under a session's key. So an entry carries the API's own
-seal (`microfin.seal`), over the key, the user, the end and the time of caching. An entry without
-it, or older than a minute, counts as missing.
+seal (`microfin.redis.seal`), over the key, the user, the end and the time of caching. An entry
+without it, or older than a minute, counts as missing.
 
-A session that ends leaves a tombstone (`microfin.ended_sessions`). What was read from PostgreSQL
-before that is not cached over it: an entry only ever takes the place of what its reader had found.
+A session that ends leaves a tombstone (`microfin.redis.ended_sessions`). What was read from
+PostgreSQL before that is not cached over it: an entry only ever takes the place of what its reader
+had found.
 """
 
 import contextlib
@@ -14,10 +15,10 @@ from typing import Final
 
 import msgspec
 
-from microfin.ended_sessions import TOMBSTONE, session_key
-from microfin.redis_cluster import GuardedRedis, RedisUnavailable
-from microfin.seal import BELIEVED_SECONDS, Seal, is_fresh
-from microfin.settings import ApiSettings
+from microfin.process.settings import ApiSettings
+from microfin.redis.ended_sessions import TOMBSTONE, session_key
+from microfin.redis.guarded import GuardedRedis, RedisUnavailable
+from microfin.redis.seal import BELIEVED_SECONDS, Seal, is_fresh
 
 _PUT_IN_PLACE_OF: Final = """
 local held = redis.call('GET', KEYS[1])

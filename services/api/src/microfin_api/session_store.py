@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 import structlog
 
-from microfin.database import DATABASE_ERRORS, Connection, Pool
-from microfin.ledger_rows import MILLISECONDS
-from microfin.settings import ApiSettings
+from microfin.postgres.connections import DATABASE_ERRORS, Connection, Pool
+from microfin.postgres.rows import MILLISECONDS
+from microfin.process.settings import ApiSettings
 
 logger = structlog.get_logger(__name__)
 

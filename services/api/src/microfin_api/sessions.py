@@ -14,11 +14,11 @@ from typing import Final
 import msgspec
 from starlette.requests import Request
 
-from microfin.database import Connection, Pool
-from microfin.ended_sessions import bury
-from microfin.redis_cluster import GuardedRedis
-from microfin.settings import ApiSettings
-from microfin.user_access import CHANGE_PASSWORD, end_all_sessions
+from microfin.people.access import CHANGE_PASSWORD, end_all_sessions
+from microfin.postgres.connections import Connection, Pool
+from microfin.process.settings import ApiSettings
+from microfin.redis.ended_sessions import bury
+from microfin.redis.guarded import GuardedRedis
 from microfin_api.client_address import TrustedProxies
 from microfin_api.credential import COOKIE, Credential, bearer_of, cookies_of
 from microfin_api.problems import Problem

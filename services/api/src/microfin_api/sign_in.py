@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from microfin.people import email_form
+from microfin.people.identity import email_form
 from microfin_api.answers import Me, SignedIn, SignedOut, answer, effective_within
 from microfin_api.bodies import (
     SignInBody,

@@ -14,8 +14,8 @@ from typing import Final, Literal
 import msgspec
 
 from microfin.allowance import Allowances, Answer, OwnAllowances, Reply
-from microfin.redis_cluster import GuardedRedis, RedisUnavailable
-from microfin.settings import ApiSettings
+from microfin.process.settings import ApiSettings
+from microfin.redis.guarded import GuardedRedis, RedisUnavailable
 from microfin_api.problems import Problem
 
 WINDOW_SECONDS: Final = 60

@@ -11,9 +11,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from microfin import reading
-from microfin.money import to_decimal_text
-from microfin.reading import StatementFilter, StatementLine
+from microfin.ledger.money import to_decimal_text
+from microfin.postgres import queries
+from microfin.postgres.queries import StatementFilter, StatementLine
 from microfin_api.accounts import pool_of, require_own_account
 from microfin_api.answers import BalanceAt, EntryView, Statement, answer, moment
 from microfin_api.parameters import read_kind, read_moment, read_number
@@ -72,7 +72,7 @@ def _wants_csv(request: Request) -> bool:
 
 
 async def _balance_at(parts: Parts, number: str, currency: str, at: int) -> Response:
-    last = await reading.balance_at(pool_of(parts, number), number, at)
+    last = await queries.balance_at(pool_of(parts, number), number, at)
     view = BalanceAt(
         account_number=number,
         currency=currency,
@@ -86,7 +86,7 @@ async def _balance_at(parts: Parts, number: str, currency: str, at: int) -> Resp
 async def _as_json(
     parts: Parts, number: str, currency: str, wanted: StatementFilter, limit: int
 ) -> Response:
-    page = await reading.entries(pool_of(parts, number), number, wanted, limit)
+    page = await queries.entries(pool_of(parts, number), number, wanted, limit)
     view = Statement(
         account_number=number,
         currency=currency,
@@ -131,7 +131,7 @@ async def _csv_pages(
     left = limit
     while left is None or left > 0:
         size = _CSV_PAGE if left is None else left
-        page = await reading.entries(pool_of(parts, number), number, wanted, size)
+        page = await queries.entries(pool_of(parts, number), number, wanted, size)
         yield _csv([_row(line, currency) for line in page.lines])
         if page.next_seq is None:
             return

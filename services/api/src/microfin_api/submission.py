@@ -12,9 +12,9 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from microfin.producer import Appended, CommandProducer, ProduceRefused, ProduceUnknown
-from microfin.settings import ApiSettings
-from microfin.wire import Command
+from microfin.kafka.producer import Appended, CommandProducer, ProduceRefused, ProduceUnknown
+from microfin.ledger.wire import Command
+from microfin.process.settings import ApiSettings
 from microfin_api import metrics
 from microfin_api.backpressure import Backpressure
 from microfin_api.clock_check import ClockCheck

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from microfin.database import Connection, Pool
+from microfin.postgres.connections import Connection, Pool
 from microfin_api.uuid7 import uuid7
 
 

@@ -17,15 +17,15 @@ from typing import Final
 import msgspec
 import structlog
 
-from microfin import reading
-from microfin.database import Pool, is_connection_loss
-from microfin.operation import Operation, Outcome, same_body
-from microfin.producer import Appended
-from microfin.redis_cluster import GuardedRedis
-from microfin.replies import Heard, Reply, channel_of, read_message, reply_address
-from microfin.routing import shard_of_account
-from microfin.seal import Seal
-from microfin.wire import Command, body_hash
+from microfin.kafka.producer import Appended
+from microfin.ledger.operation import Operation, Outcome, same_body
+from microfin.ledger.routing import shard_of_account
+from microfin.ledger.wire import Command, body_hash
+from microfin.postgres import queries
+from microfin.postgres.connections import Pool, is_connection_loss
+from microfin.redis.guarded import GuardedRedis
+from microfin.redis.replies import Heard, Reply, channel_of, read_message, reply_address
+from microfin.redis.seal import Seal
 from microfin_api import metrics
 from microfin_api.problems import Problem
 
@@ -91,7 +91,7 @@ class Waiter:
     def learn(self, outcome: Outcome) -> None:
         """Take in an outcome found in a database; they never change, so they add up."""
         self.outcomes[outcome.leg] = outcome
-        found = reading.combine(self.outcomes.values())[outcome.operation]
+        found = queries.combine(self.outcomes.values())[outcome.operation]
         if found is None:
             return
         if not same_body(found.request, body_hash(self.command)):
@@ -227,7 +227,7 @@ class Waiting:
         metrics.LOOK_UPS.labels(shard).inc(len(due))
         ids = list({waiter.command.operation for waiter in due})
         try:
-            outcomes = await reading.legs(self._pools[shard], ids)
+            outcomes = await queries.legs(self._pools[shard], ids)
         except Exception as error:
             if not is_connection_loss(error):
                 logger.exception("look-up failed", shard=shard)

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from microfin.redis_cluster import GuardedRedis
+from microfin.redis.guarded import GuardedRedis
 
 LAPSE_MILLISECONDS: Final = 10_000
 """How long what was taken may wait to be settled. Longer than a password takes to be verified."""

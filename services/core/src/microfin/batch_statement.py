@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from microfin import wire
-from microfin.decision import Account, Decisions, Entry, OutboxRow
-from microfin.operation import Contra, Outcome
-from microfin.routing import Routing
-from microfin.sql_literals import binaries, binary, integers, texts
+from microfin.ledger import wire
+from microfin.ledger.decision import Account, Decisions, Entry, OutboxRow
+from microfin.ledger.operation import Contra, Outcome
+from microfin.ledger.routing import Routing
+from microfin.postgres.literals import binaries, binary, integers, texts
 
 OutboxPlace = tuple[int, int]
 """The `(offset, step)` of an outbox row, unique in its partition."""

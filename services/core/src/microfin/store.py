@@ -11,14 +11,15 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from microfin import ledger_rows, wire
 from microfin.batch_statement import BatchWrite, OutboxPlace, Place, batch_statement
-from microfin.database import Connection, Pool
-from microfin.decision import Account, LegKey, OutboxRow
-from microfin.ledger_rows import MILLISECONDS, OUTCOME_COLUMNS
-from microfin.operation import Outcome
-from microfin.routing import Routing, shard_of_partition
-from microfin.shards import SHARD, ShardPlace
+from microfin.ledger import wire
+from microfin.ledger.decision import Account, LegKey, OutboxRow
+from microfin.ledger.operation import Outcome
+from microfin.ledger.routing import Routing, shard_of_partition
+from microfin.postgres import rows as ledger_rows
+from microfin.postgres.connections import Connection, Pool
+from microfin.postgres.rows import MILLISECONDS, OUTCOME_COLUMNS
+from microfin.postgres.shards import SHARD, ShardPlace
 
 
 class PartitionRow(msgspec.Struct, frozen=True):

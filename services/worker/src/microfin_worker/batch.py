@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
-from microfin import wire
 from microfin.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
-from microfin.columns import nearest_moment
-from microfin.decision import (
+from microfin.ledger import wire
+from microfin.ledger.columns import nearest_moment
+from microfin.ledger.decision import (
     Account,
     Deciding,
     Decisions,
@@ -20,9 +20,9 @@ from microfin.decision import (
     decide,
     leg_keys,
 )
-from microfin.routing import Routing
+from microfin.ledger.routing import Routing
+from microfin.ledger.wire import Identity
 from microfin.store import Fenced, PartitionRow, PlaceChanged
-from microfin.wire import Identity
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.edges import Clock, Record, Store, Transaction
 from microfin_worker.fingerprint import fingerprint

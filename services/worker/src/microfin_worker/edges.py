@@ -6,12 +6,12 @@ from typing import Protocol
 
 import msgspec
 
-from microfin.account_cache import CachedAccount
 from microfin.batch_statement import BatchWrite, OutboxPlace, Place
-from microfin.decision import Account, Answer, LegKey
-from microfin.operation import Outcome
+from microfin.ledger.decision import Account, Answer, LegKey
+from microfin.ledger.operation import Outcome
+from microfin.ledger.wire import Command
+from microfin.redis.account_cache import CachedAccount
 from microfin.store import Claim, PartitionRow
-from microfin.wire import Command
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -15,13 +15,13 @@ from typing import Final
 import msgspec
 import structlog
 
-from microfin.account_cache import CachedAccount
 from microfin.batch_statement import Place
-from microfin.database import is_connection_loss, is_data_error
-from microfin.decision import Decisions, GenerationAhead, Received
-from microfin.shards import NotMigrated, WrongShard
+from microfin.ledger.decision import Decisions, GenerationAhead, Received
+from microfin.ledger.wire import NewerVersion
+from microfin.postgres.connections import is_connection_loss, is_data_error
+from microfin.postgres.shards import NotMigrated, WrongShard
+from microfin.redis.account_cache import CachedAccount
 from microfin.store import Fenced, RepeatsFound
-from microfin.wire import NewerVersion
 from microfin_worker import metrics
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import (

@@ -15,7 +15,7 @@ from microfin.audit.report import AuditReport, Checked, InTransit, Violation
 from microfin.audit.run import AuditRun, Progress
 from microfin.audit.second_look import LogEnds
 from microfin.audit.shard import open_shards
-from microfin.shards import NotMigrated, WrongShard
+from microfin.postgres.shards import NotMigrated, WrongShard
 
 __all__ = [
     "AuditImpossible",

@@ -12,9 +12,9 @@ import msgspec
 from microfin.audit.report import LISTED, Findings, Row
 from microfin.audit.scope import Scope
 from microfin.audit.shard import AuditedShard
-from microfin.money import EXPONENTS, to_canonical_amount
-from microfin.operation import AccountState
-from microfin.wire import Command, body_hash
+from microfin.ledger.money import EXPONENTS, to_canonical_amount
+from microfin.ledger.operation import AccountState
+from microfin.ledger.wire import Command, body_hash
 
 _STATES: Final[tuple[AccountState, ...]] = ("open", "frozen", "closed")
 

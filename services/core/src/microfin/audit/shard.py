@@ -7,8 +7,8 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from microfin.database import Connection, check_shard
-from microfin.shards import ShardPlace
+from microfin.postgres.connections import Connection, check_shard
+from microfin.postgres.shards import ShardPlace
 
 _PIECE: Final = 2_000
 """Rows fetched at a time from a cursor."""

@@ -7,8 +7,6 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from microfin import reading
-from microfin.account_number import is_account_number
 from microfin.cli.failures import NO, Refused, run
 from microfin.cli.operation import operation_fields
 from microfin.cli.output import (
@@ -22,10 +20,12 @@ from microfin.cli.output import (
 )
 from microfin.cli.sending import connected_producer
 from microfin.cli.shards import partition_under_routing, reading_shards
-from microfin.operation import AccountState, Operation, operation_id, same_body
-from microfin.routing import shard_of_account
-from microfin.settings import CommonSettings
-from microfin.wire import Command, body_hash
+from microfin.ledger.account_number import is_account_number
+from microfin.ledger.operation import AccountState, Operation, operation_id, same_body
+from microfin.ledger.routing import shard_of_account
+from microfin.ledger.wire import Command, body_hash
+from microfin.postgres import queries
+from microfin.process.settings import CommonSettings
 
 account = typer.Typer(
     no_args_is_help=True, help="Look at an account, freeze, unfreeze or close it."
@@ -135,19 +135,19 @@ def close(number: Number, key: Key = None, wait: Wait = 10, json: Json = False) 
 
 async def _read(
     number: str, entries: int
-) -> tuple[reading.StoredAccount, list[reading.StatementLine]]:
+) -> tuple[queries.StoredAccount, list[queries.StatementLine]]:
     async with reading_shards(CommonSettings()) as pools:
         pool = pools[shard_of_account(number, len(pools))]
-        found = await reading.account(pool, number)
+        found = await queries.account(pool, number)
         if found is None:
             raise Refused(f"There is no account {number}.")
         if not entries:
             return found, []
-        page = await reading.entries(pool, number, reading.StatementFilter(), entries)
+        page = await queries.entries(pool, number, queries.StatementFilter(), entries)
         return found, page.lines
 
 
-def _line(line: reading.StatementLine, currency: str) -> dict[str, Any]:
+def _line(line: queries.StatementLine, currency: str) -> dict[str, Any]:
     return {
         "seq": line.seq,
         "time": time_text(line.time),
@@ -203,7 +203,7 @@ async def _ask(number: str, state: AccountState, operation: str, wait: int) -> O
         if not wait:
             return None
         for _ in range(wait * _LOOKS_A_SECOND):
-            found = await reading.operations(pools, [operation])
+            found = await queries.operations(pools, [operation])
             if found:
                 return _decided(found[operation], command)
             await asyncio.sleep(1 / _LOOKS_A_SECOND)
@@ -214,7 +214,7 @@ async def _ask(number: str, state: AccountState, operation: str, wait: int) -> O
     )
 
 
-def _decided(found: reading.FoundOperation, command: Command) -> Operation:
+def _decided(found: queries.FoundOperation, command: Command) -> Operation:
     """Return what became of `command`. Raises `Refused` where its key had asked for another."""
     if not same_body(found.request, body_hash(command)):
         raise Refused(

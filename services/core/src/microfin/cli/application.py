@@ -17,8 +17,8 @@ from microfin.cli.routing import routing
 from microfin.cli.topic_grow import topic
 from microfin.cli.user import user
 from microfin.cli.user_access import disable, enable, set_password, sign_out
-from microfin.logs import configure_logs
-from microfin.settings import CommonSettings
+from microfin.process.logs import configure_logs
+from microfin.process.settings import CommonSettings
 
 HELP = """Administer a microfin ledger.
 

@@ -13,7 +13,7 @@ from microfin.cli.failures import NO, run
 from microfin.cli.log_ends import FingerprintsAsked, LogEndsAsked
 from microfin.cli.output import Json, print_fields, print_json, print_text
 from microfin.cli.shards import reading_urls
-from microfin.settings import CommonSettings
+from microfin.process.settings import CommonSettings
 
 
 def audit(

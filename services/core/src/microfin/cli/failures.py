@@ -16,8 +16,8 @@ from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from microfin.audit import AuditImpossible
-from microfin.producer import ProduceRefused, ProduceUnknown
-from microfin.shards import WrongShard
+from microfin.kafka.producer import ProduceRefused, ProduceUnknown
+from microfin.postgres.shards import WrongShard
 
 Result = TypeVar("Result")
 

@@ -10,8 +10,8 @@ from microfin.cli.failures import NO, run
 from microfin.cli.output import Json, print_json, print_rows, print_text
 from microfin.cli.shards import reading_shards
 from microfin.cli.topic import Topic, open_topic
-from microfin.database import read_snapshot
-from microfin.settings import CommonSettings
+from microfin.postgres.connections import read_snapshot
+from microfin.process.settings import CommonSettings
 
 log = typer.Typer(no_args_is_help=True, help="What the commands topic keeps.")
 

@@ -8,9 +8,9 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from microfin.cli.failures import CouldNot
 from microfin.cli.topic import open_topic
-from microfin.fingerprint import fingerprint
+from microfin.ledger.fingerprint import fingerprint
+from microfin.process.settings import CommonSettings
 from microfin.recovery.log_scan import LogScan
-from microfin.settings import CommonSettings
 
 _RECORDS_TIMEOUT: Final = 60
 """Seconds for the records of all partitions."""

@@ -7,7 +7,7 @@ import typer
 from microfin.cli.failures import CouldNot, database_failure, reported
 from microfin.cli.output import Json, print_json, print_rows
 from microfin.cli.shards import administration_urls
-from microfin.settings import CommonSettings
+from microfin.process.settings import CommonSettings
 
 _DEFAULT: Final = 3
 """How many partitions a new ledger starts with, rounded up to a multiple of its shards."""

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from microfin import reading
 from microfin.cli.failures import Refused, run
 from microfin.cli.output import (
     Json,
@@ -17,8 +16,9 @@ from microfin.cli.output import (
     time_text,
 )
 from microfin.cli.shards import reading_shards
-from microfin.operation import Operation, Outcome
-from microfin.settings import CommonSettings
+from microfin.ledger.operation import Operation, Outcome
+from microfin.postgres import queries
+from microfin.process.settings import CommonSettings
 
 operation = typer.Typer(no_args_is_help=True, help="Look operations up, on all shards.")
 
@@ -79,13 +79,13 @@ def operation_fields(found: Operation) -> dict[str, Any]:
 
 async def _read(operation: str) -> tuple[Operation, list[Outcome]]:
     async with reading_shards(CommonSettings()) as pools:
-        found = (await reading.operations(pools, [operation])).get(operation)
+        found = (await queries.operations(pools, [operation])).get(operation)
         if found is None:
             raise Refused(
                 f"No shard has decided operation {operation}. If it was only just sent, look "
                 "again; if not, nobody knows it."
             )
-        legs = [leg for pool in pools for leg in await reading.legs(pool, [operation])]
+        legs = [leg for pool in pools for leg in await queries.legs(pool, [operation])]
     return found.operation, sorted(legs, key=lambda leg: _LEG_ORDER.index(leg.leg))
 
 

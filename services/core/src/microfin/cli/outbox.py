@@ -10,10 +10,10 @@ from microfin.cli.failures import run
 from microfin.cli.output import Json, print_json, print_rows, print_text, time_text
 from microfin.cli.sending import connected_producer
 from microfin.cli.shards import partition_under_routing, reading_shards
-from microfin.database import Pool, read_snapshot
-from microfin.ledger_rows import MILLISECONDS
-from microfin.settings import CommonSettings
-from microfin.wire import Command
+from microfin.ledger.wire import Command
+from microfin.postgres.connections import Pool, read_snapshot
+from microfin.postgres.rows import MILLISECONDS
+from microfin.process.settings import CommonSettings
 
 outbox = typer.Typer(
     no_args_is_help=True, help="Credits, refunds and forwarded commands on their way to the log."

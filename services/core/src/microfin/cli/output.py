@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from microfin.money import EXPONENTS, to_decimal_text
+from microfin.ledger.money import EXPONENTS, to_decimal_text
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 """The option that every command has which prints data."""

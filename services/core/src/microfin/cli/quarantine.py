@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from microfin import reading, wire
 from microfin.cli.failures import NO, Refused, run
 from microfin.cli.output import Json, print_json, print_rows, time_text
 from microfin.cli.sending import connected_producer
@@ -15,13 +14,15 @@ from microfin.cli.shards import (
     partition_under_routing,
     reading_shards,
 )
-from microfin.columns import nearest_moment
-from microfin.database import Pool
-from microfin.ledger_rows import MILLISECONDS
-from microfin.producer import CommandProducer
-from microfin.routing import shard_of_account
-from microfin.settings import CommonSettings
-from microfin.wire import Command
+from microfin.kafka.producer import CommandProducer
+from microfin.ledger import wire
+from microfin.ledger.columns import nearest_moment
+from microfin.ledger.routing import shard_of_account
+from microfin.ledger.wire import Command
+from microfin.postgres import queries
+from microfin.postgres.connections import Pool
+from microfin.postgres.rows import MILLISECONDS
+from microfin.process.settings import CommonSettings
 
 quarantine = typer.Typer(no_args_is_help=True, help="Records that no worker could decide.")
 
@@ -211,7 +212,7 @@ async def _why_not(pools: Sequence[Pool], record: QuarantinedRecord, command: Co
     if record.replayed_at is not None:
         return f"it was replayed at {time_text(record.replayed_at)}"
     pool = pools[shard_of_account(command.account, len(pools))]
-    for outcome in await reading.legs(pool, [command.operation]):
+    for outcome in await queries.legs(pool, [command.operation]):
         if outcome.leg == command.leg:
             return (
                 f"its {outcome.leg} was decided ({outcome.reason or outcome.status}): a repeat "

@@ -13,6 +13,8 @@ from microfin.cli.output import Json, print_json, print_rows, print_text, time_t
 from microfin.cli.sending import connected_producer
 from microfin.cli.shards import administered_shards, partition_under_routing
 from microfin.cli.topic import open_topic
+from microfin.ledger.wire import Command
+from microfin.process.settings import CommonSettings
 from microfin.recovery import (
     CheckReport,
     PlaceMoved,
@@ -24,8 +26,6 @@ from microfin.recovery import check as check_shard
 from microfin.recovery import prepare as prepare_shard
 from microfin.recovery import verify as verify_shard
 from microfin.recovery.report import LostUser, Transfer
-from microfin.settings import CommonSettings
-from microfin.wire import Command
 
 recover = typer.Typer(
     no_args_is_help=True,

@@ -4,14 +4,11 @@ from typing import Annotated
 
 import typer
 
-from microfin import reading
 from microfin.cli.failures import CouldNot, Refused, run
 from microfin.cli.output import Json, print_json, print_rows, print_text, time_text
 from microfin.cli.sending import connected_producer
 from microfin.cli.shards import connected, reading_shards, reading_urls
 from microfin.cli.topic import open_topic
-from microfin.clock import SystemClock
-from microfin.database import Pool, read_snapshot
 from microfin.growth import (
     Growth,
     GrowthNotFinished,
@@ -19,8 +16,11 @@ from microfin.growth import (
     MarkedLog,
     PostgresRouting,
 )
-from microfin.ledger_rows import MILLISECONDS
-from microfin.settings import CommonSettings
+from microfin.postgres import queries
+from microfin.postgres.connections import Pool, read_snapshot
+from microfin.postgres.rows import MILLISECONDS
+from microfin.process.clock import SystemClock
+from microfin.process.settings import CommonSettings
 
 routing = typer.Typer(
     no_args_is_help=True, help="How accounts are spread over partitions, and who works on them."
@@ -106,7 +106,7 @@ async def _read() -> tuple[list[dict[str, object]], list[dict[str, object]]]:
 
 
 async def _shard(pool: Pool) -> dict[str, object]:
-    row = await reading.routing(pool)
+    row = await queries.routing(pool)
     return {
         "shard": row.shard,
         "generation": row.routing.generation,

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from microfin.cli.failures import CouldNot
-from microfin.producer import CommandProducer
-from microfin.settings import CommonSettings
+from microfin.kafka.producer import CommandProducer
+from microfin.process.settings import CommonSettings
 
 _CONNECT_TIMEOUT: Final = 15
 """Seconds."""

@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-from microfin import reading
 from microfin.cli.failures import CouldNot
-from microfin.database import Pool, connect_shards
-from microfin.routing import partition_of, shard_of_account
-from microfin.settings import CommonSettings
+from microfin.ledger.routing import partition_of, shard_of_account
+from microfin.postgres import queries
+from microfin.postgres.connections import Pool, connect_shards
+from microfin.process.settings import CommonSettings
 
 
 def reading_urls(settings: CommonSettings) -> list[str]:
@@ -60,5 +60,5 @@ async def connected(urls: list[str], settings: CommonSettings) -> AsyncIterator[
 
 async def partition_under_routing(pools: Sequence[Pool], account: str) -> tuple[int, int]:
     """Return the partition of `account` now, and the generation of the routing that says so."""
-    row = await reading.routing(pools[shard_of_account(account, len(pools))])
+    row = await queries.routing(pools[shard_of_account(account, len(pools))])
     return partition_of(account, row.routing.partition_count), row.routing.generation

@@ -12,8 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from microfin.cli.failures import CouldNot
-from microfin.kafka_client import connection_options
-from microfin.settings import CommonSettings
+from microfin.kafka.client import connection_options
+from microfin.process.settings import CommonSettings
 
 _CONNECT_TIMEOUT: Final = 15
 """Seconds."""

@@ -8,8 +8,8 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from microfin.cli.failures import CouldNot, Refused, run
 from microfin.cli.output import print_text
-from microfin.kafka_client import connection_options
-from microfin.settings import CommonSettings
+from microfin.kafka.client import connection_options
+from microfin.process.settings import CommonSettings
 
 topic = typer.Typer(no_args_is_help=True, help="The commands topic in Kafka.")
 

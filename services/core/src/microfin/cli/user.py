@@ -12,8 +12,8 @@ from argon2 import PasswordHasher
 from microfin.cli.failures import Refused, run
 from microfin.cli.output import Json, print_fields, print_json
 from microfin.cli.shards import administered_shards
-from microfin.people import Unfit, read_name, read_new_email, read_new_password
-from microfin.settings import ApiSettings
+from microfin.people.identity import Unfit, read_name, read_new_email, read_new_password
+from microfin.process.settings import ApiSettings
 
 user = typer.Typer(no_args_is_help=True, help="The people who may sign in.")
 

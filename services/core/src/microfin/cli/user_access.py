@@ -12,12 +12,12 @@ from microfin.cli.failures import Refused, run
 from microfin.cli.output import Json, print_fields, print_json
 from microfin.cli.shards import administered_shards
 from microfin.cli.user import hash_of, read_password
-from microfin.database import Pool
-from microfin.ended_sessions import UNCERTAIN_SECONDS
-from microfin.people import Unfit, read_email
-from microfin.redis_cluster import GuardedRedis
-from microfin.settings import ApiSettings, CommonSettings
-from microfin.user_access import DISABLE, ENABLE, SET_PASSWORD, SIGN_OUT, end_all_sessions
+from microfin.people.access import DISABLE, ENABLE, SET_PASSWORD, SIGN_OUT, end_all_sessions
+from microfin.people.identity import Unfit, read_email
+from microfin.postgres.connections import Pool
+from microfin.process.settings import ApiSettings, CommonSettings
+from microfin.redis.ended_sessions import UNCERTAIN_SECONDS
+from microfin.redis.guarded import GuardedRedis
 
 Who = Annotated[
     str, typer.Argument(metavar="USER", help="The person's e-mail address, or the user's id.")

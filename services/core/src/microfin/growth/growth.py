@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from microfin.database import DATABASE_ERRORS, is_connection_loss
 from microfin.growth.postgres_routing import AnotherGrowth, NotActivated, ShardState
-from microfin.producer import ProduceRefused, ProduceUnknown
-from microfin.routing import Routing, shard_of_partition
+from microfin.kafka.producer import ProduceRefused, ProduceUnknown
+from microfin.ledger.routing import Routing, shard_of_partition
+from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
 
 LEASE_SECONDS: Final = 1.0
 """How long an API process may send by a lease (see `microfin_api.leases`)."""

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Final, Protocol
 
-from microfin.account_number import check_digit
-from microfin.operation import operation_id
-from microfin.producer import Appended, ProduceUnknown
-from microfin.routing import Routing, partition_of
-from microfin.wire import Command
+from microfin.kafka.producer import Appended, ProduceUnknown
+from microfin.ledger.account_number import check_digit
+from microfin.ledger.operation import operation_id
+from microfin.ledger.routing import Routing, partition_of
+from microfin.ledger.wire import Command
 
 _LONG_PAST: Final = 1
 """A deadline in milliseconds since the Unix epoch: no worker applies a command that is so late."""
@@ -25,7 +25,7 @@ LogEnds = Callable[[], Awaitable[Mapping[int, int]]]
 
 
 class Producer(Protocol):
-    """Appends commands; see `microfin.producer.CommandProducer`."""
+    """Appends commands; see `microfin.kafka.producer.CommandProducer`."""
 
     async def send(self, partition: int, command: Command) -> Appended:
         """Append `command` and return where it stands, once all in-sync replicas have it."""

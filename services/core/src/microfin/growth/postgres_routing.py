@@ -11,8 +11,8 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from microfin.database import Pool
-from microfin.routing import Routing
+from microfin.ledger.routing import Routing
+from microfin.postgres.connections import Pool
 
 STALE_INTENT_SECONDS: Final = 9
 """Age from which on an intent counts as left behind: nobody can activate it any more."""

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from microfin.shards import SHARD, ShardPlace, WrongShard
+from microfin.postgres.shards import SHARD, ShardPlace, WrongShard
 
 logger = structlog.get_logger(__name__)
 

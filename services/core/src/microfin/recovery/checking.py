@@ -9,15 +9,15 @@ from typing import Final, Protocol
 import msgspec
 
 import microfin.migrations.versions
-from microfin.database import Pool
-from microfin.fingerprint import fingerprint
+from microfin.ledger.fingerprint import fingerprint
+from microfin.ledger.routing import shard_of_partition
+from microfin.postgres.connections import Pool
+from microfin.process.settings import CommonSettings
 from microfin.recovery.incomplete import incomplete_operations, stuck_transfers
 from microfin.recovery.log_scan import LogScan, Noticed, Say
 from microfin.recovery.report import CheckReport, PartitionPlace
 from microfin.recovery.shard_state import ShardState, changes, read_state
 from microfin.recovery.users import lost_users
-from microfin.routing import shard_of_partition
-from microfin.settings import CommonSettings
 
 _WATCH: Final = 5.0
 """Seconds within which whoever works on the shard shows it: an idle worker writes every 3 s."""

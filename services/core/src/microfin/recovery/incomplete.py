@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
-from microfin import reading
 from microfin.audit.legs import incomplete_transfers
 from microfin.audit.scope import EVERYTHING
 from microfin.audit.second_look import IN_OUTBOX, IN_QUARANTINE
 from microfin.audit.shard import open_shards, snapshots
-from microfin.database import Pool, read_snapshot
-from microfin.operation import Outcome
+from microfin.ledger.operation import Outcome
+from microfin.postgres import queries
+from microfin.postgres.connections import Pool, read_snapshot
 from microfin.recovery.legs import Unsettled, unsettled
 
 _AT_A_TIME: Final = 1_000
@@ -51,7 +51,7 @@ async def _under_way(pool: Pool, ids: Sequence[str]) -> set[str]:
 
 
 async def _legs(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, list[Outcome]]:
-    read = await asyncio.gather(*(reading.legs(pool, ids) for pool in pools))
+    read = await asyncio.gather(*(queries.legs(pool, ids) for pool in pools))
     legs: dict[str, list[Outcome]] = {}
     for outcome in (it for outcomes in read for it in outcomes):
         legs.setdefault(outcome.operation, []).append(outcome)

@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from microfin.money import to_canonical_amount
-from microfin.operation import Leg, Outcome
+from microfin.ledger.money import to_canonical_amount
+from microfin.ledger.operation import Leg, Outcome
+from microfin.ledger.wire import Command
 from microfin.recovery.report import Transfer
-from microfin.wire import Command
 
 OWED_CREDIT: Final = "debited, and neither credited nor refunded: the credit is missing"
 OWED_REFUND: Final = "debited, and the credit was rejected: the refund is missing"

@@ -7,9 +7,9 @@ import aiokafka
 import msgspec
 from aiokafka import TopicPartition
 
-from microfin import wire
-from microfin.kafka_client import connection_options
-from microfin.settings import CommonSettings
+from microfin.kafka.client import connection_options
+from microfin.ledger import wire
+from microfin.process.settings import CommonSettings
 
 _AT_A_TIME: Final = 5_000
 _WAIT: Final = 1_000  # milliseconds

@@ -7,7 +7,7 @@ would repeat: a worker that claimed after the backup and still lives would find 
 from collections.abc import Sequence
 from typing import Final
 
-from microfin.database import Connection, Pool
+from microfin.postgres.connections import Connection, Pool
 from microfin.recovery.checking import Recovery
 from microfin.recovery.report import CheckReport
 from microfin.recovery.shard_state import ShardState

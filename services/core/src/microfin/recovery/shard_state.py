@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import msgspec
 
-from microfin.database import Pool, read_snapshot
-from microfin.routing import Routing
+from microfin.ledger.routing import Routing
+from microfin.postgres.connections import Pool, read_snapshot
 
 _ROUTING: Final = """
 SELECT shard, shards, generation, partition_count, intent_token IS NOT NULL AS intended,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from microfin.database import Pool, read_snapshot
+from microfin.postgres.connections import Pool, read_snapshot
 from microfin.recovery.report import LostUser
 
 _AT_A_TIME: Final = 5_000

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from microfin.audit import audit
-from microfin.database import read_snapshot
+from microfin.ledger.wire import Command
+from microfin.postgres.connections import read_snapshot
 from microfin.recovery.checking import Recovery
 from microfin.recovery.incomplete import incomplete_operations, stuck_transfers
 from microfin.recovery.legs import Unsettled
 from microfin.recovery.report import Transfer, VerifyReport
 from microfin.recovery.users import lost_users
-from microfin.wire import Command
 
 _LOOK_EVERY: Final = 0.2
 _SAY_EVERY: Final = 2.0

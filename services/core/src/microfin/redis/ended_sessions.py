@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from microfin.redis_cluster import GuardedRedis, RedisUnavailable
-from microfin.seal import BELIEVED_SECONDS, CLOCK_TOLERANCE_SECONDS
+from microfin.redis.guarded import GuardedRedis, RedisUnavailable
+from microfin.redis.seal import BELIEVED_SECONDS, CLOCK_TOLERANCE_SECONDS
 
 TOMBSTONE: Final = b"ended"
 

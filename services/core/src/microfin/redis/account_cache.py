@@ -1,7 +1,7 @@
 """The cache of accounts in Redis, for reading only: nothing is ever decided from it.
 
-Whose an account is, a reader must know for certain. So an entry carries a seal (`microfin.seal`) of
-the processes that read accounts from PostgreSQL, over its key, its version and its time; one
+Whose an account is, a reader must know for certain. So an entry carries a seal
+(`microfin.redis.seal`) of the processes that read accounts from PostgreSQL, over its key, its version and its time; one
 without it, or older than a minute, counts as missing.
 """
 
@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from microfin.operation import AccountState
-from microfin.redis_cluster import GuardedRedis, RedisUnavailable
-from microfin.seal import BELIEVED_SECONDS, Seal, is_fresh, shared_seal
+from microfin.ledger.operation import AccountState
+from microfin.redis.guarded import GuardedRedis, RedisUnavailable
+from microfin.redis.seal import BELIEVED_SECONDS, Seal, is_fresh, shared_seal
 
 SECONDS: Final = BELIEVED_SECONDS
 """How long an entry lives, and so how long a lost write can show an old balance."""

@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from microfin.account_number import is_account_number
-from microfin.columns import is_bigint, is_moment, is_text
-from microfin.money import EXPONENTS, is_canonical_amount
-from microfin.operation import AccountState, Kind, Leg, Reason
+from microfin.ledger.account_number import is_account_number
+from microfin.ledger.columns import is_bigint, is_moment, is_text
+from microfin.ledger.money import EXPONENTS, is_canonical_amount
+from microfin.ledger.operation import AccountState, Kind, Leg, Reason
 
 VERSION: Final = 1
 """The version that this release writes, and the newest that it reads."""

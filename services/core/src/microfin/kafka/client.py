@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from microfin.renewed_tls import renewed_context
-from microfin.settings import CommonSettings
+from microfin.kafka.renewed_tls import renewed_context
+from microfin.process.settings import CommonSettings
 
 # Milliseconds. A connection that has become half-open is only found out by a request that is not
 # answered: a client then has to connect again within the five seconds that an answer may take.

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from prometheus_client import Gauge
 
-from microfin.redis_node import ErrorReply
+from microfin.redis.node import ErrorReply
 
 SERVING: Final = Gauge(
     "microfin_redis_serving", "1 while the Redis Cluster serves every key, as this process sees it."

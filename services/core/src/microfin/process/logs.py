@@ -5,7 +5,7 @@ import sys
 
 import structlog
 
-from microfin.settings import CommonSettings
+from microfin.process.settings import CommonSettings
 
 
 def configure_logs(settings: CommonSettings, *, process: str) -> None:

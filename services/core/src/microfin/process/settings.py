@@ -23,7 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from microfin.secret_urls import DATABASE, REDIS, check_urls
+from microfin.process.secret_urls import DATABASE, REDIS, check_urls
 
 PREFIX = "MICROFIN_"
 

@@ -15,11 +15,11 @@ from aiokafka.errors import (
     ProducerClosed,
 )
 
-from microfin import wire
-from microfin.kafka_client import UNREACHABLE_AFTER, connection_options
-from microfin.settings import CommonSettings
-from microfin.wire import Command
-from microfin.within import within
+from microfin.kafka.client import UNREACHABLE_AFTER, connection_options
+from microfin.ledger import wire
+from microfin.ledger.wire import Command
+from microfin.process.deadline import within
+from microfin.process.settings import CommonSettings
 
 logger = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from microfin.columns import Bigint, Moment
+from microfin.ledger.columns import Bigint, Moment
 
 Kind = Literal["open", "deposit", "withdraw", "transfer", "set_state"]
 Leg = Literal["request", "credit", "refund"]

@@ -19,10 +19,10 @@ from typing import Final, Literal
 import msgspec
 from msgspec.structs import replace
 
-from microfin.account_number import derive_account_number
-from microfin.columns import BIGINT_MOST, Bigint, Moment
-from microfin.money import BALANCE_LIMIT, EXPONENTS, TooManyDecimals, to_minor_units
-from microfin.operation import (
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.columns import BIGINT_MOST, Bigint, Moment
+from microfin.ledger.money import BALANCE_LIMIT, EXPONENTS, TooManyDecimals, to_minor_units
+from microfin.ledger.operation import (
     AccountState,
     Contra,
     Kind,
@@ -34,8 +34,8 @@ from microfin.operation import (
     add_up,
     same_body,
 )
-from microfin.routing import Routing, partition_of
-from microfin.wire import Command, Identity, body_hash
+from microfin.ledger.routing import Routing, partition_of
+from microfin.ledger.wire import Command, Identity, body_hash
 
 NUMBER_ATTEMPTS: Final = 64
 """How many derived numbers `open` tries before it gives up; two are rare."""

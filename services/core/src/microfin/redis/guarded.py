@@ -24,9 +24,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
-from microfin.redis_node import Address, Command, ErrorReply, Node
-from microfin.redis_state import SERVING, judge
-from microfin.settings import CommonSettings
+from microfin.process.settings import CommonSettings
+from microfin.redis.node import Address, Command, ErrorReply, Node
+from microfin.redis.state import SERVING, judge
 
 logger = structlog.get_logger(__name__)
 

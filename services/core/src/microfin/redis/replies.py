@@ -2,8 +2,8 @@
 
 They travel over Redis sharded pub/sub, one message per batch and API process, and may be lost: the
 waiting API then finds the outcome in PostgreSQL. A message carries the workers' seal
-(`microfin.seal`), over its channel too: whoever else can publish in Redis must not be able to tell
-a client what has not happened. What comes without it only makes the API look.
+(`microfin.redis.seal`), over its channel too: whoever else can publish in Redis must not be able to
+tell a client what has not happened. What comes without it only makes the API look.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from microfin.decision import Answer
-from microfin.operation import Operation
-from microfin.redis_cluster import GuardedRedis, RedisUnavailable
-from microfin.seal import Seal, shared_seal
+from microfin.ledger.decision import Answer
+from microfin.ledger.operation import Operation
+from microfin.redis.guarded import GuardedRedis, RedisUnavailable
+from microfin.redis.seal import Seal, shared_seal
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import structlog
 
-from microfin.settings import CommonSettings
-from microfin.shards import SHARD, ShardPlace
+from microfin.postgres.shards import SHARD, ShardPlace
+from microfin.process.settings import CommonSettings
 
 logger = structlog.get_logger(__name__)
 

@@ -2,7 +2,7 @@
 
 One transaction raises the user's epoch and deletes the sessions. A sign-in that was under way holds
 an older epoch, and cannot open a session any more. In Redis the sessions are buried before and
-after it (`microfin.ended_sessions`).
+after it (`microfin.redis.ended_sessions`).
 """
 
 import uuid
@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from microfin.database import Connection, Pool
-from microfin.ended_sessions import bury
-from microfin.redis_cluster import GuardedRedis
+from microfin.postgres.connections import Connection, Pool
+from microfin.redis.ended_sessions import bury
+from microfin.redis.guarded import GuardedRedis
 
 _RAISE: Final = "UPDATE users SET session_epoch = session_epoch + 1"
 

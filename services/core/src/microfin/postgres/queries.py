@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from microfin.database import Connection, Pool, read_snapshot
-from microfin.ledger_rows import MILLISECONDS, OUTCOME_COLUMNS, outcome_of
-from microfin.operation import AccountState, Kind, Leg, Operation, Outcome, add_up
-from microfin.routing import Routing
+from microfin.ledger.operation import AccountState, Kind, Leg, Operation, Outcome, add_up
+from microfin.ledger.routing import Routing
+from microfin.postgres.connections import Connection, Pool, read_snapshot
+from microfin.postgres.rows import MILLISECONDS, OUTCOME_COLUMNS, outcome_of
 
 
 class FoundOperation(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""`python -m microfin.settings_reference FOLDER`: writes settings.md from the settings' classes."""
+"""Writes settings.md from the settings' classes (`make reference`)."""
 
 import sys
 from collections.abc import Iterable
@@ -7,13 +7,13 @@ from typing import Final, get_args
 
 from pydantic.fields import FieldInfo
 
-from microfin.settings import PREFIX, ApiSettings, CommonSettings, WorkerSettings
+from microfin.process.settings import PREFIX, ApiSettings, CommonSettings, WorkerSettings
 
 _START: Final = """\
 # Settings
 
-<!-- Made from services/core/src/microfin/settings.py (`python -m microfin.settings_reference`); a
-test fails where it is stale. -->
+<!-- Made from services/core/src/microfin/process/settings.py by `make reference`; a test fails
+where it is stale. -->
 
 Every process reads its settings from environment variables, once, when it starts. Each setting can
 come from a file instead: where `NAME` is not set, `NAME_FILE` names a file whose content, without
@@ -87,7 +87,7 @@ def _bounds(constraints: Iterable[object]) -> Iterable[str]:
 def main() -> None:
     """Write the file into the folder that the command line names."""
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m microfin.settings_reference docs/reference")
+        sys.exit("usage: python -m microfin.process.settings_reference docs/reference")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.md").write_text(settings_markdown(), encoding="utf-8")
