@@ -105,7 +105,8 @@ pins: setup  ## Renew requirements.txt and images/*.txt from the pyproject files
 	$(PYTHON) -m uv pip compile pyproject.toml --group development --universal --generate-hashes \
 		--no-emit-index-url --no-emit-find-links \
 		--no-emit-package microfin --no-emit-package microfin-api \
-		--no-emit-package microfin-worker --no-emit-package microfin-local \
+		--no-emit-package microfin-worker --no-emit-package microfin-tools \
+		--no-emit-package microfin-local \
 		--no-emit-package microfin-loadtest --no-emit-package microfin-operator \
 		--no-emit-package microfin-deploy \
 		--custom-compile-command 'make pins' -o requirements.txt

@@ -22,7 +22,7 @@ from data_chart import CHART, DEV, PRODUCTION, rendered
 from figures import figure
 from kubernetes_cluster import get, kubectl, until
 
-from microfin.migrations.run import ROLES
+from microfin_tools.migrations.run import ROLES
 
 pytestmark = pytest.mark.timeout(300)
 

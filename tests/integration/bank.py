@@ -15,17 +15,17 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
-from microfin.audit import AuditReport, audit
 from microfin.kafka.producer import Appended, CommandProducer
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.operation import Operation, operation_id
 from microfin.ledger.routing import partition_of
 from microfin.ledger.wire import Command
-from microfin.migrations.run import migrate
 from microfin.postgres import queries
 from microfin.process.settings import CommonSettings
 from microfin_local.credentials import SUPERUSER
 from microfin_local.platform import Platform
+from microfin_tools.audit import AuditReport, audit
+from microfin_tools.migrations.run import migrate
 
 HERE = Path(__file__).parent
 ANNA, BERT = "a" * 32, "b" * 32

@@ -13,9 +13,9 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
-from microfin.audit import audit
 from microfin.postgres import queries
 from microfin_local.platform import Platform
+from microfin_tools.audit import audit
 
 FINAL = {"settled", "rejected", "refunded"}
 GIVE_UP = 60.0  # seconds until an operation must have become final

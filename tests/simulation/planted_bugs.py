@@ -16,7 +16,6 @@ import microfin_worker.batch
 import microfin_worker.worker
 from microfin import store
 from microfin.batch_statement import BatchWrite, Place
-from microfin.growth import MarkedLog, PostgresRouting
 from microfin.ledger import wire
 from microfin.ledger.decision import Deciding, OutboxRow
 from microfin.postgres.connections import is_connection_loss
@@ -24,6 +23,7 @@ from microfin.store import Claim, PartitionRow, PostgresStore
 from microfin_api.sending_gate import Destination
 from microfin_api.submission import Submission
 from microfin_api.waiting import Waiter
+from microfin_tools.growth import MarkedLog, PostgresRouting
 from microfin_worker.batch import Batch, PlaceLost, RoutingChanged
 from microfin_worker.outbox import Outbox
 from microfin_worker.worker import Worker

@@ -5,13 +5,6 @@ from typing import Any
 
 import asyncpg
 
-from microfin.growth import (
-    Growth,
-    GrowthNotFinished,
-    GrowthRefused,
-    MarkedLog,
-    PostgresRouting,
-)
 from microfin.ledger.routing import shard_of_partition
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
@@ -25,6 +18,13 @@ from microfin_api.phases import CommandPhases
 from microfin_api.sending_gate import SendingGate
 from microfin_api.submission import Accepted, Submission
 from microfin_api.waiting import Settled, Waiting
+from microfin_tools.growth import (
+    Growth,
+    GrowthNotFinished,
+    GrowthRefused,
+    MarkedLog,
+    PostgresRouting,
+)
 from microfin_worker.edges import Edges
 from microfin_worker.worker import Limits, Worker
 from simulation.broker import SimulatedLog, SimulatedProducer

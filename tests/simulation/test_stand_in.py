@@ -15,8 +15,6 @@ from postgres_ledger import make_ledger_databases
 
 import microfin.store
 from microfin.batch_statement import BatchWrite, Place, Quarantined
-from microfin.growth import PostgresRouting
-from microfin.growth.postgres_routing import AnotherGrowth, NotActivated
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.decision import Received, account_numbers, decide, leg_keys
 from microfin.ledger.operation import operation_id
@@ -34,6 +32,8 @@ from microfin.store import (
     StaleAccounts,
 )
 from microfin_local.platform import Platform
+from microfin_tools.growth import PostgresRouting
+from microfin_tools.growth.postgres_routing import AnotherGrowth, NotActivated
 from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool
 from simulation.database import Database

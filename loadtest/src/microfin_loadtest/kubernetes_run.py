@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import msgspec
 
-from microfin.audit import AuditReport
 from microfin_loadtest.backlog import is_at_rest
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.kubernetes_cluster import Namespace
@@ -35,6 +34,7 @@ from microfin_loadtest.scripts import EXPECTED_REJECTIONS, find_script
 from microfin_loadtest.summary import LoadFigures, read_figures
 from microfin_loadtest.users import prepare_users
 from microfin_loadtest.validity import why_invalid
+from microfin_tools.audit import AuditReport
 
 IMAGE: Final = "docker.io/grafana/k6:1.8.1"
 _WHY_NO_USAGE: Final = (

@@ -1,8 +1,8 @@
 """The cache of accounts in Redis, for reading only: nothing is ever decided from it.
 
 Whose an account is, a reader must know for certain. So an entry carries a seal
-(`microfin.redis.seal`) of the processes that read accounts from PostgreSQL, over its key, its version and its time; one
-without it, or older than a minute, counts as missing.
+(`microfin.redis.seal`) of the processes that read accounts from PostgreSQL, over its key, its
+version and its time; one without it, or older than a minute, counts as missing.
 """
 
 import contextlib
