@@ -209,7 +209,7 @@ async def test_a_worker_moves_money_through_the_pooler(namespace: str) -> None:
 _REDIS_USERS = """
 import asyncio, json, os
 from microfin.redis.account_cache import AccountCache, CachedAccount, account_seal
-from microfin.allowance import Allowances
+from microfin_api.people.allowance import Allowances
 from microfin.redis.guarded import GuardedRedis
 from microfin.process.settings import CommonSettings
 

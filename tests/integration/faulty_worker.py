@@ -15,9 +15,9 @@ from typing import Any
 
 from microfin.redis.account_cache import AccountCache
 from microfin.redis.replies import RedisReplies
-from microfin.store import PostgresStore, PostgresTransaction
 from microfin_worker.__main__ import main
 from microfin_worker.kafka_log import KafkaLog
+from microfin_worker.postgres_store import PostgresStore, PostgresTransaction
 
 METHODS: list[tuple[type, str]] = [
     (PostgresTransaction, "lock"),

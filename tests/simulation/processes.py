@@ -11,13 +11,12 @@ from microfin.process.clock import SystemClock
 from microfin.process.settings import ApiSettings
 from microfin.redis.account_cache import AccountCache, account_seal
 from microfin.redis.replies import RedisReplies, reply_seal
-from microfin.store import PostgresStore
-from microfin_api.clock_check import ClockCheck
-from microfin_api.leases import Leases
+from microfin_api.commands.clock_check import ClockCheck
+from microfin_api.commands.leases import Leases
+from microfin_api.commands.sending_gate import SendingGate
+from microfin_api.commands.submission import Accepted, Submission
+from microfin_api.commands.waiting import Settled, Waiting
 from microfin_api.phases import CommandPhases
-from microfin_api.sending_gate import SendingGate
-from microfin_api.submission import Accepted, Submission
-from microfin_api.waiting import Settled, Waiting
 from microfin_tools.growth import (
     Growth,
     GrowthNotFinished,
@@ -26,6 +25,7 @@ from microfin_tools.growth import (
     PostgresRouting,
 )
 from microfin_worker.edges import Edges
+from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Limits, Worker
 from simulation.broker import SimulatedLog, SimulatedProducer
 from simulation.connections import SimulatedPool

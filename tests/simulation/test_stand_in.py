@@ -13,8 +13,7 @@ import msgspec
 import pytest
 from postgres_ledger import make_ledger_databases
 
-import microfin.store
-from microfin.batch_statement import BatchWrite, Place, Quarantined
+import microfin_worker.postgres_store
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.decision import Received, account_numbers, decide, leg_keys
 from microfin.ledger.operation import operation_id
@@ -23,7 +22,11 @@ from microfin.ledger.wire import Command
 from microfin.postgres import queries
 from microfin.postgres.connections import connect_pool
 from microfin.process.settings import CommonSettings
-from microfin.store import (
+from microfin_local.platform import Platform
+from microfin_tools.growth import PostgresRouting
+from microfin_tools.growth.postgres_routing import AnotherGrowth, NotActivated
+from microfin_worker.batch_statement import BatchWrite, Place, Quarantined
+from microfin_worker.postgres_store import (
     Fenced,
     PartitionRow,
     PlaceChanged,
@@ -31,9 +34,6 @@ from microfin.store import (
     RepeatsFound,
     StaleAccounts,
 )
-from microfin_local.platform import Platform
-from microfin_tools.growth import PostgresRouting
-from microfin_tools.growth.postgres_routing import AnotherGrowth, NotActivated
 from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool
 from simulation.database import Database
@@ -312,7 +312,7 @@ def drive_simulated(seed: int, drive: type[Drive] = Drive) -> tuple[list[Any], d
     pool = SimulatedPool(database, Process(loop, "driver"))
     try:
         with simulated_product(loop, seed, [database], 1):
-            assert microfin.store.batch_statement is PlacedWrite
+            assert microfin_worker.postgres_store.batch_statement is PlacedWrite
             told = loop.run(drive(pool, seed).run())
     finally:
         loop.take_apart()

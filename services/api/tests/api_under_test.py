@@ -14,7 +14,7 @@ import httpx
 
 from microfin.process.settings import ApiSettings
 from microfin_api.app import create_app
-from microfin_api.parts import Parts
+from microfin_api.services import Parts
 from microfin_local.platform import Platform
 from microfin_tools.migrations.run import migrate
 

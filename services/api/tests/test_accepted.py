@@ -20,7 +20,7 @@ from microfin.kafka.producer import (
 from microfin.ledger.operation import operation_id
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
-from microfin_api.leases import Lease
+from microfin_api.commands.leases import Lease
 from microfin_local.platform import Platform
 
 ASYNC = {"Prefer": "respond-async"}

@@ -11,7 +11,7 @@ from api_under_test import Ledger, User, running
 from microfin.ledger.routing import shard_of_account
 from microfin.postgres import queries
 from microfin.postgres.connections import Pool
-from microfin_api import account_cap
+from microfin_api.commands import account_cap
 from microfin_local.platform import Platform
 
 SHARDS = 2

@@ -110,7 +110,7 @@ async def test_an_error_in_telling_the_outcome_is_unknown(
     def fail(*_: Any) -> None:
         raise KeyError("planted")
 
-    monkeypatch.setattr("microfin_api.performing.settled_view", fail)
+    monkeypatch.setattr("microfin_api.endpoints.change.settled_view", fail)
     await check_unknown(owner, number, "telling", await deposit(owner, number, "telling"))
 
 

@@ -10,7 +10,6 @@ from itertools import count
 from typing import Self
 from uuid import uuid4
 
-from microfin.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.decision import Decisions, Received, account_numbers, decide, leg_keys
 from microfin.ledger.operation import AccountState, Kind, operation_id
@@ -18,10 +17,11 @@ from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.ledger.wire import Command
 from microfin.postgres.connections import Pool, connect_pool
 from microfin.process.settings import CommonSettings
-from microfin.store import PostgresStore
 from microfin_local.platform import Platform
 from microfin_tools.growth.postgres_routing import PostgresRouting
 from microfin_tools.migrations.run import migrate
+from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
+from microfin_worker.postgres_store import PostgresStore
 
 
 async def make_ledger_databases(

@@ -8,7 +8,6 @@ import pytest
 from msgspec.structs import replace
 
 import microfin_worker.worker
-from microfin.batch_statement import BatchWrite, OutboxPlace, Place
 from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.decision import Account, Answer, LegKey
@@ -16,9 +15,10 @@ from microfin.ledger.operation import Outcome
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount
-from microfin.store import Claim, PartitionRow
 from microfin_worker import metrics
+from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place
 from microfin_worker.edges import Edges, Record
+from microfin_worker.postgres_store import Claim, PartitionRow
 from microfin_worker.worker import Limits, Worker
 
 PHASES = ("queue", "apply", "commit", "notify", "produce")

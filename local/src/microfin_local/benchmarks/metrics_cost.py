@@ -20,8 +20,8 @@ from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
 from microfin_api import metrics as api_metrics
-from microfin_api.backpressure import Backpressure
-from microfin_api.entrance import count_answer
+from microfin_api.commands.backpressure import Backpressure
+from microfin_api.middleware import count_answer
 from microfin_api.phases import CommandPhases
 from microfin_worker import metrics as worker_metrics
 from microfin_worker.batch import receive

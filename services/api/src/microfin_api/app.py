@@ -20,11 +20,11 @@ from microfin.process.garbage_collection import spare_the_garbage_collector
 from microfin.process.settings import ApiSettings
 from microfin_api.documentation import Documents
 from microfin_api.endpoint import Endpoint
-from microfin_api.entrance import Entrance
-from microfin_api.parameters import refuse_unknown
-from microfin_api.parts import Parts
-from microfin_api.problems import Problem
+from microfin_api.http.parameters import refuse_unknown
+from microfin_api.http.problems import Problem
+from microfin_api.middleware import Entrance
 from microfin_api.routes import ENDPOINTS
+from microfin_api.services import Parts
 
 logger = structlog.get_logger(__name__)
 

@@ -7,7 +7,6 @@ from typing import Final
 
 import msgspec
 
-from microfin.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin.ledger import wire
 from microfin.ledger.columns import nearest_moment
 from microfin.ledger.decision import (
@@ -22,11 +21,12 @@ from microfin.ledger.decision import (
 )
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Identity
-from microfin.store import Fenced, PartitionRow, PlaceChanged
 from microfin_worker.account_memory import AccountMemory
+from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin_worker.edges import Clock, Record, Store, Transaction
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.phases import BatchPhases
+from microfin_worker.postgres_store import Fenced, PartitionRow, PlaceChanged
 
 _STEP_ASIDE: Final = 50  # commands decided ahead between two steps aside
 

@@ -12,7 +12,6 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from microfin.batch_statement import OutboxPlace
 from microfin.ledger.decision import OutboxRow
 from microfin.ledger.routing import (
     Routing,
@@ -22,6 +21,7 @@ from microfin.ledger.routing import (
 )
 from microfin.process.phase_seconds import seconds_until_appended
 from microfin_worker import metrics
+from microfin_worker.batch_statement import OutboxPlace
 from microfin_worker.edges import Clock, Log
 
 logger = structlog.get_logger(__name__)

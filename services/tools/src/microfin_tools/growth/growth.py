@@ -17,7 +17,7 @@ from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
 from microfin_tools.growth.postgres_routing import AnotherGrowth, NotActivated, ShardState
 
 LEASE_SECONDS: Final = 1.0
-"""How long an API process may send by a lease (see `microfin_api.leases`)."""
+"""How long an API process may send by a lease (see `microfin_api.commands.leases`)."""
 
 _LEASE_MARGIN: Final = 0.05  # seconds, for clocks that run at different speeds
 _CUT_PATIENCE: Final = 3.0  # seconds to mark the partitions and to pass the cuts, commands held
