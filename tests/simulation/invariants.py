@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
-from microfin.operation import Outcome
-from microfin.wire import Command
+from microfin.ledger.operation import Outcome
+from microfin.ledger.wire import Command
 from simulation.broker import Topic
 from simulation.database import Database
 from simulation.effects import (

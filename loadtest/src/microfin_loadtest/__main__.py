@@ -10,8 +10,8 @@ import typer
 
 from microfin_deploy.commands import DeployError
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.kubernetes_cluster import Namespace
-from microfin_loadtest.kubernetes_run import IMAGE, KubernetesRequest, run_in_cluster
+from microfin_loadtest.kubernetes.cluster import Namespace
+from microfin_loadtest.kubernetes.run import IMAGE, KubernetesRequest, run_in_cluster
 from microfin_loadtest.overload import Overload
 from microfin_loadtest.overload import overload as run_overload
 from microfin_loadtest.results import RESULTS, append_result, renew_page

@@ -10,17 +10,17 @@ import pytest
 import pytest_asyncio
 from api_under_test import PARTITIONS, Api, Ledger, User, running, until_true
 
-from microfin.operation import operation_id
-from microfin.producer import (
+from microfin.kafka.producer import (
     Appended,
     CommandProducer,
     Headers,
     ProduceRefused,
     ProduceUnknown,
 )
-from microfin.routing import Routing, partition_of
-from microfin.wire import Command
-from microfin_api.leases import Lease
+from microfin.ledger.operation import operation_id
+from microfin.ledger.routing import Routing, partition_of
+from microfin.ledger.wire import Command
+from microfin_api.commands.leases import Lease
 from microfin_local.platform import Platform
 
 ASYNC = {"Prefer": "respond-async"}
