@@ -37,7 +37,7 @@ _TARGET = {"namespace", "pod", "job", "microfin_part"}
 def own_metrics() -> dict[str, set[str]]:
     """Return the names under which our processes tell what they have registered; their labels."""
     for module in (
-        "microfin.redis_state",
+        "microfin.redis.state",
         "microfin_worker.metrics",
         "microfin_api.metrics",
         "microfin_operator.metrics",

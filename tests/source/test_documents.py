@@ -11,11 +11,12 @@ import pytest
 from markdown_pages import DOCUMENTS, REPOSITORY, name_of
 from prometheus_client.metrics import MetricWrapperBase
 
-from microfin import redis_state, wire
-from microfin.operation import Kind, Leg
-from microfin.phase_seconds import PhaseSeconds
-from microfin.settings_reference import settings_markdown
-from microfin.wire import Command
+from microfin.ledger import wire
+from microfin.ledger.operation import Kind, Leg
+from microfin.ledger.wire import Command
+from microfin.process.phase_seconds import PhaseSeconds
+from microfin.process.settings_reference import settings_markdown
+from microfin.redis import state
 from microfin_api import metrics as api_metrics
 from microfin_local.endpoints import Endpoints
 from microfin_local.session import shell_session
@@ -101,14 +102,14 @@ def test_methods_that_are_named_exist() -> None:
 def test_settings_are_current() -> None:
     current = settings_markdown()
     assert text_of(DOCS / "reference" / "settings.md") == current, (
-        "Renew it: .venv/bin/python -m microfin.settings_reference docs/reference"
+        "Renew it: .venv/bin/python -m microfin.process.settings_reference docs/reference"
     )
 
 
 def test_metrics_are_current() -> None:
     declared = {
         _declared(metric)
-        for module in (worker_metrics, api_metrics, redis_state)
+        for module in (worker_metrics, api_metrics, state)
         for metric in vars(module).values()
         if isinstance(metric, MetricWrapperBase | PhaseSeconds)
     }

@@ -4,7 +4,7 @@ from typing import Any
 
 from api_under_test import Api, Ledger, User, running
 
-from microfin_api.entrance import Entrance
+from microfin_api.middleware import Entrance
 
 
 class CountedPool:
