@@ -68,7 +68,7 @@ def known_tests() -> dict[str, set[str]]:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             and node.name.startswith("test_")
         }
-        for folder in ("services", "local", "tests")
+        for folder in ("services", "local", "operator", "tests")
         for path in (REPOSITORY / folder).rglob("test_*.py")
     }
 
