@@ -8,8 +8,8 @@ branch_labels = None
 depends_on = None
 
 # microfin_worker.postgres_store tells MF001 from MF002. Arrays of one group have one length;
-# a group that is empty costs nothing. The plans are made once for any batch: with an index look-up for each
-# account, which is right for 500 accounts as for one.
+# a group that is empty costs nothing. The plans are made once for any batch: with an index look-up
+# for each account, which is right for 500 accounts as for one.
 WRITE_BATCH = """
 CREATE FUNCTION moment(milliseconds bigint) RETURNS timestamptz
     LANGUAGE sql STABLE PARALLEL SAFE
