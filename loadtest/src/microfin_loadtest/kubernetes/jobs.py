@@ -12,7 +12,7 @@ from microfin_loadtest.kubernetes.gate import answers, gate_command
 from microfin_loadtest.kubernetes.log import find_object, last_words
 from microfin_loadtest.kubernetes.objects import KubernetesObject, Load, gate_job, ledger_job
 
-_PROGRAM: Final = Path(__file__).with_name("prometheus_answers.py")
+_PROGRAM: Final = Path(__file__).parents[1] / "prometheus_answers.py"
 _LEDGER_SECONDS: Final = 900.0
 _GATE_SECONDS: Final = 360.0
 

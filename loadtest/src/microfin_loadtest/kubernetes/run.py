@@ -41,7 +41,7 @@ _WHY_NO_USAGE: Final = (
     "In a cluster nobody here sees the processes; ask its own metrics, such as "
     "container_cpu_usage_seconds_total."
 )
-_DECIDED: Final = Path(__file__).with_name("decided.py")
+_DECIDED: Final = Path(__file__).parents[1] / "decided.py"
 _START_SECONDS: Final = 300.0
 _REST_SECONDS: Final = 300.0
 _READINGS: Final = 3
