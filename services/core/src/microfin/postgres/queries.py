@@ -102,7 +102,8 @@ FROM accounts
 """  # noqa: S608 - the columns are ours
 
 # Entries of one account have gapless numbers (invariant 3) and times that never fall (the decision
-# makes an entry no older than the one before), so a moment is found by halving, without an index on the time.
+# makes an entry no older than the one before), so a moment is found by halving, without an index
+# on the time.
 _LAST_SEQ_BEFORE = """
 WITH RECURSIVE search (low, high) AS (
     SELECT 0::bigint, coalesce((SELECT max(seq) FROM entries WHERE account = $1), 0)
