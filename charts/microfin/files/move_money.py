@@ -1,12 +1,13 @@
-"""What `helm test` runs: moves money through the API and checks where it has gone.
+"""The program of `helm test`: it moves money through the API and checks every balance.
 
-A user signs up, opens four accounts (so that most likely several partitions are met), deposits on
-one, and transfers from each to the next. Ends with 1 and says why where a balance is wrong.
+A user signs up, opens four accounts (so that several partitions are very likely involved), deposits
+to one account, and transfers from each account to the next. If a balance is wrong, the program ends
+with 1 and says why.
 
     python move_money.py URL [HOST]
 
-HOST is what the requests name as their host where it is not that of the URL: the way through an
-ingress whose name no resolver knows.
+HOST is the host name in the requests, if it is not that of the URL. It is for an ingress whose name
+no resolver knows.
 """
 
 import json
@@ -30,7 +31,7 @@ class Bank:
         self._session = ""
 
     def sign_up(self) -> None:
-        """Sign up as somebody new, and stay signed in."""
+        """Sign up as a new user, and stay signed in."""
         email = f"helm-test-{uuid.uuid4().hex}@example.com"
         body = {"name": "Helm Test", "email": email, "password": uuid.uuid4().hex}
         self._session = str(self.ask("POST", "/api/signup", body)["sessionId"])
@@ -38,7 +39,7 @@ class Bank:
     def ask(
         self, method: str, path: str, body: dict[str, object] | None = None
     ) -> dict[str, object]:
-        """Return the API's answer; an operation that is not final yet is waited for."""
+        """Return the API's answer; wait if an operation is not final yet."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         if self._host:
@@ -64,7 +65,7 @@ class Bank:
 
 
 def move_money(bank: Bank) -> None:
-    """Open accounts, send 100.00 round and check every balance."""
+    """Open accounts, send 100.00 from account to account and check every balance."""
     bank.sign_up()
     accounts = [str(bank.ask("POST", "/api/accounts", {})["accountNumber"]) for _ in range(4)]
     print("opened", *accounts)
