@@ -47,21 +47,21 @@ class Bank:
         if self._session:
             headers["Authorization"] = f"Bearer {self._session}"
         request = urllib.request.Request(self._url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
-            told: dict[str, object] = json.load(answer)
-            if answer.status != 202:
-                return told
-            later = answer.headers["Location"]
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as response:
+            answer: dict[str, object] = json.load(response)
+            if response.status != 202:
+                return answer
+            later = response.headers["Location"]
         time.sleep(0.5)
         return self._wait_for(later)
 
     def _wait_for(self, path: str) -> dict[str, object]:
         deadline = time.monotonic() + _PATIENCE
-        while (told := self.ask("GET", path))["status"] in ("accepted", "in_transit"):
+        while (answer := self.ask("GET", path))["status"] in ("accepted", "in_transit"):
             if time.monotonic() > deadline:
-                sys.exit(f"{path} is not decided after {_PATIENCE:.0f} s: {told}")
+                sys.exit(f"{path} is not decided after {_PATIENCE:.0f} s: {answer}")
             time.sleep(0.5)
-        return told
+        return answer
 
 
 def move_money(bank: Bank) -> None:
@@ -76,8 +76,8 @@ def move_money(bank: Bank) -> None:
             "receiverAccountNumber": receiver,
             "amount": f"{90 - 10 * index}.00",
         }
-        told = bank.ask("POST", "/api/transfer", body)
-        print("transferred", body["amount"], told["status"])
+        answer = bank.ask("POST", "/api/transfer", body)
+        print("transferred", body["amount"], answer["status"])
     for number, expected in zip(accounts, ("10.00", "10.00", "10.00", "70.00"), strict=True):
         balance = bank.ask("GET", f"/api/accounts/{number}")["balance"]
         if Decimal(str(balance)) != Decimal(expected):

@@ -1,7 +1,7 @@
 {{- /* The MicrofinCluster has the release's name, and all other names begin with it. */}}
 {{- define "microfin.name" -}}
 {{- if gt (len .Release.Name) 40 -}}
-{{- fail "the release's name must have at most 40 characters, because worker pods are named after it: take a shorter one" -}}
+{{- fail "the release's name must have at most 40 characters, because the names of worker pods contain it: use a shorter one" -}}
 {{- end -}}
 {{- .Release.Name -}}
 {{- end -}}
