@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes the hashed pins of each image from the workspace's pins (make pins).
+# Writes the pinned and hashed packages of each image, from the workspace's pins (make pins).
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -87,7 +87,7 @@ def test_redis_is_the_version_that_its_readme_names() -> None:
 
 def test_kafka_is_the_version_that_strimzis_readme_names() -> None:
     version = load(ROOT / "charts/microfin-data/values.yaml")["kafka"]["version"]
-    assert f"microfin-data takes {version} " in text_of(ROOT / "k8s/strimzi/README.md")
+    assert f"microfin-data uses {version} " in text_of(ROOT / "k8s/strimzi/README.md")
 
 
 def test_redis_users_are_those_that_its_readme_names() -> None:
