@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from microfin_operator.kinds import JOB
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observed
 from microfin_operator.plan import Action, Create, Note, Part, Plan
 from microfin_operator.pod_rules import pod_faults
 from microfin_operator.routing import RoutingPart, decide_routing, most_active_partitions

@@ -12,7 +12,7 @@ from typing import Any, Final
 import kopf
 import structlog
 
-from microfin_operator.keeping import Keepers, Pace
+from microfin_operator.cluster_loop import Keepers, Pace
 from microfin_operator.kinds import JOB, KAFKA_TOPIC, MICROFIN_CLUSTER, POD, STATEFUL_SET, Kind
 from microfin_operator.kubernetes_api import ApiFailure, KubernetesApi, connect
 from microfin_operator.metrics import ClusterCollector, expose

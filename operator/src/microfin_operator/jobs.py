@@ -8,7 +8,7 @@ import msgspec
 from microfin_operator.custom_resource import Cluster
 from microfin_operator.kinds import JOB, KubernetesObject
 from microfin_operator.names import ADMINISTRATION, labels
-from microfin_operator.observed import Observed, is_terminating
+from microfin_operator.observation import Observed, is_terminating
 from microfin_operator.plan import Action, Create, Delete
 from microfin_operator.pod_template import administration_template
 

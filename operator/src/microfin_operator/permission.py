@@ -5,7 +5,7 @@ import re
 from microfin_operator.custom_resource import Cluster
 from microfin_operator.kinds import KubernetesObject
 from microfin_operator.names import ALLOWED_NAMESPACES, TOPIC_OWNER
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observed
 
 
 def topic_owner(topic: KubernetesObject | None) -> str:

@@ -12,8 +12,8 @@ from microfin_operator.decide import decide
 from microfin_operator.events import record
 from microfin_operator.kinds import MICROFIN_CLUSTER
 from microfin_operator.kubernetes_api import KubernetesApi, Refused
-from microfin_operator.observed import Observed
-from microfin_operator.observing import observe
+from microfin_operator.observation import Observed
+from microfin_operator.observe import observe
 from microfin_operator.plan import Action, Apply, Create, Note, Plan
 from microfin_operator.worker_reports import WorkerReader
 

@@ -8,7 +8,7 @@ import msgspec
 from microfin_operator.jobs import is_finished, job, removal, step
 from microfin_operator.kinds import KubernetesObject
 from microfin_operator.names import growth_job_name
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observed
 from microfin_operator.plan import Part
 
 ADOPTED_WITHIN: Final = timedelta(seconds=30)

@@ -7,7 +7,7 @@ import msgspec
 
 from microfin_operator.custom_resource import Cluster
 from microfin_operator.names import selector_text, worker_selector
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observed
 from microfin_operator.plan import Note
 
 Truth = Literal["True", "False", "Unknown"]

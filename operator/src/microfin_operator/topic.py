@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
-from microfin_operator.applying import applied_hash, apply_unless_so, with_hash
 from microfin_operator.custom_resource import Cluster, Strimzi
+from microfin_operator.drift import applied_hash, apply_unless_so, with_hash
 from microfin_operator.jobs import completed, job, step
 from microfin_operator.kinds import KAFKA_TOPIC, KubernetesObject
 from microfin_operator.names import (
@@ -16,7 +16,7 @@ from microfin_operator.names import (
     TOPIC_OWNER,
     topic_job_name,
 )
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observed
 from microfin_operator.permission import is_denied, is_own, topic_owner
 from microfin_operator.plan import Apply, Part
 

@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from microfin_operator.keeping import Keepers
+from microfin_operator.cluster_loop import Keepers
 
 STUCK_AFTER: Final = 300.0
 """Seconds without a move of a keeper after which the operator shall be restarted. A pass that

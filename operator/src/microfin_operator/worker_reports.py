@@ -8,7 +8,7 @@ import aiohttp
 import msgspec
 
 from microfin_operator.kinds import KubernetesObject
-from microfin_operator.observed import WorkerReport
+from microfin_operator.observation import WorkerReport
 
 _PATIENCE: Final = aiohttp.ClientTimeout(total=2)
 _AT_ONE_TIME: Final = 32

@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from microfin_operator.applying import applied_hash, apply_unless_so, stranger
 from microfin_operator.custom_resource import Cluster
+from microfin_operator.drift import applied_hash, apply_unless_so, stranger
 from microfin_operator.jobs import pod_trouble
 from microfin_operator.kinds import (
     DISRUPTION_BUDGET,
@@ -14,7 +14,7 @@ from microfin_operator.kinds import (
     KubernetesObject,
 )
 from microfin_operator.names import WORKER_PORT, worker_name
-from microfin_operator.observed import Observed, WorkerReport, is_ready, is_terminating
+from microfin_operator.observation import Observed, WorkerReport, is_ready, is_terminating
 from microfin_operator.plan import Note, Part
 from microfin_operator.workload import disruption_budget, service, stateful_set
 

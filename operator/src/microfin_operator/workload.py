@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from microfin_operator.applying import with_hash
 from microfin_operator.custom_resource import Cluster
+from microfin_operator.drift import with_hash
 from microfin_operator.kinds import (
     DISRUPTION_BUDGET,
     SERVICE,

@@ -12,7 +12,7 @@ from microfin_operator.names import (
     WORKER,
     labels,
 )
-from microfin_operator.observed import Observed, WorkerReport
+from microfin_operator.observation import Observed, WorkerReport
 from microfin_operator.topic import kafka_topic
 from microfin_operator.workload import disruption_budget, service, stateful_set
 

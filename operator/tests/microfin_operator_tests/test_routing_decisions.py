@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from microfin_operator.decide import decide
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observed
 from microfin_operator.plan import Action, Create, Delete, Plan
 from microfin_operator_tests import states
 from microfin_operator_tests.states import NOW

@@ -7,7 +7,7 @@ import pytest
 
 from microfin_operator.decide import decide
 from microfin_operator.kinds import KAFKA_TOPIC
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observed
 from microfin_operator.plan import Action, Apply, Create, Delete, Plan
 from microfin_operator.topic import kafka_topic
 from microfin_operator_tests import states

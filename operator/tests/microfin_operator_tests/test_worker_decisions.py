@@ -7,7 +7,7 @@ import pytest
 
 from microfin_operator.decide import decide
 from microfin_operator.kinds import STATEFUL_SET
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observed
 from microfin_operator.plan import Apply, Plan
 from microfin_operator_tests import states
 from microfin_operator_tests.states import NOW

@@ -13,7 +13,7 @@ import structlog
 from microfin_operator import metrics
 from microfin_operator.kubernetes_api import ApiFailure, KubernetesApi
 from microfin_operator.metrics import ClusterFigures
-from microfin_operator.observed import Observed, WorkerReport
+from microfin_operator.observation import Observed, WorkerReport
 from microfin_operator.reconcile import Pass, reconcile
 from microfin_operator.worker_reports import WorkerReader
 

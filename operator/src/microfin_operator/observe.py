@@ -25,7 +25,7 @@ from microfin_operator.names import (
     WORKER,
     worker_name,
 )
-from microfin_operator.observed import Observed, TopicKind
+from microfin_operator.observation import Observed, TopicKind
 from microfin_operator.permission import is_asked_for
 from microfin_operator.worker_reports import WorkerReader
 
