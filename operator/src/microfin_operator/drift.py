@@ -30,7 +30,7 @@ def applied_hash(live: KubernetesObject | None) -> str:
     return str(((live or {}).get("metadata", {}).get("annotations") or {}).get(DESIRED_HASH, ""))
 
 
-def apply_unless_so(
+def apply_if_drifted(
     kind: Kind, live: KubernetesObject | None, item: KubernetesObject
 ) -> list[Apply]:
     """Return the apply that makes `live` as `item` wants it, or none where it is so already."""
@@ -54,7 +54,7 @@ def covers(live: Any, wanted: Any) -> bool:
     return bool(live == wanted)
 
 
-def stranger(live: KubernetesObject | None, cluster: Cluster) -> str:
+def why_not_ours(live: KubernetesObject | None, cluster: Cluster) -> str:
     """Return why an object that carries our name is not ours to change, or nothing.
 
     An orphan of ours (`kubectl delete --cascade=orphan`) carries our label and is taken up again.

@@ -12,7 +12,7 @@ from typing import Any, Final
 import kopf
 import structlog
 
-from microfin_operator.cluster_loop import Keepers, Pace
+from microfin_operator.cluster_loop import ClusterLoops, Pace
 from microfin_operator.kinds import JOB, KAFKA_TOPIC, MICROFIN_CLUSTER, POD, STATEFUL_SET, Kind
 from microfin_operator.kubernetes_api import ApiFailure, KubernetesApi, connect
 from microfin_operator.metrics import ClusterCollector, expose
@@ -34,9 +34,9 @@ class Runtime:
         self.api = api
         self.workers = WorkerReader(settings.worker_port)
         pace = Pace(settings.resync_seconds, settings.look_seconds, settings.lag_seconds)
-        self.keepers = Keepers(api, self.workers, pace)
-        self.web = WebServer(self.keepers, settings.http_host, settings.http_port)
-        self._hide = expose(ClusterCollector(self.keepers.figures))
+        self.loops = ClusterLoops(api, self.workers, pace)
+        self.web = WebServer(self.loops, settings.http_host, settings.http_port)
+        self._hide = expose(ClusterCollector(self.loops.figures))
         self._reaching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -57,7 +57,7 @@ class Runtime:
         """End everything."""
         if self._reaching is not None:
             self._reaching.cancel()
-        await self.keepers.stop()
+        await self.loops.stop()
         await self.web.stop()
         await self.workers.close()
         await self.api.close()
@@ -124,22 +124,22 @@ async def on_cluster(memo: kopf.Memo, type: str | None, body: kopf.Body, **_: An
     """Look at a cluster that is new, changed or gone."""
     namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
     if type == "DELETED":
-        memo.runtime.keepers.gone(namespace, name)
+        memo.runtime.loops.wake(namespace, name)
     else:
-        memo.runtime.keepers.tell(namespace, name, body["metadata"].get("generation", 1))
+        memo.runtime.loops.start_or_wake(namespace, name, body["metadata"].get("generation", 1))
 
 
 @kopf.on.event(*selector(STATEFUL_SET), labels={CLUSTER_LABEL: kopf.PRESENT})
 @kopf.on.event(*selector(JOB), labels={CLUSTER_LABEL: kopf.PRESENT})
 @kopf.on.event(*selector(POD), labels={CLUSTER_LABEL: kopf.PRESENT})
-async def on_part(memo: kopf.Memo, body: kopf.Body, **_: Any) -> None:
+async def on_owned_object(memo: kopf.Memo, body: kopf.Body, **_: Any) -> None:
     """Look at the cluster that something belongs to."""
     metadata = body["metadata"]
-    memo.runtime.keepers.wake(metadata["namespace"], metadata["labels"][CLUSTER_LABEL])
+    memo.runtime.loops.wake(metadata["namespace"], metadata["labels"][CLUSTER_LABEL])
 
 
 @kopf.on.event(*selector(KAFKA_TOPIC), annotations={TOPIC_OWNER: kopf.PRESENT})
 async def on_topic(memo: kopf.Memo, body: kopf.Body, **_: Any) -> None:
     """Look at the cluster that a KafkaTopic belongs to, in whatever namespace it is."""
     namespace, _slash, name = body["metadata"]["annotations"][TOPIC_OWNER].partition("/")
-    memo.runtime.keepers.wake(namespace, name)
+    memo.runtime.loops.wake(namespace, name)

@@ -18,8 +18,8 @@ class Kind(msgspec.Struct, frozen=True):
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
         """Return the path of one object, or without `name` of all in the namespace."""
         root = f"/apis/{self.api_version}" if "/" in self.api_version else "/api/v1"
-        parts = (root, "namespaces", namespace, self.plural, name, subresource)
-        return "/".join(part for part in parts if part)
+        segments = (root, "namespaces", namespace, self.plural, name, subresource)
+        return "/".join(it for it in segments if it)
 
 
 MICROFIN_CLUSTER: Final = Kind("microfin.io/v1alpha1", "MicrofinCluster", "microfinclusters")

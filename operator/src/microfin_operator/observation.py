@@ -26,7 +26,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     lag_seconds: float = 0.0
 
 
-class Observed(msgspec.Struct, frozen=True):
+class Observation(msgspec.Struct, frozen=True):
     """A cluster and everything that belongs to it.
 
     `kafka` is only looked at where it has to allow the topic.

@@ -5,7 +5,7 @@ import re
 from microfin_operator.custom_resource import Cluster
 from microfin_operator.kinds import KubernetesObject
 from microfin_operator.names import ALLOWED_NAMESPACES, TOPIC_OWNER
-from microfin_operator.observation import Observed
+from microfin_operator.observation import Observation
 
 
 def topic_owner(topic: KubernetesObject | None) -> str:
@@ -19,17 +19,17 @@ def is_own(cluster: Cluster, topic: KubernetesObject | None) -> bool:
     return topic_owner(topic) == f"{cluster.namespace}/{cluster.name}"
 
 
-def is_asked_for(cluster: Cluster, topic: KubernetesObject | None) -> bool:
+def needs_permission(cluster: Cluster, topic: KubernetesObject | None) -> bool:
     """Whether the Kafka has to allow the topic: it is in another namespace, and not yet ours."""
     where = cluster.spec.topic.strimzi
     return where is not None and where.namespace != cluster.namespace and not is_own(cluster, topic)
 
 
-def is_denied(observed: Observed) -> bool:
+def is_denied(observation: Observation) -> bool:
     """Whether the Kafka has to allow the topic and does not."""
-    cluster = observed.cluster
-    if not is_asked_for(cluster, observed.topic):
+    cluster = observation.cluster
+    if not needs_permission(cluster, observation.topic):
         return False
-    annotations = (observed.kafka or {}).get("metadata", {}).get("annotations") or {}
+    annotations = (observation.kafka or {}).get("metadata", {}).get("annotations") or {}
     allowed = re.split(r"[,\s]+", str(annotations.get(ALLOWED_NAMESPACES, "")))
     return cluster.namespace not in allowed

@@ -42,17 +42,31 @@ class Note(msgspec.Struct, frozen=True):
     message: str
 
 
-class Part(msgspec.Struct, frozen=True):
-    """One part's state: topic, workers or routing. `sound` is None where nobody can tell;
-    `trouble` is whether waiting will not help; `actions` bring the part closer to what is desired.
+class State(msgspec.Struct, frozen=True):
+    """The state of one component: topic, workers or routing. `actions` bring the component closer
+    to what is desired. Every state is of one of the subclasses.
     """
 
-    sound: bool | None
     reason: str
     message: str
-    trouble: bool = False
     actions: tuple[Action, ...] = ()
     notes: tuple[Note, ...] = ()
+
+
+class InSync(State, frozen=True):
+    """The component is as desired."""
+
+
+class Progressing(State, frozen=True):
+    """The component is not as desired yet; it will be without a person."""
+
+
+class NeedsPerson(State, frozen=True):
+    """The component is not as desired, and waiting does not help."""
+
+
+class Unknown(State, frozen=True):
+    """Nobody can say whether the component is as desired."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -61,4 +75,4 @@ class Plan(msgspec.Struct, frozen=True):
     actions: tuple[Action, ...]
     notes: tuple[Note, ...]
     status: KubernetesObject
-    look_again: float
+    requeue_after: float

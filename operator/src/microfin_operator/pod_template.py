@@ -83,7 +83,7 @@ def administration_template(cluster: Cluster, command: list[str]) -> KubernetesO
     return template
 
 
-def _common(cluster: Cluster, part: str) -> KubernetesObject:
+def _common(cluster: Cluster, component: str) -> KubernetesObject:
     """Return what a worker's pod and a Job's have in common."""
     worker = cluster.spec.worker
     container: dict[str, Any] = {
@@ -99,7 +99,7 @@ def _common(cluster: Cluster, part: str) -> KubernetesObject:
     if worker.env_from:
         container["envFrom"] = worker.env_from
     return {
-        "metadata": {"labels": labels(cluster.name, part)},
+        "metadata": {"labels": labels(cluster.name, component)},
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -113,20 +113,20 @@ def _common(cluster: Cluster, part: str) -> KubernetesObject:
     }
 
 
-def _with_theirs(cluster: Cluster, ours: KubernetesObject, part: str) -> KubernetesObject:
+def _with_theirs(cluster: Cluster, ours: KubernetesObject, component: str) -> KubernetesObject:
     """Merge the user's template over ours, and over both what the operator relies on."""
     environment = [{"name": "MICROFIN_TOPIC", "value": cluster.spec.topic.name}]
     if cluster.spec.topic.bootstrap is not None:
         environment.append(
             {"name": "MICROFIN_KAFKA", "value": cluster.spec.topic.bootstrap.servers}
         )
-    if part == WORKER:
+    if component == WORKER:
         environment += [
             {"name": "MICROFIN_WORKER_HOST", "value": "0.0.0.0"},  # noqa: S104 - of the pod
             {"name": "MICROFIN_WORKER_PORT", "value": str(WORKER_PORT)},
         ]
     needed = {
-        "metadata": {"labels": labels(cluster.name, part)},
+        "metadata": {"labels": labels(cluster.name, component)},
         "spec": {
             "containers": [{"name": WORKER, "image": cluster.spec.worker.image, "env": environment}]
         },

@@ -7,8 +7,8 @@ import msgspec
 
 from microfin_operator.custom_resource import Cluster
 from microfin_operator.names import selector_text, worker_selector
-from microfin_operator.observation import Observed
-from microfin_operator.plan import Note
+from microfin_operator.observation import Observation
+from microfin_operator.plan import InSync, Note, State, Unknown
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -34,30 +34,30 @@ class Numbers(msgspec.Struct, frozen=True):
     working: int
 
 
-def truth(sound: bool | None) -> Truth:
-    """Return a condition's status."""
-    if sound is None:
+def truth(state: State) -> Truth:
+    """Return the status of the condition that shows a component's state."""
+    if isinstance(state, Unknown):
         return "Unknown"
-    return "True" if sound else "False"
+    return "True" if isinstance(state, InSync) else "False"
 
 
 def build_status(
-    observed: Observed,
+    observation: Observation,
     phase: str,
     conditions: list[Condition],
     numbers: Numbers,
     now: datetime,
 ) -> dict[str, Any]:
     """Return the status. A condition keeps its transition time until its status changes."""
-    cluster = observed.cluster
-    replicas = (observed.stateful_set or {}).get("status", {})
+    cluster = observation.cluster
+    replicas = (observation.stateful_set or {}).get("status", {})
     lag = [
         {
             "partition": partition,
             "records": report.lag_records,
             "seconds": int(report.lag_seconds),
         }
-        for partition, report in sorted(observed.reports.items())
+        for partition, report in sorted(observation.reports.items())
     ]
     status: dict[str, Any] = {
         "observedGeneration": cluster.generation,
@@ -77,8 +77,8 @@ def build_status(
     return status
 
 
-def transitions(cluster: Cluster, conditions: list[Condition], troubles: set[str]) -> list[Note]:
-    """Return an Event for each condition whose status or reason is another than before.
+def transitions(cluster: Cluster, conditions: list[Condition], warnings: set[str]) -> list[Note]:
+    """Return an Event for each condition whose status or reason differs from the last pass's.
 
     Of `Ready` only the status: its reason is that of another condition, which tells it itself.
     """
@@ -94,7 +94,7 @@ def transitions(cluster: Cluster, conditions: list[Condition], troubles: set[str
             old is None and it.type in ("Growing", "Degraded", "Paused") and it.status == "False"
         )
         if not same and not quiet:
-            kind: Literal["Normal", "Warning"] = "Warning" if it.type in troubles else "Normal"
+            kind: Literal["Normal", "Warning"] = "Warning" if it.type in warnings else "Normal"
             notes.append(Note(kind, it.reason, f"{it.type} is {it.status}: {it.message}"))
     return notes
 

@@ -11,7 +11,7 @@ from microfin_operator.kinds import KubernetesObject
 from microfin_operator.observation import WorkerReport
 
 _PATIENCE: Final = aiohttp.ClientTimeout(total=2)
-_AT_ONE_TIME: Final = 32
+_AT_ONCE: Final = 32
 
 
 class WorkerReader:
@@ -20,7 +20,7 @@ class WorkerReader:
     def __init__(self, port: int) -> None:
         self._port = port
         self._session = aiohttp.ClientSession(timeout=_PATIENCE)
-        self._turns = asyncio.Semaphore(_AT_ONE_TIME)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def close(self) -> None:
         """Close the connections."""
