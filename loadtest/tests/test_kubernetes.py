@@ -13,7 +13,7 @@ import pytest
 from canned import summary
 
 from microfin_deploy.commands import DeployError
-from microfin_loadtest import decided
+from microfin_loadtest import decision_counts
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.kubernetes import cluster
 from microfin_loadtest.kubernetes import run as kubernetes_run
@@ -298,8 +298,8 @@ async def test_what_was_decided_is_summed_over_shards(monkeypatch: pytest.Monkey
         assert statement_cache_size == 0
         return Connection(url)
 
-    monkeypatch.setattr(decided.asyncpg, "connect", connect)
-    assert await decided.count_decided(["one", "two"]) == {"settled": 5}
+    monkeypatch.setattr(decision_counts.asyncpg, "connect", connect)
+    assert await decision_counts.count_decided(["one", "two"]) == {"settled": 5}
 
 
 PAGE = """\

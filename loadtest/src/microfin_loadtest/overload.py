@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx
 
 from microfin_loadtest.backlog import wait_for_rest
-from microfin_loadtest.decided import count_decided
+from microfin_loadtest.decision_counts import count_decided
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.ledger import audit_at_rest
 from microfin_loadtest.scripts import FOLDER

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from microfin_loadtest.backlog import wait_for_rest
-from microfin_loadtest.decided import count_decided
+from microfin_loadtest.decision_counts import count_decided
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.growing import grow_later
+from microfin_loadtest.growth import grow_later
 from microfin_loadtest.k6 import K6Run, find_k6
 from microfin_loadtest.ledger import audit_at_rest
 from microfin_loadtest.phases import phases_part, scrape

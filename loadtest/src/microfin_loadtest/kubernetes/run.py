@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import msgspec
 
+from microfin_loadtest import decision_counts
 from microfin_loadtest.backlog import is_at_rest
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.kubernetes.cluster import Namespace
@@ -41,7 +42,7 @@ _WHY_NO_USAGE: Final = (
     "In a cluster nobody here sees the processes; ask its own metrics, such as "
     "container_cpu_usage_seconds_total."
 )
-_DECIDED: Final = Path(__file__).with_name("decided.py")
+_DECIDED: Final = Path(decision_counts.__file__)
 _START_SECONDS: Final = 300.0
 _REST_SECONDS: Final = 300.0
 _READINGS: Final = 3
