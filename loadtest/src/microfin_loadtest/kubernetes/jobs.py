@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from microfin_loadtest.errors import LoadImpossible
+from microfin_loadtest.kubernetes import prometheus_answers
 from microfin_loadtest.kubernetes.cluster import Namespace, ended
 from microfin_loadtest.kubernetes.gate import answers, gate_command
 from microfin_loadtest.kubernetes.log import find_object, last_words
 from microfin_loadtest.kubernetes.objects import KubernetesObject, Load, gate_job, ledger_job
 
-_PROGRAM: Final = Path(__file__).with_name("prometheus_answers.py")
+_PROGRAM: Final = Path(prometheus_answers.__file__)
 _LEDGER_SECONDS: Final = 900.0
 _GATE_SECONDS: Final = 360.0
 
