@@ -87,8 +87,8 @@ def _topics(namespace: str) -> list[tuple[str, str]]:
     if not exists("crd", "microfinclusters.microfin.io"):
         return []
     path = "{range .items[*]}{.spec.topic.strimzi.namespace} {.spec.topic.name}{'\\n'}{end}"
-    told = kubectl("-n", namespace, "get", "mfc", "-o", f"jsonpath={path}")
-    found = [line.split() for line in told.splitlines()]
+    output = kubectl("-n", namespace, "get", "mfc", "-o", f"jsonpath={path}")
+    found = [line.split() for line in output.splitlines()]
     return [(line[0], line[1]) for line in found if len(line) == 2]
 
 

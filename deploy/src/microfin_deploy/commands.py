@@ -37,8 +37,8 @@ def run(*command: str, stdin: str | None = None) -> str:
         command, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT
     )
     if done.returncode:
-        told = (done.stderr or done.stdout).strip()
-        raise DeployError(f"{' '.join(command[:6])} failed:\n{told}")
+        output = (done.stderr or done.stdout).strip()
+        raise DeployError(f"{' '.join(command[:6])} failed:\n{output}")
     return done.stdout
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from microfin_deploy.commands import ROOT, DeployError, Say, kubectl, run, succeeds
 
-PARTS = ("api", "worker", "operator")
+COMPONENTS = ("api", "worker", "operator")
 _SOURCES = ("Dockerfile", "images", "services", "operator")
 
 
@@ -22,14 +22,14 @@ def source_tag() -> str:
     return f"dev-{digest.hexdigest()[:12]}"
 
 
-def image(part: str, tag: str) -> str:
-    """Return the name of a part's image."""
-    return f"ghcr.io/microfin/{part}:{tag}"
+def image(component: str, tag: str) -> str:
+    """Return the name of a component's image."""
+    return f"ghcr.io/microfin/{component}:{tag}"
 
 
 def provide_images(tag: str, lab: Path | None, say: Say) -> None:
     """Build what is missing and load it into the nodes. Raises DeployError."""
-    names = [image(part, tag) for part in PARTS]
+    names = [image(component, tag) for component in COMPONENTS]
     if lab is not None:
         _build_in_lab(lab, tag, say)
         run(str(lab), "push", *names)
@@ -39,10 +39,10 @@ def provide_images(tag: str, lab: Path | None, say: Say) -> None:
             "There is no docker to build the images with. Build and push them elsewhere, and give "
             "their tag: make deploy ARGS='--tag 1.0.0'"
         )
-    for part, name in zip(PARTS, names, strict=True):
+    for component, name in zip(COMPONENTS, names, strict=True):
         if not succeeds("docker", "image", "inspect", name):
             say(f"building {name}")
-            run("docker", "build", "--quiet", "--target", part, "--tag", name, ".")
+            run("docker", "build", "--quiet", "--target", component, "--tag", name, ".")
     context = kubectl("config", "current-context").strip()
     if not context.startswith("kind-"):
         raise DeployError(
@@ -60,12 +60,12 @@ def _build_in_lab(lab: Path, tag: str, say: Say) -> None:
     home = Path(os.environ.get("LAB_HOME", Path.home() / ".cache/lab"))
     store = ("--root", f"{home}/buildah/root", "--runroot", f"{home}/buildah/run")
     buildah = ("buildah", *store, "--storage-driver", "overlay")
-    for part in PARTS:
-        if succeeds(*buildah, "inspect", "--type", "image", image(part, tag)):
+    for component in COMPONENTS:
+        if succeeds(*buildah, "inspect", "--type", "image", image(component, tag)):
             continue
-        say(f"building {image(part, tag)}")
+        say(f"building {image(component, tag)}")
         run(
             *buildah, "bud", "--quiet", "--isolation", "chroot", "--network", "host",
             "--pull-never", "--layers", "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro",
-            "--target", part, "--tag", image(part, tag), ".",
+            "--target", component, "--tag", image(component, tag), ".",
         )  # fmt: skip

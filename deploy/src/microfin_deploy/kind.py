@@ -43,7 +43,7 @@ def make_cluster(say: Say) -> None:
 def _install(folder: Path, say: Say) -> None:
     release = yaml.safe_load((folder / "release.yaml").read_text(encoding="utf-8"))
     say(f"installing {release['chart']} {release['version']}")
-    values = [part for file in values_files(folder) for part in ("--values", str(file))]
+    values = [argument for file in values_files(folder) for argument in ("--values", str(file))]
     helm(
         *("upgrade", "--install", folder.name, release["chart"]),
         *("--repo", release["repository"], "--version", release["version"]),

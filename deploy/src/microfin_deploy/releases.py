@@ -184,10 +184,10 @@ def _install(
     release: str = "",
 ) -> None:
     files = [
-        part
+        argument
         for size in sizes
         if (ROOT / f"charts/{chart}/values-{size}.yaml").is_file()
-        for part in ("--values", f"charts/{chart}/values-{size}.yaml")
+        for argument in ("--values", f"charts/{chart}/values-{size}.yaml")
     ]
     # Without --wait: what is waited for is waited for by name, and said.
     place = ("upgrade", "--install", release or chart, f"charts/{chart}", "--namespace", namespace)

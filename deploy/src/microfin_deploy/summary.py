@@ -1,10 +1,10 @@
-"""What a person is told at the end: which parts are real, which stand in, and what to do next."""
+"""The summary at the end: which components are real, which are substitutes, and what to do next."""
 
 from microfin_deploy.platform import Platform
 from microfin_deploy.releases import Wanted
 
 
-def parts(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
+def components(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
     """Return each part, and whether it is the real one."""
     kafka = (
         "real: Strimzi's, mutual TLS"
@@ -29,9 +29,9 @@ def parts(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
 
 def summary(wanted: Wanted, platform: Platform) -> str:
     """Return what stands where and what one may do with it."""
-    listed = parts(wanted, platform)
+    listed = components(wanted, platform)
     width = max(len(name) for name, _ in listed)
-    lines = [f"  {name:{width}}  {told}" for name, told in listed]
+    lines = [f"  {name:{width}}  {state}" for name, state in listed]
     space = wanted.namespace
     return "\n".join(
         (

@@ -67,12 +67,12 @@ def run(
     """Start everything and stay in the foreground until Ctrl-C."""
     state: Path = context.obj
 
-    def tell(endpoints: Endpoints) -> None:
+    def print_summary(endpoints: Endpoints) -> None:
         if not quiet:
             _console.print("\n" + summary(state, endpoints, "Ctrl-C"))
 
     configuration = from_environment(os.environ, state)
-    asyncio.run(run_until_stopped(configuration, _timed_speaker(), tell))
+    asyncio.run(run_until_stopped(configuration, _timed_speaker(), print_summary))
 
 
 @application.command()

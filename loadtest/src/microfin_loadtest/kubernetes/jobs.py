@@ -1,4 +1,4 @@
-"""Runs Jobs in the bank's namespace to their end, and reads what they told."""
+"""Runs Jobs in the bank's namespace to their end, and reads what they found."""
 
 import asyncio
 import time
@@ -65,11 +65,11 @@ async def ask_prometheus(
     program = _PROGRAM.read_text(encoding="utf-8")
     item = gate_job(load, cron_job, gate_command(program, load.query, asked))
     log = await _run_job(namespace, item, _GATE_SECONDS)
-    told = find_object(log, "found")
-    part: dict[str, Any] = {"url": load.query, "asked": dict(asked)}
-    if told is None:
-        return {**part, "answered": None, "impossible": last_words(log)}
-    return {**part, "answered": answers(told["found"])}
+    found = find_object(log, "found")
+    answer: dict[str, Any] = {"url": load.query, "asked": dict(asked)}
+    if found is None:
+        return {**answer, "answered": None, "impossible": last_words(log)}
+    return {**answer, "answered": answers(found["found"])}
 
 
 async def _run_job(namespace: Namespace, item: KubernetesObject, patience: float) -> str:
