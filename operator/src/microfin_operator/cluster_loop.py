@@ -1,4 +1,7 @@
-"""Keeps clusters as desired: a pass when a watch or a worker tells of news, and by time."""
+"""Brings clusters to the desired state: one loop for each cluster.
+
+A loop makes a pass when a watch or a worker reports a change, and at the latest after a set time.
+"""
 
 import asyncio
 import random
@@ -19,15 +22,15 @@ from microfin_operator.worker_reports import WorkerReader
 
 logger = structlog.get_logger(__name__)
 
-_BURST: Final = 0.2  # seconds that news gather before a pass, because they come in bursts
+_BURST: Final = 0.2  # seconds between the first event and the pass, because events come in bursts
 _PASS_TIMEOUT: Final = 120.0  # seconds
-_FIRST_PAUSE: Final = 1.0  # seconds after a pass that failed
+_FIRST_PAUSE: Final = 1.0  # seconds after the first failed pass
 _LONGEST_PAUSE: Final = 30.0
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """Seconds: at the latest between two passes, between two looks at the workers, and between two
-    updates of a lag."""
+    """Three times in seconds: `resync` is the longest time between two passes, `look` the time
+    between two requests to the workers, and `lag` the time between two updates of a lag."""
 
     resync: float
     look: float
@@ -35,7 +38,7 @@ class Pace(msgspec.Struct, frozen=True):
 
 
 class ClusterLoop:
-    """Keeps one cluster."""
+    """Brings one cluster to the desired state, pass after pass."""
 
     def __init__(
         self, api: KubernetesApi, workers: WorkerReader, pace: Pace, namespace: str, name: str
@@ -52,19 +55,19 @@ class ClusterLoop:
         self.beat = time.monotonic()
 
     def wake(self, generation: int | None = None) -> None:
-        """Let the next pass begin. An event of the cluster itself tells its `generation`: our own
-        writes of the status do not change it and are no news."""
+        """Start the next pass. An event of the cluster itself carries its `generation`: the
+        operator's own writes of the status do not change it, so they start no pass."""
         last = self._last
         if generation is None or last is None or last.observation.cluster.generation != generation:
             self._woken.set()
 
     async def run(self) -> None:
-        """Keep the cluster until it is gone."""
+        """Make passes until the cluster is gone."""
         while True:
             self._woken.clear()
             try:
                 done = await self._pass()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next pass begins anew
+            except Exception as error:  # noqa: BLE001 - after any error the next pass starts afresh
                 await self._back_off(error)
                 continue
             if done is None:
@@ -76,7 +79,7 @@ class ClusterLoop:
             await self._wait(done)
 
     def figures(self) -> ClusterFigures:
-        """Return what the metrics tell of the cluster."""
+        """Return the figures that the metrics show of the cluster."""
         status = self._last.plan.status if self._last is not None else {}
         age = None if self._success is None else time.monotonic() - self._success
         return ClusterFigures(
@@ -105,7 +108,7 @@ class ClusterLoop:
         return done
 
     async def _back_off(self, error: Exception) -> None:
-        """Wait longer after each failure; an API server that comes back is not overrun."""
+        """Wait longer after each failure, so that a returning API server is not overloaded."""
         metrics.RECONCILES.labels("failed").inc()
         cluster = f"{self.namespace}/{self.name}"
         if isinstance(error, ApiFailure | TimeoutError):
@@ -117,7 +120,7 @@ class ClusterLoop:
         await asyncio.sleep(pause)
 
     async def _wait(self, done: Pass) -> None:
-        """Wait for news or until the next pass is due."""
+        """Wait until something has changed or the next pass is due."""
         began = time.monotonic()
         due = began + min(done.plan.requeue_after, self._pace.resync)
         look = (
@@ -147,7 +150,7 @@ class ClusterLoop:
 
 
 class ClusterLoops:
-    """Keeps every cluster that it is told of."""
+    """The loops of all clusters that the watches have reported."""
 
     def __init__(self, api: KubernetesApi, workers: WorkerReader, pace: Pace) -> None:
         self._api = api
@@ -157,7 +160,7 @@ class ClusterLoops:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_or_wake(self, namespace: str, name: str, generation: int) -> None:
-        """Tell of a cluster; a new one is kept from now on, a deleted one is found gone."""
+        """Start the loop of a new cluster, or wake the loop that the cluster has."""
         loop = self._loops.get((namespace, name))
         if loop is not None:
             loop.wake(generation)
@@ -169,23 +172,24 @@ class ClusterLoops:
         task.add_done_callback(self._tasks.discard)
 
     def wake(self, namespace: str, name: str) -> None:
-        """Tell of news about something that belongs to a cluster."""
+        """Wake a cluster's loop: the cluster was deleted, or one of its objects has changed."""
         loop = self._loops.get((namespace, name))
         if loop is not None:
             loop.wake()
 
     async def stop(self) -> None:
-        """End all passes, wherever they are."""
+        """End all loops, also in the middle of a pass."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def figures(self) -> Iterable[ClusterFigures]:
-        """Return what the metrics tell of the clusters."""
+        """Return the figures that the metrics show of the clusters."""
         return [loop.figures() for loop in self._loops.values()]
 
     def oldest_beat(self) -> float | None:
-        """Return the seconds since the least lively loop last moved; None where none is."""
+        """Return how many seconds ago the slowest loop last gave a sign of life; None without
+        loops."""
         now = time.monotonic()
         return max((now - loop.beat for loop in self._loops.values()), default=None)
 
@@ -195,7 +199,7 @@ class ClusterLoops:
 
 
 def _have_changed(earlier: Observation, reports: dict[int, WorkerReport]) -> bool:
-    """Whether a worker is in another state than when the cluster was last looked at."""
+    """Whether a worker's state differs from the one at the last observation."""
     return _states(earlier.reports) != _states(reports)
 
 

@@ -1,4 +1,4 @@
-"""From what is to what to do: pure, so that every state can be tried without a cluster."""
+"""Decides from an observation what to do: pure, so that tests can try every state."""
 
 from datetime import datetime
 from typing import Final
@@ -21,20 +21,20 @@ from microfin_operator.topic import TopicState, decide_topic
 from microfin_operator.workers import WorkersState, decide_workers
 
 SOON: Final = 5.0
-"""Seconds until the next look while something is under way whose end no watch might tell."""
+"""Seconds until the next pass while something is in progress whose end no watch may report."""
 
 AT_REST: Final = 600.0
-"""Seconds until the next look where all is as desired: watches do the work."""
+"""Seconds until the next pass if everything is as desired: the watches report changes."""
 
 
 REFUSED: Final = 60.0
-"""Seconds until what the API server has refused is tried again."""
+"""Seconds until the next try of a request that the API server has refused."""
 
 
 def decide(observation: Observation, now: datetime, refusal: str = "") -> Plan:
-    """Return what to do about a cluster, what to tell, and when to look again at the latest.
+    """Return the actions, Events and status for a cluster, and the time of the next pass.
 
-    `refusal` is what the API server said when it refused an action of the same plan.
+    `refusal` is the API server's message when it refused an action of the same plan.
     """
     faults = pod_faults(observation.cluster)
     if faults:
@@ -78,7 +78,7 @@ def decide(observation: Observation, now: datetime, refusal: str = "") -> Plan:
 
 
 def _without_pod_template(observation: Observation) -> Observation:
-    """Return the cluster without what its pods cannot be; none is made from it."""
+    """Return the observation without the refused pod template; no pod is made from it."""
     spec = observation.cluster.spec
     worker = msgspec.structs.replace(spec.worker, pod_template={})
     spec = msgspec.structs.replace(spec, worker=worker)

@@ -1,4 +1,4 @@
-"""Administrative Jobs: each is created, waited for, and after a failure made anew."""
+"""Administrative Jobs: the operator creates one, waits for it, and repeats it after a failure."""
 
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -13,16 +13,16 @@ from microfin_operator.plan import Action, Create, Delete
 from microfin_operator.pod_template import administration_template
 
 RETRY_AFTER: Final = timedelta(seconds=15)
-"""How long a Job that failed stays to be looked at before the next attempt."""
+"""How long a failed Job stays, so that people can read its log, before the next attempt."""
 
 _KEPT: Final = 600  # seconds that a finished Job stays
-_DEADLINE: Final = 900  # seconds that a Job may take
+_DEADLINE: Final = 900  # seconds that a Job may run
 
 JobState = Literal["started", "running", "complete", "failed", "terminating"]
 
 
 class JobStep(msgspec.Struct, frozen=True):
-    """How far a Job is, what to do about it, and what it said if it failed."""
+    """A Job's progress, the actions it needs, and its last message if it failed."""
 
     state: JobState
     actions: tuple[Action, ...] = ()
@@ -42,7 +42,7 @@ def job(cluster: Cluster, name: str, command: list[str]) -> KubernetesObject:
             "ownerReferences": [cluster.owner_reference],
         },
         "spec": {
-            # The command waits and repeats by itself; a failure is looked at by the operator.
+            # The command itself waits and repeats; the operator handles a failure.
             "backoffLimit": 0,
             "activeDeadlineSeconds": _DEADLINE,
             "ttlSecondsAfterFinished": _KEPT,
@@ -52,7 +52,7 @@ def job(cluster: Cluster, name: str, command: list[str]) -> KubernetesObject:
 
 
 def step(observation: Observation, wanted: KubernetesObject, now: datetime) -> JobStep:
-    """Return what to do so that `wanted` runs, or has run."""
+    """Return the progress of the Job `wanted`, and the actions that make it run."""
     name = wanted["metadata"]["name"]
     found = next((it for it in observation.jobs if it["metadata"]["name"] == name), None)
     if found is None:
@@ -78,7 +78,7 @@ def removal(found: KubernetesObject) -> Delete:
 
 
 def completed(observation: Observation) -> list[str]:
-    """Return the names of the Jobs that have done what they were made for."""
+    """Return the names of the Jobs that have succeeded."""
     ends = ((it["metadata"]["name"], _ended(it)) for it in observation.jobs)
     return [name for name, end in ends if end is not None and end[0] == "Complete"]
 
@@ -96,7 +96,7 @@ def _ended(found: KubernetesObject) -> tuple[str, dict[str, Any]] | None:
 
 
 def _last_words(observation: Observation, name: str) -> str:
-    """Return what the Job's pod said on stderr when it failed."""
+    """Return the last words on stderr of a failed Job's pod."""
     for pod in reversed(observation.job_pods(name)):
         for status in pod.get("status", {}).get("containerStatuses") or []:
             ended = status.get("state", {}).get("terminated") or {}
@@ -106,7 +106,7 @@ def _last_words(observation: Observation, name: str) -> str:
 
 
 def _waiting(observation: Observation, name: str) -> str:
-    """Return what keeps the Job's pod from starting, or nothing."""
+    """Return what prevents the Job's pod from starting, or ""."""
     for pod in observation.job_pods(name):
         problem = pod_problem(pod)
         if problem:
@@ -121,7 +121,7 @@ _STUCK: Final = frozenset(
 
 
 def pod_problem(pod: KubernetesObject) -> str:
-    """Return what keeps a pod from running that does not heal by waiting, or nothing."""
+    """Return a problem that prevents a pod from running and does not end by waiting, or ""."""
     for status in pod.get("status", {}).get("containerStatuses") or []:
         waiting = status.get("state", {}).get("waiting") or {}
         if waiting.get("reason") in _STUCK:

@@ -1,4 +1,4 @@
-"""Looks at a cluster and all that belongs to it, by reading only."""
+"""Reads a cluster and everything that belongs to it; changes nothing."""
 
 import asyncio
 
@@ -33,7 +33,10 @@ from microfin_operator.worker_reports import WorkerReader
 async def observe(
     api: KubernetesApi, workers: WorkerReader, namespace: str, name: str
 ) -> Observation | None:
-    """Return what is, or None where the cluster is gone or going. Raises `ApiFailure`."""
+    """Return the current state, or None if the cluster is deleted or being deleted.
+
+    Raises `ApiFailure`.
+    """
     raw = await api.get(MICROFIN_CLUSTER, namespace, name)
     if raw is None:
         return None

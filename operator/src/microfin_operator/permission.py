@@ -1,4 +1,4 @@
-"""Whether a cluster may have its topic in a Kafka of another namespace (ADR 25)."""
+"""Decides whether a cluster may have its topic in a Kafka of another namespace (ADR 25)."""
 
 import re
 
@@ -9,18 +9,18 @@ from microfin_operator.observation import Observation
 
 
 def topic_owner(topic: KubernetesObject | None) -> str:
-    """Return the namespace/name of the cluster that a KafkaTopic says it belongs to, or nothing."""
+    """Return the namespace/name of the cluster that a KafkaTopic names as its owner, or ""."""
     annotations = (topic or {}).get("metadata", {}).get("annotations") or {}
     return str(annotations.get(TOPIC_OWNER, ""))
 
 
 def is_own(cluster: Cluster, topic: KubernetesObject | None) -> bool:
-    """Whether a KafkaTopic says that it is this cluster's."""
+    """Whether a KafkaTopic names this cluster as its owner."""
     return topic_owner(topic) == f"{cluster.namespace}/{cluster.name}"
 
 
 def needs_permission(cluster: Cluster, topic: KubernetesObject | None) -> bool:
-    """Whether the Kafka has to allow the topic: it is in another namespace, and not yet ours."""
+    """Whether the Kafka has to allow the topic: it is in another namespace and not yet owned."""
     where = cluster.spec.topic.strimzi
     return where is not None and where.namespace != cluster.namespace and not is_own(cluster, topic)
 

@@ -1,4 +1,4 @@
-"""One pass: look, decide, do, tell. Idempotent: it may end between any two of its requests."""
+"""One pass: observe, decide, act, report. Idempotent: it may end between any two requests."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -21,7 +21,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Pass(msgspec.Struct, frozen=True):
-    """What a pass found and decided, and whether it changed anything."""
+    """The observation and the plan of a pass, and whether the pass changed anything."""
 
     observation: Observation
     plan: Plan
@@ -31,10 +31,10 @@ class Pass(msgspec.Struct, frozen=True):
 async def reconcile(
     api: KubernetesApi, workers: WorkerReader, namespace: str, name: str, now: datetime
 ) -> Pass | None:
-    """Bring a cluster one step closer to what its spec says; None where it is gone.
+    """Bring a cluster one step closer to its spec. Return None if the cluster is gone.
 
-    What is done shows in the cluster, whose watches call for the next pass. Raises `ApiFailure`
-    where a request failed; the next pass begins anew.
+    The watches notice the changes and start the next pass. Raises `ApiFailure` if a request
+    failed; the next pass starts afresh.
     """
     observation = await observe(api, workers, namespace, name)
     if observation is None:
@@ -55,7 +55,7 @@ async def reconcile(
 async def _record_events(
     api: KubernetesApi, cluster: Cluster, notes: Iterable[Note], now: datetime
 ) -> None:
-    """Record Events. One that cannot be recorded is lost; the status tells the same."""
+    """Record Events. One that is refused is lost; the status says the same."""
     for note in notes:
         logger.info("event", cluster=cluster.name, reason=note.reason, text=note.message)
         try:
@@ -78,7 +78,7 @@ async def _perform(api: KubernetesApi, action: Action) -> None:
 
 
 def _is_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a status needs no write. What the new one lacks must be gone from the old one."""
+    """Whether the status needs no write. A field that only the old one has must be removed."""
     return dict(old) == dict(new)
 
 
@@ -89,7 +89,7 @@ def _status_patch(observation: Observation, plan: Plan) -> dict[str, Any]:
         "metadata": {
             "name": observation.cluster.name,
             "namespace": observation.cluster.namespace,
-            "uid": observation.cluster.uid,  # not into another one that has taken its place
+            "uid": observation.cluster.uid,  # not into a new cluster of the same name
         },
         "status": plan.status,
     }

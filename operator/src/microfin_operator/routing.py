@@ -1,4 +1,4 @@
-"""The routing: over how many partitions accounts are spread, and the Job that spreads them."""
+"""The routing: how many partitions accounts are spread over, and the Job that grows the number."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -12,12 +12,12 @@ from microfin_operator.observation import Observation
 from microfin_operator.plan import InSync, NeedsPerson, Progressing, State, Unknown
 
 ADOPTED_WITHIN: Final = timedelta(seconds=30)
-"""After a growth every worker takes over the routing with its next write, an idle one in 3 s."""
+"""After a growth a worker adopts the routing with its next write, an idle one within 3 s."""
 
 
 class RoutingState(msgspec.Struct, frozen=True):
-    """The routing's state. `active` is over how many partitions accounts are spread in all shards;
-    `generation` and `count` are 0 where workers differ or none tells."""
+    """The routing's state. `active` is the number of partitions that accounts are spread over in
+    all shards; `generation` and `count` are 0 if the workers differ or none reports."""
 
     state: State
     active: int
@@ -26,7 +26,7 @@ class RoutingState(msgspec.Struct, frozen=True):
 
 
 def most_active_partitions(observation: Observation) -> int:
-    """Return over how many partitions accounts are spread in some shard, 0 where nobody knows.
+    """Return the most partitions that a shard spreads its accounts over; 0 if it is unknown.
 
     A topic never has fewer.
     """
@@ -41,7 +41,7 @@ def decide_routing(
     working: frozenset[int],
     now: datetime,
 ) -> RoutingState:
-    """Return what the routing is, and what to do so that it spreads over `desired` partitions."""
+    """Return the routing's state, with the actions that spread it over `desired` partitions."""
     routings = {
         (it.generation, it.partition_count)
         for partition, it in observation.reports.items()
@@ -50,7 +50,7 @@ def decide_routing(
     earlier = observation.cluster.earlier_partitions("active")
     active = min((count for _, count in routings), default=earlier)
     if not routings:
-        unknown = Unknown("NoWorkerTells", "no worker is at work that could tell the routing")
+        unknown = Unknown("NoWorkerTells", "no worker is at work that could report the routing")
         return RoutingState(unknown, active)
     generation, count = routings.pop() if len(routings) == 1 else (0, 0)
     if count == desired:
@@ -96,7 +96,7 @@ def _by_job(observation: Observation, name: str, span: str, desired: int, now: d
         late = done.finished is not None and now - done.finished > ADOPTED_WITHIN
         found = next(it for it in observation.jobs if it["metadata"]["name"] == name)
         actions = (removal(found),) if late else ()
-        message = f"growing {span}: Job {name} is done, the workers take it over"
+        message = f"growing {span}: Job {name} is done, the workers adopt the routing"
         return Progressing("Activating", message, actions)
     waiting = f" ({done.message})" if done.message else ""
     message = f"growing {span}: Job {name} spreads the accounts{waiting}"
@@ -105,7 +105,7 @@ def _by_job(observation: Observation, name: str, span: str, desired: int, now: d
 
 
 def _other_growth(observation: Observation, name: str) -> str:
-    """Return another growth's Job that has not ended, or nothing."""
+    """Return the name of another growth's Job that has not ended, or ""."""
     start = growth_job_name(observation.cluster.name, 0).removesuffix("0")
     for found in observation.jobs:
         other = str(found["metadata"]["name"])

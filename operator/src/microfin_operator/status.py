@@ -1,4 +1,4 @@
-"""The status that is written: conditions, the phase, numbers, lag."""
+"""Builds the status of a MicrofinCluster: conditions, phase, numbers, lag."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -14,7 +14,7 @@ Truth = Literal["True", "False", "Unknown"]
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """One condition as this pass finds it."""
+    """One condition in this pass."""
 
     type: str
     status: Truth
@@ -23,8 +23,8 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class Numbers(msgspec.Struct, frozen=True):
-    """Partitions, the routing that all workers tell, 0 where nobody knows or they differ; and how
-    many workers have claimed their partition."""
+    """The numbers of partitions, the routing that all workers report (0 if they differ or none
+    reports), and how many workers have claimed their partition."""
 
     topic: int
     active: int
@@ -80,7 +80,7 @@ def build_status(
 def transitions(cluster: Cluster, conditions: list[Condition], warnings: set[str]) -> list[Note]:
     """Return an Event for each condition whose status or reason differs from the last pass's.
 
-    Of `Ready` only the status: its reason is that of another condition, which tells it itself.
+    For `Ready` only the status counts: its reason comes from another condition with its own Event.
     """
     before = {it["type"]: it for it in cluster.status.get("conditions") or []}
     notes = []
@@ -89,7 +89,7 @@ def transitions(cluster: Cluster, conditions: list[Condition], warnings: set[str
         same = old is not None and (
             old["status"] == it.status and (it.type == "Ready" or old["reason"] == it.reason)
         )
-        # What has never been otherwise is no news.
+        # A condition that was never true needs no Event.
         quiet = (
             old is None and it.type in ("Growing", "Degraded", "Paused") and it.status == "False"
         )

@@ -1,4 +1,4 @@
-"""The commands topic: made, grown and adopted, never shrunk."""
+"""The commands topic: the operator makes, grows and adopts it, and never shrinks it."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -27,18 +27,18 @@ NEEDED_CONFIG: Final = {
     "message.timestamp.type": "LogAppendTime",
     "unclean.leader.election.enable": "false",
 }
-"""docs/reference/wire-format.md says why."""
+"""docs/reference/wire-format.md gives the reasons."""
 
 _ALWAYS: Final = frozenset((*NEEDED_CONFIG, "min.insync.replicas", "max.message.bytes"))
-"""Settings that every topic of ours has from the beginning."""
+"""Settings that the operator gives every topic from the beginning."""
 
 _MANAGED: Final = "strimzi.io/managed"
 _PAUSED: Final = "strimzi.io/pause-reconciliation"
 
 
 class TopicState(msgspec.Struct, frozen=True):
-    """The topic's state. `partitions` is how many it is known to have, 0 where nobody knows;
-    `foreign` is whether it is not for this cluster: another ledger's commands may be in it."""
+    """The topic's state. `partitions` is its known number of partitions, 0 if it is unknown;
+    `foreign` is whether this cluster may not use it: it may hold another ledger's commands."""
 
     state: State
     partitions: int
@@ -47,9 +47,9 @@ class TopicState(msgspec.Struct, frozen=True):
 
 
 def decide_topic(observation: Observation, active: int, now: datetime) -> TopicState:
-    """Return what the topic is, and what to do so that it has the desired partitions.
+    """Return the topic's state, with the actions that give it the desired partitions.
 
-    `active` is how many partitions accounts are spread over; the topic never has fewer.
+    `active` is the number of partitions that accounts are spread over; the topic never has fewer.
     """
     known = _known_partitions(observation)
     desired = _desired_partitions(observation, max(known, active))
@@ -67,7 +67,7 @@ def decide_topic(observation: Observation, active: int, now: datetime) -> TopicS
 
 
 def topic_config(cluster: Cluster) -> dict[str, str]:
-    """Return the topic's settings: the ledger's, and what the user adds."""
+    """Return the topic's settings: those that the ledger needs, and those that the user adds."""
     in_sync = "2" if cluster.spec.topic.replicas >= 3 else "1"
     defaults = {"min.insync.replicas": in_sync, "max.message.bytes": str(1024 * 1024)}
     return {**defaults, **cluster.spec.topic.config, **NEEDED_CONFIG}
@@ -78,7 +78,7 @@ def kafka_topic(
 ) -> KubernetesObject:
     """Return the KafkaTopic. It has no owner: the log outlives the cluster that reads it.
 
-    A label by which `live` says who else manages it is left as it is.
+    If `live` has a label that names another manager, the label stays.
     """
     topic = cluster.spec.topic
     managed_by = ((live or {}).get("metadata", {}).get("labels") or {}).get(MANAGED_BY)
@@ -103,7 +103,7 @@ def kafka_topic(
 
 
 def _known_partitions(observation: Observation) -> int:
-    """Return how many partitions the topic has: partitions never shrink, so the most ever seen."""
+    """Return the topic's number of partitions: the highest known, because it never shrinks."""
     made = 0
     if (
         observation.topic is not None
@@ -128,7 +128,7 @@ def _made_by_jobs(observation: Observation) -> int:
 
 
 def _desired_partitions(observation: Observation, least: int) -> int:
-    """Return the most that anybody asks for or that there are, as a multiple of the shards."""
+    """Return the highest number that is wanted or exists, as a multiple of the shards."""
     spec = observation.cluster.spec
     asked = 0
     if observation.topic is not None and not _is_foreign(observation):
@@ -173,7 +173,7 @@ def _by_strimzi(observation: Observation, where: Strimzi, known: int, desired: i
 
 
 def _obstacle(observation: Observation, where: Strimzi, name: str) -> NeedsPerson | None:
-    """Return why the operator may not touch the KafkaTopic, or None where it may."""
+    """Return why the operator may not change the KafkaTopic, or None if it may."""
     if observation.topic_kind == "missing":
         return NeedsPerson(
             "StrimziMissing",
@@ -182,7 +182,7 @@ def _obstacle(observation: Observation, where: Strimzi, name: str) -> NeedsPerso
     if observation.topic_kind == "forbidden":
         return NeedsPerson(
             "TopicForbidden",
-            f"the operator may not read {name}: let it serve namespace {where.namespace}, too "
+            f"the operator may not read {name}: let it also serve namespace {where.namespace} "
             "(value `namespaces` of its chart)",
         )
     if _is_another_clusters(observation):
@@ -197,13 +197,13 @@ def _obstacle(observation: Observation, where: Strimzi, name: str) -> NeedsPerso
 
 
 def _denial(observation: Observation, where: Strimzi, name: str) -> NeedsPerson:
-    """Say who has to allow a topic in a Kafka of another namespace, and how."""
+    """Return who has to allow a topic in a Kafka of another namespace, and how."""
     kafka, namespace = f"Kafka {where.namespace}/{where.cluster}", observation.cluster.namespace
     if observation.kafka_kind == "forbidden":
         return NeedsPerson(
             "TopicForbidden",
-            f"the operator may not read {kafka}, which has to allow {name}: let it serve namespace "
-            f"{where.namespace}, too (value `namespaces` of its chart)",
+            f"the operator may not read {kafka}, which has to allow {name}: let it also serve "
+            f"namespace {where.namespace} (value `namespaces` of its chart)",
         )
     if observation.kafka is None:
         return NeedsPerson(
@@ -213,16 +213,16 @@ def _denial(observation: Observation, where: Strimzi, name: str) -> NeedsPerson:
     return NeedsPerson(
         "TopicNotAllowed",
         f"{kafka} does not allow MicrofinClusters of namespace {namespace} to have topics there: "
-        f"let its owner say `kubectl -n {where.namespace} annotate kafka/{where.cluster} "
+        f"its owner must run `kubectl -n {where.namespace} annotate kafka/{where.cluster} "
         f"{ALLOWED_NAMESPACES}={namespace}` (value kafka.allowNamespaces of microfin-data)",
     )
 
 
 def _has_set(cluster: Cluster, topic: KubernetesObject, wanted: KubernetesObject) -> bool:
-    """Whether all fields of `wanted` are ones that the operator has set in `topic` before.
+    """Whether the operator has set all fields of `wanted` in `topic` before.
 
-    It has where the topic is ours, but for settings that came into the spec since: somebody else
-    may have set those.
+    It has if the cluster owns the topic, except for settings that were added to the spec since:
+    someone else may have set those.
     """
     if not is_own(cluster, topic):
         return False
@@ -236,7 +236,7 @@ def _has_set(cluster: Cluster, topic: KubernetesObject, wanted: KubernetesObject
 
 
 def _ours(topic: KubernetesObject) -> set[str]:
-    """Return the settings of which the API server knows that the operator manages them."""
+    """Return the settings that the operator manages according to the API server."""
     entries = topic["metadata"].get("managedFields") or []
     fields = [it.get("fieldsV1") or {} for it in entries if it.get("manager") == FIELD_MANAGER]
     configs = [it.get("f:spec", {}).get("f:config", {}) for it in fields]
@@ -244,7 +244,7 @@ def _ours(topic: KubernetesObject) -> set[str]:
 
 
 def _topic_operators_view(topic: KubernetesObject, name: str, known: int, desired: int) -> State:
-    """Return what Strimzi's Topic Operator says of a KafkaTopic that is as we want it."""
+    """Return the state that Strimzi's Topic Operator reports for an up-to-date KafkaTopic."""
     annotations = topic["metadata"].get("annotations") or {}
     if annotations.get(_MANAGED) == "false":
         return NeedsPerson(
@@ -272,7 +272,7 @@ def _topic_operators_view(topic: KubernetesObject, name: str, known: int, desire
 
 
 def _is_made(topic: KubernetesObject) -> bool:
-    """Whether the Topic Operator has made the topic as the present spec says."""
+    """Whether the Topic Operator has made the topic according to its current spec."""
     ready = _condition(topic)
     return ready is not None and ready["status"] == "True" and not _is_stale(topic)
 
@@ -299,7 +299,7 @@ def _is_another_clusters(observation: Observation) -> bool:
 
 
 def _is_foreign(observation: Observation) -> bool:
-    """Whether the topic is not for this cluster to have."""
+    """Whether this cluster may not use the topic."""
     return _is_another_clusters(observation) or is_denied(observation)
 
 

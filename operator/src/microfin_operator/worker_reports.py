@@ -15,7 +15,7 @@ _AT_ONCE: Final = 32
 
 
 class WorkerReader:
-    """Asks workers by their pods' addresses; one that does not answer is left out."""
+    """Reads workers at their pods' addresses; a worker that does not answer is left out."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -27,7 +27,7 @@ class WorkerReader:
         await self._session.close()
 
     async def read(self, pods: Mapping[int, KubernetesObject]) -> dict[int, WorkerReport]:
-        """Return what the workers in `pods` tell, by their ordinals."""
+        """Return the reports of the workers in `pods` by their ordinals."""
         addresses = {
             ordinal: address
             for ordinal, pod in pods.items()

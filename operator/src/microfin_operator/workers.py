@@ -1,4 +1,4 @@
-"""The workers: as many as the topic has partitions, each of the current image, each claimed."""
+"""The workers: one for each partition, running the current image, with its partition claimed."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ WORKING = "working"
 """The state of a worker that has claimed its partition and decides its commands."""
 
 _BROKEN = "stopped"
-"""The state of a worker that has met something that only a person can repair."""
+"""The state of a worker that has found a fault that only a person can repair."""
 
 
 class WorkersState(msgspec.Struct, frozen=True):
@@ -35,10 +35,10 @@ class WorkersState(msgspec.Struct, frozen=True):
 def decide_workers(
     observation: Observation, replicas: int, *, hold: bool, faults: str = ""
 ) -> WorkersState:
-    """Return what the workers are, and what to do so that there are `replicas` of them.
+    """Return the workers' state, with the actions that run `replicas` of them.
 
-    With `hold` they are left as they are: they would work on another ledger's commands. So they are
-    with `faults`, which say what their pods cannot be.
+    With `hold` nothing changes: the workers would read another ledger's commands. Nothing changes
+    with `faults` either, which are the forbidden fields of their pods.
     """
     cluster = observation.cluster
     working = frozenset(
@@ -76,7 +76,8 @@ def _foreign_objects(observation: Observation) -> str:
 def _notes(
     cluster: Cluster, live: KubernetesObject | None, wanted: KubernetesObject
 ) -> tuple[Note, ...]:
-    """Tell of somebody who has scaled the StatefulSet: what we applied last is what we want now."""
+    """Return an Event if someone has scaled the StatefulSet by hand: the operator's last apply had
+    the wanted number, and the StatefulSet has another."""
     if live is None or not _is_applied(live, wanted):
         return ()
     found, right = live["spec"].get("replicas", 1), wanted["spec"]["replicas"]
@@ -92,7 +93,7 @@ def _notes(
 
 
 def _view(observation: Observation, wanted: KubernetesObject, working: frozenset[int]) -> State:
-    """Return whether the workers are as desired, and if not, what they wait for."""
+    """Return the workers' state, and what they wait for if they are not as desired."""
     live, replicas = observation.stateful_set, wanted["spec"]["replicas"]
     if live is None:
         return Progressing("Creating", f"creating {replicas} workers")
@@ -110,7 +111,7 @@ def _view(observation: Observation, wanted: KubernetesObject, working: frozenset
 def _progress(
     observation: Observation, live: KubernetesObject, replicas: int, working: frozenset[int]
 ) -> State:
-    """Return how far the workers of a StatefulSet are that is as we want it."""
+    """Return the progress of the workers of an up-to-date StatefulSet."""
     waiting = sorted(set(range(replicas)) - working)
     rolling = _rolling(live, replicas)
     if rolling:
@@ -126,7 +127,7 @@ def _is_applied(live: KubernetesObject, wanted: KubernetesObject) -> bool:
 
 
 def _broken(observation: Observation) -> str:
-    """Return what is wrong with workers that will not heal by waiting, or nothing."""
+    """Return the problems of workers that do not end by waiting, or ""."""
     problems = []
     for ordinal, pod in sorted(observation.worker_pods.items()):
         report = observation.reports.get(ordinal)
@@ -139,7 +140,7 @@ def _broken(observation: Observation) -> str:
 
 
 def _rolling(live: KubernetesObject, replicas: int) -> str:
-    """Return how far a new pod template is rolled out, or nothing where it is everywhere."""
+    """Return the progress of rolling out a new pod template, or "" if it is finished."""
     status: dict[str, Any] = live.get("status", {})
     if status.get("observedGeneration", 0) != live["metadata"].get("generation", 1):
         return "waiting for the StatefulSet's controller"
@@ -167,7 +168,7 @@ def _reason(ordinal: int, observation: Observation) -> str:
     if report is None and is_ready(pod):
         return (
             f"partition {ordinal}'s worker is ready, but does not answer the operator on port "
-            f"{WORKER_PORT}: let a NetworkPolicy allow it"
+            f"{WORKER_PORT}: allow that in a NetworkPolicy"
         )
     if report is None:
         return f"partition {ordinal}'s worker is starting"
