@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "no shards": ("spec/shards", 0, "the number of PostgreSQL clusters"),
     "too many shards": ("spec/shards", 65, "between 1 and 64"),
     "a topic name with a space": (f"{TOPIC}/name", "my topic", "use microfin.commands"),
-    "a topic name of dots": (f"{TOPIC}/name", "..", "as Kafka wants it"),
+    "a topic name of dots": (f"{TOPIC}/name", "..", "as Kafka requires"),
     "a topic name that is too long": (f"{TOPIC}/name", "a" * 250, "1 to 249 letters"),
     "a topic name that no KafkaTopic can have": (
         f"{TOPIC}/name",
@@ -252,7 +252,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         {"serviceAccountName": "deployer"},
         "can only be the name of this MicrofinCluster",
     ),
-    "another account by its old name": (POD, {"serviceAccount": "x"}, "workers are nobody else"),
+    "another account by its old name": (POD, {"serviceAccount": "x"}, "workers have no other identity"),
     "a token of the API server": (
         POD,
         {"automountServiceAccountToken": True},
