@@ -326,7 +326,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
 
 REFUSED_NAMES = {
     "a" * 41: "Choose a shorter name",
-    "my.bank": 'Take a name such as "microfin"',
+    "my.bank": 'Choose a name such as "microfin"',
     "1bank": "must begin with a letter",
 }
 
