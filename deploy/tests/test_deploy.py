@@ -1,4 +1,4 @@
-"""What `make deploy` tells helm, and what it tells people; no cluster needed."""
+"""The values that `make deploy` gives helm, and its summary; no cluster needed."""
 
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def test_the_operator_is_let_in_where_it_is() -> None:
 
 def test_it_says_what_stands_in() -> None:
     told = dict(components(WANTED, LAB))
-    assert told["Kafka"].startswith("stands in")
+    assert told["Kafka"].startswith("substitute")
     assert told["Ingress"].startswith("missing")
     assert told["PostgreSQL"].startswith("real")
     assert all(

@@ -252,7 +252,11 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         {"serviceAccountName": "deployer"},
         "can only be the name of this MicrofinCluster",
     ),
-    "another account by its old name": (POD, {"serviceAccount": "x"}, "workers have no other identity"),
+    "another account by its old name": (
+        POD,
+        {"serviceAccount": "x"},
+        "workers have no other identity",
+    ),
     "a token of the API server": (
         POD,
         {"automountServiceAccountToken": True},

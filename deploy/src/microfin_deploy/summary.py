@@ -5,18 +5,22 @@ from microfin_deploy.releases import Wanted
 
 
 def components(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
-    """Return each part, and whether it is the real one."""
+    """Return each component, and whether it is the real one."""
     kafka = (
         "real: Strimzi's, mutual TLS"
         if platform.strimzi
-        else "stands in: the lab's one broker, plaintext; KafkaTopics acted on by the lab"
+        else "substitute: one plaintext broker of the end-to-end tests' node, without Strimzi"
     )
     ingress = (
         f"real: class {platform.ingress_class}, host {wanted.host}"
         if platform.ingress_class
         else "missing: no controller in this cluster; use the Service"
     )
-    policies = "not enforced by the lab's node" if platform.lab else "enforced if your network can"
+    policies = (
+        "not enforced by the end-to-end tests' node"
+        if platform.lab
+        else "enforced if your network can"
+    )
     return [
         ("API, workers, operator", f"real: images {wanted.tag}"),
         ("PostgreSQL", f"real: CloudNativePG, {wanted.shards} shards, each with its pooler"),
@@ -28,7 +32,7 @@ def components(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
 
 
 def summary(wanted: Wanted, platform: Platform) -> str:
-    """Return what stands where and what one may do with it."""
+    """Return the list of components, and commands to try next."""
     listed = components(wanted, platform)
     width = max(len(name) for name, _ in listed)
     lines = [f"  {name:{width}}  {state}" for name, state in listed]
@@ -36,7 +40,7 @@ def summary(wanted: Wanted, platform: Platform) -> str:
     return "\n".join(
         (
             "",
-            "Parts",
+            "Components",
             *lines,
             "",
             "Next",
