@@ -9,7 +9,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from microfin_local import database_home
-from microfin_local.configuration import DATA_PARTS, Configuration
+from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform
 
 _PERSONAL = re.compile(r"[\w.+-]+@example\.(com|org)|\$argon2")
@@ -32,7 +32,7 @@ async def platform_parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
     `create_topic`, and leave every part running.
     """
     state = tmp_path_factory.mktemp("platform")
-    configuration = Configuration(state=state, random_ports=True, parts=DATA_PARTS)
+    configuration = Configuration(state=state, random_ports=True, components=DATA_COMPONENTS)
     try:
         async with Platform(configuration) as platform:
             yield platform

@@ -1,4 +1,4 @@
-"""What `make deploy` tells helm, and what it tells people; no cluster needed."""
+"""The values that `make deploy` gives helm, and its summary; no cluster needed."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from microfin_deploy.commands import ROOT, DeployError, run
-from microfin_deploy.images import PARTS, image, source_tag
+from microfin_deploy.images import COMPONENTS, image, source_tag
 from microfin_deploy.kind import VENDORS, values_files
 from microfin_deploy.platform import Platform
 from microfin_deploy.releases import (
@@ -17,7 +17,7 @@ from microfin_deploy.releases import (
     merged,
     operator_values,
 )
-from microfin_deploy.summary import parts, summary
+from microfin_deploy.summary import components, summary
 
 LAB = Platform(Path("/lab"), strimzi=False, ingress_class="")
 REAL = Platform(None, strimzi=True, ingress_class="nginx")
@@ -67,11 +67,13 @@ def test_the_operator_is_let_in_where_it_is() -> None:
 
 
 def test_it_says_what_stands_in() -> None:
-    told = dict(parts(WANTED, LAB))
-    assert told["Kafka"].startswith("stands in")
+    told = dict(components(WANTED, LAB))
+    assert told["Kafka"].startswith("substitute")
     assert told["Ingress"].startswith("missing")
     assert told["PostgreSQL"].startswith("real")
-    assert all(it.startswith(("real", "enforced")) for it in dict(parts(WANTED, REAL)).values())
+    assert all(
+        it.startswith(("real", "enforced")) for it in dict(components(WANTED, REAL)).values()
+    )
     assert "scale mfc/microfin --replicas=12" in summary(WANTED, REAL)
 
 
@@ -89,7 +91,7 @@ def test_the_tag_tells_what_the_images_are_made_of() -> None:
 
 def test_the_images_are_the_dockerfiles_targets() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    assert all(f" AS {part}\n" in dockerfile for part in PARTS)
+    assert all(f" AS {part}\n" in dockerfile for part in COMPONENTS)
     assert image("api", "1.0.0") == "ghcr.io/microfin/api:1.0.0"
 
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import pytest
 
-from microfin_loadtest import prometheus_answers
 from microfin_loadtest.errors import LoadImpossible
+from microfin_loadtest.kubernetes import prometheus_answers
 from microfin_loadtest.kubernetes.gate import (
     answers,
     gate_command,

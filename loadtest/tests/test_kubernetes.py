@@ -13,7 +13,7 @@ import pytest
 from canned import summary
 
 from microfin_deploy.commands import DeployError
-from microfin_loadtest import decided
+from microfin_loadtest import decision_counts
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.kubernetes import cluster
 from microfin_loadtest.kubernetes import run as kubernetes_run
@@ -33,7 +33,7 @@ from microfin_loadtest.kubernetes.objects import (
 from microfin_loadtest.kubernetes.run import IMAGE, KubernetesRequest, run_in_cluster
 from microfin_loadtest.phases import Scrape
 from microfin_loadtest.processes import Usage
-from microfin_loadtest.report import unknown_usage, usage_part
+from microfin_loadtest.report import unknown_usage, usage_figures
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, FOLDER
 
 CRON_JOB: dict[str, Any] = {
@@ -298,8 +298,8 @@ async def test_what_was_decided_is_summed_over_shards(monkeypatch: pytest.Monkey
         assert statement_cache_size == 0
         return Connection(url)
 
-    monkeypatch.setattr(decided.asyncpg, "connect", connect)
-    assert await decided.count_decided(["one", "two"]) == {"settled": 5}
+    monkeypatch.setattr(decision_counts.asyncpg, "connect", connect)
+    assert await decision_counts.count_decided(["one", "two"]) == {"settled": 5}
 
 
 PAGE = """\
@@ -532,7 +532,7 @@ async def test_k6_without_a_summary_says_why_and_leaves_nothing(tmp_path: Path) 
 
 
 def test_what_is_not_measured_has_the_fields_of_what_is() -> None:
-    measured = usage_part(Usage({"api": 1.0}, {"api": 1}, {"api": 1}), 1.0, 1)
+    measured = usage_figures(Usage({"api": 1.0}, {"api": 1}, {"api": 1}), 1.0, 1)
     unknown = unknown_usage("why")
     assert set(unknown) - {"not_measured"} == set(measured)
     assert set(unknown["not_measured"]) == set(measured)

@@ -11,7 +11,7 @@ from canned import figures
 
 from microfin_loadtest.plot import draw
 from microfin_loadtest.processes import Usage
-from microfin_loadtest.report import load_part, usage_part
+from microfin_loadtest.report import load_figures, usage_figures
 from microfin_loadtest.results import (
     PAGE,
     RESULTS,
@@ -43,14 +43,14 @@ def report(**changes: Any) -> dict[str, Any]:
             "argon2_time": 2,
             "batch_limit": 500,
         },
-        **load_part(figures(), 15),
-        **usage_part(usage, 1.5, figures().requests),
+        **load_figures(figures(), 15),
+        **usage_figures(usage, 1.5, figures().requests),
         **changes,
     }
 
 
 def test_what_clients_saw() -> None:
-    part = load_part(figures(dropped_iterations={"count": 7}), 15)
+    part = load_figures(figures(dropped_iterations={"count": 7}), 15)
     assert (part["offered"], part["done"], part["dropped"]) == (307, 300, 7)
     assert (part["requests"], part["requests_per_second"]) == (1800, 120.0)
     assert part["answers"]["withdraw"] == {"200": 298, "422": 2}
@@ -71,7 +71,7 @@ def test_cpu_per_request_leaves_k6_out() -> None:
     assert part["cpu_ms_per_request"] == 5.0
     assert part["cpu_seconds"] == {"api": 3.6, "worker": 5.4, "k6": 1.5}
     assert part["memory_peak_mib"] == {"api": 100.0}
-    assert usage_part(Usage(), 0.0, 0)["cpu_ms_per_request"] is None
+    assert usage_figures(Usage(), 0.0, 0)["cpu_ms_per_request"] is None
 
 
 @pytest.mark.parametrize("slots", [figures().slots, [Slot(0, 0.0, 0.0, 0.0)]])

@@ -21,7 +21,7 @@ from microfin_local.configuration import Configuration
 from microfin_local.foreground import run_until_stopped
 
 configuration = Configuration(
-    state=Path(sys.argv[1]), random_ports=True, parts=frozenset(sys.argv[2].split(","))
+    state=Path(sys.argv[1]), random_ports=True, components=frozenset(sys.argv[2].split(","))
 )
 asyncio.run(run_until_stopped(configuration, print, lambda _: print("ready", flush=True)))
 """

@@ -72,7 +72,7 @@ def test_a_chosen_port_is_nobody_elses_though_nothing_listens_yet(tmp_path: Path
     first, second = Ports(tmp_path / "first.json"), Ports(tmp_path / "second.json")
     assert first.choose("part", usual) == usual
     assert second.choose("part", usual) != usual
-    first.let_go()
+    first.release()
     assert Ports(tmp_path / "third.json").choose("part", usual) == usual
 
 
@@ -96,7 +96,8 @@ def test_it_is_not_another_processes_either_for_as_long_as_it_runs(tmp_path: Pat
 
 async def test_two_platforms_that_start_at_one_time_share_no_port(tmp_path: Path) -> None:
     forms = [
-        Configuration(state=tmp_path / name, parts=frozenset({"redis"})) for name in ("one", "two")
+        Configuration(state=tmp_path / name, components=frozenset({"redis"}))
+        for name in ("one", "two")
     ]
     platforms = [Platform(form) for form in forms]
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bank import Bank, MakeBank
 
-from microfin_local.configuration import DATA_PARTS, Configuration
+from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform
 
 
@@ -18,7 +18,7 @@ async def parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platf
         state=tmp_path_factory.mktemp("parts"),
         workers=4,
         shards=2,
-        parts=DATA_PARTS,
+        components=DATA_COMPONENTS,
         random_ports=True,
     )
     async with Platform(configuration) as platform:

@@ -19,7 +19,7 @@ from bank import Process, until
 from certificates import Authority, Mounted, TlsBank
 
 from microfin_local import database_home
-from microfin_local.configuration import DATA_PARTS, Configuration
+from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform
 from microfin_local.wait import accepts_connections
 
@@ -35,7 +35,7 @@ async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pla
     configuration = Configuration(
         state=state / "parts",
         brokers=3,
-        parts=DATA_PARTS,
+        components=DATA_COMPONENTS,
         random_ports=True,
         kafka_tls=state / "tls",
     )

@@ -25,7 +25,7 @@ from restored_shard import back_up, lose_and_restore, unlock
 from test_growth import grown, widen
 from test_log_faults import admin
 
-from microfin_local.configuration import DATA_PARTS, Configuration
+from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbooks" / "restored-shard.md"
@@ -46,7 +46,7 @@ async def own_parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[P
         state=tmp_path_factory.mktemp("recovery"),
         workers=4,
         shards=2,
-        parts=DATA_PARTS,
+        components=DATA_COMPONENTS,
         random_ports=True,
     )
     async with Platform(configuration) as platform:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from microfin_deploy.images import PARTS
+from microfin_deploy.images import COMPONENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / ".github/workflows/release.yaml"
@@ -82,7 +82,7 @@ def test_the_end_to_end_tests_that_are_named_exist() -> None:
 
 def test_all_images_are_built_for_two_architectures_with_an_sbom() -> None:
     images = jobs()["images"]
-    assert images["strategy"]["matrix"]["target"] == list(PARTS)
+    assert images["strategy"]["matrix"]["target"] == list(COMPONENTS)
     (build,) = (it for it in images["steps"] if "build-push" in it.get("uses", ""))
     assert build["with"]["platforms"] == "linux/amd64,linux/arm64"
     assert build["with"]["sbom"] is True

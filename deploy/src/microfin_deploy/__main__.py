@@ -25,21 +25,23 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_NAMESPACE = Annotated[str, typer.Option(help="Where the bank and its data live.")]
+_NAMESPACE = Annotated[str, typer.Option(help="The namespace of the bank and its data.")]
 
 
 @application.command()
 def deploy(
     namespace: _NAMESPACE = "microfin",
     size: Annotated[
-        str, typer.Option(help="Which values-….yaml of the charts: dev or production.")
+        str, typer.Option(help="The charts' values-….yaml to use: dev or production.")
     ] = "dev",
     tag: Annotated[
-        str, typer.Option(help="Tag of images that the nodes can pull; left out, they are built.")
+        str, typer.Option(help="Tag of images that the nodes can pull; without it they are built.")
     ] = "",
-    shards: Annotated[int, typer.Option(min=1, help="PostgreSQL clusters; chosen once.")] = 1,
+    shards: Annotated[
+        int, typer.Option(min=1, help="Number of PostgreSQL clusters; it cannot change later.")
+    ] = 1,
     host: Annotated[
-        str, typer.Option(help="Host name of the Ingress, where there is a controller.")
+        str, typer.Option(help="Host name of the Ingress, if there is an Ingress controller.")
     ] = "bank.localhost",
 ) -> None:
     """Install what is missing, in order, and wait until the bank works. Safe to repeat."""
@@ -61,7 +63,7 @@ def deploy(
 
 @application.command()
 def undeploy(namespace: _NAMESPACE = "microfin") -> None:
-    """Remove the bank, its data and its topic. The operator goes with the last bank."""
+    """Remove the bank, its data and its topic; with the last bank also the operator."""
     say = progress()
     topics = _topics(namespace)
     for release in ("microfin", "microfin-data"):
@@ -87,25 +89,25 @@ def _topics(namespace: str) -> list[tuple[str, str]]:
     if not exists("crd", "microfinclusters.microfin.io"):
         return []
     path = "{range .items[*]}{.spec.topic.strimzi.namespace} {.spec.topic.name}{'\\n'}{end}"
-    told = kubectl("-n", namespace, "get", "mfc", "-o", f"jsonpath={path}")
-    found = [line.split() for line in told.splitlines()]
+    output = kubectl("-n", namespace, "get", "mfc", "-o", f"jsonpath={path}")
+    found = [line.split() for line in output.splitlines()]
     return [(line[0], line[1]) for line in found if len(line) == 2]
 
 
 @application.command()
 def kind_up() -> None:
-    """Make a kind cluster with Strimzi, CloudNativePG, ingress-nginx and the k6 operator."""
+    """Create a kind cluster with Strimzi, CloudNativePG, ingress-nginx and the k6 operator."""
     make_cluster(progress())
 
 
 @application.command()
 def kind_down() -> None:
-    """Delete that cluster."""
+    """Delete the kind cluster."""
     run("kind", "delete", "cluster", "--name", CLUSTER)
 
 
 def main() -> None:
-    """Run; a DeployError is shown as what it says."""
+    """Run the command line; print a DeployError's message without a traceback."""
     try:
         application()
     except DeployError as error:

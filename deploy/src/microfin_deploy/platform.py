@@ -1,4 +1,8 @@
-"""Which cluster this is, and what stands in it: the parts that microfin needs of others."""
+"""The cluster, and the components of other vendors in it.
+
+The lab is the Kubernetes node that the end-to-end tests use (tests/e2e/README.md). It has one
+plaintext Kafka broker instead of Strimzi.
+"""
 
 import os
 from dataclasses import dataclass
@@ -16,7 +20,7 @@ _MISSING = (
 
 @dataclass(frozen=True)
 class Platform:
-    """The cluster; `lab` is the script of the lab where it is one."""
+    """What is known of the cluster; `lab` is the lab's script if the cluster is the lab."""
 
     lab: Path | None
     strimzi: bool
@@ -24,16 +28,16 @@ class Platform:
 
 
 def lab_script() -> Path | None:
-    """Return the lab's script where KUBECONFIG leads to the lab's node."""
+    """Return the lab's script if KUBECONFIG names the lab's node."""
     script = (ROOT / os.environ.get("LAB", "../shared/lab/lab")).resolve()
     return script if script.is_file() and exists("node/lab") else None
 
 
 def prepare_platform(say: Say) -> Platform:
-    """Look what there is; install what is missing where we may. Raises DeployError."""
+    """Find out what the cluster has; install what is missing in the lab. Raises DeployError."""
     if not succeeds("kubectl", "version", "--request-timeout=10s"):
         raise DeployError(
-            "No cluster answers. Set KUBECONFIG, or make a cluster with `make kind-up`."
+            "No cluster answers. Set KUBECONFIG, or create a cluster with `make kind-up`."
         )
     lab = lab_script()
     _prepare_cnpg(lab, say)
@@ -47,7 +51,7 @@ def _prepare_cnpg(lab: Path | None, say: Say) -> None:
     if not exists("crd", _CNPG):
         if lab is None:
             raise DeployError(_MISSING.format(what="CloudNativePG", folder="cnpg"))
-        say("installing CloudNativePG's operator in the lab")
+        say("installing CloudNativePG's operator in the end-to-end tests' node")
         run(str(lab), "install", "cnpg")
     say("waiting for CloudNativePG's operator, whose webhook must answer")
     kubectl("wait", "--for=condition=Established", f"crd/{_CNPG}", "--timeout=60s")
@@ -59,7 +63,7 @@ def _prepare_lab_kafka(lab: Path | None, say: Say) -> None:
     if lab is None:
         raise DeployError(_MISSING.format(what="Strimzi", folder="strimzi"))
     if not exists("-n", "kafka", "statefulset/kafka"):
-        say("installing the lab's Kafka")
+        say("installing Kafka in the end-to-end tests' node")
         run(str(lab), "install", "kafka")
     kubectl("-n", "kafka", "rollout", "status", "statefulset/kafka", "--timeout=180s")
 

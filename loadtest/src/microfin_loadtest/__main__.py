@@ -65,7 +65,7 @@ def run(
     if results.resolve() == RESULTS:
         renew_page()
         renew_model()
-    _tell(report)
+    _print_report(report)
 
 
 @application.command()
@@ -123,14 +123,14 @@ def kubernetes(  # noqa: PLR0913 - each is an option
         k6_operator=place.has_k6_operator() if operator is None else operator,
         keep=keep,
     )
-    _tell(asyncio.run(run_in_cluster(request, place, _say)))
+    _print_report(asyncio.run(run_in_cluster(request, place, _say)))
 
 
 def _statuses(text: str) -> frozenset[int]:
     return frozenset(map(int, text.replace(",", " ").split()))
 
 
-def _tell(report: dict[str, Any]) -> None:
+def _print_report(report: dict[str, Any]) -> None:
     """Print a report; exit code 1 where the run does not count."""
     for reason in report["reasons"]:
         _say(f"does not count: {reason}")
@@ -148,7 +148,7 @@ def overload(
     state: Annotated[Path, typer.Option(help="The platform's folder.")] = REPOSITORY / ".local",
 ) -> None:
     """Offer the peak, then far more, then less again; the report is the last line (needs wrk)."""
-    _tell(asyncio.run(run_overload(Overload(peak, rate, seconds, state.resolve()), _say)))
+    _print_report(asyncio.run(run_overload(Overload(peak, rate, seconds, state.resolve()), _say)))
 
 
 @application.command()

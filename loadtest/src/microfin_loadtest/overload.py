@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx
 
 from microfin_loadtest.backlog import wait_for_rest
-from microfin_loadtest.decided import count_decided
+from microfin_loadtest.decision_counts import count_decided
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.ledger import audit_at_rest
 from microfin_loadtest.scripts import FOLDER
@@ -117,10 +117,10 @@ def _offer(wrk: str, api: str, sessions: Path, rate: int, seconds: int) -> dict[
     )
     if done.returncode != 0:
         raise LoadImpossible(f"wrk failed (exit code {done.returncode}): {done.stderr[-500:]}")
-    return phase_part(json.loads(done.stdout.splitlines()[-1]), rate, seconds)
+    return phase_figures(json.loads(done.stdout.splitlines()[-1]), rate, seconds)
 
 
-def phase_part(printed: Mapping[str, Any], rate: int, seconds: int) -> dict[str, Any]:
+def phase_figures(printed: Mapping[str, Any], rate: int, seconds: int) -> dict[str, Any]:
     """Return the figures of one phase from what overload.lua has printed; latencies in ms."""
     settled = {int(after): number for after, number in printed["settled_by_ms"].items()}
     total = sum(settled.values())

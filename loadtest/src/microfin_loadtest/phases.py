@@ -26,7 +26,10 @@ _COMMANDS: Final = frozenset(
     }
 )
 _ANSWERS: Final = "microfin_api_request_seconds"
-_PARTS: Final = {"microfin_api_phase_seconds": "api", "microfin_worker_phase_seconds": "worker"}
+_COMPONENTS: Final = {
+    "microfin_api_phase_seconds": "api",
+    "microfin_worker_phase_seconds": "worker",
+}
 
 Totals = defaultdict[str, float]
 """Sums and counts of one process's histograms, such as `worker_queue_sum`."""
@@ -44,8 +47,8 @@ def read_totals(text: str) -> Totals:
             if ending not in ("_sum", "_count"):
                 continue
             labels = sample.labels
-            if family.name in _PARTS:
-                totals[f"{_PARTS[family.name]}_{labels['phase']}{ending}"] += sample.value
+            if family.name in _COMPONENTS:
+                totals[f"{_COMPONENTS[family.name]}_{labels['phase']}{ending}"] += sample.value
             elif family.name == _ANSWERS and (labels["method"], labels["route"]) in _COMMANDS:
                 totals[f"answers{ending}"] += sample.value
     return totals
@@ -62,7 +65,7 @@ async def scrape(urls: Iterable[str]) -> Scrape | None:
     return {url: read_totals(answer.text) for url, answer in zip(places, answers, strict=True)}
 
 
-def phases_part(before: Scrape | None, after: Scrape | None) -> dict[str, Any] | None:
+def phases_between(before: Scrape | None, after: Scrape | None) -> dict[str, Any] | None:
     """Return the phases between two scrapes, in milliseconds for an answered command.
 
     None where there is nothing to tell. `ratio` is what the phases add up to, in parts of the time

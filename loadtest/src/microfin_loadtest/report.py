@@ -29,7 +29,7 @@ def whole_report(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         **offered,
-        **load_part(figures, offered["duration_seconds"]),
+        **load_figures(figures, offered["duration_seconds"]),
         "decided": dict(sorted(decided.items())),
         "drain_seconds": drain_seconds,
         "audit": audit,
@@ -37,7 +37,7 @@ def whole_report(
     }
 
 
-def load_part(figures: LoadFigures, seconds: float) -> dict[str, Any]:
+def load_figures(figures: LoadFigures, seconds: float) -> dict[str, Any]:
     """Return what clients saw. Rates are per second of the run's length."""
     return {
         "offered": figures.done + figures.dropped,
@@ -57,7 +57,7 @@ def load_part(figures: LoadFigures, seconds: float) -> dict[str, Any]:
     }
 
 
-def usage_part(usage: Usage, k6_seconds: float, requests: int) -> dict[str, Any]:
+def usage_figures(usage: Usage, k6_seconds: float, requests: int) -> dict[str, Any]:
     """Return CPU and memory by group. CPU per request leaves k6 out."""
     whole = sum(usage.cpu_seconds.values())
     return {

@@ -14,7 +14,7 @@ from microfin_local.files import PRIVATE, write_atomically
 
 #: On each account: enough for years of runs, far below the most that an account may hold.
 FUNDS: Final = "10000000.00"
-_AT_ONE_TIME: Final = 8
+_AT_ONCE: Final = 8
 
 User = dict[str, Any]
 
@@ -36,7 +36,7 @@ async def prepare_users(
     wanted = {"api": platform or api, "number": number, **form}
     async with httpx.AsyncClient(base_url=api, timeout=60) as client:
         try:
-            if await _are_known(client, _kept_users(file, wanted)):
+            if await _are_known(client, _remembered_users(file, wanted)):
                 return
             say(f"preparing {number} users with two funded accounts each")
             users = await _make_users(client, number)
@@ -48,7 +48,7 @@ async def prepare_users(
     write_atomically(file, json.dumps({**wanted, "users": users}), PRIVATE)
 
 
-def _kept_users(file: Path, wanted: dict[str, Any]) -> list[User]:
+def _remembered_users(file: Path, wanted: dict[str, Any]) -> list[User]:
     """Return the users of last time, none where there are none or others are wanted."""
     if not file.exists():
         return []
@@ -77,7 +77,7 @@ async def _are_known(client: httpx.AsyncClient, users: list[User]) -> bool:
 
 
 async def _make_users(client: httpx.AsyncClient, number: int) -> list[User]:
-    gate = asyncio.Semaphore(_AT_ONE_TIME)
+    gate = asyncio.Semaphore(_AT_ONCE)
 
     async def make() -> User:
         async with gate:

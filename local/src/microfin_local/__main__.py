@@ -15,16 +15,16 @@ from rich.table import Table
 
 from microfin_local import process_tree
 from microfin_local.background import start_detached, stop_detached
-from microfin_local.cleaning import clean as forget_state
+from microfin_local.cleanup import clean as forget_state
 from microfin_local.complaints import complaints
 from microfin_local.configuration import from_environment, recall, refuse_changed_form
 from microfin_local.endpoints import Endpoints, read_endpoints
 from microfin_local.errors import PlatformError
 from microfin_local.foreground import run_until_stopped
-from microfin_local.growing import ask_to_grow
-from microfin_local.observing import observe as run_prometheus
+from microfin_local.growth import ask_to_grow
 from microfin_local.ownership import owner
 from microfin_local.platform import PROCESSES_FILE, REPOSITORY
+from microfin_local.prometheus import observe as run_prometheus
 from microfin_local.session import summary, where_things_are
 from microfin_local.supervisor import read_record, running
 
@@ -67,12 +67,12 @@ def run(
     """Start everything and stay in the foreground until Ctrl-C."""
     state: Path = context.obj
 
-    def tell(endpoints: Endpoints) -> None:
+    def print_summary(endpoints: Endpoints) -> None:
         if not quiet:
             _console.print("\n" + summary(state, endpoints, "Ctrl-C"))
 
     configuration = from_environment(os.environ, state)
-    asyncio.run(run_until_stopped(configuration, _timed_speaker(), tell))
+    asyncio.run(run_until_stopped(configuration, _timed_speaker(), print_summary))
 
 
 @application.command()

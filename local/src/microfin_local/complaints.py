@@ -24,12 +24,12 @@ async def complaints(endpoints: Endpoints) -> list[str]:
 
 async def _ask(client: httpx.AsyncClient, name: str, url: str) -> list[tuple[str, str]]:
     try:
-        told: dict[str, Any] = (await client.get(url)).json()
+        status: dict[str, Any] = (await client.get(url)).json()
     except (httpx.HTTPError, ValueError):
         return [(name, "it does not answer")]
-    lines = [*told.get("missing", ()), *told.get("degraded", ())]
-    if told.get("reason"):
-        lines.append(f"{told['state']}: {told['reason']}")
+    lines = [*status.get("missing", ()), *status.get("degraded", ())]
+    if status.get("reason"):
+        lines.append(f"{status['state']}: {status['reason']}")
     return [(name, line) for line in lines]
 
 

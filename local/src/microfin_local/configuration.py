@@ -8,9 +8,9 @@ from pathlib import Path
 from microfin_local.errors import PlatformError
 from microfin_local.files import write_atomically
 
-PARTS = frozenset({"postgres", "pgbouncer", "redis", "kafka", "nginx", "workers", "api"})
+COMPONENTS = frozenset({"postgres", "pgbouncer", "redis", "kafka", "nginx", "workers", "api"})
 #: What the store, the worker and the API need; tests start those by themselves.
-DATA_PARTS = frozenset({"postgres", "pgbouncer", "redis", "kafka"})
+DATA_COMPONENTS = frozenset({"postgres", "pgbouncer", "redis", "kafka"})
 
 TOPIC = "microfin.commands"
 _MEMORY = "platform.json"
@@ -40,7 +40,7 @@ class Configuration:
     brokers: int = 1
     redis_replicas: int = 0
     api_processes: int = 2
-    parts: frozenset[str] = PARTS
+    components: frozenset[str] = COMPONENTS
     random_ports: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
     proxy: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Configuration:
 
     def __post_init__(self) -> None:
         """Refuse forms that cannot work, with a sentence."""
-        unknown = self.parts - PARTS
+        unknown = self.components - COMPONENTS
         if unknown:
             raise PlatformError(f"There is no part called {', '.join(sorted(unknown))}.")
         for name, (least, most) in _LIMITS.items():

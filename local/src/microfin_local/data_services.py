@@ -29,22 +29,22 @@ def lay_out(
     jars: Path,
 ) -> DataServices:
     """Choose ports and folders of every part that was asked for; starts nothing."""
-    parts, state = configuration.parts, configuration.state
+    components, state = configuration.components, configuration.state
     shards = [
         PostgresShard(
             shard, ports.choose(f"postgres-{shard}", 5432 + shard),
             home.folder / f"postgres-{shard}", credentials,
         )
         for shard in range(configuration.shards)
-        if "postgres" in parts
+        if "postgres" in components
     ]  # fmt: skip
     pooler = None
-    if "pgbouncer" in parts:
+    if "pgbouncer" in components:
         folder = home.folder / "pgbouncer"
         port = ports.choose("pgbouncer", 6432)
         pooler = PgBouncer(port, folder, home, credentials, shards, detours)
     cluster = None
-    if "kafka" in parts:
+    if "kafka" in components:
         brokers = [
             Broker(
                 node,
@@ -64,7 +64,7 @@ def lay_out(
             state / f"redis-{number}",
         )
         for number in range(MASTERS * (1 + configuration.redis_replicas))
-        if "redis" in parts
+        if "redis" in components
     ]
     return DataServices(credentials, shards, pooler, cluster, nodes)
 
@@ -85,7 +85,7 @@ def _listeners(node: int, ports: Ports, detours: Detours, *, tls: bool) -> tuple
 
 
 class DataStarter:
-    """Starts the parts side by side, because together they take as long as the slowest."""
+    """Starts the components side by side, because together they take as long as the slowest."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class DataStarter:
         self._say = say
 
     async def start(self, moved: set[str], migrate: Callable[[], Awaitable[None]]) -> None:
-        """Start all parts, and migrate as soon as the databases are ready.
+        """Start all components, and migrate as soon as the databases are ready.
 
         `moved` are the names whose ports are not those of the last start.
         """

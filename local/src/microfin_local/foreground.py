@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from microfin_local.configuration import Configuration
 from microfin_local.endpoints import Endpoints
-from microfin_local.growing import SIGNAL, grant
+from microfin_local.growth import SIGNAL, grant
 from microfin_local.ownership import owning
 from microfin_local.platform import Platform
 

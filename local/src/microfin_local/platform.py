@@ -1,7 +1,8 @@
-"""The platform: starts the parts in their order, says where they listen, stops them all.
+"""The platform: starts the components in order, says where they listen, and stops them all.
 
-async with Platform(Configuration(state=folder, random_ports=True, parts=DATA_PARTS)) as it:
-    print(it.endpoints.kafka)
+configuration = Configuration(state=folder, random_ports=True, components=DATA_COMPONENTS)
+async with Platform(configuration) as platform:
+    print(platform.endpoints.kafka)
 """
 
 import asyncio
@@ -99,12 +100,12 @@ class Platform:
         try:
             await starter.start(self._ports.changed, self._migrate)
         except* Exception as failures:  # noqa: BLE001 - told with the logs
-            raise PlatformError(self._told(failures)) from None
+            raise PlatformError(self._explanation(failures)) from None
         self.endpoints = self._data_endpoints(services)
         await self._start_applications()
         write_endpoints(self.configuration.state, self.endpoints)
 
-    def _told(self, failures: ExceptionGroup[Exception]) -> str:
+    def _explanation(self, failures: ExceptionGroup[Exception]) -> str:
         """Return what went wrong, and where the logs are where that does not say it itself."""
         lines = [
             str(it)
@@ -118,7 +119,7 @@ class Platform:
         """Stop every process and wait until all are gone."""
         remove_endpoints(self.configuration.state)
         await self._supervisor.stop_all()
-        self._ports.let_go()
+        self._ports.release()
 
     async def grow(self, workers: int) -> str:
         """Grow to `workers` partitions, each with its worker, while money moves; say what is.
@@ -281,7 +282,7 @@ class Platform:
 
     async def _migrate(self) -> None:
         """Make or renew the schema for the workers and the API, if there will be any."""
-        if not self.configuration.parts & {"workers", "api"}:
+        if not self.configuration.components & {"workers", "api"}:
             return
         await applications.migrate(
             self.environment("operator"),
@@ -292,11 +293,11 @@ class Platform:
         self._say("the schema is as it should be (microfin migrate)")
 
     async def _start_applications(self) -> None:
-        parts = self.configuration.parts
-        workers = await self._start_workers(0) if "workers" in parts else []
-        apis = await self._start_apis() if "api" in parts else []
+        components = self.configuration.components
+        workers = await self._start_workers(0) if "workers" in components else []
+        apis = await self._start_apis() if "api" in components else []
         self.endpoints = dataclasses.replace(self.endpoints, workers=workers, apis=apis)
-        if "nginx" in parts:
+        if "nginx" in components:
             await self._start_nginx()
         await self._wait_until_ready()
 

@@ -1,4 +1,4 @@
-"""Which loopback ports the parts listen on: the usual ones, or free ones where those are taken.
+"""The loopback ports of the components: the usual ones, or free ones where those are in use.
 
 Seconds pass between the choice of a port and its program's listening, in which another platform may
 choose. So each holds what it has chosen, for as long as it runs, whether a program listens or not.
@@ -54,7 +54,7 @@ class _Holdings:
         self._held[port] = (holder, name)
         return True
 
-    def let_go(self, port: int, holder: Path) -> None:
+    def release(self, port: int, holder: Path) -> None:
         """Hold a port no longer."""
         if port in self._held and self._held[port][0] == holder:
             self._held.pop(port)[1].close()
@@ -93,11 +93,11 @@ class Ports:
         if name in self._chosen:
             return self._chosen[name]
         remembered = self._remembered.get(name)
-        taken = set(self._chosen.values())
+        chosen = set(self._chosen.values())
         # Others' remembered ports are left to them unless this is the one that was ours.
         reserved = {port for other, port in self._remembered.items() if other != name}
         for port in _candidates(None if self._random else usual, remembered):
-            if port not in taken and port not in reserved and self._take(port):
+            if port not in chosen and port not in reserved and self._hold_if_free(port):
                 break
         if port != remembered:
             self.changed.add(name)
@@ -106,16 +106,16 @@ class Ports:
         write_atomically(self._memory, json.dumps(self._remembered, indent=2, sort_keys=True))
         return port
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Leave all ports to others: nothing listens on them any more."""
         for port in self._chosen.values():
-            _HOLDINGS.let_go(port, self._memory)
+            _HOLDINGS.release(port, self._memory)
 
-    def _take(self, port: int) -> bool:
+    def _hold_if_free(self, port: int) -> bool:
         """Hold a port if nobody else holds it or listens on it."""
         if not _HOLDINGS.hold(port, self._memory):
             return False
         if is_free(port):
             return True
-        _HOLDINGS.let_go(port, self._memory)
+        _HOLDINGS.release(port, self._memory)
         return False

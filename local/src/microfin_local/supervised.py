@@ -83,7 +83,7 @@ class SupervisedProcess:
         self._say = say
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._restarting: asyncio.Task[None] | None = None
         self._wanted = False
         self._spawning = asyncio.Lock()
 
@@ -113,9 +113,9 @@ class SupervisedProcess:
         """Stop it and keep it stopped: asked first, killed with its children after the grace."""
         self._wanted = False
         async with self._spawning:  # A process that is being started is waited for, not lost.
-            if self._keeper is not None:
-                self._keeper.cancel()
-                self._keeper = None
+            if self._restarting is not None:
+                self._restarting.cancel()
+                self._restarting = None
         if self._process is None or self.process_id is None:
             return
         family = process_tree.descendants(self._process.pid)
@@ -158,14 +158,16 @@ class SupervisedProcess:
         async with self._spawning:
             if self._wanted:
                 await self._spawn()
-                self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.program.name}")
+                self._restarting = asyncio.create_task(
+                    self._restart_on_exit(), name=f"restart {self.program.name}"
+                )
 
     async def _spawn(self) -> None:
         with self.log.open("ab") as output:
             self._process = await spawn(self.program, output)
         self._changed()
 
-    async def _keep(self) -> None:
+    async def _restart_on_exit(self) -> None:
         failures = 0
         while True:
             assert self._process is not None  # noqa: S101 - start() spawned it before this task.

@@ -39,7 +39,7 @@ async def world(api: EmulatedApi) -> AsyncIterator[World]:
 async def line(server: Server) -> AsyncIterator[Line]:
     """The operator's line to the API server."""
     laid = Line(server.host, server.port)
-    await laid.mend()
+    await laid.connect()
     yield laid
     await laid.cut()
 

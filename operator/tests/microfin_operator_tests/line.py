@@ -18,7 +18,7 @@ class Line:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
-    async def mend(self) -> None:
+    async def connect(self) -> None:
         """Listen, on the same port as before."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]

@@ -12,7 +12,7 @@ from microfin_operator.names import (
     WORKER,
     labels,
 )
-from microfin_operator.observed import Observed, WorkerReport
+from microfin_operator.observation import Observation, WorkerReport
 from microfin_operator.topic import kafka_topic
 from microfin_operator.workload import disruption_budget, service, stateful_set
 
@@ -129,7 +129,7 @@ def workload(of: Cluster, replicas: int) -> dict[str, KubernetesObject]:
     }
 
 
-def at_rest(of: Cluster, partitions: int = 3, **changes: Any) -> Observed:
+def at_rest(of: Cluster, partitions: int = 3, **changes: Any) -> Observation:
     """Return a cluster of which everything is as desired, but for the changes."""
     found: dict[str, Any] = {
         **workload(of, partitions),
@@ -139,7 +139,7 @@ def at_rest(of: Cluster, partitions: int = 3, **changes: Any) -> Observed:
     }
     if of.spec.topic.strimzi is not None:
         found.setdefault("topic", topic(of, partitions))
-    return Observed(cluster=of, **found)
+    return Observation(cluster=of, **found)
 
 
 def ended_job(of: Cluster, name: str, kind: str, at: datetime) -> KubernetesObject:

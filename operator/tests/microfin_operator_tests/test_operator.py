@@ -288,7 +288,7 @@ async def test_the_api_server_is_restarted(
     await api.change(MICROFIN_CLUSTER, "apps", "bank", {"spec": {"partitions": 6}})
     await asyncio.sleep(1)
     assert (await operator.page("/healthz"))[0] == 200, "a restart would not help it"
-    await line.mend()
+    await line.connect()
     await until_ready(api, 6)
 
 

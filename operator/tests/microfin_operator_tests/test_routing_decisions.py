@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from microfin_operator.decide import decide
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observation
 from microfin_operator.plan import Action, Create, Delete, Plan
 from microfin_operator_tests import states
 from microfin_operator_tests.states import NOW
@@ -18,7 +18,7 @@ def routing(plan: Plan) -> tuple[str, str]:
     return condition["status"], condition["reason"]
 
 
-def grown(**changes: object) -> Observed:
+def grown(**changes: object) -> Observation:
     """Topic and workers have six partitions, accounts are spread over three."""
     of = states.cluster(partitions=6)
     return states.at_rest(of, 6, **{"reports": states.reports(6, active=3), **changes})

@@ -7,7 +7,7 @@ import pytest
 
 from microfin_operator.decide import decide
 from microfin_operator.kinds import KAFKA_TOPIC
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observation
 from microfin_operator.plan import Action, Apply, Create, Delete, Plan
 from microfin_operator.topic import kafka_topic
 from microfin_operator_tests import states
@@ -28,7 +28,7 @@ def in_sync(plan: Plan) -> tuple[str, str]:
 
 def test_a_new_cluster_gets_its_topic_with_the_ledgers_settings() -> None:
     of = states.cluster(topic={"strimzi": states.STRIMZI, "config": {"segment.bytes": "1048576"}})
-    plan = decide(Observed(cluster=of, kafka=states.kafka("apps")), NOW)
+    plan = decide(Observation(cluster=of, kafka=states.kafka("apps")), NOW)
     item = applied_topic(plan)
     assert item is not None
     assert item["metadata"]["namespace"] == "data"
@@ -145,7 +145,7 @@ def test_another_clusters_topic_is_left_alone() -> None:
     of = states.cluster()
     found = states.topic(of, 6)
     found["metadata"]["annotations"]["microfin.io/owned-by"] = "apps/other"
-    for seen in (states.at_rest(of, topic=found), Observed(cluster=of, topic=found)):
+    for seen in (states.at_rest(of, topic=found), Observation(cluster=of, topic=found)):
         assert decide(seen, NOW).actions == (), "no worker may read its commands either"
     plan = decide(states.at_rest(of, topic=found), NOW)
     assert in_sync(plan) == ("False", "TopicTaken")
@@ -155,7 +155,9 @@ def test_another_clusters_topic_is_left_alone() -> None:
 def in_another_namespace(*allowed: str, found: Any = None, **changes: Any) -> Plan:
     """Return what is decided of a topic that is not yet the cluster's, in namespace data."""
     of = states.cluster()
-    return decide(Observed(cluster=of, topic=found, kafka=states.kafka(*allowed), **changes), NOW)
+    return decide(
+        Observation(cluster=of, topic=found, kafka=states.kafka(*allowed), **changes), NOW
+    )
 
 
 def somebodys_topic(partitions: int = 6) -> dict[str, Any]:
@@ -187,14 +189,14 @@ def test_the_owner_of_a_kafka_allows_it_by_an_annotation(allowed: tuple[str, ...
 
 def test_without_the_kafka_it_says_so() -> None:
     for kind, reason in (("served", "KafkaMissing"), ("forbidden", "TopicForbidden")):
-        plan = decide(Observed(cluster=states.cluster(), kafka_kind=kind), NOW)  # type: ignore[arg-type]
+        plan = decide(Observation(cluster=states.cluster(), kafka_kind=kind), NOW)  # type: ignore[arg-type]
         assert in_sync(plan) == ("False", reason)
         assert plan.actions == ()
 
 
 def test_in_its_own_namespace_nobody_has_to_allow_it() -> None:
     of = states.cluster(topic={"strimzi": {"cluster": "kafka", "namespace": "apps"}})
-    assert applied_topic(decide(Observed(cluster=of), NOW)) is not None
+    assert applied_topic(decide(Observation(cluster=of), NOW)) is not None
 
 
 def test_a_topic_that_is_ours_already_goes_on_without_the_annotation() -> None:
@@ -254,7 +256,7 @@ def test_a_topic_that_strimzi_shall_not_touch(annotation: str, value: str, reaso
 
 
 def test_without_strimzi_it_says_what_to_install() -> None:
-    plan = decide(Observed(cluster=states.cluster(), topic_kind="missing"), NOW)
+    plan = decide(Observation(cluster=states.cluster(), topic_kind="missing"), NOW)
     assert in_sync(plan) == ("False", "StrimziMissing")
     assert "topic.bootstrap" in states.condition(plan.status, "Degraded")["message"]
 
@@ -284,7 +286,7 @@ def jobs_of(plan: Plan) -> list[Action]:
 
 def test_without_strimzi_a_job_makes_the_topic() -> None:
     of = states.cluster(topic=BOOTSTRAP)
-    (created,) = jobs_of(decide(Observed(cluster=of), NOW))
+    (created,) = jobs_of(decide(Observation(cluster=of), NOW))
     assert isinstance(created, Create)
     assert created.item["metadata"]["name"] == "bank-topic-3"
     container = created.item["spec"]["template"]["spec"]["containers"][0]
@@ -297,7 +299,7 @@ def test_without_strimzi_a_job_makes_the_topic() -> None:
 def test_a_jobs_end_is_known_before_a_worker_tells() -> None:
     of = states.cluster(topic=BOOTSTRAP)
     done = states.ended_job(of, "bank-topic-3", "Complete", NOW)
-    plan = decide(Observed(cluster=of, jobs=[done]), NOW)
+    plan = decide(Observation(cluster=of, jobs=[done]), NOW)
     assert in_sync(plan) == ("True", "InSync")
     assert jobs_of(plan) == []
 
@@ -306,7 +308,7 @@ def test_a_job_that_failed_says_why_and_is_made_anew_later() -> None:
     of = states.cluster(topic=BOOTSTRAP)
     failed = states.ended_job(of, "bank-topic-3", "Failed", NOW)
     words = states.job_pod(of, "bank-topic-3", "Kafka did not answer at kafka:9092")
-    seen = Observed(cluster=of, jobs=[failed], pods=[words])
+    seen = Observation(cluster=of, jobs=[failed], pods=[words])
     soon = decide(seen, NOW + timedelta(seconds=1))
     assert jobs_of(soon) == []
     assert "Kafka did not answer" in states.condition(soon.status, "Degraded")["message"]

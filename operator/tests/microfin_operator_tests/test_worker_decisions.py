@@ -7,7 +7,7 @@ import pytest
 
 from microfin_operator.decide import decide
 from microfin_operator.kinds import STATEFUL_SET
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observation
 from microfin_operator.plan import Apply, Plan
 from microfin_operator_tests import states
 from microfin_operator_tests.states import NOW
@@ -29,7 +29,7 @@ def workers(plan: Plan) -> tuple[str, str]:
 
 def test_a_new_cluster_gets_service_budget_and_workers() -> None:
     of = states.cluster()
-    plan = decide(Observed(cluster=of, topic=states.topic(of, 3)), NOW)
+    plan = decide(Observation(cluster=of, topic=states.topic(of, 3)), NOW)
     assert applied(plan) == ["Service", "PodDisruptionBudget", "StatefulSet"]
     spec = applied_set(plan)["spec"]
     assert (spec["replicas"], spec["podManagementPolicy"]) == (3, "Parallel")

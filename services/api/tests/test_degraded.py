@@ -14,7 +14,7 @@ from microfin_local.platform import Platform
 async def test_a_redis_cluster_that_is_down_is_said_from_the_start(
     ledger: Ledger, tmp_path: Path
 ) -> None:
-    alone = Configuration(state=tmp_path, parts=frozenset({"redis"}), random_ports=True)
+    alone = Configuration(state=tmp_path, components=frozenset({"redis"}), random_ports=True)
     async with Platform(alone) as platform:
         for url in platform.endpoints.redis:
             async with Redis.from_url(url) as node:

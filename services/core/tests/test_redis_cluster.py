@@ -154,7 +154,7 @@ async def test_a_surprise_is_unavailability(
 
 async def test_nodes_that_die_are_no_surprise(tmp_path: Path) -> None:
     """Whatever the client library comes to while the cluster falls apart and is back again."""
-    form = Configuration(state=tmp_path, parts=frozenset({"redis"}), random_ports=True)
+    form = Configuration(state=tmp_path, components=frozenset({"redis"}), random_ports=True)
     async with Platform(form) as platform:
         redis = GuardedRedis(CommonSettings(redis=" ".join(platform.endpoints.redis)))
         asking = [asyncio.create_task(_ask_for_ever(redis, n)) for n in range(20)]
@@ -210,7 +210,7 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def _redis_alone(state: Path) -> Configuration:
-    return Configuration(state=state, parts=frozenset({"redis"}), random_ports=True)
+    return Configuration(state=state, components=frozenset({"redis"}), random_ports=True)
 
 
 async def _until_done(redis: GuardedRedis, call: Callable[[], Awaitable[object]]) -> None:

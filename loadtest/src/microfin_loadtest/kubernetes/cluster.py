@@ -86,25 +86,25 @@ class Namespace:
         """
         try:
             return {
-                f"{name} {uid}": read_totals(self._ask(name, part, "metrics"))
-                for part in _PORTS
-                for name, uid in self._pods(part)
+                f"{name} {uid}": read_totals(self._ask(name, component, "metrics"))
+                for component in _PORTS
+                for name, uid in self._pods(component)
             }
         except (DeployError, ValueError):
             return None
 
-    def _pods(self, part: str) -> list[tuple[str, str]]:
-        """Return name and uid of the pods of a part that run and shall go on."""
+    def _pods(self, component: str) -> list[tuple[str, str]]:
+        """Return name and uid of the pods of a component that run and shall go on."""
         labels = ",".join(
-            f"{name}={value}" for name, value in bank_labels(self.release, part).items()
+            f"{name}={value}" for name, value in bank_labels(self.release, component).items()
         )
         running = "--field-selector=status.phase=Running"
         found = json.loads(self._run("get", "pods", "-l", labels, running, "-o", "json"))["items"]
         metadata = [it["metadata"] for it in found]
         return [(it["name"], it["uid"]) for it in metadata if "deletionTimestamp" not in it]
 
-    def _ask(self, pod: str, part: str, page: str) -> str:
-        url = f"http://127.0.0.1:{_PORTS[part]}/{page}"
+    def _ask(self, pod: str, component: str, page: str) -> str:
+        url = f"http://127.0.0.1:{_PORTS[component]}/{page}"
         return self._run("exec", pod, "--", "python", "-c", _ASK_ITSELF, url)
 
     def delete_run(self, name: str, *, k6_operator: bool) -> None:

@@ -85,15 +85,15 @@ def answers(found: Found) -> dict[str, Any]:
     }
 
 
-def why_closed(part: Mapping[str, Any], sent: int) -> list[str]:
+def why_closed(answer: Mapping[str, Any], sent: int) -> list[str]:
     """Return why the gate is closed, as sentences; empty where it is open.
 
-    `part` is the report's about Prometheus, `sent` how many requests k6 itself says that it sent.
+    `answer` is the report's about Prometheus, `sent` how many requests k6 itself says that it sent.
     """
-    if part["answered"] is None:
-        return [f"Prometheus could not be asked: {part['impossible']}"]
+    if answer["answered"] is None:
+        return [f"Prometheus could not be asked: {answer['impossible']}"]
     reasons = []
-    has, failed, alerts = (part["answered"][name] for name in ("requests", "failed", "alerts"))
+    has, failed, alerts = (answer["answered"][name] for name in ("requests", "failed", "alerts"))
     if abs(has - sent) > _TOLERANCE * sent:
         reasons.append(f"Prometheus got {has} of {sent} requests.")
     if failed > _MOST_FAILED * has:

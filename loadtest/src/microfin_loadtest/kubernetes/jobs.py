@@ -1,4 +1,4 @@
-"""Runs Jobs in the bank's namespace to their end, and reads what they told."""
+"""Runs Jobs in the bank's namespace to their end, and reads what they found."""
 
 import asyncio
 import time
@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from microfin_loadtest.errors import LoadImpossible
+from microfin_loadtest.kubernetes import prometheus_answers
 from microfin_loadtest.kubernetes.cluster import Namespace, ended
 from microfin_loadtest.kubernetes.gate import answers, gate_command
 from microfin_loadtest.kubernetes.log import find_object, last_words
 from microfin_loadtest.kubernetes.objects import KubernetesObject, Load, gate_job, ledger_job
 
-_PROGRAM: Final = Path(__file__).parents[1] / "prometheus_answers.py"
+_PROGRAM: Final = Path(prometheus_answers.__file__)
 _LEDGER_SECONDS: Final = 900.0
 _GATE_SECONDS: Final = 360.0
 
@@ -64,11 +65,11 @@ async def ask_prometheus(
     program = _PROGRAM.read_text(encoding="utf-8")
     item = gate_job(load, cron_job, gate_command(program, load.query, asked))
     log = await _run_job(namespace, item, _GATE_SECONDS)
-    told = find_object(log, "found")
-    part: dict[str, Any] = {"url": load.query, "asked": dict(asked)}
-    if told is None:
-        return {**part, "answered": None, "impossible": last_words(log)}
-    return {**part, "answered": answers(told["found"])}
+    found = find_object(log, "found")
+    answer: dict[str, Any] = {"url": load.query, "asked": dict(asked)}
+    if found is None:
+        return {**answer, "answered": None, "impossible": last_words(log)}
+    return {**answer, "answered": answers(found["found"])}
 
 
 async def _run_job(namespace: Namespace, item: KubernetesObject, patience: float) -> str:

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import msgspec
 
+from microfin_loadtest import decision_counts
 from microfin_loadtest.backlog import is_at_rest
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.kubernetes.cluster import Namespace
@@ -27,7 +28,7 @@ from microfin_loadtest.kubernetes.objects import (
     users_secret,
 )
 from microfin_loadtest.ledger import verdict
-from microfin_loadtest.phases import phases_part
+from microfin_loadtest.phases import phases_between
 from microfin_loadtest.report import unknown_usage, whole_report
 from microfin_loadtest.run import seconds_of
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, find_script
@@ -41,7 +42,7 @@ _WHY_NO_USAGE: Final = (
     "In a cluster nobody here sees the processes; ask its own metrics, such as "
     "container_cpu_usage_seconds_total."
 )
-_DECIDED: Final = Path(__file__).parents[1] / "decided.py"
+_DECIDED: Final = Path(decision_counts.__file__)
 _START_SECONDS: Final = 300.0
 _REST_SECONDS: Final = 300.0
 _READINGS: Final = 3
@@ -113,7 +114,7 @@ async def _load_and_audit(
     figures = await _offer(request, namespace, load, users)
     say("waiting for the backlog")
     rested = await _wait_for_rest(namespace)
-    phases = phases_part(scraped, await asyncio.to_thread(namespace.scrape))
+    phases = phases_between(scraped, await asyncio.to_thread(namespace.scrape))
     drain = None if rested is None else round(max(rested - figures.ended, 0), 2)
     say("auditing")
     audit = await _audit(namespace, load)

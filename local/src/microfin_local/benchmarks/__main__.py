@@ -36,7 +36,7 @@ async def commit_runs(runs: int, operations: int) -> dict[str, Any]:
     """Measure the commits of deposits and of transfers, each `runs` times."""
     with tempfile.TemporaryDirectory(prefix="microfin-bench-") as folder:
         configuration = Configuration(
-            state=Path(folder), parts=frozenset({"postgres", "pgbouncer"}), random_ports=True
+            state=Path(folder), components=frozenset({"postgres", "pgbouncer"}), random_ports=True
         )
         results: dict[str, list[dict[str, Any]]] = {
             f"{kind}_{way}": [] for kind in KINDS for way in WAYS

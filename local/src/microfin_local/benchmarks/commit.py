@@ -52,7 +52,7 @@ async def measure(
     await pgbench.prepare(url)
     before = await pgbench.transactions_per_second(url, _PGBENCH_SECONDS)
     settings = _settings(platform, database, way)
-    settled = await _settle(settings, kind, partitions, operations)
+    settled = await _settled_per_second(settings, kind, partitions, operations)
     after = await pgbench.transactions_per_second(url, _PGBENCH_SECONDS)
     report = await audit([url], at_rest=True)
     yardstick = (before + after) / 2
@@ -74,7 +74,9 @@ def _settings(platform: Platform, database: str, way: Way) -> WorkerSettings:
     return WorkerSettings(databases=url, database_connections=2, database_statement_cache=100)
 
 
-async def _settle(settings: WorkerSettings, kind: Kind, partitions: int, operations: int) -> float:
+async def _settled_per_second(
+    settings: WorkerSettings, kind: Kind, partitions: int, operations: int
+) -> float:
     topic = MemoryTopic(partitions)
     accounts = _open_and_fund(topic, partitions)
     workers = [await _worker(settings, topic, partition) for partition in range(partitions)]

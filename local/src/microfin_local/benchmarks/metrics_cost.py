@@ -116,10 +116,10 @@ def _records(size: int) -> list[Record]:
 
 def _microseconds(call: Callable[[], object], calls: int, *, each: int) -> float:
     """Return the median over some repeats of what a call takes for `each` operation in it."""
-    taken = []
+    seconds = []
     for _ in range(_REPEATS):
         began = time.process_time()
         for _ in range(calls):
             call()
-        taken.append((time.process_time() - began) / calls / each)
-    return round(1_000_000 * median(taken), 2)
+        seconds.append((time.process_time() - began) / calls / each)
+    return round(1_000_000 * median(seconds), 2)

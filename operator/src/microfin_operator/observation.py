@@ -1,4 +1,4 @@
-"""What is, as one pass of the operator found it."""
+"""The state of a cluster as one pass of the operator found it."""
 
 import re
 from typing import Any, Literal, TypeAlias
@@ -10,11 +10,11 @@ from microfin_operator.kinds import KubernetesObject
 from microfin_operator.names import ADMINISTRATION, COMPONENT_LABEL, WORKER, worker_name
 
 TopicKind: TypeAlias = Literal["served", "missing", "forbidden"]
-"""Whether KafkaTopics can be read: Strimzi may be missing, or the permission."""
+"""Whether Strimzi's objects can be read: Strimzi or the permission may be missing."""
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
-    """A worker's `/status` (see `microfin_worker.status`), as far as the operator needs it."""
+    """The fields of a worker's `/status` (see `microfin_worker.status`) that the operator needs."""
 
     partition: int
     state: str
@@ -26,10 +26,10 @@ class WorkerReport(msgspec.Struct, frozen=True):
     lag_seconds: float = 0.0
 
 
-class Observed(msgspec.Struct, frozen=True):
+class Observation(msgspec.Struct, frozen=True):
     """A cluster and everything that belongs to it.
 
-    `kafka` is only looked at where it has to allow the topic.
+    `kafka` is read only if it has to allow the topic.
     """
 
     cluster: Cluster
@@ -52,7 +52,7 @@ class Observed(msgspec.Struct, frozen=True):
         return {int(match[1]): pod for match, pod in named if match and component(pod) == WORKER}
 
     def job_pods(self, job: str) -> list[KubernetesObject]:
-        """Return the pods of a Job, the newest last."""
+        """Return the pods of a Job, oldest first."""
         pods = [
             pod
             for pod in self.pods
@@ -63,21 +63,21 @@ class Observed(msgspec.Struct, frozen=True):
 
     @property
     def reported_topic_partitions(self) -> int:
-        """How many partitions the topic has, as the workers see it; 0 where none has told."""
+        """The topic's partitions as the workers report them; 0 without a report."""
         return max((report.topic_partitions for report in self.reports.values()), default=0)
 
 
 def component(pod: KubernetesObject) -> str:
-    """Return what a pod of ours is."""
+    """Return the component that a pod belongs to: worker or administration."""
     return str((pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL, ""))
 
 
 def is_terminating(item: KubernetesObject) -> bool:
-    """Whether somebody has asked for the object's deletion."""
+    """Whether the object is being deleted."""
     return "deletionTimestamp" in item["metadata"]
 
 
 def is_ready(pod: KubernetesObject) -> bool:
-    """Whether the kubelet calls a pod ready."""
+    """Whether the kubelet reports a pod as ready."""
     conditions: list[dict[str, Any]] = pod.get("status", {}).get("conditions") or []
     return any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)

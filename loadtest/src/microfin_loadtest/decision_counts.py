@@ -1,7 +1,7 @@
 """Counts what was decided. Besides, its text is run in a pod of the worker's image, which does not
 have this package, and prints one JSON object then:
 
-    python -c "$(cat decided.py)"
+    python -c "$(cat decision_counts.py)"
 """
 
 import asyncio

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from microfin_operator.applying import covers, with_hash
+from microfin_operator.drift import covers, with_hash
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,13 @@ def ask(url: str, query: str) -> list[dict[str, Any]]:
     form = urllib.parse.urlencode({"query": query}).encode()
     try:
         with urllib.request.urlopen(url, data=form, timeout=10) as answer:  # noqa: S310 - the user's
-            told = json.load(answer)
+            result = json.load(answer)
     except urllib.error.HTTPError as error:
-        told_why = f"{error.code} {error.read().decode(errors='replace')[:300]}"
-        raise (OSError if error.code >= _STARTING else ValueError)(told_why) from error
+        reason = f"{error.code} {error.read().decode(errors='replace')[:300]}"
+        raise (OSError if error.code >= _STARTING else ValueError)(reason) from error
     return [
         {"labels": series["metric"], "value": float(series["value"][1])}
-        for series in told["data"]["result"]
+        for series in result["data"]["result"]
     ]
 
 

@@ -1,4 +1,4 @@
-"""Looks at a cluster and all that belongs to it, by reading only."""
+"""Reads a cluster and everything that belongs to it; changes nothing."""
 
 import asyncio
 
@@ -25,15 +25,18 @@ from microfin_operator.names import (
     WORKER,
     worker_name,
 )
-from microfin_operator.observed import Observed, TopicKind
-from microfin_operator.permission import is_asked_for
+from microfin_operator.observation import Observation, TopicKind
+from microfin_operator.permission import needs_permission
 from microfin_operator.worker_reports import WorkerReader
 
 
 async def observe(
     api: KubernetesApi, workers: WorkerReader, namespace: str, name: str
-) -> Observed | None:
-    """Return what is, or None where the cluster is gone or going. Raises `ApiFailure`."""
+) -> Observation | None:
+    """Return the current state, or None if the cluster is deleted or being deleted.
+
+    Raises `ApiFailure`.
+    """
     raw = await api.get(MICROFIN_CLUSTER, namespace, name)
     if raw is None:
         return None
@@ -49,7 +52,7 @@ async def observe(
         api.list(POD, namespace, f"{CLUSTER_LABEL}={name}"),
         api.list(JOB, namespace, f"{CLUSTER_LABEL}={name}"),
     )
-    seen = Observed(
+    found = Observation(
         cluster=cluster,
         topic=topic,
         topic_kind=topic_kind,
@@ -59,10 +62,10 @@ async def observe(
         pods=[pod for pod in pods if _is_ours(pod, name)],
         jobs=[it for it in jobs if _labels(it).get(CLUSTER_LABEL) == name],
     )
-    if is_asked_for(cluster, topic):
+    if needs_permission(cluster, topic):
         kafka, kafka_kind = await _kafka(api, cluster)
-        seen = msgspec.structs.replace(seen, kafka=kafka, kafka_kind=kafka_kind)
-    return msgspec.structs.replace(seen, reports=await workers.read(seen.worker_pods))
+        found = msgspec.structs.replace(found, kafka=kafka, kafka_kind=kafka_kind)
+    return msgspec.structs.replace(found, reports=await workers.read(found.worker_pods))
 
 
 async def _topic(api: KubernetesApi, cluster: Cluster) -> tuple[KubernetesObject | None, TopicKind]:
@@ -92,8 +95,8 @@ async def _strimzis(
 
 def _is_ours(pod: KubernetesObject, cluster: str) -> bool:
     labels = _labels(pod)
-    part = labels.get(COMPONENT_LABEL)
-    return labels.get(CLUSTER_LABEL) == cluster and part in (WORKER, ADMINISTRATION)
+    component = labels.get(COMPONENT_LABEL)
+    return labels.get(CLUSTER_LABEL) == cluster and component in (WORKER, ADMINISTRATION)
 
 
 def _labels(item: KubernetesObject) -> dict[str, str]:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from microfin_local.cleaning import clean
+from microfin_local.cleanup import clean
 from microfin_local.errors import PlatformError
 from microfin_local.ownership import owning
 

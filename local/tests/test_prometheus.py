@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from microfin_local.endpoints import Endpoints, write_endpoints
 from microfin_local.errors import PlatformError
-from microfin_local.observing import observe, prepare, targets, write_targets
 from microfin_local.programs import find_program
+from microfin_local.prometheus import observe, prepare, targets, write_targets
 
 
 def play_worker(*, ready: bool) -> str:

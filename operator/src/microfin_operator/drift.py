@@ -1,4 +1,4 @@
-"""Whether an object in the cluster is as the operator wants it."""
+"""Compares objects in the cluster with the objects that the operator wants."""
 
 import hashlib
 from typing import Any
@@ -12,10 +12,10 @@ from microfin_operator.plan import Apply
 
 
 def with_hash(item: KubernetesObject) -> KubernetesObject:
-    """Return `item` with the annotation that tells its content.
+    """Return `item` with an annotation that holds the hash of its content.
 
-    A field that is no longer wanted is missing in `item`, which alone would not show; the hash
-    differs, so that the next apply takes it away.
+    A comparison does not notice a field that `item` no longer has; the hash differs, so the next
+    apply removes that field.
     """
     digest = hashlib.blake2b(
         msgspec.json.encode(item, order="deterministic"), digest_size=12
@@ -26,22 +26,22 @@ def with_hash(item: KubernetesObject) -> KubernetesObject:
 
 
 def applied_hash(live: KubernetesObject | None) -> str:
-    """Return the hash of what was applied last, or nothing."""
+    """Return the hash of the last apply, or "" if there was none."""
     return str(((live or {}).get("metadata", {}).get("annotations") or {}).get(DESIRED_HASH, ""))
 
 
-def apply_unless_so(
+def apply_if_drifted(
     kind: Kind, live: KubernetesObject | None, item: KubernetesObject
 ) -> list[Apply]:
-    """Return the apply that makes `live` as `item` wants it, or none where it is so already."""
+    """Return the apply that changes `live` into `item`, or nothing if they already agree."""
     return [] if live is not None and covers(live, item) else [Apply(kind, item)]
 
 
 def covers(live: Any, wanted: Any) -> bool:
-    """Whether everything in `wanted` stands in `live`, which may hold more (defaults).
+    """Whether `live` has all fields of `wanted`; it may have more (defaults).
 
-    Where the API server writes a value in another way (`1000m` as `1`), this says no, and an apply
-    is sent that changes nothing.
+    If the API server writes a value differently (`1000m` as `1`), this returns False, and the
+    operator sends an apply that changes nothing.
     """
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
@@ -54,10 +54,10 @@ def covers(live: Any, wanted: Any) -> bool:
     return bool(live == wanted)
 
 
-def stranger(live: KubernetesObject | None, cluster: Cluster) -> str:
-    """Return why an object that carries our name is not ours to change, or nothing.
+def why_not_ours(live: KubernetesObject | None, cluster: Cluster) -> str:
+    """Return why the operator may not change an object that has one of its names, or "".
 
-    An orphan of ours (`kubectl delete --cascade=orphan`) carries our label and is taken up again.
+    An orphan of the cluster (`kubectl delete --cascade=orphan`) has its label and is adopted.
     """
     if live is None:
         return ""
@@ -72,4 +72,4 @@ def stranger(live: KubernetesObject | None, cluster: Cluster) -> str:
         return f"{what} belongs to {owner}: waiting until it is gone; delete it if it stays"
     if (live["metadata"].get("labels") or {}).get(CLUSTER_LABEL) == cluster.name:
         return ""
-    return f"{what} was made by somebody else: delete it, or give this MicrofinCluster another name"
+    return f"{what} was made by someone else: delete it, or give this MicrofinCluster another name"

@@ -1,4 +1,7 @@
-"""Keeps clusters as desired: a pass when a watch or a worker tells of news, and by time."""
+"""Brings clusters to the desired state: one loop for each cluster.
+
+A loop makes a pass when a watch or a worker reports a change, and at the latest after a set time.
+"""
 
 import asyncio
 import random
@@ -13,29 +16,29 @@ import structlog
 from microfin_operator import metrics
 from microfin_operator.kubernetes_api import ApiFailure, KubernetesApi
 from microfin_operator.metrics import ClusterFigures
-from microfin_operator.observed import Observed, WorkerReport
+from microfin_operator.observation import Observation, WorkerReport
 from microfin_operator.reconcile import Pass, reconcile
 from microfin_operator.worker_reports import WorkerReader
 
 logger = structlog.get_logger(__name__)
 
-_GATHER: Final = 0.2  # seconds that news gather before a pass, because they come in bursts
+_BURST: Final = 0.2  # seconds between the first event and the pass, because events come in bursts
 _PASS_TIMEOUT: Final = 120.0  # seconds
-_FIRST_PAUSE: Final = 1.0  # seconds after a pass that failed
+_FIRST_PAUSE: Final = 1.0  # seconds after the first failed pass
 _LONGEST_PAUSE: Final = 30.0
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """Seconds: at the latest between two passes, between two looks at the workers, and between two
-    updates of a lag."""
+    """Three times in seconds: `resync` is the longest time between two passes, `look` the time
+    between two requests to the workers, and `lag` the time between two updates of a lag."""
 
     resync: float
     look: float
     lag: float
 
 
-class Keeper:
-    """Keeps one cluster."""
+class ClusterLoop:
+    """Brings one cluster to the desired state, pass after pass."""
 
     def __init__(
         self, api: KubernetesApi, workers: WorkerReader, pace: Pace, namespace: str, name: str
@@ -52,20 +55,20 @@ class Keeper:
         self.beat = time.monotonic()
 
     def wake(self, generation: int | None = None) -> None:
-        """Let the next pass begin. An event of the cluster itself tells its `generation`: our own
-        writes of the status do not change it and are no news."""
+        """Start the next pass. An event of the cluster itself carries its `generation`: the
+        operator's own writes of the status do not change it, so they start no pass."""
         last = self._last
-        if generation is None or last is None or last.seen.cluster.generation != generation:
+        if generation is None or last is None or last.observation.cluster.generation != generation:
             self._woken.set()
 
     async def run(self) -> None:
-        """Keep the cluster until it is gone."""
+        """Make passes until the cluster is gone."""
         while True:
             self._woken.clear()
             try:
                 done = await self._pass()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next pass begins anew
-                await self._rest_after(error)
+            except Exception as error:  # noqa: BLE001 - after any error the next pass starts afresh
+                await self._back_off(error)
                 continue
             if done is None:
                 if not self._woken.is_set():
@@ -73,10 +76,10 @@ class Keeper:
                 continue
             self._pause = _FIRST_PAUSE
             self._last = done
-            await self._rest(done)
+            await self._wait(done)
 
     def figures(self) -> ClusterFigures:
-        """Return what the metrics tell of the cluster."""
+        """Return the figures that the metrics show of the cluster."""
         status = self._last.plan.status if self._last is not None else {}
         age = None if self._success is None else time.monotonic() - self._success
         return ClusterFigures(
@@ -104,8 +107,8 @@ class Keeper:
         metrics.RECONCILES.labels("changed" if changed else "unchanged").inc()
         return done
 
-    async def _rest_after(self, error: Exception) -> None:
-        """Wait longer after each failure; an API server that comes back is not overrun."""
+    async def _back_off(self, error: Exception) -> None:
+        """Wait longer after each failure, so that a returning API server is not overloaded."""
         metrics.RECONCILES.labels("failed").inc()
         cluster = f"{self.namespace}/{self.name}"
         if isinstance(error, ApiFailure | TimeoutError):
@@ -116,12 +119,14 @@ class Keeper:
         self._pause = min(_LONGEST_PAUSE, self._pause * 2)
         await asyncio.sleep(pause)
 
-    async def _rest(self, done: Pass) -> None:
-        """Wait for news or until the next pass is due."""
+    async def _wait(self, done: Pass) -> None:
+        """Wait until something has changed or the next pass is due."""
         began = time.monotonic()
-        due = began + min(done.plan.look_again, self._pace.resync)
+        due = began + min(done.plan.requeue_after, self._pace.resync)
         look = (
-            self._pace.look if done.plan.look_again >= self._pace.look * 2 else self._pace.look / 5
+            self._pace.look
+            if done.plan.requeue_after >= self._pace.look * 2
+            else self._pace.look / 5
         )
         while True:
             self.beat = time.monotonic()
@@ -132,71 +137,70 @@ class Keeper:
                 async with asyncio.timeout(min(look, left)):
                     await self._woken.wait()
             except TimeoutError:
-                reports = await self._workers.read(done.seen.worker_pods)
-                if _are_news(done.seen, reports):
+                reports = await self._workers.read(done.observation.worker_pods)
+                if _have_changed(done.observation, reports):
                     return
-                if time.monotonic() - began >= self._pace.lag and _lag_differs(done.seen, reports):
+                if time.monotonic() - began >= self._pace.lag and _lag_differs(
+                    done.observation, reports
+                ):
                     return
             else:
-                await asyncio.sleep(_GATHER)
+                await asyncio.sleep(_BURST)
                 return
 
 
-class Keepers:
-    """Keeps every cluster that it is told of."""
+class ClusterLoops:
+    """The loops of all clusters that the watches have reported."""
 
     def __init__(self, api: KubernetesApi, workers: WorkerReader, pace: Pace) -> None:
         self._api = api
         self._workers = workers
         self._pace = pace
-        self._keepers: dict[tuple[str, str], Keeper] = {}
+        self._loops: dict[tuple[str, str], ClusterLoop] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def tell(self, namespace: str, name: str, generation: int) -> None:
-        """Tell of a cluster; a new one is kept from now on, a deleted one is found gone."""
-        keeper = self._keepers.get((namespace, name))
-        if keeper is not None:
-            keeper.wake(generation)
+    def start_or_wake(self, namespace: str, name: str, generation: int) -> None:
+        """Start the loop of a new cluster, or wake the loop that the cluster has."""
+        loop = self._loops.get((namespace, name))
+        if loop is not None:
+            loop.wake(generation)
             return
-        keeper = Keeper(self._api, self._workers, self._pace, namespace, name)
-        self._keepers[namespace, name] = keeper
-        task = asyncio.create_task(self._keep(keeper), name=f"keeper of {namespace}/{name}")
+        loop = ClusterLoop(self._api, self._workers, self._pace, namespace, name)
+        self._loops[namespace, name] = loop
+        task = asyncio.create_task(self._run_until_gone(loop), name=f"loop of {namespace}/{name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def gone(self, namespace: str, name: str) -> None:
-        """Tell of a cluster's deletion."""
-        self.wake(namespace, name)
-
     def wake(self, namespace: str, name: str) -> None:
-        """Tell of news about something that belongs to a cluster."""
-        keeper = self._keepers.get((namespace, name))
-        if keeper is not None:
-            keeper.wake()
+        """Wake a cluster's loop: the cluster was deleted, or one of its objects has changed."""
+        loop = self._loops.get((namespace, name))
+        if loop is not None:
+            loop.wake()
 
     async def stop(self) -> None:
-        """End all passes, wherever they are."""
+        """End all loops, also in the middle of a pass."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def figures(self) -> Iterable[ClusterFigures]:
-        """Return what the metrics tell of the clusters."""
-        return [keeper.figures() for keeper in self._keepers.values()]
+        """Return the figures that the metrics show of the clusters."""
+        return [loop.figures() for loop in self._loops.values()]
 
     def oldest_beat(self) -> float | None:
-        """Return the seconds since the least lively keeper last moved; None where none is."""
+        """Return how many seconds ago the slowest loop last gave a sign of life; None without
+        loops."""
         now = time.monotonic()
-        return max((now - keeper.beat for keeper in self._keepers.values()), default=None)
+        return max((now - loop.beat for loop in self._loops.values()), default=None)
 
-    async def _keep(self, keeper: Keeper) -> None:
-        await keeper.run()
-        del self._keepers[keeper.namespace, keeper.name]
+    async def _run_until_gone(self, loop: ClusterLoop) -> None:
+        await loop.run()
+        del self._loops[loop.namespace, loop.name]
 
 
-def _are_news(seen: Observed, reports: dict[int, WorkerReport]) -> bool:
-    """Whether a worker is in another state than when the cluster was last looked at."""
-    return _states(seen.reports) != _states(reports)
+def _have_changed(earlier: Observation, reports: dict[int, WorkerReport]) -> bool:
+    """Whether a worker's state differs from the one at the last observation."""
+    return _states(earlier.reports) != _states(reports)
 
 
 def _states(reports: dict[int, WorkerReport]) -> dict[int, tuple[str, int, int, int]]:
@@ -206,10 +210,10 @@ def _states(reports: dict[int, WorkerReport]) -> dict[int, tuple[str, int, int, 
     }
 
 
-def _lag_differs(seen: Observed, reports: dict[int, WorkerReport]) -> bool:
+def _lag_differs(earlier: Observation, reports: dict[int, WorkerReport]) -> bool:
     return any(
-        (seen.reports[ordinal].lag_records, int(seen.reports[ordinal].lag_seconds))
+        (earlier.reports[ordinal].lag_records, int(earlier.reports[ordinal].lag_seconds))
         != (it.lag_records, int(it.lag_seconds))
         for ordinal, it in reports.items()
-        if ordinal in seen.reports
+        if ordinal in earlier.reports
     )

@@ -24,17 +24,17 @@ _SETTINGS_FILE, _TARGETS_FILE = "prometheus.yml", "targets.json"
 
 def targets(endpoints: Endpoints) -> list[dict[str, object]]:
     """Return what is asked, labelled as the charts' monitors label pods."""
-    parts = (("api", endpoints.apis), ("worker", endpoints.workers))
+    components = (("api", endpoints.apis), ("worker", endpoints.workers))
     return [
         {
             "targets": [urlsplit(url).netloc],
             "labels": {
                 "namespace": "one-machine",
-                "pod": f"{part}-{number}",
-                "microfin_part": part,
+                "pod": f"{component}-{number}",
+                "microfin_part": component,
             },
         }
-        for part, urls in parts
+        for component, urls in components
         for number, url in enumerate(urls)
     ]
 
