@@ -28,7 +28,7 @@ def _expect_nobody_in(logs: Path) -> None:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def platform_parts(
-    real_parts: None,  # noqa: ARG001 - it marks the tests that request this fixture
+    real_components: None,  # noqa: ARG001 - it marks the tests that request this fixture
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Platform]:
     """PostgreSQL (one shard), PgBouncer, a Redis Cluster and Kafka; no workers and no API.

@@ -139,7 +139,7 @@ def page() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def prometheus(
-    real_parts: None, page: str, tmp_path_factory: pytest.TempPathFactory
+    real_components: None, page: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A Prometheus that takes remote writes, and has the samples and the alerts above."""
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()

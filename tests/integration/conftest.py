@@ -13,7 +13,7 @@ from microfin_local.platform import Platform
 
 @pytest.fixture(scope="session")
 async def parts(
-    real_parts: None, tmp_path_factory: pytest.TempPathFactory
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Platform]:
     """PostgreSQL (two shards), PgBouncer, Redis Cluster and Kafka."""
     configuration = Configuration(

@@ -29,7 +29,7 @@ AUTHORITY = Authority()
 
 @pytest.fixture(scope="module")
 async def secured(
-    real_parts: None, tmp_path_factory: pytest.TempPathFactory
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Platform]:
     """The data parts, with three brokers that have a TLS listener each."""
     state = tmp_path_factory.mktemp("secured")

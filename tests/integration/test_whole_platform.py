@@ -20,7 +20,7 @@ Fault = Callable[[Platform], Awaitable[None]]
 
 @pytest.fixture(scope="module")
 async def platform(
-    real_parts: None, tmp_path_factory: pytest.TempPathFactory
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Platform]:
     configuration = Configuration(
         state=tmp_path_factory.mktemp("whole"),

@@ -1,9 +1,9 @@
-"""A pytest plugin: the option `--quick` selects the tests that start no real part.
+"""A pytest plugin: the option `--quick` selects the tests that start no real component.
 
-The selection needs no list: a test that starts real parts requests the fixture `real_parts`, itself
-or through another fixture (`platform_parts`). One that starts them without this request fails, with
-`--quick` and without. The mark `long` is for a test without real parts that computes for more than
-ten seconds; `--quick` leaves it out, too.
+The selection needs no list: a test that starts real components requests the fixture
+`real_components`, itself or through another fixture (`platform_parts`). A test that starts them
+without this request fails, with `--quick` and without. The mark `long` is for a test without real
+components that computes for more than ten seconds; `--quick` leaves it out, too.
 """
 
 import os
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from quick.real_parts import REAL_PARTS, REFUSALS, on_start, refuse
+from quick.real_components import REAL_COMPONENTS, REFUSALS, on_start, refuse
 
-FIXTURE = "real_parts"
+FIXTURE = "real_components"
 LONG = "long"
 _SITE = Path(__file__).parent / "site"
-# A shell script that a test starts finds this on its PATH, before the real part.
+# A shell script that a test starts finds this on its PATH, before the real component.
 _REFUSAL = """#!/bin/sh
 echo "${0##*/}" >>"${0%/*}/refused"
 exit 97
@@ -32,15 +32,15 @@ class _Tier:
         self.quick = quick
         self.item: pytest.Item | None = None
         self._refusals = Path(tempfile.mkdtemp(prefix="microfin-quick-")) if quick else None
-        #: Commands of real parts that tests with the fixture have started. Their supervisor may
-        #: start one of them again while a later test runs.
+        #: Commands that tests with the fixture have started. Their supervisor may start one of
+        #: them again while a later test runs.
         self._started: set[tuple[str, ...]] = set()
 
     def refuse_in_other_processes(self) -> None:
-        """Refuse real parts in the Python processes and the shell scripts that tests start."""
+        """Refuse real components in the Python processes and the shell scripts that tests start."""
         if self._refusals is None:
             return
-        for name in REAL_PARTS:
+        for name in REAL_COMPONENTS:
             program = self._refusals / name
             program.write_text(_REFUSAL)
             program.chmod(0o755)
@@ -48,24 +48,24 @@ class _Tier:
         _prepend("PATH", self._refusals)
         _prepend("PYTHONPATH", _SITE)
 
-    def on_start(self, part: str, command: tuple[str, ...]) -> None:
-        """Refuse a real part that this process starts for a test without the fixture."""
+    def on_start(self, component: str, command: tuple[str, ...]) -> None:
+        """Refuse a real component that this process starts for a test without the fixture."""
         if self.quick:
-            refuse(part, command)
-        elif self.item is None or starts_real_parts(self.item):
+            refuse(component, command)
+        elif self.item is None or starts_real_components(self.item):
             self._started.add(command)
         elif command not in self._started:
-            refuse(part, command)
+            refuse(component, command)
 
     def expect_nothing_refused(self) -> None:
-        """Fail where a process of the test tried to start a real part, whatever it made of this."""
+        """Fail where a process that the test started was refused a real component."""
         if self._refusals is None:
             return
         log = self._refusals / "refused"
         if log.exists():
-            part = log.read_text().split()[0]
+            component = log.read_text().split()[0]
             log.unlink()
-            refuse(part, ())
+            refuse(component, ())
 
     def end(self) -> None:
         """Remove the files of this run."""
@@ -83,14 +83,16 @@ def _prepend(variable: str, folder: Path) -> None:
 _TIER = pytest.StashKey[_Tier]()
 
 
-def starts_real_parts(item: pytest.Item) -> bool:
+def starts_real_components(item: pytest.Item) -> bool:
     """Return whether a test requests the fixture, itself or through another fixture."""
     return FIXTURE in getattr(item, "fixturenames", ())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option."""
-    parser.addoption("--quick", action="store_true", help="run only the tests without real parts")
+    parser.addoption(
+        "--quick", action="store_true", help="run only the tests without real components"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -107,10 +109,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that start real parts, and the long ones."""
+    """Leave out the tests that start real components, and the long ones."""
     if not config.stash[_TIER].quick:
         return
-    left_out = [it for it in items if starts_real_parts(it) or it.get_closest_marker(LONG)]
+    left_out = [it for it in items if starts_real_components(it) or it.get_closest_marker(LONG)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
@@ -124,7 +126,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Look whether a process that the test started was refused a real part."""
+    """Look whether a process that the test started was refused a real component."""
     try:
         return (yield)
     finally:
@@ -139,7 +141,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def real_parts(request: pytest.FixtureRequest) -> None:
-    """Say that a test starts real parts: PostgreSQL, PgBouncer, Redis, Kafka, nginx, Prometheus."""
+def real_components(request: pytest.FixtureRequest) -> None:
+    """Say that a test starts PostgreSQL, PgBouncer, Redis, Kafka, nginx or Prometheus."""
     if request.config.stash[_TIER].quick:
-        pytest.fail("A test of the quick tier requests `real_parts` only at run time.")
+        pytest.fail("A test of the quick tier requests `real_components` only at run time.")

@@ -3,5 +3,5 @@
 import runpy
 from pathlib import Path
 
-_guard = runpy.run_path(str(Path(__file__).parents[1] / "real_parts.py"))
+_guard = runpy.run_path(str(Path(__file__).parents[1] / "real_components.py"))
 _guard["on_start"](_guard["report_and_refuse"])
