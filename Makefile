@@ -62,7 +62,7 @@ fmt: setup-python  ## Format the Python files and fix what ruff can fix
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-test-quick: setup-python  ## Run the tests without real parts, in two minutes (ARGS=... goes to pytest)
+test-quick: setup-python  ## Run the tests that start no real component; two minutes
 	.venv/bin/pytest --quick --numprocesses=2 --dist=worksteal $(ARGS)
 
 # Two at a time: the tests of faults wait more than they compute. One file stays in one process, and
@@ -112,7 +112,10 @@ reference: setup  ## Make the generated pages of docs/reference anew
 	$(PYTHON) charts/reference.py
 	$(PYTHON) charts/custom_resource_reference.py
 
-pins: setup  ## Renew requirements.txt and images/*.txt from the pyproject files
+site: setup-python  ## Build the documentation as a site into build/site (no network needed to read it)
+	@website/build.sh
+
+pins: setup  ## Renew requirements.txt, images/*.txt and website/requirements.txt
 	$(PYTHON) -m uv pip compile pyproject.toml --group development --universal --generate-hashes \
 		--no-emit-index-url --no-emit-find-links \
 		--no-emit-package microfin --no-emit-package microfin-api \

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes the hashed pins of each image from the workspace's pins (make pins).
+# Writes the hashed pins of each image and of the site from the workspace's pins (make pins).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,3 +15,4 @@ compile images/build.in -o images/build.txt
 compile services/api/pyproject.toml --constraint requirements.txt -o images/api.txt
 compile services/worker/pyproject.toml --constraint requirements.txt -o images/worker.txt
 compile operator/pyproject.toml --constraint requirements.txt -o images/operator.txt
+compile website/requirements.in --constraint requirements.txt -o website/requirements.txt
