@@ -1,6 +1,7 @@
 #!/bin/sh
 # Sets this checkout up: the machine's packages, Kafka's jars, .venv. `make` calls it before
-# everything that needs it; where nothing is missing it takes a blink and says nothing.
+# everything that needs it; where nothing is missing it does nothing and prints nothing.
+# `local/setup.sh python` makes only .venv.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -125,7 +126,7 @@ python_state() {
     {
         .venv/bin/python --version 2>&1
         pwd
-        cat requirements.txt pyproject.toml local/setup.sh
+        cat requirements.txt images/build.txt pyproject.toml local/setup.sh
         for member in $members; do cat "$member/pyproject.toml"; done
     } | sha256sum
 }
@@ -140,7 +141,10 @@ set_up_python() {
     stamp=.venv/microfin-setup
     if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(python_state)" ]; then return 0; fi
     say "installing Python packages into .venv"
-    .venv/bin/python -c 'import uv' 2>/dev/null || .venv/bin/python -m pip install --quiet uv
+    # The uv of the images, with its hashes.
+    pinned=$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' images/build.txt)
+    .venv/bin/python -m uv --version 2>/dev/null | grep -qF "uv $pinned" ||
+        .venv/bin/python -m pip install --quiet --require-hashes --requirement images/build.txt
     uv() { VIRTUAL_ENV="$PWD/.venv" .venv/bin/python -m uv "$@"; }
     uv pip sync --quiet --require-hashes requirements.txt
     editable=
@@ -150,6 +154,8 @@ set_up_python() {
     python_state >"$stamp"
 }
 
-set_up_packages
-set_up_kafka
+if [ "${1:-}" != python ]; then
+    set_up_packages
+    set_up_kafka
+fi
 set_up_python

@@ -138,7 +138,9 @@ def page() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def prometheus(page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prometheus(
+    real_components: None, page: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """A Prometheus that takes remote writes, and has the samples and the alerts above."""
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     (folder / "prometheus.yml").write_text(SETTINGS % int(page.rpartition(":")[2]))

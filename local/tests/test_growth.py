@@ -23,7 +23,7 @@ def local(state: Path, *words: str, **environment: str) -> "subprocess.Completed
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[Path]:
+def started(real_components: None, tmp_path: Path) -> Iterator[Path]:
     """A state folder with a platform of two workers that runs in the background."""
     done = local(tmp_path, "start", WORKERS="2", API_PROCESSES="1")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -60,7 +60,7 @@ def one_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest_asyncio.fixture
-async def front(tmp_path: Path) -> AsyncIterator[Front]:
+async def front(real_components: None, tmp_path: Path) -> AsyncIterator[Front]:
     upstreams = [Upstream(), Upstream()]
     upstream_ports = [await upstream.start() for upstream in upstreams]
     port = Ports(tmp_path / "ports.json", random_ports=True).choose("nginx", 0)

@@ -28,7 +28,7 @@ asyncio.run(run_until_stopped(configuration, print, lambda _: print("ready", flu
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
+def state(real_components: None, tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     database_home.forget(tmp_path)
 

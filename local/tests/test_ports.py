@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
 from microfin_local.ports import Ports, is_free
@@ -94,6 +96,7 @@ def test_it_is_not_another_processes_either_for_as_long_as_it_runs(tmp_path: Pat
     assert Ports(tmp_path / "ours, later.json").choose("part", usual) == usual
 
 
+@pytest.mark.usefixtures("real_components")
 async def test_two_platforms_that_start_at_one_time_share_no_port(tmp_path: Path) -> None:
     forms = [
         Configuration(state=tmp_path / name, components=frozenset({"redis"}))

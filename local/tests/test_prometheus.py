@@ -35,7 +35,7 @@ async def state(tmp_path: Path) -> Path:
 
 
 @pytest_asyncio.fixture
-async def prometheus(state: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def prometheus(real_components: None, state: Path) -> AsyncIterator[httpx.AsyncClient]:
     """Run `observe` and give a client of its Prometheus."""
     command = [sys.executable, "-m", "microfin_local", "--state", str(state), "observe"]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
@@ -81,6 +81,7 @@ async def test_it_asks_every_worker_also_one_that_came_later(
     await until(lambda data: told_by(data) == {"worker-1": "1"}, prometheus, pending)
 
 
+@pytest.mark.usefixtures("real_components")
 def test_promtool_accepts_the_settings(tmp_path: Path) -> None:
     folder = tmp_path / "prometheus"
     prepare(folder, 9090)

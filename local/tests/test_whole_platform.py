@@ -45,7 +45,9 @@ class CommandLine:
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+def started(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CommandLine]:
     state = tmp_path_factory.mktemp("whole")
     command = CommandLine(state)
     answer = command("start", **_FORM)

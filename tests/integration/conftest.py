@@ -12,7 +12,9 @@ from microfin_local.platform import Platform
 
 
 @pytest.fixture(scope="session")
-async def parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def parts(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Platform]:
     """PostgreSQL (two shards), PgBouncer, Redis Cluster and Kafka."""
     configuration = Configuration(
         state=tmp_path_factory.mktemp("parts"),

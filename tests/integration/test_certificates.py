@@ -28,7 +28,9 @@ AUTHORITY = Authority()
 
 
 @pytest.fixture(scope="module")
-async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def secured(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Platform]:
     """The data parts, with three brokers that have a TLS listener each."""
     state = tmp_path_factory.mktemp("secured")
     AUTHORITY.make_broker(state / "tls")

@@ -40,7 +40,9 @@ SIGN_UP = "INSERT INTO users (id, email, name, password_hash) VALUES ($1, 'a@b.e
 
 
 @pytest.fixture(scope="module")
-async def own_parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def own_parts(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Platform]:
     """Data parts of our own: a restored shard takes every database on it back in time."""
     configuration = Configuration(
         state=tmp_path_factory.mktemp("recovery"),

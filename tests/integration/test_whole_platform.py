@@ -19,7 +19,9 @@ Fault = Callable[[Platform], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
-async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def platform(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Platform]:
     configuration = Configuration(
         state=tmp_path_factory.mktemp("whole"),
         workers=4,

@@ -13,7 +13,7 @@ THIRDS: Final = ["0-5460", "5461-10921", "10922-16383"]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[KeptCluster]:
+def cluster(real_components: None, tmp_path: Path) -> Iterator[KeptCluster]:
     made = KeptCluster(tmp_path)
     yield made
     made.kill()

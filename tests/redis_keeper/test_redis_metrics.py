@@ -19,7 +19,9 @@ EXPORTER = "127.77.30.1:9121"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptCluster]:
+def cluster(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KeptCluster]:
     with running_cluster(tmp_path_factory.mktemp("redis") / "cluster", ADDRESSES) as made:
         yield made
 

@@ -19,7 +19,9 @@ ADDRESSES = ["127.77.20.1", "127.77.20.2", "127.77.20.3"]
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptCluster]:
+def cluster(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KeptCluster]:
     with running_cluster(tmp_path_factory.mktemp("redis") / "cluster", ADDRESSES) as made:
         yield made
 

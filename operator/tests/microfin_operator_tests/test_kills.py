@@ -54,6 +54,7 @@ async def create_and_grow(topic: dict[str, object], kill_at: int) -> bool:
             return killed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("topic", [STRIMZI, BOOTSTRAP], ids=["strimzi", "bootstrap"])
 async def test_killed_at_every_write_of_creation_and_growth(topic: dict[str, object]) -> None:
     kill_at = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+import pytest
 import pytest_asyncio
 from aiohttp import web
 
@@ -67,6 +68,7 @@ async def worker_port() -> AsyncIterator[int]:
     await runner.cleanup()
 
 
+@pytest.mark.long
 async def test_fifty_clusters_fit(api: EmulatedApi, worker_port: int, kubeconfig: Path) -> None:
     for number in range(CLUSTERS):
         await at_rest(api, f"bank-{number}")
