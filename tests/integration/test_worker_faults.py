@@ -18,7 +18,7 @@ from microfin_worker import postgres_store
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import PlaceLost, RoutingChanged, commit_batch, decide_ahead, gather
 from microfin_worker.batch_statement import Place
-from microfin_worker.edges import Record
+from microfin_worker.ports import Record
 from microfin_worker.worker import LOOK_UP_BATCHES
 
 

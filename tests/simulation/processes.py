@@ -24,7 +24,7 @@ from microfin_tools.growth import (
     MarkedLog,
     PostgresRouting,
 )
-from microfin_worker.edges import Edges
+from microfin_worker.ports import Edges
 from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Limits, Worker
 from simulation.broker import SimulatedLog, SimulatedProducer

@@ -12,7 +12,7 @@ from microfin.postgres.connections import Pool
 from microfin.process.clock import SystemClock
 from microfin.redis.account_cache import CachedAccount
 from microfin.redis.replies import Reply
-from microfin_worker.edges import Edges, Record
+from microfin_worker.ports import Edges, Record
 from microfin_worker.postgres_store import Claim, PostgresStore
 from microfin_worker.worker import Limits, Worker
 

@@ -23,8 +23,8 @@ from microfin_worker.batch import (
     gather,
 )
 from microfin_worker.batch_statement import Place
-from microfin_worker.edges import Record
 from microfin_worker.fingerprint import fingerprint
+from microfin_worker.ports import Record
 from microfin_worker.postgres_store import Fenced, PartitionRow
 
 ROUTING = Routing(1, 1)

@@ -10,8 +10,8 @@ from microfin.ledger.decision import OutboxRow
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
-from microfin_worker.edges import Record
 from microfin_worker.outbox import Outbox
+from microfin_worker.ports import Record
 
 
 class FailingLog:

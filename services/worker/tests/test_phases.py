@@ -17,7 +17,7 @@ from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount
 from microfin_worker import metrics
 from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place
-from microfin_worker.edges import Edges, Record
+from microfin_worker.ports import Edges, Record
 from microfin_worker.postgres_store import Claim, PartitionRow
 from microfin_worker.worker import Limits, Worker
 

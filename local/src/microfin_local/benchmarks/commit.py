@@ -25,7 +25,7 @@ from microfin_local.benchmarks.memory_edges import MemoryLog, MemoryTopic, NoCac
 from microfin_local.platform import Platform
 from microfin_tools.audit import audit
 from microfin_tools.migrations.run import migrate
-from microfin_worker.edges import Edges
+from microfin_worker.ports import Edges
 from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Limits, Worker
 

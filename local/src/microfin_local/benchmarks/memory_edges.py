@@ -7,7 +7,7 @@ from microfin.ledger import wire
 from microfin.ledger.decision import Answer
 from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount
-from microfin_worker.edges import Record
+from microfin_worker.ports import Record
 
 
 class MemoryTopic:

@@ -25,8 +25,8 @@ from microfin_api.middleware import count_answer
 from microfin_api.phases import CommandPhases
 from microfin_worker import metrics as worker_metrics
 from microfin_worker.batch import receive
-from microfin_worker.edges import Record
 from microfin_worker.phases import BatchPhases
+from microfin_worker.ports import Record
 
 BATCHES: Final = (1, 10, 50, 500)
 _OPERATIONS: Final = 20_000

@@ -19,10 +19,10 @@ from microfin.process.settings import WorkerSettings
 from microfin.redis.account_cache import AccountCache, account_seal
 from microfin.redis.guarded import GuardedRedis
 from microfin.redis.replies import RedisReplies, reply_seal
-from microfin_worker.edges import Edges
 from microfin_worker.health import health_server
 from microfin_worker.kafka_log import KafkaLog
 from microfin_worker.partition import partition_from
+from microfin_worker.ports import Edges
 from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Limits, Worker
 

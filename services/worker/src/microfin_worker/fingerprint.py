@@ -1,7 +1,7 @@
 """The fingerprint of a record, by which a claim knows the log that it worked on before."""
 
 from microfin.ledger import fingerprint as core
-from microfin_worker.edges import Record
+from microfin_worker.ports import Record
 
 
 def fingerprint(record: Record) -> bytes:

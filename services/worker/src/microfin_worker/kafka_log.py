@@ -13,8 +13,8 @@ from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
 from microfin.process.deadline import within
 from microfin.process.settings import WorkerSettings
-from microfin_worker.edges import OutOfRange, PartitionMissing, Record
 from microfin_worker.log_watch import LogWatch
+from microfin_worker.ports import OutOfRange, PartitionMissing, Record
 
 LAG_GROUP = "microfin-workers"
 """The group under which offsets are noted for lag tools; nothing is ever read from it."""

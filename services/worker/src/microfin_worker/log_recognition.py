@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from microfin_worker.edges import Clock, Log
 from microfin_worker.fingerprint import fingerprint
+from microfin_worker.ports import Clock, Log
 
 logger = structlog.get_logger(__name__)
 

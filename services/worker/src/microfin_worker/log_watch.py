@@ -13,7 +13,7 @@ import aiokafka
 import structlog
 
 from microfin.process.deadline import within
-from microfin_worker.edges import Clock
+from microfin_worker.ports import Clock
 
 logger = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from microfin_worker import metrics
-from microfin_worker.edges import Clock, Record
+from microfin_worker.ports import Clock, Record
 
 _QUEUE: Final = metrics.PHASE_SECONDS["queue"]
 _APPLY: Final = metrics.PHASE_SECONDS["apply"]

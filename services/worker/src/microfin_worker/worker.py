@@ -32,12 +32,6 @@ from microfin_worker.batch import (
     gather,
 )
 from microfin_worker.batch_statement import Place
-from microfin_worker.edges import (
-    Edges,
-    OutOfRange,
-    PartitionMissing,
-    Record,
-)
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.log_recognition import (
     LastSight,
@@ -49,6 +43,12 @@ from microfin_worker.log_recognition import (
 from microfin_worker.outbox import Outbox
 from microfin_worker.pacing import Gathering
 from microfin_worker.phases import BatchPhases
+from microfin_worker.ports import (
+    Edges,
+    OutOfRange,
+    PartitionMissing,
+    Record,
+)
 from microfin_worker.postgres_store import Fenced, RepeatsFound
 from microfin_worker.status import Status
 
