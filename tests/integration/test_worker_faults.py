@@ -17,8 +17,7 @@ from microfin.redis.replies import Reply, channel_of, read_message, reply_addres
 from microfin_worker import postgres_store
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import PlaceLost, RoutingChanged, commit_batch, decide_ahead, gather
-from microfin_worker.batch_statement import Place
-from microfin_worker.ports import Record
+from microfin_worker.ports import Fenced, Place, Record
 from microfin_worker.worker import LOOK_UP_BATCHES
 
 
@@ -133,7 +132,7 @@ async def test_a_claim_sees_what_its_predecessor_commits_meanwhile(make_bank: Ma
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ("epoch = epoch + 1", postgres_store.Fenced),
+        ("epoch = epoch + 1", Fenced),
         ("next_offset = next_offset + 1", PlaceLost),
         ("generation = 2", RoutingChanged),
         ("partition_count = 2", RoutingChanged),

@@ -11,7 +11,7 @@ from aiokafka.partitioner import murmur2
 
 from microfin.ledger.decision import Entry
 from microfin.ledger.operation import Outcome
-from microfin_worker.batch_statement import BatchWrite, Place
+from microfin_worker.ports import BatchWrite, Place
 from simulation.broker import Topic
 from simulation.database import Database
 from simulation.history import History

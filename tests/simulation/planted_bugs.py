@@ -16,16 +16,15 @@ import microfin_worker.batch
 import microfin_worker.worker
 from microfin.ledger import wire
 from microfin.ledger.decision import Deciding, OutboxRow
-from microfin.postgres.connections import is_connection_loss
 from microfin_api.commands.sending_gate import Destination
 from microfin_api.commands.submission import Submission
 from microfin_api.commands.waiting import Waiter
 from microfin_tools.growth import MarkedLog, PostgresRouting
 from microfin_worker import postgres_store
 from microfin_worker.batch import Batch, PlaceLost, RoutingChanged
-from microfin_worker.batch_statement import BatchWrite, Place
 from microfin_worker.outbox import Outbox
-from microfin_worker.postgres_store import Claim, PartitionRow, PostgresStore
+from microfin_worker.ports import BatchWrite, Claim, Fenced, PartitionRow, Place, StoreUnavailable
+from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Worker
 from simulation import batch_writing
 from simulation.database import Database
@@ -59,7 +58,7 @@ def _check_without_epoch(row: PartitionRow, place: Place) -> None:
 
 def _check_without_offset(row: PartitionRow, place: Place) -> None:
     if row.epoch != place.epoch:
-        raise postgres_store.Fenced("another epoch")
+        raise Fenced("another epoch")
     _check_routing(row, place)
 
 
@@ -84,11 +83,11 @@ def _is_at_but_for(*columns: str) -> Callable[[Row, Place], bool]:
 async def _commit_believing(
     own_store: Any, place: Place, memory: Any, batch: Batch, sent: Any
 ) -> Any:
-    """Take a commit whose answer was lost for done."""
+    """Treat a commit whose answer was lost as done."""
     try:
         return await microfin_worker.batch.commit_batch(own_store, place, memory, batch, sent)
-    except Exception as error:
-        if is_connection_loss(error) and batch.decisions is not None:
+    except StoreUnavailable:
+        if batch.decisions is not None:
             return batch.decisions
         raise
 

@@ -24,7 +24,7 @@ from microfin_tools.growth import (
     MarkedLog,
     PostgresRouting,
 )
-from microfin_worker.ports import Edges
+from microfin_worker.ports import Ports
 from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Limits, Worker
 from simulation.broker import SimulatedLog, SimulatedProducer
@@ -64,7 +64,7 @@ class WorkerProcess:
         parts, process = self._parts, self.process
         shard = shard_of_partition(self.partition, len(parts.databases))
         redis: Any = SimulatedRedis(parts.channels)
-        edges = Edges(
+        ports = Ports(
             log=SimulatedLog(parts.topic, parts.network, process.name, self.partition),
             store=PostgresStore(
                 SimulatedPool(parts.databases[shard], process), self.partition, len(parts.databases)
@@ -75,7 +75,7 @@ class WorkerProcess:
         )
         tuning = parts.plan.tuning
         limits = Limits(tuning.batch, tuning.memory, interval=tuning.interval)
-        self._worker = Worker(self.partition, len(parts.databases), edges, limits)
+        self._worker = Worker(self.partition, len(parts.databases), ports, limits)
         process.start(self._work(self._worker))
 
     async def _work(self, worker: Worker) -> None:

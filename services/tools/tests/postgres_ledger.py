@@ -20,7 +20,7 @@ from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.growth.postgres_routing import PostgresRouting
 from microfin_tools.migrations.run import migrate
-from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
+from microfin_worker.ports import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin_worker.postgres_store import PostgresStore
 
 

@@ -22,10 +22,8 @@ from microfin_worker.batch import (
     decide_ahead,
     gather,
 )
-from microfin_worker.batch_statement import Place
 from microfin_worker.fingerprint import fingerprint
-from microfin_worker.ports import Record
-from microfin_worker.postgres_store import Fenced, PartitionRow
+from microfin_worker.ports import Fenced, PartitionRow, Place, Record
 
 ROUTING = Routing(1, 1)
 PLACE = Place(0, 1, 0, ROUTING)

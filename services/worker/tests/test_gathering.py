@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from microfin_worker.pacing import COMMITS, LONGEST_SECONDS, Gathering
-from microfin_worker.ports import Edges
+from microfin_worker.ports import Ports
 from microfin_worker.worker import Limits, Worker
 
 LIMIT = 500
@@ -46,8 +46,8 @@ def test_only_a_few_that_came_together_are_a_sign_of_load(
 ) -> None:
     clock = RecordedClock()
     nothing = cast("Any", None)
-    edges = Edges(log=nothing, store=nothing, replies=nothing, cache=nothing, clock=clock)
-    worker = Worker(0, 1, edges, Limits(batch=LIMIT, interval=0.5))
+    ports = Ports(log=nothing, store=nothing, replies=nothing, cache=nothing, clock=clock)
+    worker = Worker(0, 1, ports, Limits(batch=LIMIT, interval=0.5))
     worker._gathering.begin(found, clock.monotonic())
     clock.time += took
     asyncio.run(worker._let_gather())

@@ -16,9 +16,7 @@ from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount
 from microfin_worker import metrics
-from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place
-from microfin_worker.ports import Edges, Record
-from microfin_worker.postgres_store import Claim, PartitionRow
+from microfin_worker.ports import BatchWrite, Claim, OutboxPlace, PartitionRow, Place, Ports, Record
 from microfin_worker.worker import Limits, Worker
 
 PHASES = ("queue", "apply", "commit", "notify", "produce")
@@ -203,8 +201,8 @@ async def settle(
 ) -> tuple[dict[str, tuple[int, float]], ScriptedLog, SlowRedis]:
     """Let a worker settle `commands`; return what it observed."""
     log, redis = ScriptedLog(clock, commands), SlowRedis(clock)
-    edges = Edges(log=log, store=SlowStore(clock), replies=redis, cache=redis, clock=clock)
-    worker = Worker(0, 1, edges, Limits(batch=batch))
+    ports = Ports(log=log, store=SlowStore(clock), replies=redis, cache=redis, clock=clock)
+    worker = Worker(0, 1, ports, Limits(batch=batch))
     before = observed()
     running = asyncio.create_task(worker.run())
     async with asyncio.timeout(10):

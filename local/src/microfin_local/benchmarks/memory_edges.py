@@ -1,4 +1,4 @@
-"""Edges in memory for what a benchmark does not measure: the log, the replies and the cache."""
+"""Ports in memory for what a benchmark does not measure: the log, the replies and the cache."""
 
 import asyncio
 from collections.abc import Iterable, Sequence

@@ -22,7 +22,7 @@ from microfin.redis.replies import RedisReplies, reply_seal
 from microfin_worker.health import health_server
 from microfin_worker.kafka_log import KafkaLog
 from microfin_worker.partition import partition_from
-from microfin_worker.ports import Edges
+from microfin_worker.ports import Ports
 from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Limits, Worker
 
@@ -36,7 +36,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
     pool = await connect_pool(urls[shard], settings, place=ShardPlace(shard, len(urls)))
     redis = GuardedRedis(settings)
     log = KafkaLog(settings, partition)
-    edges = Edges(
+    ports = Ports(
         log=log,
         store=PostgresStore(pool, partition, len(urls)),
         replies=RedisReplies(redis, reply_seal(settings.cache_secret)),
@@ -50,7 +50,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         outbox=settings.outbox_limit,
         interval=settings.batch_interval,
     )
-    worker = Worker(partition, len(urls), edges, limits)
+    worker = Worker(partition, len(urls), ports, limits)
     stop_on_signals(worker)
     server = health_server(
         settings,

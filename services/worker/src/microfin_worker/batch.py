@@ -22,11 +22,21 @@ from microfin.ledger.decision import (
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Identity
 from microfin_worker.account_memory import AccountMemory
-from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.phases import BatchPhases
-from microfin_worker.ports import Clock, Record, Store, Transaction
-from microfin_worker.postgres_store import Fenced, PartitionRow, PlaceChanged
+from microfin_worker.ports import (
+    BatchWrite,
+    Clock,
+    Fenced,
+    OutboxPlace,
+    PartitionRow,
+    Place,
+    PlaceChanged,
+    Quarantined,
+    Record,
+    Store,
+    Transaction,
+)
 
 _STEP_ASIDE: Final = 50  # commands decided ahead between two steps aside
 

@@ -21,8 +21,7 @@ from microfin.ledger.routing import (
 )
 from microfin.process.phase_seconds import seconds_until_appended
 from microfin_worker import metrics
-from microfin_worker.batch_statement import OutboxPlace
-from microfin_worker.ports import Clock, Log
+from microfin_worker.ports import Clock, Log, OutboxPlace
 
 logger = structlog.get_logger(__name__)
 

@@ -17,8 +17,6 @@ import structlog
 
 from microfin.ledger.decision import Decisions, GenerationAhead, Received
 from microfin.ledger.wire import NewerVersion
-from microfin.postgres.connections import is_connection_loss, is_data_error
-from microfin.postgres.shards import NotMigrated, WrongShard
 from microfin.redis.account_cache import CachedAccount
 from microfin_worker import metrics
 from microfin_worker.account_memory import AccountMemory
@@ -31,7 +29,6 @@ from microfin_worker.batch import (
     decide_ahead,
     gather,
 )
-from microfin_worker.batch_statement import Place
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.log_recognition import (
     LastSight,
@@ -44,12 +41,19 @@ from microfin_worker.outbox import Outbox
 from microfin_worker.pacing import Gathering
 from microfin_worker.phases import BatchPhases
 from microfin_worker.ports import (
-    Edges,
+    DataRefused,
+    Fenced,
     OutOfRange,
     PartitionMissing,
+    Place,
+    Ports,
     Record,
+    RepeatsFound,
+    StoreNotReady,
+    StoreUnavailable,
+    WrongStore,
+    origin,
 )
-from microfin_worker.postgres_store import Fenced, RepeatsFound
 from microfin_worker.status import Status
 
 logger = structlog.get_logger(__name__)
@@ -90,18 +94,18 @@ class Limits(msgspec.Struct, frozen=True):
 class Worker:
     """One partition's worker. `run` returns after `stop`, within a batch."""
 
-    def __init__(self, partition: int, shards: int, edges: Edges, limits: Limits) -> None:
+    def __init__(self, partition: int, shards: int, ports: Ports, limits: Limits) -> None:
         self._partition = partition
-        self._log = edges.log
-        self._log_unanswered = edges.log_unanswered
-        self._store = edges.store
-        self._replies = edges.replies
-        self._cache = edges.cache
-        self._clock = edges.clock
+        self._log = ports.log
+        self._log_unanswered = ports.log_unanswered
+        self._store = ports.store
+        self._replies = ports.replies
+        self._cache = ports.cache
+        self._clock = ports.clock
         self._limits = limits
         self._limit = limits.batch
         self._memory = AccountMemory(limits.accounts)
-        self._outbox = Outbox(partition, shards, edges.log, edges.clock)
+        self._outbox = Outbox(partition, shards, ports.log, ports.clock)
         self._place: Place | None = None
         self._mark: bytes | None = None
         self._held: int | None = None
@@ -113,7 +117,7 @@ class Worker:
         self._gathering = Gathering(limits.interval, limits.batch)
         self._touched = 0.0
         self._inspected = 0.0
-        self._sight = LastSight(edges.clock)
+        self._sight = LastSight(ports.clock)
         self._oldest: int | None = None
         self._pause = _FIRST_PAUSE
         self.status = Status(partition)
@@ -150,11 +154,11 @@ class Worker:
         try:
             await self._claim()
             await self._work()
-        except (LogLost, GenerationAhead, NewerVersion, WrongShard) as error:
+        except (LogLost, GenerationAhead, NewerVersion, WrongStore) as error:
             await self._stop_loudly(error)
         except Fenced as error:
             await self._wait_unfenced(error)
-        except (PartitionMissing, NotMigrated) as error:
+        except (PartitionMissing, StoreNotReady) as error:
             self._become("waiting", f"{error}; waiting for it")
             await self._rest(1.0)
         except (OutOfRange, PlaceLost) as error:
@@ -288,10 +292,10 @@ class Worker:
         except RepeatsFound:
             self._look_up = LOOK_UP_BATCHES
             return False
-        except Exception as error:
-            if not is_data_error(error) or place.next_offset in self._condemned:
+        except DataRefused as error:
+            if place.next_offset in self._condemned:
                 raise
-            self._narrow(place.next_offset, len(batch.records), error)
+            self._narrow(place.next_offset, len(batch.records), origin(error))
             return False
         took = self._clock.monotonic() - began
         batch.phases.committed(batch.records)
@@ -338,7 +342,7 @@ class Worker:
         self._outbox.routing = change.routing
         self._measure()
 
-    def _narrow(self, offset: int, size: int, error: Exception) -> None:
+    def _narrow(self, offset: int, size: int, error: BaseException) -> None:
         """Halve the batch that the database refused; a single record that it refuses is out.
 
         A refusal is an answer: nothing was written, the claim stands, and the records are decided
@@ -465,12 +469,13 @@ class Worker:
             try:
                 idle = await self._store.idle_seconds()
             except Exception as lost:  # noqa: BLE001 - a fenced worker only looks, and looks again
-                logger.warning("cannot look for the owner", error=repr(lost))
+                logger.warning("cannot look for the owner", error=repr(origin(lost)))
 
-    async def _retry(self, error: Exception) -> None:
+    async def _retry(self, failure: Exception) -> None:
+        error = origin(failure)
         metrics.FAILURES.labels(type(error).__name__).inc()
         self._become("retrying", repr(error))
-        if is_connection_loss(error) or is_data_error(error):
+        if isinstance(failure, StoreUnavailable | DataRefused | OSError | TimeoutError):
             logger.warning("claiming anew", partition=self._partition, error=repr(error))
         else:
             logger.error("claiming anew", partition=self._partition, exc_info=error)
