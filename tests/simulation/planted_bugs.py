@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 import microfin_worker.batch
-import microfin_worker.worker
+import microfin_worker.tenure
 from microfin.ledger import wire
 from microfin.ledger.decision import Deciding, OutboxRow
 from microfin_api.commands.sending_gate import Destination
@@ -25,7 +25,7 @@ from microfin_worker.batch import Batch, PlaceLost, RoutingChanged
 from microfin_worker.outbox import Outbox
 from microfin_worker.ports import BatchWrite, Claim, Fenced, PartitionRow, Place, StoreUnavailable
 from microfin_worker.postgres_store import PostgresStore
-from microfin_worker.worker import Worker
+from microfin_worker.tenure import Tenure
 from simulation import batch_writing
 from simulation.database import Database
 from simulation.sessions import Execution, Row, Transaction
@@ -147,13 +147,13 @@ async def _check_first_and_append_then(
     await asyncio.shield(waiter.appended)
 
 
-def _adopt_and_remember(self: Worker, change: RoutingChanged) -> None:
+def _adopt_and_remember(self: Tenure, change: RoutingChanged) -> None:
     remembered = dict(self._memory._accounts)
     _ADOPT(self, change)
     self._memory.remember(remembered)
 
 
-_ADOPT = Worker._adopt
+_ADOPT = Tenure._adopt_routing
 
 
 async def _recheck_nothing(*_: Any) -> None:
@@ -191,7 +191,7 @@ BUGS = [
         (6,),
         [
             (microfin_worker.batch, "check", _check_without_epoch),
-            (microfin_worker.worker, "check", _check_without_epoch),
+            (microfin_worker.tenure, "check", _check_without_epoch),
             (batch_writing, "is_at", _is_at_but_for("epoch")),
         ],
     ),
@@ -199,9 +199,9 @@ BUGS = [
         "no offset check after an ambiguous commit",
         (5,),
         [
-            (microfin_worker.worker, "commit_batch", _commit_believing),
+            (microfin_worker.tenure, "commit_batch", _commit_believing),
             (microfin_worker.batch, "check", _check_without_offset),
-            (microfin_worker.worker, "check", _check_without_offset),
+            (microfin_worker.tenure, "check", _check_without_offset),
             (batch_writing, "is_at", _is_at_but_for("next_offset")),
         ],
     ),
@@ -233,7 +233,7 @@ BUGS = [
     PlantedBug(
         "accounts kept in memory across a generation change",
         (7,),
-        [(Worker, "_adopt", _adopt_and_remember)],
+        [(Tenure, "_adopt_routing", _adopt_and_remember)],
     ),
     PlantedBug(
         "activation without rechecking token and cuts",

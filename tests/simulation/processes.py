@@ -24,9 +24,10 @@ from microfin_tools.growth import (
     MarkedLog,
     PostgresRouting,
 )
+from microfin_worker.limits import Limits
 from microfin_worker.ports import Ports
 from microfin_worker.postgres_store import PostgresStore
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.worker import Worker
 from simulation.broker import SimulatedLog, SimulatedProducer
 from simulation.connections import SimulatedPool
 from simulation.parts import Parts

@@ -12,9 +12,10 @@ from microfin.postgres.connections import Pool
 from microfin.process.clock import SystemClock
 from microfin.redis.account_cache import CachedAccount
 from microfin.redis.replies import Reply
+from microfin_worker.limits import Limits
 from microfin_worker.ports import Claim, Ports, Record
 from microfin_worker.postgres_store import PostgresStore
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.worker import Worker
 
 
 class ListLog:

@@ -25,9 +25,10 @@ from microfin_local.benchmarks.memory_edges import MemoryLog, MemoryTopic, NoCac
 from microfin_local.platform import Platform
 from microfin_tools.audit import audit
 from microfin_tools.migrations.run import migrate
+from microfin_worker.limits import Limits
 from microfin_worker.ports import Ports
 from microfin_worker.postgres_store import PostgresStore
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.worker import Worker
 
 Kind = Literal["deposit", "transfer"]
 Way = Literal["direct", "pooled"]

@@ -87,7 +87,7 @@ def _count_in_worker(records: list[Record], decisions: Decisions) -> None:
     worker_metrics.COMMIT_SECONDS.observe(0.01)
     phases.committed(records)
     worker_metrics.count(decisions, len(records))
-    phases.told(len(decisions.answers))
+    phases.published(len(decisions.answers))
 
 
 def _records(size: int) -> list[Record]:

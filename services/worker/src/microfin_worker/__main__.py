@@ -21,10 +21,11 @@ from microfin.redis.guarded import GuardedRedis
 from microfin.redis.replies import RedisReplies, reply_seal
 from microfin_worker.health import health_server
 from microfin_worker.kafka_log import KafkaLog
+from microfin_worker.limits import Limits
 from microfin_worker.partition import partition_from
 from microfin_worker.ports import Ports
 from microfin_worker.postgres_store import PostgresStore
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.worker import Worker
 
 logger = structlog.get_logger(__name__)
 

@@ -68,7 +68,7 @@ class Batch(msgspec.Struct):
     decisions: Decisions | None = None
 
 
-def gather(
+def read_batch(
     records: Sequence[Record], limit: int, condemned: Collection[int], clock: Clock
 ) -> Batch:
     """Return the first of `records`, at most `limit`, decoded but not decided."""

@@ -42,6 +42,6 @@ class BatchPhases:
         _APPLY.observe(self._decided - self._begun, len(records))
         _COMMIT.observe(self._committed - self._decided, len(records))
 
-    def told(self, answers: int) -> None:
+    def published(self, answers: int) -> None:
         """Note that the batch's answers have been published: fewer than its commands, or more."""
         _NOTIFY.observe(self._clock.monotonic() - self._committed, answers)
