@@ -6,8 +6,8 @@ import asyncpg
 import msgspec
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Decisions, Entry
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Decisions, Entry
 from microfin_worker.ports import BatchWrite, OutboxPlace, Place
 from simulation.column_types import (
     refuse_account,

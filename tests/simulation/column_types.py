@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import asyncpg
 
-from microfin.ledger.decision import Account, Decisions, Entry
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Account, Decisions, Entry
 from microfin_worker.ports import Quarantined
 
 _UUID = re.compile(r"[0-9a-f]{32}")

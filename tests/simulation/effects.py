@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import msgspec
 from aiokafka.partitioner import murmur2
 
-from microfin.ledger.decision import Entry
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Entry
 from microfin_worker.ports import BatchWrite, Place
 from simulation.broker import Topic
 from simulation.database import Database

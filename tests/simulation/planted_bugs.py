@@ -15,7 +15,8 @@ from msgspec.structs import replace
 import microfin_worker.batch
 import microfin_worker.tenure
 from microfin.ledger import wire
-from microfin.ledger.decision import Deciding, OutboxRow
+from microfin.ledger.decision import Deciding
+from microfin.ledger.records import OutboxRow
 from microfin_api.commands.sending_gate import Destination
 from microfin_api.commands.submission import Submission
 from microfin_api.commands.waiting import Waiter

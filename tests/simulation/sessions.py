@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Generator, Hashable
 from typing import Any, Final
 
-from microfin.ledger.decision import Entry
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Entry
 from microfin.ledger.routing import Routing
 from microfin_worker.ports import BatchWrite, Place
 

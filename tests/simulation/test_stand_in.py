@@ -15,8 +15,9 @@ from postgres_ledger import make_ledger_databases
 
 import microfin_worker.postgres_store
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import Received, account_numbers, decide, leg_keys
+from microfin.ledger.decision import account_numbers, decide, leg_keys
 from microfin.ledger.operation import operation_id
+from microfin.ledger.records import Received
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from microfin.postgres import queries

@@ -11,8 +11,9 @@ from typing import Self
 from uuid import uuid4
 
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import Decisions, Received, account_numbers, decide, leg_keys
+from microfin.ledger.decision import account_numbers, decide, leg_keys
 from microfin.ledger.operation import AccountState, Kind, operation_id
+from microfin.ledger.records import Decisions, Received
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.ledger.wire import Command
 from microfin.postgres.connections import Pool, connect_pool

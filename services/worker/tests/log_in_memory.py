@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
-from microfin.ledger.decision import Answer
+from microfin.ledger.records import Answer
 from microfin.ledger.wire import Command, encode
 from microfin.postgres.connections import Pool
 from microfin.process.clock import SystemClock

@@ -10,7 +10,8 @@ from memory_ledger import PartitionLedger
 from test_decision import ANNA, NUMBERS, operation, requests
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Decisions, decide
+from microfin.ledger.decision import decide
+from microfin.ledger.records import Decisions
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock

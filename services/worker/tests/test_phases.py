@@ -10,8 +10,8 @@ from msgspec.structs import replace
 import microfin_worker.tenure
 from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import Account, Answer, LegKey
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Account, Answer, LegKey
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Answer
+from microfin.ledger.records import Answer
 from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount
 from microfin_worker.ports import Record

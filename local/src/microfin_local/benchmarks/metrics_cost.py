@@ -14,8 +14,9 @@ from prometheus_client import generate_latest
 
 from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import Decisions, decide
+from microfin.ledger.decision import decide
 from microfin.ledger.operation import operation_id
+from microfin.ledger.records import Decisions
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock

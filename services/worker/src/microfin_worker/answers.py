@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from microfin.ledger.decision import Decisions
+from microfin.ledger.records import Decisions
 from microfin.redis.account_cache import CachedAccount
 from microfin_worker.phases import BatchPhases
 from microfin_worker.ports import Cache, Replies

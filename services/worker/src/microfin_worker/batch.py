@@ -9,16 +9,8 @@ import msgspec
 
 from microfin.ledger import wire
 from microfin.ledger.columns import nearest_moment
-from microfin.ledger.decision import (
-    Account,
-    Deciding,
-    Decisions,
-    GenerationAhead,
-    Received,
-    account_numbers,
-    decide,
-    leg_keys,
-)
+from microfin.ledger.decision import Deciding, GenerationAhead, account_numbers, decide, leg_keys
+from microfin.ledger.records import Account, Decisions, Received
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Identity
 from microfin_worker.account_memory import AccountMemory

@@ -7,8 +7,8 @@ Its arguments are arrays, one for each column, in the order of the function's pa
 from collections.abc import Iterator, Sequence
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Account, Entry, OutboxRow
 from microfin.ledger.operation import Contra, Outcome
+from microfin.ledger.records import Account, Entry, OutboxRow
 from microfin.postgres.literals import binaries, binary, integers, texts
 from microfin_worker.ports import BatchWrite, Place, Quarantined
 

@@ -4,7 +4,7 @@ from collections import Counter as Tally
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from microfin.ledger.decision import Decisions
+from microfin.ledger.records import Decisions
 from microfin.process.phase_seconds import PhaseSeconds
 from microfin_worker.status import Status
 

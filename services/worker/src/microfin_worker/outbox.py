@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from microfin.ledger.decision import OutboxRow
+from microfin.ledger.records import OutboxRow
 from microfin.ledger.routing import (
     Routing,
     partition_of,

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import msgspec
 
-from microfin.ledger.decision import Account, Answer, Decisions, LegKey, OutboxRow
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Account, Answer, Decisions, LegKey, OutboxRow
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount

@@ -14,8 +14,8 @@ import asyncpg
 import msgspec
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Account, LegKey, OutboxRow
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Account, LegKey, OutboxRow
 from microfin.ledger.routing import Routing, shard_of_partition
 from microfin.postgres import rows as ledger_rows
 from microfin.postgres.connections import Connection, Pool, is_connection_loss, is_data_error

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from microfin.ledger.decision import Decisions, Received
+from microfin.ledger.records import Decisions, Received
 from microfin.ledger.wire import NewerVersion
 from microfin_worker import metrics
 from microfin_worker.account_memory import AccountMemory

@@ -16,17 +16,14 @@ Which commands an account takes (design, section 4):
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-import msgspec
 from msgspec.structs import replace
 
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.columns import BIGINT_MOST, Bigint, Moment
+from microfin.ledger.columns import BIGINT_MOST
 from microfin.ledger.money import BALANCE_LIMIT, EXPONENTS, TooManyDecimals, to_minor_units
 from microfin.ledger.operation import (
-    AccountState,
     Contra,
     Kind,
-    Leg,
     Operation,
     Outcome,
     OutcomeStatus,
@@ -34,90 +31,12 @@ from microfin.ledger.operation import (
     add_up,
     same_body,
 )
+from microfin.ledger.records import Account, Answer, Decisions, Entry, LegKey, OutboxRow, Received
 from microfin.ledger.routing import Routing, partition_of
-from microfin.ledger.wire import Command, Identity, body_hash
+from microfin.ledger.wire import Command, body_hash
 
 NUMBER_ATTEMPTS: Final = 64
 """How many derived numbers `open` tries before it gives up; two are rare."""
-
-LegKey = tuple[str, Leg]
-
-
-class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An account as the decision sees it. `balance` is minor units; `entry_time` is the time of
-    the last entry, in milliseconds since the Unix epoch."""
-
-    number: str
-    owner: str
-    currency: str
-    balance: Bigint = 0
-    state: AccountState = "open"
-    seq: Bigint = 0
-    version: Bigint = 1
-    entry_time: Moment = 0
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One immutable line of an account's statement."""
-
-    account: str
-    seq: Bigint
-    amount: Bigint
-    balance_after: Bigint
-    operation: str
-    leg: Leg
-    kind: Kind
-    contra: Contra
-    counterparty: str
-    time: Moment
-
-
-class Received(msgspec.Struct, frozen=True, gc=False):
-    """A record of the log with the command that it carries, or why it carries none.
-
-    `time` is the broker's append time in milliseconds since the Unix epoch. `fault` is set on a
-    record that goes to quarantine; `command` is then None and `identity` what is known of it.
-    """
-
-    offset: Bigint
-    time: Moment
-    command: Command | None
-    fault: str = ""
-    identity: Identity | None = None
-
-
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What the waiting client is told. `refused` marks a known id that came with another body."""
-
-    reply: str
-    operation: Operation
-    replayed: bool = False
-    refused: bool = False
-
-
-class OutboxRow(msgspec.Struct, frozen=True, gc=False):
-    """A command that this batch sends on; `(offset, step)` is its place in the outbox."""
-
-    offset: int
-    step: int
-    command: Command
-
-
-class Decisions(msgspec.Struct, kw_only=True):
-    """All that one batch changes, and the answers it gives, in offset order.
-
-    `opened` tells when those of `accounts` were opened that are new, in milliseconds since the Unix
-    epoch.
-    """
-
-    outcomes: list[Outcome]
-    entries: list[Entry]
-    accounts: dict[str, Account]
-    opened: dict[str, int]
-    contra: dict[tuple[Contra, str], int]
-    outbox: list[OutboxRow]
-    quarantined: list[Received]
-    answers: list[Answer]
 
 
 class GenerationAhead(Exception):
