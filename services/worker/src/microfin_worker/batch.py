@@ -134,7 +134,7 @@ async def decide_ahead(
     deciding = Deciding(place.partition, place.routing, accounts, {})
     for count, received in enumerate(batch.received, start=1):
         try:
-            deciding.take(received)
+            deciding.decide(received)
         except GenerationAhead:
             return  # the partition's row may have that routing already; its lock will tell
         if before is not None and count % _STEP_ASIDE == 0:
