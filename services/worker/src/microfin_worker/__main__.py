@@ -31,7 +31,7 @@ logger = structlog.get_logger(__name__)
 
 
 async def work(settings: WorkerSettings, partition: int) -> None:
-    """Run the worker of `partition` until it is told to stop."""
+    """Run the worker of `partition` until it is asked to stop."""
     urls = settings.database_urls
     shard = shard_of_partition(partition, len(urls))
     pool = await connect_pool(urls[shard], settings, place=ShardPlace(shard, len(urls)))
@@ -76,7 +76,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
 
 
 def stop_on_signals(worker: Worker) -> None:
-    """Let SIGTERM and SIGINT end the worker after its batch; a second one ends it at once."""
+    """End the worker after its batch on SIGTERM or SIGINT; a second signal ends it at once."""
     loop = asyncio.get_running_loop()
     tasks = asyncio.current_task()
 
@@ -90,13 +90,13 @@ def stop_on_signals(worker: Worker) -> None:
 
 
 def main() -> int:
-    """Read the settings and run; exit 2 where they do not add up."""
+    """Read the settings and run; return 2 if they are not valid."""
     try:
         settings = WorkerSettings()
         partition = partition_from(settings.partition, socket.gethostname())
         _ = settings.database_urls
     except (ValidationError, ValueError) as error:
-        print(f"microfin worker: {error}", file=sys.stderr)  # noqa: T201 - logs are not set up yet
+        print(f"microfin worker: {error}", file=sys.stderr)  # noqa: T201 - logs are not configured yet
         return 2
     configure_logs(settings, process=f"worker-{partition}")
     try:

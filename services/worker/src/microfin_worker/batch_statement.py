@@ -1,4 +1,4 @@
-"""The one statement that writes a decided batch: a call of the function `write_batch`.
+"""The statement that writes a decided batch: a call of the function `write_batch`.
 
 Its arguments are arrays, one for each column, in the order of the function's parameters
 (`migrations/versions/0002_write_batch.py`). Times are milliseconds since the Unix epoch.
