@@ -7,7 +7,7 @@ from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.operation import operation_id
 from microfin.ledger.routing import partition_of
 from microfin.ledger.wire import Command
-from microfin_worker.worker import LOOK_UP_BATCHES
+from microfin_worker.tenure import LOOK_UP_BATCHES
 
 
 async def between_two_partitions(make_bank: MakeBank) -> tuple[Bank, str, str]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import msgspec
 from aiokafka.partitioner import murmur2
 
-from microfin.ledger.decision import Entry
 from microfin.ledger.operation import Outcome
-from microfin_worker.batch_statement import BatchWrite, Place
+from microfin.ledger.records import Entry
+from microfin_worker.ports import BatchWrite, Place
 from simulation.broker import Topic
 from simulation.database import Database
 from simulation.history import History

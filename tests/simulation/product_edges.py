@@ -21,7 +21,7 @@ import microfin_api.commands.submission
 import microfin_api.commands.waiting
 import microfin_api.phases
 import microfin_worker.postgres_store
-import microfin_worker.worker
+import microfin_worker.tenure
 from microfin.postgres.shards import ShardPlace
 from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool, copy_first_row
@@ -93,7 +93,7 @@ def simulated_product(
             patch.object(microfin_worker.postgres_store, "batch_statement", PlacedWrite)
         )
         stack.enter_context(
-            patch.object(microfin_worker.worker, "LOOK_UP_BATCHES", look_up_batches)
+            patch.object(microfin_worker.tenure, "LOOK_UP_BATCHES", look_up_batches)
         )
         yield
 

@@ -6,18 +6,9 @@ It refuses what PostgreSQL's columns would refuse.
 from collections import defaultdict, deque
 from collections.abc import Sequence
 
-from microfin.ledger.decision import (
-    Account,
-    Answer,
-    Decisions,
-    Entry,
-    LegKey,
-    Received,
-    account_numbers,
-    decide,
-    leg_keys,
-)
+from microfin.ledger.decision import account_numbers, decide, leg_keys
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Account, Answer, Decisions, Entry, LegKey, Received
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from simulation.column_types import refuse_misfits

@@ -11,8 +11,9 @@ from typing import Self
 from uuid import uuid4
 
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import Decisions, Received, account_numbers, decide, leg_keys
+from microfin.ledger.decision import account_numbers, decide, leg_keys
 from microfin.ledger.operation import AccountState, Kind, operation_id
+from microfin.ledger.records import Decisions, Received
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.ledger.wire import Command
 from microfin.postgres.connections import Pool, connect_pool
@@ -20,7 +21,7 @@ from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.growth.postgres_routing import PostgresRouting
 from microfin_tools.migrations.run import migrate
-from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
+from microfin_worker.ports import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin_worker.postgres_store import PostgresStore
 
 

@@ -6,15 +6,16 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
-from microfin.ledger.decision import Answer
+from microfin.ledger.records import Answer
 from microfin.ledger.wire import Command, encode
 from microfin.postgres.connections import Pool
 from microfin.process.clock import SystemClock
 from microfin.redis.account_cache import CachedAccount
 from microfin.redis.replies import Reply
-from microfin_worker.edges import Edges, Record
-from microfin_worker.postgres_store import Claim, PostgresStore
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.limits import Limits
+from microfin_worker.ports import Claim, Ports, Record
+from microfin_worker.postgres_store import PostgresStore
+from microfin_worker.worker import Worker
 
 
 class ListLog:
@@ -105,7 +106,7 @@ class Bench(msgspec.Struct):
 async def working(pool: Pool) -> AsyncIterator[Bench]:
     """Give a worker of partition 0 of 1 that works on `pool`."""
     log, store, heard = ListLog(), CountedStore(pool, 0, 1), Heard()
-    worker = Worker(0, 1, Edges(log, store, heard, heard, SystemClock()), Limits())
+    worker = Worker(0, 1, Ports(log, store, heard, heard, SystemClock()), Limits())
     running = asyncio.create_task(worker.run())
     try:
         yield Bench(log, store, pool, worker)

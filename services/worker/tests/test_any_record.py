@@ -163,7 +163,7 @@ class Neighbour:
         log.write([it for record in strange for it in (self.deposit(), record)], appended)
         log.write([self.deposit()], NOW)
         await self.bench.decided()
-        await self.bench.worker._telling  # type: ignore[misc]
+        await self.bench.worker._answers.finish()
         rows = await self.bench.pool.fetch(
             "SELECT balance FROM accounts WHERE number = $1", self.account
         )

@@ -10,7 +10,8 @@ from memory_ledger import PartitionLedger
 from test_decision import ANNA, NUMBERS, operation, requests
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Decisions, decide
+from microfin.ledger.decision import decide
+from microfin.ledger.records import Decisions
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
@@ -20,12 +21,10 @@ from microfin_worker.batch import (
     RoutingChanged,
     check,
     decide_ahead,
-    gather,
+    read_batch,
 )
-from microfin_worker.batch_statement import Place
-from microfin_worker.edges import Record
 from microfin_worker.fingerprint import fingerprint
-from microfin_worker.postgres_store import Fenced, PartitionRow
+from microfin_worker.ports import Fenced, PartitionRow, Place, Record
 
 ROUTING = Routing(1, 1)
 PLACE = Place(0, 1, 0, ROUTING)
@@ -39,7 +38,7 @@ def records(commands: list[Command]) -> list[Record]:
 
 
 def ahead(commands: list[Command], memory: AccountMemory, before: Decisions | None) -> object:
-    batch = gather(records(commands), 500, (), SystemClock())
+    batch = read_batch(records(commands), 500, (), SystemClock())
     asyncio.run(decide_ahead(batch, PLACE, memory, before, SystemClock()))
     return batch.decisions
 
@@ -62,7 +61,7 @@ def test_it_is_what_the_transaction_would_decide(
         )
         for index, number in enumerate(NUMBERS)
     ]
-    ledger.settle(gather(records(opening), 500, (), SystemClock()).received)
+    ledger.settle(read_batch(records(opening), 500, (), SystemClock()).received)
     memory = AccountMemory(100)
     if remembered:
         memory.remember(ledger.accounts)
@@ -77,8 +76,8 @@ def test_it_is_what_the_transaction_would_decide(
         for it in second
         if it.kind != "open"
     ]
-    before = ledger.settle(gather(records(first), 500, (), SystemClock()).received)
-    batch = gather(records(renamed), 500, (), SystemClock())
+    before = ledger.settle(read_batch(records(first), 500, (), SystemClock()).received)
+    batch = read_batch(records(renamed), 500, (), SystemClock())
     expected = decide(0, ROUTING, ledger.accounts, {}, batch.received)
     decided = ahead(renamed, memory, before)
     assert decided == expected or (decided is None and not remembered)
@@ -91,7 +90,7 @@ def test_the_unique_keys_refuse_what_the_transaction_would_decide_otherwise(
 ) -> None:
     """Repeats, taken numbers and accounts that memory has lost, decided ahead all the same."""
     ledger = PartitionLedger(0, ROUTING)
-    ledger.settle(gather(records(log[:cut]), 500, (), SystemClock()).received)
+    ledger.settle(read_batch(records(log[:cut]), 500, (), SystemClock()).received)
     memory = AccountMemory(100)
     memory.remember({n: ledger.accounts[n] for n in remembered if n in ledger.accounts})
     strangers = [msgspec.structs.replace(it, operation="f" + it.operation[1:]) for it in others]
@@ -101,7 +100,7 @@ def test_the_unique_keys_refuse_what_the_transaction_would_decide_otherwise(
         return
     legs = {(outcome.operation, outcome.leg) for outcome in decided.outcomes}
     if legs.isdisjoint(ledger.outcomes) and decided.opened.keys().isdisjoint(ledger.accounts):
-        received = gather(records(following), 500, (), SystemClock()).received
+        received = read_batch(records(following), 500, (), SystemClock()).received
         assert decided == decide(0, ROUTING, ledger.accounts, ledger.outcomes, received)
 
 
@@ -125,7 +124,7 @@ OPENING = Command(
 
 def after_opening() -> AccountMemory:
     ledger = PartitionLedger(0, ROUTING)
-    ledger.settle(gather(records([OPENING]), 500, (), SystemClock()).received)
+    ledger.settle(read_batch(records([OPENING]), 500, (), SystemClock()).received)
     memory = AccountMemory(10)
     memory.remember(ledger.accounts)
     return memory
@@ -146,7 +145,7 @@ def test_an_open_of_a_known_number_is_left_to_the_transaction() -> None:
     """It may be a repeat, which must not be passed on to another number."""
     assert ahead([OPENING], after_opening(), None) is None
     ledger = PartitionLedger(0, ROUTING)
-    before = ledger.settle(gather(records([OPENING]), 500, (), SystemClock()).received)
+    before = ledger.settle(read_batch(records([OPENING]), 500, (), SystemClock()).received)
     assert ahead([OPENING], AccountMemory(10), before) is None
 
 
@@ -180,9 +179,9 @@ def test_a_batch_ends_before_a_newer_version() -> None:
         kind="deposit", leg="request", operation=operation(1), account=NUMBERS[0], amount="1"
     )
     mixed = [*records([deposit]), Record(1, 1, b"x", b'{"v":2}')]
-    assert len(gather(mixed, 500, (), SystemClock()).records) == 1
+    assert len(read_batch(mixed, 500, (), SystemClock()).records) == 1
     with pytest.raises(wire.NewerVersion):
-        gather(mixed[1:], 500, (), SystemClock())
+        read_batch(mixed[1:], 500, (), SystemClock())
 
 
 @pytest.mark.parametrize("change", [{"offset": 2}, {"time": 2}, {"key": b"y"}, {"value": b"w"}])

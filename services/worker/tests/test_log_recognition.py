@@ -2,9 +2,9 @@
 
 import pytest
 
-from microfin_worker.edges import Record
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.log_recognition import LastSight, LogLost, recognise_again
+from microfin_worker.ports import Record
 
 OLD, OTHER = (Record(4, 1_000, b"key", value) for value in (b"decided", b"of another log"))
 

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import OutboxRow
+from microfin.ledger.records import OutboxRow
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
-from microfin_worker.edges import Record
 from microfin_worker.outbox import Outbox
+from microfin_worker.ports import Record
 
 
 class FailingLog:

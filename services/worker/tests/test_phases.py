@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 import pytest
 from msgspec.structs import replace
 
-import microfin_worker.worker
+import microfin_worker.tenure
 from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import Account, Answer, LegKey
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Account, Answer, LegKey
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount
 from microfin_worker import metrics
-from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place
-from microfin_worker.edges import Edges, Record
-from microfin_worker.postgres_store import Claim, PartitionRow
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.limits import Limits
+from microfin_worker.phases import BatchPhases
+from microfin_worker.ports import BatchWrite, Claim, OutboxPlace, PartitionRow, Place, Ports, Record
+from microfin_worker.worker import Worker
 
 PHASES = ("queue", "apply", "commit", "notify", "produce")
 ROUTING = Routing(1, 2)
@@ -203,8 +203,8 @@ async def settle(
 ) -> tuple[dict[str, tuple[int, float]], ScriptedLog, SlowRedis]:
     """Let a worker settle `commands`; return what it observed."""
     log, redis = ScriptedLog(clock, commands), SlowRedis(clock)
-    edges = Edges(log=log, store=SlowStore(clock), replies=redis, cache=redis, clock=clock)
-    worker = Worker(0, 1, edges, Limits(batch=batch))
+    ports = Ports(log=log, store=SlowStore(clock), replies=redis, cache=redis, clock=clock)
+    worker = Worker(0, 1, ports, Limits(batch=batch))
     before = observed()
     running = asyncio.create_task(worker.run())
     async with asyncio.timeout(10):
@@ -225,7 +225,7 @@ async def test_phases_of_each_command_add_up_to_the_time_until_its_answer(
     monkeypatch: pytest.MonkeyPatch, look_up_batches: int
 ) -> None:
     """Both ways: decided ahead while another batch is committed, and inside the transaction."""
-    monkeypatch.setattr(microfin_worker.worker, "LOOK_UP_BATCHES", look_up_batches)
+    monkeypatch.setattr(microfin_worker.tenure, "LOOK_UP_BATCHES", look_up_batches)
     clock = ArtificialClock()
     opening = opened(1, 0)
     commands = [opening, *deposits(opening.account, 120)]
@@ -277,7 +277,7 @@ async def test_a_command_that_is_sent_on_is_produced_and_not_yet_told() -> None:
 async def test_a_record_from_the_future_does_not_shorten_the_sum() -> None:
     """The broker's clock may be ahead of this machine's."""
     clock = ArtificialClock()
-    phases = microfin_worker.worker.BatchPhases(clock)
+    phases = BatchPhases(clock)
     before = observed()["queue"]
     phases.committed([Record(0, clock.now() + 60_000, None, None)])
     assert observed()["queue"] == (before[0] + 1, before[1])

@@ -25,9 +25,10 @@ from microfin_local.benchmarks.memory_edges import MemoryLog, MemoryTopic, NoCac
 from microfin_local.platform import Platform
 from microfin_tools.audit import audit
 from microfin_tools.migrations.run import migrate
-from microfin_worker.edges import Edges
+from microfin_worker.limits import Limits
+from microfin_worker.ports import Ports
 from microfin_worker.postgres_store import PostgresStore
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.worker import Worker
 
 Kind = Literal["deposit", "transfer"]
 Way = Literal["direct", "pooled"]
@@ -95,14 +96,14 @@ async def _settled_per_second(
 
 async def _worker(settings: WorkerSettings, topic: MemoryTopic, partition: int) -> Worker:
     pool = await connect_pool(settings.database_urls[0], settings)
-    edges = Edges(
+    ports = Ports(
         MemoryLog(topic, partition),
         PostgresStore(pool, partition, 1),
         NoReplies(),
         NoCache(),
         SystemClock(),
     )
-    return Worker(partition, 1, edges, Limits())
+    return Worker(partition, 1, ports, Limits())
 
 
 def _open_and_fund(topic: MemoryTopic, partitions: int) -> list[list[str]]:

@@ -1,13 +1,13 @@
-"""Edges in memory for what a benchmark does not measure: the log, the replies and the cache."""
+"""Ports in memory for what a benchmark does not measure: the log, the replies and the cache."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Answer
+from microfin.ledger.records import Answer
 from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount
-from microfin_worker.edges import Record
+from microfin_worker.ports import Record
 
 
 class MemoryTopic:

@@ -14,8 +14,9 @@ from prometheus_client import generate_latest
 
 from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import Decisions, decide
+from microfin.ledger.decision import decide
 from microfin.ledger.operation import operation_id
+from microfin.ledger.records import Decisions
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
@@ -25,8 +26,8 @@ from microfin_api.middleware import count_answer
 from microfin_api.phases import CommandPhases
 from microfin_worker import metrics as worker_metrics
 from microfin_worker.batch import receive
-from microfin_worker.edges import Record
 from microfin_worker.phases import BatchPhases
+from microfin_worker.ports import Record
 
 BATCHES: Final = (1, 10, 50, 500)
 _OPERATIONS: Final = 20_000
@@ -87,7 +88,7 @@ def _count_in_worker(records: list[Record], decisions: Decisions) -> None:
     worker_metrics.COMMIT_SECONDS.observe(0.01)
     phases.committed(records)
     worker_metrics.count(decisions, len(records))
-    phases.told(len(decisions.answers))
+    phases.published(len(decisions.answers))
 
 
 def _records(size: int) -> list[Record]:

@@ -1,4 +1,4 @@
-"""The log on Kafka: one partition read by assignment, without a consumer group's rebalancing."""
+"""The log in Kafka: one partition, read by assignment, without rebalancing in a group."""
 
 import asyncio
 import contextlib
@@ -13,19 +13,19 @@ from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
 from microfin.process.deadline import within
 from microfin.process.settings import WorkerSettings
-from microfin_worker.edges import OutOfRange, PartitionMissing, Record
 from microfin_worker.log_watch import LogWatch
+from microfin_worker.ports import OutOfRange, PartitionMissing, Record
 
 LAG_GROUP = "microfin-workers"
-"""The group under which offsets are noted for lag tools; nothing is ever read from it."""
+"""The group under which offsets are committed for lag tools; the worker never reads them."""
 
 _FETCH_WAIT = 500  # milliseconds
 _CALL_TIMEOUT = 5.0  # seconds
-_LONGEST_SILENCE = 5.0  # seconds for which a reader may fetch nothing of what is there
+_LONGEST_SILENCE = 5.0  # seconds for which a reader may fetch nothing though there are records
 
 
 class ReaderSilent(ConnectionError):
-    """The broker has records that the reader does not fetch."""
+    """The broker has records, and the reader does not fetch them."""
 
 
 class KafkaLog:
@@ -45,10 +45,10 @@ class KafkaLog:
         self._noting: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self.topic_partitions = 0
-        """How many partitions the topic had at the last look, 0 before the first."""
+        """How many partitions the topic had when the brokers were last asked; 0 before."""
 
     async def start(self) -> None:
-        """Connect, however long the brokers take."""
+        """Connect; wait for the brokers without a limit."""
         self._watch.start()
         await self._producer.start()
 
@@ -59,17 +59,17 @@ class KafkaLog:
             await _end(self._reader)
 
     def unanswered(self) -> float:
-        """Return for how many seconds the broker has not told where the log ends."""
+        """Return for how many seconds the broker has not reported where the log ends."""
         return self._watch.unanswered()
 
     async def bounds(self) -> tuple[int, int]:
-        """Return the first offset that is kept and the one after the last."""
+        """Return the first offset that the log holds, and the one after the last."""
         async with self._inspector() as inspector:
             return await within(_CALL_TIMEOUT, self._bounds_by(inspector), "Kafka")
 
     async def _bounds_by(self, inspector: aiokafka.AIOKafkaConsumer) -> tuple[int, int]:
         place = self._place
-        await inspector.topics()  # asks the brokers, where our own memory could be old
+        await inspector.topics()  # asks the brokers, because the client's metadata could be old
         there = inspector.partitions_for_topic(place.topic) or set()
         self.topic_partitions = len(there)
         if place.partition not in there:
@@ -79,7 +79,7 @@ class KafkaLog:
         return start, end
 
     async def record_at(self, offset: int) -> Record | None:
-        """Return the record at `offset`, or None where there is none."""
+        """Return the record at `offset`, or None if there is none."""
         async with self._inspector() as inspector:
             inspector.seek(self._place, offset)
             try:
@@ -97,13 +97,13 @@ class KafkaLog:
         self._following, self._silent_since = offset, None
 
     async def fetch(self, limit: int) -> Sequence[Record]:
-        """Return the next records, at most `limit`; none if none come within half a second.
+        """Return the next records, at most `limit`; none if none arrive within half a second.
 
-        Raises `ReaderSilent` where it has long fetched nothing of what the broker says is there;
-        the next `seek` then makes a new reader, from the configured servers.
+        Raises `ReaderSilent` if the broker has had records for long and none were fetched. Then the
+        next `seek` makes a new reader, which connects to the configured servers.
 
-        Between two calls nothing is fetched: the client would take the first record that comes, and
-        hold it alone while others gather on the broker.
+        Nothing is fetched between two calls. Otherwise the client would fetch the first record that
+        arrives, and hold this one alone while others collect at the broker.
         """
         reader = self._reader
         if reader is None:
@@ -123,7 +123,7 @@ class KafkaLog:
         return records
 
     def _suspect(self, reader: aiokafka.AIOKafkaConsumer) -> None:
-        """Give the reader up where it has been silent for too long about what is there."""
+        """Discard the reader if it has fetched nothing for too long though there are records."""
         now = self._clock.monotonic()
         if self._watch.end <= self._following:
             self._silent_since = None
@@ -135,11 +135,11 @@ class KafkaLog:
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
             raise ReaderSilent(
-                f"Kafka's log ends at {self._watch.end}, and nothing comes from {self._following}"
+                f"Kafka's log ends at {self._watch.end}, but none arrives from {self._following}"
             )
 
     async def reread(self, offset: int) -> Record | None:
-        """Return the record at `offset` by the connection that fetches: one round trip."""
+        """Return the record at `offset` over the connection that fetches: in one round trip."""
         reader = self._reader
         if reader is None:
             raise RuntimeError("seek comes before reread")
@@ -157,12 +157,12 @@ class KafkaLog:
         return _record(found) if found.offset == offset else None
 
     def end(self) -> int:
-        """Return the offset after the last record, as far as the broker or a fetch has told."""
+        """Return the offset after the last record, as far as the broker or a fetch has shown."""
         end = self._reader.highwater(self._place) if self._reader is not None else None
         return max(end or 0, self._watch.end)
 
     async def append(self, partition: int, command: Command) -> int:
-        """Append to any partition; returns when all in-sync replicas have acknowledged."""
+        """Append to any partition; return when all in-sync replicas have acknowledged."""
         async with asyncio.timeout(self._settings.database_timeout * 4):
             appended = await self._producer.send(partition, command)
         return appended.time
@@ -170,7 +170,7 @@ class KafkaLog:
     async def note(self, next_offset: int) -> None:
         """Commit the group's offset for lag tools. Best effort.
 
-        The client tries for ever while no broker answers, and cannot always be told to stop.
+        The client tries for ever while no broker answers, and cannot always be cancelled.
         """
         reader = self._reader
         if reader is None or (self._noting is not None and not self._noting.done()):
@@ -180,7 +180,7 @@ class KafkaLog:
 
     @contextlib.asynccontextmanager
     async def _inspector(self) -> AsyncIterator[aiokafka.AIOKafkaConsumer]:
-        """Give a consumer for one look, with no memory of earlier metadata or positions."""
+        """Provide a consumer for one check, without metadata or positions from before."""
         inspector = await self._consumer(group=None)
         try:
             yield inspector

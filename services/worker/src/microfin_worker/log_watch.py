@@ -1,7 +1,7 @@
-"""Watching the log's end by a connection of its own: what reads may be dead without a word.
+"""Watching the log's end over a separate connection, because a reader may fail without an error.
 
-A reader that is turned away, or whose brokers are all elsewhere by now, fetches nothing and raises
-nothing. What the brokers say tells it from a quiet log.
+A reader that the brokers refuse, or whose brokers have all moved, fetches nothing and raises
+nothing. That the log's end has advanced distinguishes it from a log without new records.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import aiokafka
 import structlog
 
 from microfin.process.deadline import within
-from microfin_worker.edges import Clock
+from microfin_worker.ports import Clock
 
 logger = structlog.get_logger(__name__)
 
@@ -37,14 +37,14 @@ class LogWatch:
         self._unanswered_since: float | None = None
         self._asking: asyncio.Task[None] | None = None
         self.end = 0
-        """The offset after the last record, as the broker told last; 0 before."""
+        """The offset after the last record, as the broker last reported it; 0 before."""
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Begin to ask the broker."""
         self._asking = asyncio.create_task(self._ask_for_ever())
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking, and disconnect."""
         if self._asking is not None:
             self._asking.cancel()
         await self._disconnect()
@@ -59,7 +59,7 @@ class LogWatch:
             asked = self._clock.monotonic()
             try:
                 self.end = await within(_WITHIN, self._ask())
-            except Exception as error:  # noqa: BLE001 - whatever it is, that was no answer
+            except Exception as error:  # noqa: BLE001 - after any error there is no answer
                 if self._unanswered_since is None:
                     self._unanswered_since = asked
                     logger.warning("the log's broker does not answer", error=repr(error))
@@ -69,7 +69,7 @@ class LogWatch:
             await self._clock.sleep(_EVERY)
 
     async def _ask(self) -> int:
-        """Ask by the connection that there is, or by a new one from the configured servers."""
+        """Ask over the existing connection, or over a new one to the configured servers."""
         if self._inspector is None:
             self._inspector = await self._connect()
         ends = await self._inspector.end_offsets([self._place])

@@ -1,19 +1,16 @@
-"""For how long commands gather, and when a worker does not wait."""
+"""The pauses between batches, and when a worker does not pause."""
 
 import asyncio
-from typing import Any, cast
 
 import pytest
 
-from microfin_worker.edges import Edges
-from microfin_worker.pacing import COMMITS, LONGEST_SECONDS, Gathering
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.pacing import COMMITS, LONGEST_SECONDS, Pacing
 
 LIMIT = 500
 
 
 class RecordedClock:
-    """A clock that goes on when somebody sleeps, and says how long that was."""
+    """A clock that advances when somebody sleeps, and records for how long that was."""
 
     def __init__(self) -> None:
         self.slept: list[float] = []
@@ -45,25 +42,23 @@ def test_only_a_few_that_came_together_are_a_sign_of_load(
     found: int, took: float, waits: float
 ) -> None:
     clock = RecordedClock()
-    nothing = cast("Any", None)
-    edges = Edges(log=nothing, store=nothing, replies=nothing, cache=nothing, clock=clock)
-    worker = Worker(0, 1, edges, Limits(batch=LIMIT, interval=0.5))
-    worker._gathering.begin(found, clock.monotonic())
+    pacing = Pacing(0.5, LIMIT)
+    pacing.begin(found, clock.monotonic())
     clock.time += took
-    asyncio.run(worker._let_gather())
+    asyncio.run(pacing.pause(clock))
     assert sum(clock.slept) == waits
 
 
 def pause(commits: list[float], interval: float = 0.012) -> float:
-    """Return the pause after a batch of two commands, when commits took so long."""
-    gathering = Gathering(interval, LIMIT)
+    """Return the pause after a batch of two commands, when commits took this many seconds."""
+    pacing = Pacing(interval, LIMIT)
     for seconds in commits:
-        gathering.committed(seconds)
-    gathering.begin(2, 0.0)
-    return gathering.left(0.0)
+        pacing.committed(seconds)
+    pacing.begin(2, 0.0)
+    return pacing.left(0.0)
 
 
-def test_slow_commits_let_more_gather() -> None:
+def test_slow_commits_make_longer_pauses() -> None:
     assert pause([]) == 0.012
     assert pause([0.002] * 50) == 0.012
     assert pause([0.008] * 50) == pytest.approx(COMMITS * 0.008, rel=0.01)
@@ -81,5 +76,5 @@ def test_a_longer_interval_stays() -> None:
     assert pause([3.0] * 50, interval=0.2) == 0.2
 
 
-def test_without_an_interval_nothing_gathers() -> None:
+def test_without_an_interval_there_is_no_pause() -> None:
     assert pause([0.008] * 50, interval=0.0) == 0.0
