@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from figures import figure
-from kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl, until
-
+from e2e.figures import figure
+from e2e.kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl, until
 from microfin_deploy.commands import helm, progress
 from microfin_deploy.platform import Platform, prepare_platform
 from microfin_deploy.releases import (

@@ -16,11 +16,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from kubernetes_cluster import ROOT, kubectl
-from shell_blocks import ShellBlock, missing, shell_blocks
 
+from e2e.kubernetes_cluster import ROOT, kubectl
 from microfin_deploy.commands import exists
 from microfin_deploy.releases import OPERATOR_NAMESPACE
+from source.shell_blocks import ShellBlock, missing, shell_blocks
 
 PATIENCE = 1500
 pytestmark = pytest.mark.timeout(PATIENCE + 300)
