@@ -1,6 +1,5 @@
 """The parts that hold and carry data, as the platform starts them."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -12,6 +11,7 @@ from redis.asyncio import RedisCluster
 
 from microfin_local.configuration import TOPIC
 from microfin_local.platform import Platform
+from support.waiting import until
 
 
 async def _pooled(platform: Platform, role: str = "microfin_worker") -> "asyncpg.Connection":
@@ -19,15 +19,13 @@ async def _pooled(platform: Platform, role: str = "microfin_worker") -> "asyncpg
     return await asyncpg.connect(url, statement_cache_size=0, timeout=5)
 
 
-async def _until(answers: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(40):
-        while True:
-            try:
-                await answers()
-            except (OSError, TimeoutError, asyncpg.PostgresError):
-                await asyncio.sleep(0.05)
-            else:
-                return
+async def _until(what: str, answers: Callable[[], Awaitable[object]]) -> None:
+    async def has_answered() -> bool:
+        await answers()
+        return True
+
+    trouble = (OSError, TimeoutError, asyncpg.PostgresError)
+    await until(what, has_answered, seconds=40, not_yet=trouble)
 
 
 async def test_postgresql_is_durable(platform_parts: Platform) -> None:
@@ -103,14 +101,16 @@ async def test_the_pooler_survives_a_restart_of_postgresql(platform_parts: Platf
     for end in (platform_parts.terminate, platform_parts.kill):
         await end("postgres-0")
         restarts += 1
-        await _until(partial(_restarted, platform_parts, "postgres-0", restarts))
-        await _until(answers)
+        await until(
+            "postgres-0 runs again", partial(_restarted, platform_parts, "postgres-0", restarts)
+        )
+        await _until("PgBouncer answers", answers)
     assert platform_parts.process("pgbouncer").process_id == pooler
 
 
-async def _restarted(platform: Platform, name: str, times: int) -> None:
-    if platform.process(name).restarts < times or platform.process(name).process_id is None:
-        raise TimeoutError
+def _restarted(platform: Platform, name: str, times: int) -> bool:
+    process = platform.process(name)
+    return process.restarts >= times and process.process_id is not None
 
 
 async def test_a_database_made_later_is_known_to_the_pooler(platform_parts: Platform) -> None:
@@ -122,7 +122,7 @@ async def test_a_database_made_later_is_known_to_the_pooler(platform_parts: Plat
         assert await connection.fetchval("SELECT current_database()::text") == "made_later"
         await connection.close()
 
-    await _until(answers)
+    await _until("PgBouncer answers", answers)
     settings = platform_parts.environment("worker", "made_later", "another.topic")
     assert "/made_later_0" in settings["MICROFIN_DATABASES"]
     assert settings["MICROFIN_TOPIC"] == "another.topic"

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import asyncpg
-from test_accepted import ASYNC, finally_of
-from test_bad_input import problem_of
 
 from microfin_local.platform import Platform
+from support.api_answers import ASYNC, finally_of, problem_of
 from support.api_under_test import Ledger, running
 
 REFUSED = "666"

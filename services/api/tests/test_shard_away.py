@@ -9,7 +9,8 @@ import pytest_asyncio
 
 from microfin.ledger.routing import shard_of_account
 from microfin_local.platform import Platform
-from support.api_under_test import Api, Ledger, User, running, until_true
+from support.api_under_test import Api, Ledger, User, running
+from support.waiting import until_true
 
 SHARDS = 2
 

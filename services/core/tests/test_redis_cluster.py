@@ -18,6 +18,7 @@ from microfin.redis.node import Address, Node
 from microfin.redis.state import SERVING
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
+from support.waiting import until
 
 _SET = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', 60)"
 
@@ -214,13 +215,14 @@ def _redis_alone(state: Path) -> Configuration:
     return Configuration(state=state, components=frozenset({"redis"}), random_ports=True)
 
 
-async def _until_done(redis: GuardedRedis, call: Callable[[], Awaitable[object]]) -> None:
-    """Call again until Redis has taken it; whoever hangs here is ended by the test's deadline."""
-    while True:
-        with contextlib.suppress(RedisUnavailable):
-            await call()
-            return
-        await asyncio.sleep(0.1)
+async def _until_done(call: Callable[[], Awaitable[object]]) -> None:
+    """Call again until Redis has accepted the call."""
+
+    async def is_done() -> bool:
+        await call()
+        return True
+
+    await until("Redis accepts a call", is_done, seconds=60, not_yet=(RedisUnavailable,))
 
 
 @pytest.mark.usefixtures("real_components")
@@ -248,7 +250,7 @@ async def test_nodes_that_are_all_elsewhere_are_found_by_the_configured_name(
             front.node = there.endpoints.redis[0]
         async with asyncio.timeout(40):
             for n in range(30):
-                await _until_done(redis, partial(redis.set, f"key {n}", b"there", seconds=60))
+                await _until_done(partial(redis.set, f"key {n}", b"there", seconds=60))
             await _until_heard(redis, heard, b"there")
         await redis.evaluate(_SET, [(f"key {n}", [b"by script"]) for n in range(30)])
         assert {await redis.get(f"key {n}") for n in range(30)} == {b"by script"}
@@ -257,7 +259,7 @@ async def test_nodes_that_are_all_elsewhere_are_found_by_the_configured_name(
 
 async def _until_heard(redis: GuardedRedis, heard: asyncio.Queue[bytes], what: bytes) -> None:
     while heard.empty() or heard.get_nowait() != what:
-        await _until_done(redis, lambda: redis.publish("replies:api", what))
+        await _until_done(lambda: redis.publish("replies:api", what))
         await asyncio.sleep(0.2)
 
 
@@ -275,7 +277,7 @@ async def test_a_configured_name_that_is_gone_does_not_end_what_is_known(tmp_pat
         redis_nodes = {str(platform.port_of(name)): name for name in platform.process_names}
         await platform.kill(redis_nodes[owner])
         async with asyncio.timeout(40):
-            await _until_done(redis, lambda: redis.set("key", b"again", seconds=60))
+            await _until_done(lambda: redis.set("key", b"again", seconds=60))
         await redis.close()
 
 
@@ -286,9 +288,10 @@ async def _on_all(platform: Platform, *words: str | int) -> None:
 
 
 async def _until_fault(redis: GuardedRedis, what: str) -> None:
-    async with asyncio.timeout(40):
-        while not (what in redis.fault if what else redis.fault == ""):  # noqa: ASYNC110 - polled
-            await asyncio.sleep(0.1)
+    def is_so() -> bool:
+        return what in redis.fault if what else redis.fault == ""
+
+    await until(f"the fault is {what!r}", is_so, seconds=40)
 
 
 @pytest.mark.usefixtures("real_components")

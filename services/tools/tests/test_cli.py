@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
-import socket
 import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiokafka
@@ -29,41 +27,12 @@ from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.cli.log import Bounds, Trim, plan
 from microfin_tools.cli.log_ends import FingerprintsAsked, LogEndsAsked
+from support.cli import microfin
+from support.ports import free_port
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ANNA = "a" * 32
 PARTITIONS = 2
-
-
-class Ran:
-    """What a command printed, and its exit code."""
-
-    def __init__(self, code: int, output: str, errors: str) -> None:
-        self.code = code
-        self.output = output
-        self.errors = errors
-
-    def json(self) -> Any:
-        return json.loads(self.output)
-
-
-async def microfin(environment: Mapping[str, str], *arguments: str, typed: str = "") -> Ran:
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("MICROFIN_")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "microfin_tools",
-        *arguments,
-        env={**kept, **environment},
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    output, errors = await process.communicate(typed.encode())
-    assert process.returncode is not None
-    ran = Ran(process.returncode, output.decode(), errors.decode())
-    assert "Traceback" not in ran.errors, ran.errors
-    return ran
 
 
 class Bank:
@@ -91,9 +60,7 @@ class Bank:
 
     async def start_worker(self, partition: int) -> None:
         worker = self.platform.environment("worker", self.database, self.topic)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.workers.append(
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "microfin_worker"),

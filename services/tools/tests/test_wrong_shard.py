@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
@@ -14,12 +13,13 @@ import httpx
 import msgspec
 import pytest
 import pytest_asyncio
-from test_cli import Ran, microfin
 
 from microfin.postgres.connections import connect_shards
 from microfin.postgres.shards import WrongShard
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
+from support.cli import Ran, microfin
+from support.ports import free_port
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ANNA = "a" * 32
@@ -83,9 +83,7 @@ async def shards(platform_parts: Platform) -> Shards:
 @asynccontextmanager
 async def running_worker(environment: dict[str, str], partition: int) -> AsyncIterator[str]:
     """Run a worker, and give the URL where it tells of itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "microfin_worker"),
         env={

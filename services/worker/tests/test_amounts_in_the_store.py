@@ -4,11 +4,11 @@ import asyncio
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_decision import READABLE_AMOUNTS
 
 from microfin.ledger.money import EXPONENTS
 from microfin.postgres import queries
 from microfin_local.platform import Platform
+from support.drawn_commands import READABLE_AMOUNTS
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ANNA = "a" * 32

@@ -18,8 +18,8 @@ from microfin.ledger.wire import Command
 from microfin.postgres.connections import connect_pool
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
-from support.log_in_memory import Bench, working
 from support.postgres_ledger import make_ledger_databases
+from support.worker_bench import Bench, working
 
 ANNA = "a" * 32
 NOW = time.time_ns() // 1_000_000

@@ -1,7 +1,7 @@
 """The log on a real broker: what it tells where what reads it is dead without a word."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -15,6 +15,7 @@ from microfin_local.platform import Platform
 from microfin_worker import kafka_log
 from microfin_worker.kafka_log import KafkaLog, ReaderSilent
 from microfin_worker.status import Status
+from support.waiting import until_true
 
 
 @pytest_asyncio.fixture
@@ -67,12 +68,6 @@ async def test_a_dead_reader_is_given_up_and_another_one_goes_on(log: KafkaLog) 
         await fetched(log)
     await log.seek(1)
     assert [record.offset for record in await fetched(log)] == [1]
-
-
-async def until_true(ask: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not ask():  # noqa: ASYNC110 - nobody sets an event for it
-            await asyncio.sleep(0.1)
 
 
 async def fetched(log: KafkaLog) -> list[kafka_log.Record]:
