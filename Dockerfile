@@ -29,7 +29,8 @@ COPY images/worker.txt images/
 RUN /build/bin/uv pip install --python /app/bin/python --require-hashes --compile-bytecode -r images/worker.txt
 COPY services/core services/core
 COPY services/worker services/worker
-RUN for member in services/core services/worker; do \
+COPY services/tools services/tools
+RUN for member in services/core services/worker services/tools; do \
         (cd $member && /build/bin/python -m hatchling build -t wheel -d /wheels) || exit 1; done \
     && /build/bin/uv pip install --python /app/bin/python --no-deps --compile-bytecode /wheels/*.whl
 

@@ -96,7 +96,7 @@ faults: setup  ## Break a platform of its own and compare all money (SEED=1 ROUN
 	@PYTHONPATH=tests $(PYTHON) -m faults run --seed "$(or $(SEED),1)" --rounds "$(or $(ROUNDS),10)" $(ARGS)
 
 reference: setup  ## Make the generated pages of docs/reference anew
-	$(PYTHON) -m microfin.settings_reference docs/reference
+	$(PYTHON) -m microfin.process.settings_reference docs/reference
 	$(PYTHON) -m microfin_api.reference docs/reference
 	$(PYTHON) charts/reference.py
 	$(PYTHON) charts/custom_resource_reference.py
@@ -105,7 +105,8 @@ pins: setup  ## Renew requirements.txt and images/*.txt from the pyproject files
 	$(PYTHON) -m uv pip compile pyproject.toml --group development --universal --generate-hashes \
 		--no-emit-index-url --no-emit-find-links \
 		--no-emit-package microfin --no-emit-package microfin-api \
-		--no-emit-package microfin-worker --no-emit-package microfin-local \
+		--no-emit-package microfin-worker --no-emit-package microfin-tools \
+		--no-emit-package microfin-local \
 		--no-emit-package microfin-loadtest --no-emit-package microfin-operator \
 		--no-emit-package microfin-deploy \
 		--custom-compile-command 'make pins' -o requirements.txt

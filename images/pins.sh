@@ -7,11 +7,14 @@ compile() {
     .venv/bin/python -m uv pip compile --quiet --universal --generate-hashes \
         --no-emit-index-url --no-emit-find-links \
         --no-emit-package microfin --no-emit-package microfin-api \
-        --no-emit-package microfin-worker --no-emit-package microfin-operator \
+        --no-emit-package microfin-worker --no-emit-package microfin-tools \
+        --no-emit-package microfin-operator \
         --custom-compile-command 'make pins' "$@"
 }
 
 compile images/build.in -o images/build.txt
 compile services/api/pyproject.toml --constraint requirements.txt -o images/api.txt
-compile services/worker/pyproject.toml --constraint requirements.txt -o images/worker.txt
+# The worker's image holds the command line too: the Jobs of a bank run in it.
+compile services/worker/pyproject.toml services/tools/pyproject.toml \
+    --constraint requirements.txt -o images/worker.txt
 compile operator/pyproject.toml --constraint requirements.txt -o images/operator.txt

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-PACKAGES = ("microfin", "microfin_api", "microfin_worker")
+PACKAGES = ("microfin", "microfin_api", "microfin_worker", "microfin_tools")
 _PAUSE = 0.5
 
 

@@ -119,7 +119,7 @@ set_up_kafka() {
 
 # --- Python ---------------------------------------------------------------------------------
 
-members="services/core services/api services/worker local loadtest operator deploy"
+members="services/core services/api services/worker services/tools local loadtest operator deploy"
 
 python_state() {
     {

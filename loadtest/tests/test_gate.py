@@ -20,14 +20,14 @@ import pytest
 
 from microfin_loadtest import prometheus_answers
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.kubernetes_gate import (
+from microfin_loadtest.kubernetes.gate import (
     answers,
     gate_command,
     query_address,
     questions,
     why_closed,
 )
-from microfin_loadtest.kubernetes_objects import Load, job
+from microfin_loadtest.kubernetes.objects import Load, job
 from microfin_loadtest.scripts import FOLDER
 from microfin_loadtest.summary import read_figures
 from microfin_local.programs import find_program

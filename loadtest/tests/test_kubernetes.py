@@ -13,11 +13,13 @@ import pytest
 from canned import summary
 
 from microfin_deploy.commands import DeployError
-from microfin_loadtest import decided, kubernetes_cluster, kubernetes_run
+from microfin_loadtest import decided
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.kubernetes_cluster import Namespace, ended
-from microfin_loadtest.kubernetes_log import find_object, last_words
-from microfin_loadtest.kubernetes_objects import (
+from microfin_loadtest.kubernetes import cluster
+from microfin_loadtest.kubernetes import run as kubernetes_run
+from microfin_loadtest.kubernetes.cluster import Namespace, ended
+from microfin_loadtest.kubernetes.log import find_object, last_words
+from microfin_loadtest.kubernetes.objects import (
     RUN_LABEL,
     Load,
     gate_job,
@@ -28,7 +30,7 @@ from microfin_loadtest.kubernetes_objects import (
     scripts_map,
     users_secret,
 )
-from microfin_loadtest.kubernetes_run import IMAGE, KubernetesRequest, run_in_cluster
+from microfin_loadtest.kubernetes.run import IMAGE, KubernetesRequest, run_in_cluster
 from microfin_loadtest.phases import Scrape
 from microfin_loadtest.processes import Usage
 from microfin_loadtest.report import unknown_usage, usage_part
@@ -332,7 +334,7 @@ class Kubectl:
 
 
 def test_all_pods_tell_of_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "kubectl", Kubectl())
+    monkeypatch.setattr(cluster, "kubectl", Kubectl())
     assert Namespace("bank", "microfin").scrape() == {
         "microfin-api-x 1": {"api_produce_sum": 2.5},
         "microfin-worker-0 2": {"worker_produce_sum": 2.5},
@@ -341,7 +343,7 @@ def test_all_pods_tell_of_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("page", ["", "no metric {"])
 def test_where_one_does_not_nothing_is_told(monkeypatch: pytest.MonkeyPatch, page: str) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "kubectl", Kubectl(page.replace("{", "{{")))
+    monkeypatch.setattr(cluster, "kubectl", Kubectl(page.replace("{", "{{")))
     assert Namespace("bank", "microfin").scrape() is None
 
 

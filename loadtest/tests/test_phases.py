@@ -5,7 +5,7 @@ from collections import defaultdict
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from microfin.phase_seconds import PhaseSeconds
+from microfin.process.phase_seconds import PhaseSeconds
 from microfin_api import metrics as api_metrics
 from microfin_loadtest.phases import PHASES, Totals, phases_part, read_totals
 from microfin_worker import metrics as worker_metrics

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from microfin_api.problems import CATALOGUE
+from microfin_api.http.problems import CATALOGUE
 from microfin_local import nginx
 from microfin_local.ports import Ports
 from microfin_local.supervised import SupervisedProcess

@@ -21,7 +21,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
-from microfin.routing import partition_of
+from microfin.ledger.routing import partition_of
 
 STOP = "/tmp/stop"  # noqa: S108 - in the pod
 PAUSE = 0.15  # seconds between two operations of one account

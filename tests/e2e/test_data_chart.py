@@ -22,7 +22,7 @@ from data_chart import CHART, DEV, PRODUCTION, rendered
 from figures import figure
 from kubernetes_cluster import get, kubectl, until
 
-from microfin.migrations.run import ROLES
+from microfin_tools.migrations.run import ROLES
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -143,11 +143,11 @@ async def test_who_is_not_let_in(namespace: str) -> None:
 
 _MONEY = """
 import asyncio, json, os, time, asyncpg
-from microfin.account_number import derive_account_number
-from microfin.operation import operation_id
-from microfin.producer import CommandProducer
-from microfin.settings import CommonSettings
-from microfin.wire import Command
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import operation_id
+from microfin.kafka.producer import CommandProducer
+from microfin.process.settings import CommonSettings
+from microfin.ledger.wire import Command
 
 USER = "a" * 32
 
@@ -208,10 +208,10 @@ async def test_a_worker_moves_money_through_the_pooler(namespace: str) -> None:
 
 _REDIS_USERS = """
 import asyncio, json, os
-from microfin.account_cache import AccountCache, CachedAccount, account_seal
-from microfin.allowance import Allowances
-from microfin.redis_cluster import GuardedRedis
-from microfin.settings import CommonSettings
+from microfin.redis.account_cache import AccountCache, CachedAccount, account_seal
+from microfin_api.people.allowance import Allowances
+from microfin.redis.guarded import GuardedRedis
+from microfin.process.settings import CommonSettings
 
 def redis(user):
     password = os.environ["REDIS_" + user.upper()]

@@ -6,8 +6,8 @@ import pytest
 from data_chart import DEV, PRODUCTION, named, names, render
 from rendered_chart import Item, of_kind
 
-from microfin.migrations.run import ROLES
 from microfin_local.pgbouncer import _SETTINGS as ONE_MACHINE
+from microfin_tools.migrations.run import ROLES
 
 BACKUP = ("postgres.backup.enabled=true", "postgres.backup.objectStore=store")
 

@@ -18,7 +18,7 @@ import msgspec
 from faults.history import Asked, History
 from faults.http_connection import Connections, NoAnswer
 from faults.teller import Customer, OwnAccount, Teller, new_operation
-from microfin.account_number import check_digit
+from microfin.ledger.account_number import check_digit
 
 _CHAINED: Final = 10  # every tenth account is moved in chains
 _CHAIN: Final = 6  # operations in a chain

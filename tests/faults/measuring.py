@@ -13,7 +13,7 @@ import msgspec
 
 from faults.history import Asked, History
 from faults.nemesis import Injected
-from microfin.routing import partition_of
+from microfin.ledger.routing import partition_of
 
 WITHIN: Final = 5.0
 """Seconds."""

@@ -18,8 +18,8 @@ from faults.nemesis import Injected
 from faults.rest import Restless, until_drained, until_ready
 from faults.schedule import Plan
 from faults.stage import Stage
-from microfin.audit import audit
 from microfin_local.errors import PlatformError
+from microfin_tools.audit import audit
 
 _HEAL_SECONDS: Final = 60.0
 _DRAIN_SECONDS: Final = 60.0

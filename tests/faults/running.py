@@ -11,7 +11,7 @@ from faults.playing import Traffic, play
 from faults.results import Result
 from faults.schedule import LIFE, WORKERS, Fault, Plan, plan
 from faults.stage import Stage
-from microfin.audit import audit
+from microfin_tools.audit import audit
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import msgspec
 
 from faults.history import Answer, Asked, Attempt, History, Line, Oddity, Read, Result
 from faults.http_connection import Connections, NoAnswer, Response
-from microfin.operation import operation_id
+from microfin.ledger.operation import operation_id
 
 _PATHS: Final = {
     "open": "/api/accounts",

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from faults.checker import check
 from faults.history import Answer, Asked, Attempt, History, Kind, Line, Oddity, Read
 from faults.ledger import Entry, Ledger, Leg, LegName, Standing
-from microfin.growth.marking import marker
-from microfin.routing import Routing
+from microfin.ledger.routing import Routing
+from microfin_tools.growth.marking import marker
 
 USER = "u" * 32
 A, B = "100000000008", "100000000016"

@@ -15,17 +15,17 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
-from microfin import reading
-from microfin.account_number import derive_account_number
-from microfin.audit import AuditReport, audit
-from microfin.migrations.run import migrate
-from microfin.operation import Operation, operation_id
-from microfin.producer import Appended, CommandProducer
-from microfin.routing import partition_of
-from microfin.settings import CommonSettings
-from microfin.wire import Command
+from microfin.kafka.producer import Appended, CommandProducer
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import Operation, operation_id
+from microfin.ledger.routing import partition_of
+from microfin.ledger.wire import Command
+from microfin.postgres import queries
+from microfin.process.settings import CommonSettings
 from microfin_local.credentials import SUPERUSER
 from microfin_local.platform import Platform
+from microfin_tools.audit import AuditReport, audit
+from microfin_tools.migrations.run import migrate
 
 HERE = Path(__file__).parent
 ANNA, BERT = "a" * 32, "b" * 32
@@ -351,7 +351,7 @@ class Bank:
     # Looking --------------------------------------------------------------------------------
 
     async def operation(self, operation: str) -> Operation | None:
-        found = (await reading.operations(self.pools, [operation])).get(operation)
+        found = (await queries.operations(self.pools, [operation])).get(operation)
         return found.operation if found is not None else None
 
     async def final(self, operation: str, seconds: float = 30.0) -> Operation:
@@ -380,7 +380,7 @@ class Bank:
         """Wait until all is at rest; then the audit, and every acknowledged operation once."""
 
         async def at_rest() -> bool:
-            found = await reading.operations(self.pools, list(self.acknowledged))
+            found = await queries.operations(self.pools, list(self.acknowledged))
             return len(found) == len(self.acknowledged) and all(
                 it.operation.final for it in found.values()
             )

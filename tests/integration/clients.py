@@ -13,9 +13,9 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
-from microfin import reading
-from microfin.audit import audit
+from microfin.postgres import queries
 from microfin_local.platform import Platform
+from microfin_tools.audit import audit
 
 FINAL = {"settled", "rejected", "refunded"}
 GIVE_UP = 60.0  # seconds until an operation must have become final
@@ -126,7 +126,7 @@ class Clients:
             await _outboxes_empty(pools)
             report = await audit(urls, at_rest=True)
             assert report.ok, report.violations
-            found = await reading.operations(pools, [told.operation for told in self.told])
+            found = await queries.operations(pools, [told.operation for told in self.told])
             assert len({told.operation for told in self.told}) == len(self.told)
             for told in self.told:
                 assert found[told.operation].operation.status == told.status, told

@@ -13,11 +13,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from microfin.account_cache import AccountCache
-from microfin.replies import RedisReplies
-from microfin.store import PostgresStore, PostgresTransaction
+from microfin.redis.account_cache import AccountCache
+from microfin.redis.replies import RedisReplies
 from microfin_worker.__main__ import main
 from microfin_worker.kafka_log import KafkaLog
+from microfin_worker.postgres_store import PostgresStore, PostgresTransaction
 
 METHODS: list[tuple[type, str]] = [
     (PostgresTransaction, "lock"),

@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx
 from bank import Bank, until
 
-from microfin import reading
+from microfin.postgres import queries
 
 
 @dataclass
@@ -123,13 +123,13 @@ class GrowingClients:
         everything = [*self.settled, *(it for chain in self.chains.values() for it in chain)]
 
         async def all_final() -> bool:
-            found = await reading.operations(bank.pools, everything)
+            found = await queries.operations(bank.pools, everything)
             return len(found) == len(everything) and all(
                 it.operation.final for it in found.values()
             )
 
         await until(all_final, "everything is final", 30)
-        found = await reading.operations(bank.pools, everything)
+        found = await queries.operations(bank.pools, everything)
         for told in everything:
             assert found[told].operation.status == "settled", found[told]
         for account, chain in self.chains.items():

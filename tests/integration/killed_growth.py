@@ -7,8 +7,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from microfin.cli import main
-from microfin.growth import PostgresRouting
+from microfin_tools.cli import main
+from microfin_tools.growth import PostgresRouting
 
 
 def wrap(name: str) -> None:

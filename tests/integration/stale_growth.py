@@ -8,8 +8,8 @@ import sys
 
 import msgspec
 
-from microfin.cli import main
-from microfin.cli.topic import Topic
+from microfin_tools.cli import main
+from microfin_tools.cli.topic import Topic
 
 _STALE = msgspec.json.decode(os.environ["STALE_ENDS"], type=dict[int, int])
 

@@ -3,10 +3,10 @@
 import msgspec
 from bank import ANNA, Bank, MakeBank
 
-from microfin.account_number import derive_account_number
-from microfin.operation import operation_id
-from microfin.routing import partition_of
-from microfin.wire import Command
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import operation_id
+from microfin.ledger.routing import partition_of
+from microfin.ledger.wire import Command
 from microfin_worker.worker import LOOK_UP_BATCHES
 
 

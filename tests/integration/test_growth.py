@@ -15,9 +15,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from bank import Bank, MakeBank
 from growing_clients import GrowingClients
 
-from microfin.growth import PostgresRouting
-from microfin.growth.postgres_routing import AnotherGrowth
-from microfin.routing import Routing, partition_of
+from microfin.ledger.routing import Routing, partition_of
+from microfin_tools.growth import PostgresRouting
+from microfin_tools.growth.postgres_routing import AnotherGrowth
 
 
 async def widen(bank: Bank, partitions: int) -> None:
@@ -42,7 +42,7 @@ async def grow(bank: Bank, partitions: int, **settings: str) -> tuple[int, str]:
 async def start_growing(
     bank: Bank, partitions: int, program: list[str] | None = None, **settings: str
 ) -> asyncio.subprocess.Process:
-    command = program or [sys.executable, "-m", "microfin"]
+    command = program or [sys.executable, "-m", "microfin_tools"]
     return await asyncio.create_subprocess_exec(
         *command,
         "routing",

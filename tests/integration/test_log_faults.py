@@ -10,8 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from bank import ANNA, Bank, MakeBank, until
 
-from microfin import reading, wire
-from microfin.operation import operation_id
+from microfin.ledger import wire
+from microfin.ledger.operation import operation_id
+from microfin.postgres import queries
 from microfin_worker.worker import LOOK_UP_BATCHES
 
 
@@ -128,7 +129,7 @@ async def test_many_that_the_database_refuses_hold_nobody_up_for_long(
     record_property("seconds behind 200", round(time.monotonic() - began, 3))
     print(f"a neighbour behind 200 waited {time.monotonic() - began:.3f} s")
     assert behind.balance == 200
-    found = await reading.operations(bank.pools, poison)
+    found = await queries.operations(bank.pools, poison)
     assert {it.operation.reason for it in found.values()} == {"quarantined"}
     assert {it.request.user for it in found.values()} == {ANNA}, "its owner may ask for it"
     assert (await worker.status())["epoch"] == 1
@@ -155,7 +156,7 @@ async def test_a_neighbour_behind_amounts_beyond_64_bits_does_not_wait(
     print(f"a neighbour behind 200 waited {time.monotonic() - began:.3f} s")
     assert (settled.status, settled.balance) == ("settled", 200)
     await bank.check()
-    found = await reading.operations(bank.pools, beyond)
+    found = await queries.operations(bank.pools, beyond)
     assert {it.operation.reason for it in found.values()} == {"insufficient_funds"}
     assert (await worker.status())["epoch"] == 1, "the worker claimed anew"
     assert not await bank.fetch("SELECT 1 FROM quarantine")

@@ -9,14 +9,15 @@ import pytest
 from bank import MakeBank, until
 from faulty_worker import POINTS
 
-from microfin import store, wire
-from microfin.batch_statement import Place
-from microfin.clock import SystemClock
-from microfin.database import connect_pool
-from microfin.redis_cluster import GuardedRedis
-from microfin.replies import Reply, channel_of, read_message, reply_address
+from microfin.ledger import wire
+from microfin.postgres.connections import connect_pool
+from microfin.process.clock import SystemClock
+from microfin.redis.guarded import GuardedRedis
+from microfin.redis.replies import Reply, channel_of, read_message, reply_address
+from microfin_worker import postgres_store
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import PlaceLost, RoutingChanged, commit_batch, decide_ahead, gather
+from microfin_worker.batch_statement import Place
 from microfin_worker.edges import Record
 from microfin_worker.worker import LOOK_UP_BATCHES
 
@@ -110,7 +111,7 @@ async def test_a_claim_sees_what_its_predecessor_commits_meanwhile(make_bank: Ma
     url = bank.platform.postgres_direct(0, database=bank.name)
     pool = await connect_pool(url, bank.settings())
     try:
-        partition = store.PostgresStore(pool, 0, 1)
+        partition = postgres_store.PostgresStore(pool, 0, 1)
         await partition.claim()
         async with pool.acquire() as connection, connection.transaction():
             await connection.execute("UPDATE partitions SET next_offset = 7")
@@ -132,7 +133,7 @@ async def test_a_claim_sees_what_its_predecessor_commits_meanwhile(make_bank: Ma
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ("epoch = epoch + 1", store.Fenced),
+        ("epoch = epoch + 1", postgres_store.Fenced),
         ("next_offset = next_offset + 1", PlaceLost),
         ("generation = 2", RoutingChanged),
         ("partition_count = 2", RoutingChanged),
@@ -147,7 +148,7 @@ async def test_a_batch_from_another_place_is_not_committed(
     url = bank.platform.postgres_direct(0, database=bank.name)
     pool = await connect_pool(url, bank.settings())
     try:
-        partition = store.PostgresStore(pool, 0, 1)
+        partition = postgres_store.PostgresStore(pool, 0, 1)
         row = (await partition.claim()).row
         place = Place(row.partition, row.epoch, row.next_offset, row.routing)
         await bank.execute(f"UPDATE partitions SET {change}")  # noqa: S608 - ours

@@ -33,7 +33,8 @@ class MixedBank(Bank):
     async def migrate(self) -> None:
         """Migrate as the present release of the bank does."""
         await self.release.run(
-            *("-m", "microfin", "migrate", "--partitions", str(self.partitions)),
+            *self.release.command_line,
+            *("migrate", "--partitions", str(self.partitions)),
             **self.environment("operator"),
         )
 

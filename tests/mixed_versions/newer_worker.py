@@ -3,7 +3,7 @@
 In that version a record means what it means in version 1.
 """
 
-from microfin import wire
+from microfin.ledger import wire
 from microfin_worker.__main__ import main
 
 _decode = wire.decode

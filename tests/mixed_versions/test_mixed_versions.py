@@ -9,7 +9,7 @@ from growing_clients import GrowingClients
 from test_log_faults import append_raw
 from two_releases import PRESENT, Release
 
-from microfin import wire
+from microfin.ledger import wire
 
 
 async def worker(bank: Bank, release: Release, partition: int) -> Process:
@@ -62,7 +62,9 @@ async def test_an_upgrade_and_the_way_back_under_traffic(bank: Bank, before: Rel
     for both in (clients, new_clients):
         await both.check(bank)
     for release in (before, PRESENT):
-        await release.run("-m", "microfin", "audit", "--at-rest", **bank.environment("operator"))
+        await release.run(
+            *release.command_line, "audit", "--at-rest", **bank.environment("operator")
+        )
 
 
 async def test_a_partition_waits_for_a_worker_that_reads_its_records(bank: Bank) -> None:

@@ -12,6 +12,12 @@ LAST_RELEASE = Path(__file__).parent / "last-release"
 VARIABLE = "MICROFIN_LAST_RELEASE"
 
 
+def members_in(folder: Path) -> list[Path]:
+    """Return the packages of services that a release in `folder` has."""
+    members = (folder / "services" / it for it in ("core", "api", "worker", "tools"))
+    return [member for member in members if member.exists()]
+
+
 @dataclass(frozen=True)
 class Release:
     """One release's sources, and a Python that has the packages they need."""
@@ -23,8 +29,14 @@ class Release:
     @property
     def environment(self) -> dict[str, str]:
         """What makes the Python take microfin from this folder, before any installed one."""
-        sources = (self.folder / "services" / it / "src" for it in ("core", "api", "worker"))
+        sources = [member / "src" for member in members_in(self.folder)]
         return {"PYTHONPATH": os.pathsep.join(map(str, sources))}
+
+    @property
+    def command_line(self) -> tuple[str, str]:
+        """How this release's Python runs the command `microfin`."""
+        has_tools = (self.folder / "services" / "tools").exists()
+        return ("-m", "microfin_tools" if has_tools else "microfin")
 
     async def run(self, *arguments: str, **settings: str) -> str:
         """Run this release's Python and return what it printed; fail with its errors."""
@@ -69,7 +81,7 @@ def check_out(release: str, folder: Path) -> Release:
     uv_pip = [sys.executable, "-m", "uv", "pip"]
     into = ["--quiet", "--python", python]
     subprocess.run([*uv_pip, "sync", *into, "--require-hashes", folder / pins], check=True)
-    members = [f"--editable={folder / 'services' / it}" for it in ("core", "api", "worker")]
+    members = [f"--editable={member}" for member in members_in(folder)]
     install = [*uv_pip, "install", *into, "--no-deps", "--no-build-isolation", *members]
     subprocess.run(install, check=True)
     return Release(release, folder, str(python))

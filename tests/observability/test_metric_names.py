@@ -1,8 +1,9 @@
-"""Every metric that an alert or a dashboard names is told by somebody.
+"""Some program exports every metric that an alert or a dashboard names.
 
-microfin's own are compared with what its processes register. Other parts' stand in the table "Of
-other parts" of docs/reference/metrics.md; `tests/redis_keeper/test_redis_metrics.py` and
-`tests/e2e/undisturbed/test_metrics.py` look for them in scrapes of the real parts.
+microfin's own metrics are compared with those that its processes register. Those of other
+components are in the table "Metrics of other components" of docs/reference/metrics.md;
+`tests/redis_keeper/test_redis_metrics.py` and `tests/e2e/undisturbed/test_metrics.py` look for
+them in scrapes of the real components.
 """
 
 import importlib
@@ -36,7 +37,7 @@ _TARGET = {"namespace", "pod", "job", "microfin_part"}
 def own_metrics() -> dict[str, set[str]]:
     """Return the names under which our processes tell what they have registered; their labels."""
     for module in (
-        "microfin.redis_state",
+        "microfin.redis.state",
         "microfin_worker.metrics",
         "microfin_api.metrics",
         "microfin_operator.metrics",

@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 from kept_cluster import KeptCluster, running_cluster
 
-from microfin.account_cache import AccountCache, CachedAccount, account_seal
-from microfin.allowance import Allowances, Answer
-from microfin.redis_cluster import GuardedRedis
-from microfin.settings import CommonSettings
+from microfin.process.settings import CommonSettings
+from microfin.redis.account_cache import AccountCache, CachedAccount, account_seal
+from microfin.redis.guarded import GuardedRedis
+from microfin_api.people.allowance import Allowances, Answer
 
 ADDRESSES = ["127.77.20.1", "127.77.20.2", "127.77.20.3"]
 

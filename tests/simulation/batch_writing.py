@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import asyncpg
 import msgspec
 
-from microfin import wire
-from microfin.batch_statement import BatchWrite, OutboxPlace, Place
-from microfin.decision import Decisions, Entry
-from microfin.operation import Outcome
+from microfin.ledger import wire
+from microfin.ledger.decision import Decisions, Entry
+from microfin.ledger.operation import Outcome
+from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place
 from simulation.column_types import (
     refuse_account,
     refuse_entry,
@@ -22,7 +22,7 @@ from simulation.sessions import Execution, Row, Transaction
 
 
 class PlacedWrite(msgspec.Struct, frozen=True):
-    """What stands for the text of `microfin.batch_statement.batch_statement`."""
+    """What stands for the text of `microfin_worker.batch_statement.batch_statement`."""
 
     place: Place
     write: BatchWrite

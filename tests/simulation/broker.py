@@ -5,10 +5,10 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 
-from microfin import wire
-from microfin.clock import SystemClock
-from microfin.producer import Appended, Headers, ProduceRefused, ProduceUnknown
-from microfin.wire import Command
+from microfin.kafka.producer import Appended, Headers, ProduceRefused, ProduceUnknown
+from microfin.ledger import wire
+from microfin.ledger.wire import Command
+from microfin.process.clock import SystemClock
 from microfin_worker.edges import PartitionMissing, Record
 from simulation.history import History
 from simulation.network import Network

@@ -6,11 +6,11 @@ from random import Random
 
 from msgspec.structs import replace
 
-from microfin.account_number import derive_account_number
-from microfin.operation import operation_id
-from microfin.wire import Command
-from microfin_api.problems import Problem
-from microfin_api.submission import Accepted
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import operation_id
+from microfin.ledger.wire import Command
+from microfin_api.commands.submission import Accepted
+from microfin_api.http.problems import Problem
 from simulation.history import History
 from simulation.journal import Asked, Journal, Told
 from simulation.plan import PlannedClient, Step

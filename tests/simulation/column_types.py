@@ -1,7 +1,7 @@
 """What the columns of the ledger refuse, written down from PostgreSQL's manual and revision 0001.
 
-It shares nothing with `microfin.columns`, so that both must be wrong in the same way for a test to
-pass. `test_stand_in.py` compares it with a real PostgreSQL.
+It shares nothing with `microfin.ledger.columns`, so that both must be wrong in the same way for a
+test to pass. `test_stand_in.py` compares it with a real PostgreSQL.
 """
 
 import re
@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import asyncpg
 
-from microfin.batch_statement import Quarantined
-from microfin.decision import Account, Decisions, Entry
-from microfin.operation import Outcome
+from microfin.ledger.decision import Account, Decisions, Entry
+from microfin.ledger.operation import Outcome
+from microfin_worker.batch_statement import Quarantined
 
 _UUID = re.compile(r"[0-9a-f]{32}")
 _LAST_MOMENT = 9_223_372_036_854_000  # milliseconds; then an interval ends, and 30 years later time

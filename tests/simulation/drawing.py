@@ -5,8 +5,8 @@ from random import Random
 
 from aiokafka.partitioner import murmur2
 
-from microfin.account_number import derive_account_number
-from microfin.operation import operation_id
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import operation_id
 from simulation.drawing_faults import draw_faults
 from simulation.plan import (
     Fault,

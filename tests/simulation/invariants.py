@@ -1,4 +1,4 @@
-"""The invariants of the design's section 3, checked when a schedule has come to rest."""
+"""Invariants 1 to 8 (docs/guide/invariants.md), checked when a schedule has come to rest."""
 
 import json
 from collections import defaultdict
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
-from microfin.operation import Outcome
-from microfin.wire import Command
+from microfin.ledger.operation import Outcome
+from microfin.ledger.wire import Command
 from simulation.broker import Topic
 from simulation.database import Database
 from simulation.effects import (

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from microfin.operation import Operation
-from microfin.wire import Command
+from microfin.ledger.operation import Operation
+from microfin.ledger.wire import Command
 
 NOTHING_DONE = frozenset({"unavailable", "overloaded"})
 """The problems that promise that nothing was done."""

@@ -5,8 +5,8 @@ It shares no code with the decision core but the words. What it answers must be 
 
 from dataclasses import dataclass
 
-from microfin.operation import Outcome
-from microfin.wire import Command
+from microfin.ledger.operation import Outcome
+from microfin.ledger.wire import Command
 from simulation.effects import Effect, partition_of
 
 EXPONENTS = {"EUR": 2, "JPY": 0}

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from microfin.operation import AccountState, Kind
+from microfin.ledger.operation import AccountState, Kind
 
 Outcome = Literal["lost before", "lost after", "late", "hung", "refused"]
 """What becomes of a message whose answer never comes: it had no effect, it had, it has one `late`.

@@ -14,17 +14,18 @@ from msgspec.structs import replace
 
 import microfin_worker.batch
 import microfin_worker.worker
-from microfin import store, wire
-from microfin.batch_statement import BatchWrite, Place
-from microfin.database import is_connection_loss
-from microfin.decision import Deciding, OutboxRow
-from microfin.growth import MarkedLog, PostgresRouting
-from microfin.store import Claim, PartitionRow, PostgresStore
-from microfin_api.sending_gate import Destination
-from microfin_api.submission import Submission
-from microfin_api.waiting import Waiter
+from microfin.ledger import wire
+from microfin.ledger.decision import Deciding, OutboxRow
+from microfin.postgres.connections import is_connection_loss
+from microfin_api.commands.sending_gate import Destination
+from microfin_api.commands.submission import Submission
+from microfin_api.commands.waiting import Waiter
+from microfin_tools.growth import MarkedLog, PostgresRouting
+from microfin_worker import postgres_store
 from microfin_worker.batch import Batch, PlaceLost, RoutingChanged
+from microfin_worker.batch_statement import BatchWrite, Place
 from microfin_worker.outbox import Outbox
+from microfin_worker.postgres_store import Claim, PartitionRow, PostgresStore
 from microfin_worker.worker import Worker
 from simulation import batch_writing
 from simulation.database import Database
@@ -58,7 +59,7 @@ def _check_without_epoch(row: PartitionRow, place: Place) -> None:
 
 def _check_without_offset(row: PartitionRow, place: Place) -> None:
     if row.epoch != place.epoch:
-        raise store.Fenced("another epoch")
+        raise postgres_store.Fenced("another epoch")
     _check_routing(row, place)
 
 
@@ -107,7 +108,7 @@ _ADVANCE = batch_writing._advance
 async def _claim_with_one_snapshot(self: PostgresStore, held: int | None = None) -> Claim:
     """Read the outbox by the snapshot of the statement that then waits for the row."""
     async with self._pool.acquire() as connection, connection.transaction():
-        rows = await connection.fetch(store._OUTBOX, self.partition)
+        rows = await connection.fetch(postgres_store._OUTBOX, self.partition)
     claim = await _CLAIM(self, held)
     outbox = [
         OutboxRow(

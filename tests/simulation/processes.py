@@ -5,27 +5,27 @@ from typing import Any
 
 import asyncpg
 
-from microfin.account_cache import AccountCache, account_seal
-from microfin.clock import SystemClock
-from microfin.growth import (
+from microfin.ledger.routing import shard_of_partition
+from microfin.ledger.wire import Command
+from microfin.process.clock import SystemClock
+from microfin.process.settings import ApiSettings
+from microfin.redis.account_cache import AccountCache, account_seal
+from microfin.redis.replies import RedisReplies, reply_seal
+from microfin_api.commands.clock_check import ClockCheck
+from microfin_api.commands.leases import Leases
+from microfin_api.commands.sending_gate import SendingGate
+from microfin_api.commands.submission import Accepted, Submission
+from microfin_api.commands.waiting import Settled, Waiting
+from microfin_api.phases import CommandPhases
+from microfin_tools.growth import (
     Growth,
     GrowthNotFinished,
     GrowthRefused,
     MarkedLog,
     PostgresRouting,
 )
-from microfin.replies import RedisReplies, reply_seal
-from microfin.routing import shard_of_partition
-from microfin.settings import ApiSettings
-from microfin.store import PostgresStore
-from microfin.wire import Command
-from microfin_api.clock_check import ClockCheck
-from microfin_api.leases import Leases
-from microfin_api.phases import CommandPhases
-from microfin_api.sending_gate import SendingGate
-from microfin_api.submission import Accepted, Submission
-from microfin_api.waiting import Settled, Waiting
 from microfin_worker.edges import Edges
+from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Limits, Worker
 from simulation.broker import SimulatedLog, SimulatedProducer
 from simulation.connections import SimulatedPool

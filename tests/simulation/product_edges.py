@@ -12,17 +12,17 @@ from unittest.mock import patch
 
 import structlog
 
-import microfin.account_cache
-import microfin.clock
-import microfin.store
-import microfin_api.clock_check
-import microfin_api.leases
+import microfin.process.clock
+import microfin.redis.account_cache
+import microfin_api.commands.clock_check
+import microfin_api.commands.leases
+import microfin_api.commands.sending_gate
+import microfin_api.commands.submission
+import microfin_api.commands.waiting
 import microfin_api.phases
-import microfin_api.sending_gate
-import microfin_api.submission
-import microfin_api.waiting
+import microfin_worker.postgres_store
 import microfin_worker.worker
-from microfin.shards import ShardPlace
+from microfin.postgres.shards import ShardPlace
 from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool, copy_first_row
 from simulation.database import Database
@@ -32,14 +32,14 @@ EPOCH: Final = 1_700_000_000
 """Seconds of the wall clock when the virtual monotonic one shows 0."""
 
 _TIMED: Final = (
-    microfin.account_cache,
-    microfin.clock,
-    microfin_api.clock_check,
-    microfin_api.leases,
+    microfin.redis.account_cache,
+    microfin.process.clock,
+    microfin_api.commands.clock_check,
+    microfin_api.commands.leases,
     microfin_api.phases,
-    microfin_api.sending_gate,
-    microfin_api.submission,
-    microfin_api.waiting,
+    microfin_api.commands.sending_gate,
+    microfin_api.commands.submission,
+    microfin_api.commands.waiting,
 )
 """All modules on the simulated ways that read the machine's time."""
 
@@ -82,10 +82,16 @@ def simulated_product(
     with contextlib.ExitStack() as stack:
         for module in _TIMED:
             stack.enter_context(patch.object(module, "time", time))
-        stack.enter_context(patch.object(microfin_api.waiting, "random", random))
-        stack.enter_context(patch.object(microfin_api.leases, "connect_pool", connect_pool))
-        stack.enter_context(patch.object(microfin_api.leases, "copy_first_row", copy_first_row))
-        stack.enter_context(patch.object(microfin.store, "batch_statement", PlacedWrite))
+        stack.enter_context(patch.object(microfin_api.commands.waiting, "random", random))
+        stack.enter_context(
+            patch.object(microfin_api.commands.leases, "connect_pool", connect_pool)
+        )
+        stack.enter_context(
+            patch.object(microfin_api.commands.leases, "copy_first_row", copy_first_row)
+        )
+        stack.enter_context(
+            patch.object(microfin_worker.postgres_store, "batch_statement", PlacedWrite)
+        )
         stack.enter_context(
             patch.object(microfin_worker.worker, "LOOK_UP_BATCHES", look_up_batches)
         )

@@ -5,7 +5,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from microfin.redis_cluster import RedisUnavailable
+from microfin.redis.guarded import RedisUnavailable
 from simulation.network import Network
 
 
@@ -43,7 +43,7 @@ class Listener:
 
 
 class SimulatedRedis:
-    """What of `microfin.redis_cluster.GuardedRedis` is used on the way of money."""
+    """What of `microfin.redis.guarded.GuardedRedis` is used on the way of money."""
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels

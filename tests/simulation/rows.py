@@ -3,8 +3,8 @@
 import asyncpg
 import msgspec
 
-from microfin.decision import Account
-from microfin.operation import Outcome
+from microfin.ledger.decision import Account
+from microfin.ledger.operation import Outcome
 from simulation.sessions import Row
 
 

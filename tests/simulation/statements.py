@@ -8,8 +8,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from microfin import reading, shards, store
-from microfin_api import leases
+from microfin.postgres import queries, shards
+from microfin_api.commands import leases
+from microfin_worker import postgres_store
 from simulation.partition_statements import (
     delete_sent,
     idle_seconds,
@@ -43,12 +44,12 @@ class UnknownStatement(Exception):
 
 _STATEMENTS: Final[dict[str, Callable[..., Execution]]] = {
     shards.SHARD: read_shard,
-    store._ROW + "FOR UPDATE": lock_partition,
-    store._OUTBOX: read_outbox,
-    store._KNOWN: read_outcomes,
-    store._ACCOUNTS: read_accounts,
-    store._SENT: delete_sent,
-    reading._LEGS: read_outcomes,
+    postgres_store._ROW + "FOR UPDATE": lock_partition,
+    postgres_store._OUTBOX: read_outbox,
+    postgres_store._KNOWN: read_outcomes,
+    postgres_store._ACCOUNTS: read_accounts,
+    postgres_store._SENT: delete_sent,
+    queries._LEGS: read_outcomes,
     "DELETE FROM leases WHERE instance = $1": delete_lease,
     "UPDATE partitions SET touched_at = clock_timestamp() WHERE partition = $1": touch,
     "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"

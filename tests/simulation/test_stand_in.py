@@ -13,18 +13,20 @@ import msgspec
 import pytest
 from postgres_ledger import make_ledger_databases
 
-import microfin.store
-from microfin import reading
-from microfin.account_number import derive_account_number
-from microfin.batch_statement import BatchWrite, Place, Quarantined
-from microfin.database import connect_pool
-from microfin.decision import Received, account_numbers, decide, leg_keys
-from microfin.growth import PostgresRouting
-from microfin.growth.postgres_routing import AnotherGrowth, NotActivated
-from microfin.operation import operation_id
-from microfin.routing import Routing, partition_of
-from microfin.settings import CommonSettings
-from microfin.store import (
+import microfin_worker.postgres_store
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.decision import Received, account_numbers, decide, leg_keys
+from microfin.ledger.operation import operation_id
+from microfin.ledger.routing import Routing, partition_of
+from microfin.ledger.wire import Command
+from microfin.postgres import queries
+from microfin.postgres.connections import connect_pool
+from microfin.process.settings import CommonSettings
+from microfin_local.platform import Platform
+from microfin_tools.growth import PostgresRouting
+from microfin_tools.growth.postgres_routing import AnotherGrowth, NotActivated
+from microfin_worker.batch_statement import BatchWrite, Place, Quarantined
+from microfin_worker.postgres_store import (
     Fenced,
     PartitionRow,
     PlaceChanged,
@@ -32,8 +34,6 @@ from microfin.store import (
     RepeatsFound,
     StaleAccounts,
 )
-from microfin.wire import Command
-from microfin_local.platform import Platform
 from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool
 from simulation.database import Database
@@ -201,7 +201,7 @@ class Drive:
 
     async def look(self) -> Any:
         asked = self.random.sample(self.operations, min(4, len(self.operations)))
-        outcomes = await reading.legs(self.pool, [*asked, "f" * 32])
+        outcomes = await queries.legs(self.pool, [*asked, "f" * 32])
         state = await self.routing.state()
         offsets = {number: it.next_offset for number, it in state.partitions.items()}
         return sorted(outcomes, key=lambda it: (it.operation, it.leg)), state.routing, offsets
@@ -312,7 +312,7 @@ def drive_simulated(seed: int, drive: type[Drive] = Drive) -> tuple[list[Any], d
     pool = SimulatedPool(database, Process(loop, "driver"))
     try:
         with simulated_product(loop, seed, [database], 1):
-            assert microfin.store.batch_statement is PlacedWrite
+            assert microfin_worker.postgres_store.batch_statement is PlacedWrite
             told = loop.run(drive(pool, seed).run())
     finally:
         loop.take_apart()

@@ -8,8 +8,8 @@ from random import Random
 
 import msgspec
 
-from microfin.routing import Routing
-from microfin.settings import ApiSettings
+from microfin.ledger.routing import Routing
+from microfin.process.settings import ApiSettings
 from simulation.broker import Topic
 from simulation.clients import Client
 from simulation.database import Database

@@ -12,7 +12,7 @@ from typing import Final
 
 REPOSITORY: Final = Path(__file__).parents[2]
 API: Final = sorted((REPOSITORY / "services" / "api" / "src").rglob("*.py"))
-READING: Final = REPOSITORY / "services" / "core" / "src" / "microfin" / "reading.py"
+QUERIES: Final = REPOSITORY / "services" / "core" / "src" / "microfin" / "postgres" / "queries.py"
 SQL: Final = re.compile(r"(SELECT|WITH|INSERT|UPDATE|DELETE|COPY|WHERE) \S")
 """How a query begins; a method of HTTP alone is none."""
 LIMIT: Final = re.compile(r"\bLIMIT\b")
@@ -71,7 +71,7 @@ def queries(path: Path) -> Iterator[str]:
 
 def unbounded() -> Iterator[tuple[str, str]]:
     """Yield where a query without LIMIT stands, and the query."""
-    for path in (*API, READING):
+    for path in (*API, QUERIES):
         for text in queries(path):
             if not LIMIT.search(text):
                 yield str(path.relative_to(REPOSITORY)), text

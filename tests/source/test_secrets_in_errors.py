@@ -11,9 +11,9 @@ import pytest
 import typer
 from pydantic import ValidationError
 
-from microfin.cli.failures import reported
-from microfin.settings import PREFIX, ApiSettings, CommonSettings, WorkerSettings
+from microfin.process.settings import PREFIX, ApiSettings, CommonSettings, WorkerSettings
 from microfin_operator.settings import OperatorSettings
+from microfin_tools.cli.failures import reported
 
 CANARY = "hunter2canary"
 SECRETS = {name for name in ApiSettings.model_fields if name in {"databases", "databases_direct"}}
@@ -33,8 +33,8 @@ MALFORMED_URLS = [
 PROCESSES = [
     ("-m", "microfin_api"),
     ("-m", "microfin_worker"),
-    ("-m", "microfin", "audit"),
-    ("-m", "microfin", "migrate"),
+    ("-m", "microfin_tools", "audit"),
+    ("-m", "microfin_tools", "migrate"),
 ]
 
 

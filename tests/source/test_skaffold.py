@@ -160,7 +160,7 @@ def sync_rules() -> Iterator[dict[str, str]]:
 def test_changed_sources_are_brought_to_where_they_are_run_from() -> None:
     reload = (ROOT / "images/reload.py").read_text(encoding="utf-8")
     rules = list(sync_rules())
-    assert len(rules) == 4
+    assert len(rules) == 5
     for rule in rules:
         assert rule["src"].startswith(rule["strip"])
         assert list(ROOT.glob(rule["src"])), rule

@@ -37,7 +37,7 @@ def has_path(values: Any, path: str) -> bool:
     return True
 
 
-def test_the_folders_are_those_of_the_design_and_kind_installs_all_releases() -> None:
+def test_the_folders_are_those_that_the_charts_need_and_kind_installs_all_releases() -> None:
     assert {"strimzi", "cnpg", "redis-cluster", "ingress-nginx"} <= {it.name for it in FOLDERS}
     assert set(VENDORS) == {folder.name for folder in RELEASED}
 

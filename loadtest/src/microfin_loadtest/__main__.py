@@ -10,8 +10,8 @@ import typer
 
 from microfin_deploy.commands import DeployError
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.kubernetes_cluster import Namespace
-from microfin_loadtest.kubernetes_run import IMAGE, KubernetesRequest, run_in_cluster
+from microfin_loadtest.kubernetes.cluster import Namespace
+from microfin_loadtest.kubernetes.run import IMAGE, KubernetesRequest, run_in_cluster
 from microfin_loadtest.overload import Overload
 from microfin_loadtest.overload import overload as run_overload
 from microfin_loadtest.results import RESULTS, append_result, renew_page
@@ -153,7 +153,7 @@ def overload(
 
 @application.command()
 def table() -> None:
-    """Make the table of docs/performance.md anew from the results file."""
+    """Make the table of loadtest/results/diary.md anew from the results file."""
     renew_page()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from microfin.audit import AuditImpossible, AuditReport, audit
+from microfin_tools.audit import AuditImpossible, AuditReport, audit
 
 
 async def audit_at_rest(urls: Sequence[str]) -> dict[str, Any]:

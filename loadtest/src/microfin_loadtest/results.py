@@ -1,4 +1,4 @@
-"""The results file, one report a line, and the table of it in docs/performance.md."""
+"""The results file, one report a line, and the table of it in loadtest/results/diary.md."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Final
 from microfin_loadtest.scripts import FOLDER
 
 RESULTS: Final = FOLDER / "results" / "results.jsonl"
-PAGE: Final = FOLDER.parent / "docs" / "performance.md"
+PAGE: Final = FOLDER / "results" / "diary.md"
 _BEGIN: Final = "<!-- results: made by `python -m microfin_loadtest table` -->"
 _END: Final = "<!-- end of results -->"
 
@@ -90,6 +90,6 @@ def page_with_table(page: str, reports: list[dict[str, Any]]) -> str:
 
 
 def renew_page() -> None:
-    """Write the table of the committed results into docs/performance.md."""
+    """Write the table of the committed results into loadtest/results/diary.md."""
     page = PAGE.read_text()
     PAGE.write_text(page_with_table(page, read_results(RESULTS)))

@@ -228,7 +228,7 @@ async def make_topic(cluster: KafkaCluster, name: str, partitions: int) -> bool:
     """Make a commands topic unless it is there; False while the brokers are not ready for it.
 
     Records are kept until `microfin log trim` removes them, never by age, and carry the broker's
-    time (DESIGN, section 4).
+    time.
     """
     if not await accepts_connections(cluster.brokers[0].port):
         return False

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from microfin_api.problems import MEDIA_TYPE, RETRY_SECONDS, Problem
+from microfin_api.http.problems import MEDIA_TYPE, RETRY_SECONDS, Problem
 from microfin_local.files import write_atomically
 from microfin_local.programs import find_program
 from microfin_local.supervised import Program

@@ -12,11 +12,11 @@ from uuid import uuid4
 
 import httpx
 
-from microfin.migrations.run import migrate
-from microfin.settings import ApiSettings
+from microfin.process.settings import ApiSettings
 from microfin_api.app import create_app
-from microfin_api.parts import Parts
+from microfin_api.services import Parts
 from microfin_local.platform import Platform
+from microfin_tools.migrations.run import migrate
 
 PARTITIONS = 2
 PASSWORD = "correct horse"

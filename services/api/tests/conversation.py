@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.server import ServerState
 
-from microfin_api.http_protocol import GatheringProtocol
+from microfin_api.http.protocol import GatheringProtocol
 
 LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 

@@ -10,17 +10,17 @@ import pytest
 import pytest_asyncio
 from api_under_test import PARTITIONS, Api, Ledger, User, running, until_true
 
-from microfin.operation import operation_id
-from microfin.producer import (
+from microfin.kafka.producer import (
     Appended,
     CommandProducer,
     Headers,
     ProduceRefused,
     ProduceUnknown,
 )
-from microfin.routing import Routing, partition_of
-from microfin.wire import Command
-from microfin_api.leases import Lease
+from microfin.ledger.operation import operation_id
+from microfin.ledger.routing import Routing, partition_of
+from microfin.ledger.wire import Command
+from microfin_api.commands.leases import Lease
 from microfin_local.platform import Platform
 
 ASYNC = {"Prefer": "respond-async"}
@@ -157,7 +157,7 @@ async def test_what_is_acknowledged_first_takes_effect_first(user: User) -> None
     assert answer.status_code == 200
 
 
-async def test_the_original_default_is_202(ledger: Ledger) -> None:
+async def test_the_predecessors_default_is_202(ledger: Ledger) -> None:
     async with running(ledger.settings(answer="accepted")) as api:
         user = await api.user()
         generated = await user.client.get("/api/accountGeneration")

@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 from api_under_test import Ledger, User, running
 
-from microfin import reading
-from microfin.database import Pool
-from microfin.routing import shard_of_account
-from microfin_api import account_cap
+from microfin.ledger.routing import shard_of_account
+from microfin.postgres import queries
+from microfin.postgres.connections import Pool
+from microfin_api.commands import account_cap
 from microfin_local.platform import Platform
 
 SHARDS = 2
@@ -167,7 +167,7 @@ async def test_what_a_count_allows_ends_after_a_while(
 async def test_entries_of_a_rare_kind_are_sought_page_by_page(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "SCANNED_FOR_A_KIND", 2)
+    monkeypatch.setattr(queries, "SCANNED_FOR_A_KIND", 2)
     number = await user.account()
     body = {"accountNumber": number, "amount": "1"}
     for path in ("deposit", "withdraw", "deposit", "deposit", "deposit", "deposit", "withdraw"):

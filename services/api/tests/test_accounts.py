@@ -7,9 +7,9 @@ import time
 import pytest
 from api_under_test import Api, Ledger, User, running
 
-from microfin.account_cache import CachedAccount
-from microfin.account_number import is_account_number
-from microfin_api.answers import moment
+from microfin.ledger.account_number import is_account_number
+from microfin.redis.account_cache import CachedAccount
+from microfin_api.http.answers import moment
 
 
 async def test_a_new_account(user: User) -> None:
@@ -181,7 +181,7 @@ async def test_the_client_chooses_the_form(user: User, accept: str, kind: str) -
 async def test_csv_without_a_limit_has_every_page(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("microfin_api.statements._CSV_PAGE", 2)
+    monkeypatch.setattr("microfin_api.endpoints.statements._CSV_PAGE", 2)
     number = await user.account()
     for _ in range(5):
         await user.deposit(number, "1")

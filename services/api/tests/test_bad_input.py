@@ -6,8 +6,8 @@ import httpx
 import pytest
 from api_under_test import ORIGIN, PASSWORD, Api, User
 
-from microfin.account_number import derive_account_number
-from microfin.money import EXPONENTS, to_decimal_text
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.money import EXPONENTS, to_decimal_text
 
 FOREIGN_HOST = "http://evil.example"
 NOBODYS = derive_account_number("nobody", 0)

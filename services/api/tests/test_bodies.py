@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from microfin_api import bodies
-from microfin_api.bodies import (
+from microfin_api.http import bodies
+from microfin_api.http.bodies import (
     DepositBody,
     SignUpBody,
     decode_body,
@@ -19,7 +19,7 @@ from microfin_api.bodies import (
     read_name,
     read_new_password,
 )
-from microfin_api.problems import Problem
+from microfin_api.http.problems import Problem
 
 
 def code_of(act: Callable[..., object], *arguments: object) -> str:

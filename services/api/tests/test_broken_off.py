@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 from api_under_test import Api, Ledger, User, running
 
-from microfin.operation import operation_id
-from microfin.producer import Appended, CommandProducer, Headers
-from microfin.redis_cluster import RedisUnavailable
-from microfin.wire import Command
+from microfin.kafka.producer import Appended, CommandProducer, Headers
+from microfin.ledger.operation import operation_id
+from microfin.ledger.wire import Command
+from microfin.redis.guarded import RedisUnavailable
 
 ERRORS = [
     TimeoutError(),
@@ -110,7 +110,7 @@ async def test_an_error_in_telling_the_outcome_is_unknown(
     def fail(*_: Any) -> None:
         raise KeyError("planted")
 
-    monkeypatch.setattr("microfin_api.performing.settled_view", fail)
+    monkeypatch.setattr("microfin_api.endpoints.change.settled_view", fail)
     await check_unknown(owner, number, "telling", await deposit(owner, number, "telling"))
 
 

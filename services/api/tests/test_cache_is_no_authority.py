@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from api_under_test import Api, Ledger, User, running
 
-from microfin.account_cache import CachedAccount
-from microfin.operation import Operation
-from microfin.replies import Reply, channel_of
-from microfin_api.parts import Parts
-from microfin_api.waiting import Waiter
+from microfin.ledger.operation import Operation
+from microfin.redis.account_cache import CachedAccount
+from microfin.redis.replies import Reply, channel_of
+from microfin_api.commands.waiting import Waiter
+from microfin_api.services import Parts
 
 
 def session_key(session_id: str) -> str:
@@ -83,7 +83,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Put the sessions' clock ahead by `seconds`."""
     ahead = SimpleNamespace(seconds=0)
     clock = SimpleNamespace(time_ns=lambda: time.time_ns() + ahead.seconds * 10**9)
-    monkeypatch.setattr("microfin_api.session_cache.time", clock)
+    monkeypatch.setattr("microfin_api.people.session_cache.time", clock)
     return ahead
 
 

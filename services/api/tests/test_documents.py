@@ -6,9 +6,9 @@ from typing import get_args
 import msgspec
 import pytest
 
-from microfin.operation import Reason
+from microfin.ledger.operation import Reason
 from microfin_api.documentation import Documents
-from microfin_api.problems import CATALOGUE, Problem
+from microfin_api.http.problems import CATALOGUE, Problem
 from microfin_api.reference import reference_files
 from microfin_api.routes import ENDPOINTS
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from microfin_api.hashing_queue import HashingQueue, Lane
-from microfin_api.problems import Problem
+from microfin_api.http.problems import Problem
+from microfin_api.people.hashing_queue import HashingQueue, Lane
 
 
 class Crowd:

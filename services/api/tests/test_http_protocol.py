@@ -9,7 +9,7 @@ from conversation import LAST, Answered, Conversation, Echo, converse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microfin_api import http_protocol
+from microfin_api.http import protocol
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -235,7 +235,7 @@ async def test_a_head_without_end_is_refused(sent: bytes) -> None:
 async def test_a_head_that_does_not_come_is_waited_for_no_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_protocol, "MESSAGE_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "MESSAGE_SECONDS", 0.05)
     app = Echo()
     answers = await converse(app, [b"GET /it HTTP/1.1\r\nHos"])
     assert [(it.status, it.said["code"]) for it in answers] == [(408, "request_timeout")]
@@ -247,7 +247,7 @@ async def test_a_head_that_does_not_come_is_waited_for_no_longer(
 async def test_a_body_that_does_not_come_is_waited_for_no_longer(
     monkeypatch: pytest.MonkeyPatch, framing: str, offer: str | None
 ) -> None:
-    monkeypatch.setattr(http_protocol, "MESSAGE_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "MESSAGE_SECONDS", 0.05)
     message = Message(framing=framing, offer=offer, connection="Upgrade" if offer else None)
     app = Echo()
     answers = await converse(app, [message.encoded()[:-20]])
@@ -257,6 +257,6 @@ async def test_a_body_that_does_not_come_is_waited_for_no_longer(
 async def test_a_body_that_nobody_waits_for_is_not_waited_for_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_protocol, "MESSAGE_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "MESSAGE_SECONDS", 0.05)
     answers = await converse(Echo(), [Message(path="/early").encoded()[:-20]])
     assert [(it.status, it.said["path"]) for it in answers] == [(200, "/early")]

@@ -7,9 +7,9 @@ import time
 import pytest
 from api_under_test import Api, Ledger, User, running, until_true
 
-from microfin_api import sending_gate
-from microfin_api.leases import Lease, ShardLease
-from microfin_api.problems import Problem
+from microfin_api.commands import sending_gate
+from microfin_api.commands.leases import Lease, ShardLease
+from microfin_api.http.problems import Problem
 
 
 class LateRenewals:

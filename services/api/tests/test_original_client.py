@@ -1,4 +1,4 @@
-"""A client of the original platform, unchanged: paths with slashes, GET to open, cookies."""
+"""A client of the platform that microfin replaces: paths with slashes, GET to open, cookies."""
 
 import pytest
 from api_under_test import ORIGIN, Api

@@ -6,10 +6,10 @@ import httpx
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from microfin_api.client_address import TrustedProxies
-from microfin_api.cross_origin import OriginRule
-from microfin_api.draining import Leaving
-from microfin_api.entrance import Entrance
+from microfin_api.http.client_address import TrustedProxies
+from microfin_api.http.draining import Leaving
+from microfin_api.middleware import Entrance
+from microfin_api.people.cross_origin import OriginRule
 
 
 class SlowApplication:

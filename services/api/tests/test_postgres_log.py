@@ -105,7 +105,7 @@ async def _cancel_a_look_up(ledger: Ledger, ask: object) -> None:
 async def _create_by_hand(ledger: Ledger, email: str) -> None:
     environment = ledger.platform.environment("operator", ledger.databases[0], ledger.name)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "microfin", "user", "create", email, "--name", NAME),
+        *(sys.executable, "-m", "microfin_tools", "user", "create", email, "--name", NAME),
         "--password-stdin",
         env={**environment, "MICROFIN_ARGON2_MEMORY": "8", "MICROFIN_ARGON2_TIME": "1"},
         stdin=asyncio.subprocess.PIPE,

@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 from api_under_test import PARTITIONS, Api, Ledger, User, running
 
-from microfin.operation import AccountState
-from microfin.routing import partition_of
-from microfin.wire import Command
+from microfin.ledger.operation import AccountState
+from microfin.ledger.routing import partition_of
+from microfin.ledger.wire import Command
 from microfin_local.platform import Platform
 
 

@@ -8,7 +8,7 @@ import pytest
 from api_under_test import PASSWORD, Api, Ledger, User, running
 from redis.asyncio import Redis
 
-from microfin.settings import ApiSettings
+from microfin.process.settings import ApiSettings
 
 
 async def test_a_sign_up_signs_in(api: Api) -> None:

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from api_under_test import Api, Ledger, User, running, until_true
 
-from microfin.routing import shard_of_account
+from microfin.ledger.routing import shard_of_account
 from microfin_local.platform import Platform
 
 SHARDS = 2

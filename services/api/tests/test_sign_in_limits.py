@@ -10,8 +10,8 @@ import pytest
 from api_under_test import PASSWORD, Api, Ledger, User, running
 from redis.asyncio import Redis
 
-from microfin.redis_node import Node
-from microfin.settings import ApiSettings
+from microfin.process.settings import ApiSettings
+from microfin.redis.node import Node
 
 
 async def counters(settings: ApiSettings) -> dict[str, tuple[Redis, int]]:

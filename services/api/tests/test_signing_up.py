@@ -12,7 +12,7 @@ import pytest
 from api_under_test import PASSWORD, Api, Ledger, User, running
 from argon2 import PasswordHasher
 
-from microfin.people import email_form
+from microfin.people.identity import email_form
 
 
 def person(**change: str) -> dict[str, str]:

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 import pytest
 from starlette.requests import Request
 
-from microfin.producer import Appended
-from microfin.redis_cluster import GuardedRedis
-from microfin.settings import ApiSettings
-from microfin_api.at_token import At, AtTokens
-from microfin_api.client_address import TrustedProxies
-from microfin_api.cross_origin import OriginRule
-from microfin_api.idempotency import read_key
-from microfin_api.parameters import read_kind, read_moment, read_number
-from microfin_api.parts import Parts
-from microfin_api.performing import prefers_async
-from microfin_api.problems import Problem
-from microfin_api.sessions import Sessions
+from microfin.kafka.producer import Appended
+from microfin.process.settings import ApiSettings
+from microfin.redis.guarded import GuardedRedis
+from microfin_api.commands.at_token import At, AtTokens
+from microfin_api.commands.idempotency import read_key
+from microfin_api.endpoints.change import prefers_async
+from microfin_api.http.client_address import TrustedProxies
+from microfin_api.http.parameters import read_kind, read_moment, read_number
+from microfin_api.http.problems import Problem
+from microfin_api.people.cross_origin import OriginRule
+from microfin_api.people.sessions import Sessions
+from microfin_api.services import Parts
 from microfin_api.signing import Signer
 from microfin_api.uuid7 import uuid7
 

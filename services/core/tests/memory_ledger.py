@@ -6,7 +6,7 @@ It refuses what PostgreSQL's columns would refuse.
 from collections import defaultdict, deque
 from collections.abc import Sequence
 
-from microfin.decision import (
+from microfin.ledger.decision import (
     Account,
     Answer,
     Decisions,
@@ -17,9 +17,9 @@ from microfin.decision import (
     decide,
     leg_keys,
 )
-from microfin.operation import Outcome
-from microfin.routing import Routing, partition_of
-from microfin.wire import Command
+from microfin.ledger.operation import Outcome
+from microfin.ledger.routing import Routing, partition_of
+from microfin.ledger.wire import Command
 from simulation.column_types import refuse_misfits
 
 

@@ -6,8 +6,8 @@ import struct
 import asyncpg
 import pytest
 
-from microfin.database import connect_pool, is_connection_loss, read_snapshot
-from microfin.settings import CommonSettings
+from microfin.postgres.connections import connect_pool, is_connection_loss, read_snapshot
+from microfin.process.settings import CommonSettings
 
 _AUTHENTICATED = b"R" + struct.pack("!ii", 8, 0)
 _READY = b"Z" + struct.pack("!i", 5) + b"I"

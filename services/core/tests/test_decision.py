@@ -13,11 +13,11 @@ from memory_ledger import Cluster, PartitionLedger
 from msgspec.structs import replace
 from naive_model import DECIMALS, NaiveBank
 
-from microfin.account_number import check_digit, derive_account_number
-from microfin.decision import GenerationAhead, Received
-from microfin.money import BALANCE_LIMIT, EXPONENTS, canonical_amount, to_decimal_text
-from microfin.routing import Routing, partition_of
-from microfin.wire import Command, Identity, body_hash
+from microfin.ledger.account_number import check_digit, derive_account_number
+from microfin.ledger.decision import GenerationAhead, Received
+from microfin.ledger.money import BALANCE_LIMIT, EXPONENTS, canonical_amount, to_decimal_text
+from microfin.ledger.routing import Routing, partition_of
+from microfin.ledger.wire import Command, Identity, body_hash
 
 ANNA, BERT = "a" * 32, "b" * 32
 

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microfin.account_number import check_digit, derive_account_number, is_account_number
-from microfin.money import (
+from microfin.ledger.account_number import (
+    check_digit,
+    derive_account_number,
+    is_account_number,
+)
+from microfin.ledger.money import (
     BALANCE_LIMIT,
     EXPONENTS,
     InvalidAmount,

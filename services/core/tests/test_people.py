@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from microfin.people import (
+from microfin.people.identity import (
     Unfit,
     email_form,
     password_forms,

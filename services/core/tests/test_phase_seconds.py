@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from microfin.phase_seconds import BOUNDS, PhaseSeconds, seconds_until_appended
+from microfin.process.phase_seconds import BOUNDS, PhaseSeconds, seconds_until_appended
 
 OBSERVATIONS = st.lists(
     st.tuples(

@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from microfin import producer as producer_module
-from microfin.account_number import derive_account_number
-from microfin.operation import operation_id
-from microfin.producer import Appended, CommandProducer, ProduceRefused
-from microfin.settings import CommonSettings
-from microfin.wire import Command
+from microfin.kafka import producer as producer_module
+from microfin.kafka.producer import Appended, CommandProducer, ProduceRefused
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import operation_id
+from microfin.ledger.wire import Command
+from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 
 BROKER = "kafka-1"

@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from microfin.redis_cluster import GuardedRedis, RedisUnavailable
-from microfin.redis_node import Address, Node
-from microfin.redis_state import SERVING
-from microfin.settings import CommonSettings
+from microfin.process.settings import CommonSettings
+from microfin.redis.guarded import GuardedRedis, RedisUnavailable
+from microfin.redis.node import Address, Node
+from microfin.redis.state import SERVING
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
 

@@ -11,10 +11,10 @@ import pytest_asyncio
 import trustme
 from redis.asyncio import Redis
 
-from microfin.database import connect_pool
-from microfin.redis_cluster import GuardedRedis
-from microfin.renewed_tls import RenewedContext
-from microfin.settings import CommonSettings
+from microfin.kafka.renewed_tls import RenewedContext
+from microfin.postgres.connections import connect_pool
+from microfin.process.settings import CommonSettings
+from microfin.redis.guarded import GuardedRedis
 from microfin_local.platform import Platform
 
 

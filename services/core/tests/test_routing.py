@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microfin.routing import murmur2, partition_of, shard_of_account, shard_of_partition
+from microfin.ledger.routing import (
+    murmur2,
+    partition_of,
+    shard_of_account,
+    shard_of_partition,
+)
 
 VECTORS = [
     line.split("\t")

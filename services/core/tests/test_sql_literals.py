@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microfin.sql_literals import binaries, binary, integers, text, texts
+from microfin.postgres.literals import binaries, binary, integers, text, texts
 from microfin_local.platform import Platform
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microfin import wire
-from microfin.account_number import derive_account_number
-from microfin.wire import Command
+from microfin.ledger import wire
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.wire import Command
 
 ACCOUNT = derive_account_number("0" * 32, 0)
 OTHER = derive_account_number("0" * 32, 1)

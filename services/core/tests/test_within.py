@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from microfin.within import within
+from microfin.process.deadline import within
 
 
 async def _answer() -> int:

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
-from microfin.account_cache import CachedAccount
-from microfin.clock import SystemClock
-from microfin.database import Pool
-from microfin.decision import Answer
-from microfin.replies import Reply
-from microfin.store import Claim, PostgresStore
-from microfin.wire import Command, encode
+from microfin.ledger.decision import Answer
+from microfin.ledger.wire import Command, encode
+from microfin.postgres.connections import Pool
+from microfin.process.clock import SystemClock
+from microfin.redis.account_cache import CachedAccount
+from microfin.redis.replies import Reply
 from microfin_worker.edges import Edges, Record
+from microfin_worker.postgres_store import Claim, PostgresStore
 from microfin_worker.worker import Limits, Worker
 
 

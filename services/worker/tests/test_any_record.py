@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from log_in_memory import Bench, working
 from postgres_ledger import make_ledger_databases
 
-from microfin import wire
-from microfin.account_number import derive_account_number
-from microfin.database import connect_pool
-from microfin.settings import CommonSettings
-from microfin.wire import Command
+from microfin.ledger import wire
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.wire import Command
+from microfin.postgres.connections import connect_pool
+from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 
 ANNA = "a" * 32

@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 from memory_ledger import PartitionLedger
 from test_decision import ANNA, NUMBERS, operation, requests
 
-from microfin import wire
-from microfin.batch_statement import Place
-from microfin.clock import SystemClock
-from microfin.decision import Decisions, decide
-from microfin.routing import Routing
-from microfin.store import Fenced, PartitionRow
-from microfin.wire import Command
+from microfin.ledger import wire
+from microfin.ledger.decision import Decisions, decide
+from microfin.ledger.routing import Routing
+from microfin.ledger.wire import Command
+from microfin.process.clock import SystemClock
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import (
     PlaceLost,
@@ -24,8 +22,10 @@ from microfin_worker.batch import (
     decide_ahead,
     gather,
 )
+from microfin_worker.batch_statement import Place
 from microfin_worker.edges import Record
 from microfin_worker.fingerprint import fingerprint
+from microfin_worker.postgres_store import Fenced, PartitionRow
 
 ROUTING = Routing(1, 1)
 PLACE = Place(0, 1, 0, ROUTING)

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from microfin_worker.edges import Edges
-from microfin_worker.gathering import COMMITS, LONGEST_SECONDS, Gathering
+from microfin_worker.pacing import COMMITS, LONGEST_SECONDS, Gathering
 from microfin_worker.worker import Limits, Worker
 
 LIMIT = 500

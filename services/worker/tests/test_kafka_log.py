@@ -7,10 +7,10 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from microfin.account_number import derive_account_number
-from microfin.operation import operation_id
-from microfin.settings import WorkerSettings
-from microfin.wire import Command
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import operation_id
+from microfin.ledger.wire import Command
+from microfin.process.settings import WorkerSettings
 from microfin_local.platform import Platform
 from microfin_worker import kafka_log
 from microfin_worker.kafka_log import KafkaLog, ReaderSilent

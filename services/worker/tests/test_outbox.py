@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from microfin.account_number import derive_account_number
-from microfin.clock import SystemClock
-from microfin.decision import OutboxRow
-from microfin.routing import Routing, partition_of, shard_of_account
-from microfin.wire import Command
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.decision import OutboxRow
+from microfin.ledger.routing import Routing, partition_of, shard_of_account
+from microfin.ledger.wire import Command
+from microfin.process.clock import SystemClock
 from microfin_worker.edges import Record
 from microfin_worker.outbox import Outbox
 

@@ -8,17 +8,17 @@ import pytest
 from msgspec.structs import replace
 
 import microfin_worker.worker
-from microfin import wire
-from microfin.account_cache import CachedAccount
-from microfin.account_number import derive_account_number
-from microfin.batch_statement import BatchWrite, OutboxPlace, Place
-from microfin.decision import Account, Answer, LegKey
-from microfin.operation import Outcome
-from microfin.routing import Routing, partition_of
-from microfin.store import Claim, PartitionRow
-from microfin.wire import Command
+from microfin.ledger import wire
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.decision import Account, Answer, LegKey
+from microfin.ledger.operation import Outcome
+from microfin.ledger.routing import Routing, partition_of
+from microfin.ledger.wire import Command
+from microfin.redis.account_cache import CachedAccount
 from microfin_worker import metrics
+from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place
 from microfin_worker.edges import Edges, Record
+from microfin_worker.postgres_store import Claim, PartitionRow
 from microfin_worker.worker import Limits, Worker
 
 PHASES = ("queue", "apply", "commit", "notify", "produce")

@@ -14,9 +14,9 @@ from k6_operator import k6_operator
 from kubernetes_bank import Bank
 from kubernetes_cluster import own_namespace, until
 
-from microfin_loadtest.kubernetes_cluster import Namespace
-from microfin_loadtest.kubernetes_objects import RUN_LABEL
-from microfin_loadtest.kubernetes_run import IMAGE, KubernetesRequest, run_in_cluster
+from microfin_loadtest.kubernetes.cluster import Namespace
+from microfin_loadtest.kubernetes.objects import RUN_LABEL
+from microfin_loadtest.kubernetes.run import IMAGE, KubernetesRequest, run_in_cluster
 
 pytestmark = pytest.mark.timeout(600)
 

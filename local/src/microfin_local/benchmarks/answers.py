@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import httpx
 
-from microfin.routing import partition_of
+from microfin.ledger.routing import partition_of
 from microfin_local.platform import Platform
 
 _REQUESTS = 200

@@ -13,20 +13,20 @@ import asyncio
 import time
 from typing import Any, Literal
 
-from microfin.account_number import derive_account_number
-from microfin.audit import audit
-from microfin.clock import SystemClock
-from microfin.database import connect_pool
-from microfin.migrations.run import migrate
-from microfin.operation import operation_id
-from microfin.routing import partition_of
-from microfin.settings import WorkerSettings
-from microfin.store import PostgresStore
-from microfin.wire import Command
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import operation_id
+from microfin.ledger.routing import partition_of
+from microfin.ledger.wire import Command
+from microfin.postgres.connections import connect_pool
+from microfin.process.clock import SystemClock
+from microfin.process.settings import WorkerSettings
 from microfin_local.benchmarks import pgbench
 from microfin_local.benchmarks.memory_edges import MemoryLog, MemoryTopic, NoCache, NoReplies
 from microfin_local.platform import Platform
+from microfin_tools.audit import audit
+from microfin_tools.migrations.run import migrate
 from microfin_worker.edges import Edges
+from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Limits, Worker
 
 Kind = Literal["deposit", "transfer"]

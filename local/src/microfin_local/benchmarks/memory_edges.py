@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from microfin import wire
-from microfin.account_cache import CachedAccount
-from microfin.decision import Answer
-from microfin.wire import Command
+from microfin.ledger import wire
+from microfin.ledger.decision import Answer
+from microfin.ledger.wire import Command
+from microfin.redis.account_cache import CachedAccount
 from microfin_worker.edges import Record
 
 

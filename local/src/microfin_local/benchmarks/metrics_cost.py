@@ -12,16 +12,16 @@ from typing import Any, Final
 
 from prometheus_client import generate_latest
 
-from microfin import wire
-from microfin.account_number import derive_account_number
-from microfin.clock import SystemClock
-from microfin.decision import Decisions, decide
-from microfin.operation import operation_id
-from microfin.routing import Routing
-from microfin.wire import Command
+from microfin.ledger import wire
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.decision import Decisions, decide
+from microfin.ledger.operation import operation_id
+from microfin.ledger.routing import Routing
+from microfin.ledger.wire import Command
+from microfin.process.clock import SystemClock
 from microfin_api import metrics as api_metrics
-from microfin_api.backpressure import Backpressure
-from microfin_api.entrance import count_answer
+from microfin_api.commands.backpressure import Backpressure
+from microfin_api.middleware import count_answer
 from microfin_api.phases import CommandPhases
 from microfin_worker import metrics as worker_metrics
 from microfin_worker.batch import receive

@@ -7,12 +7,12 @@ from types import FrameType
 import uvicorn
 from pydantic import ValidationError
 
-from microfin.logs import configure_logs
-from microfin.settings import ApiSettings
+from microfin.process.logs import configure_logs
+from microfin.process.settings import ApiSettings
 from microfin_api.app import create_app
-from microfin_api.draining import DrainingServer
-from microfin_api.http_protocol import GatheringProtocol
-from microfin_api.listening import listening_sockets
+from microfin_api.http.draining import DrainingServer
+from microfin_api.http.listening import listening_sockets
+from microfin_api.http.protocol import GatheringProtocol
 
 _GRACE_SECONDS = 11  # a little longer than the longest wait for an outcome
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, so that they close first

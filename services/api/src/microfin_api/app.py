@@ -14,17 +14,17 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Lifespan, Receive, Scope, Send
 
-from microfin.database import DATABASE_ERRORS, is_connection_loss
-from microfin.garbage_collection import spare_the_garbage_collector
-from microfin.settings import ApiSettings
-from microfin.shards import NotMigrated, WrongShard
+from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
+from microfin.postgres.shards import NotMigrated, WrongShard
+from microfin.process.garbage_collection import spare_the_garbage_collector
+from microfin.process.settings import ApiSettings
 from microfin_api.documentation import Documents
 from microfin_api.endpoint import Endpoint
-from microfin_api.entrance import Entrance
-from microfin_api.parameters import refuse_unknown
-from microfin_api.parts import Parts
-from microfin_api.problems import Problem
+from microfin_api.http.parameters import refuse_unknown
+from microfin_api.http.problems import Problem
+from microfin_api.middleware import Entrance
 from microfin_api.routes import ENDPOINTS
+from microfin_api.services import Parts
 
 logger = structlog.get_logger(__name__)
 

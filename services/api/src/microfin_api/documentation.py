@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from microfin_api.endpoint import Endpoint
+from microfin_api.http.problems import CATALOGUE, ProblemKind
 from microfin_api.openapi import make_document
-from microfin_api.parts import Parts
-from microfin_api.problems import CATALOGUE, ProblemKind
+from microfin_api.services import Parts
 
 _STYLE: Final = """
 :root { color-scheme: light dark; }
@@ -38,8 +38,8 @@ tr + tr td { border-top: 1px solid #8884; }
 _MARKDOWN_START: Final = """\
 # Errors
 
-<!-- Made from services/api/src/microfin_api/problems.py (`python -m microfin_api.reference`); a
-test fails where it is stale. -->
+<!-- Made from services/api/src/microfin_api/http/problems.py by `make reference`; a test fails
+where it is stale. -->
 
 Every error is `application/problem+json` (RFC 9457) with the members `type`, `title`, `status`,
 `code` and `detail`. A code never changes its meaning. Where there is an operation, `operationId`

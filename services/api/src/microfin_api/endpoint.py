@@ -7,7 +7,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from microfin_api.parts import Parts
+from microfin_api.services import Parts
 
 Handler = Callable[[Request, Parts], Awaitable[Response]]
 Method = Literal["GET", "POST", "DELETE"]

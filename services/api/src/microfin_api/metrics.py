@@ -4,7 +4,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from microfin.phase_seconds import BOUNDS, PhaseSeconds
+from microfin.process.phase_seconds import BOUNDS, PhaseSeconds
 
 REQUESTS: Final = Counter(
     "microfin_api_requests", "Requests answered.", ["method", "route", "status"]

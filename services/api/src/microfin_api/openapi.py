@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from microfin_api.endpoint import Endpoint, Given, Parameter
-from microfin_api.problems import CATALOGUE, MEDIA_TYPE, ProblemDocument
+from microfin_api.http.problems import CATALOGUE, MEDIA_TYPE, ProblemDocument
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {

@@ -3,7 +3,7 @@
 import time
 from typing import Final
 
-from microfin.phase_seconds import seconds_until_appended
+from microfin.process.phase_seconds import seconds_until_appended
 from microfin_api import metrics
 
 _ADMIT: Final = metrics.PHASE_SECONDS["admit"]

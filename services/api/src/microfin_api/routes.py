@@ -2,21 +2,20 @@
 
 from typing import Any, Final, get_args
 
-from microfin.operation import Kind
-from microfin_api import (
+from microfin.ledger.operation import Kind
+from microfin_api import documentation
+from microfin_api.commands.idempotency import HEADER, REPLAYED
+from microfin_api.endpoint import Endpoint, Given, Parameter
+from microfin_api.endpoints import (
     accounts,
-    answers,
-    bodies,
-    documentation,
     health,
     money_movement,
     operations,
-    session_endpoints,
+    sessions,
     sign_in,
     statements,
 )
-from microfin_api.endpoint import Endpoint, Given, Parameter
-from microfin_api.idempotency import HEADER, REPLAYED
+from microfin_api.http import answers, bodies
 
 _TIME: Final = {"type": "string", "format": "date-time"}
 
@@ -296,7 +295,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         method="POST",
         path="/api/password",
-        handler=session_endpoints.change_password,
+        handler=sessions.change_password,
         name="changePassword",
         summary="Change the password, and end all sessions but a new one",
         tag="people",
@@ -307,7 +306,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         method="GET",
         path="/api/sessions",
-        handler=session_endpoints.list_sessions,
+        handler=sessions.list_sessions,
         name="listSessions",
         summary="List own sessions",
         tag="people",
@@ -317,7 +316,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         method="DELETE",
         path="/api/sessions/{session}",
-        handler=session_endpoints.end_session,
+        handler=sessions.end_session,
         name="endSession",
         summary="End one of one's own sessions",
         tag="people",

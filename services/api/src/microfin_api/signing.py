@@ -4,7 +4,7 @@ import hmac
 from base64 import urlsafe_b64encode
 from hashlib import blake2b
 
-from microfin.settings import ApiSettings
+from microfin.process.settings import ApiSettings
 
 TAG_BYTES = 18  # 144 bits, 24 characters without padding
 

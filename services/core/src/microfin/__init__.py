@@ -1,1 +1,1 @@
-"""What microfin's API, worker and command line share: the ledger's words, rules and edges."""
+"""What microfin's API, worker and command line share: the ledger's rules and its edges."""

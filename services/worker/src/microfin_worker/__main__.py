@@ -9,21 +9,21 @@ import structlog
 import uvloop
 from pydantic import ValidationError
 
-from microfin.account_cache import AccountCache, account_seal
-from microfin.clock import SystemClock
-from microfin.database import connect_pool
-from microfin.garbage_collection import spare_the_garbage_collector
-from microfin.logs import configure_logs
-from microfin.redis_cluster import GuardedRedis
-from microfin.replies import RedisReplies, reply_seal
-from microfin.routing import shard_of_partition
-from microfin.settings import WorkerSettings
-from microfin.shards import ShardPlace
-from microfin.store import PostgresStore
+from microfin.ledger.routing import shard_of_partition
+from microfin.postgres.connections import connect_pool
+from microfin.postgres.shards import ShardPlace
+from microfin.process.clock import SystemClock
+from microfin.process.garbage_collection import spare_the_garbage_collector
+from microfin.process.logs import configure_logs
+from microfin.process.settings import WorkerSettings
+from microfin.redis.account_cache import AccountCache, account_seal
+from microfin.redis.guarded import GuardedRedis
+from microfin.redis.replies import RedisReplies, reply_seal
 from microfin_worker.edges import Edges
 from microfin_worker.health import health_server
 from microfin_worker.kafka_log import KafkaLog
 from microfin_worker.partition import partition_from
+from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Limits, Worker
 
 logger = structlog.get_logger(__name__)

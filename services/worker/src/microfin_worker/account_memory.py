@@ -7,7 +7,7 @@ worker forgets everything when it can no longer be sure of that.
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
-from microfin.decision import Account
+from microfin.ledger.decision import Account
 
 
 class AccountMemory:

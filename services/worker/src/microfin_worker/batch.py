@@ -7,10 +7,9 @@ from typing import Final
 
 import msgspec
 
-from microfin import wire
-from microfin.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
-from microfin.columns import nearest_moment
-from microfin.decision import (
+from microfin.ledger import wire
+from microfin.ledger.columns import nearest_moment
+from microfin.ledger.decision import (
     Account,
     Deciding,
     Decisions,
@@ -20,13 +19,14 @@ from microfin.decision import (
     decide,
     leg_keys,
 )
-from microfin.routing import Routing
-from microfin.store import Fenced, PartitionRow, PlaceChanged
-from microfin.wire import Identity
+from microfin.ledger.routing import Routing
+from microfin.ledger.wire import Identity
 from microfin_worker.account_memory import AccountMemory
+from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin_worker.edges import Clock, Record, Store, Transaction
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.phases import BatchPhases
+from microfin_worker.postgres_store import Fenced, PartitionRow, PlaceChanged
 
 _STEP_ASIDE: Final = 50  # commands decided ahead between two steps aside
 

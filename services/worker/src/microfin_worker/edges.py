@@ -6,12 +6,12 @@ from typing import Protocol
 
 import msgspec
 
-from microfin.account_cache import CachedAccount
-from microfin.batch_statement import BatchWrite, OutboxPlace, Place
-from microfin.decision import Account, Answer, LegKey
-from microfin.operation import Outcome
-from microfin.store import Claim, PartitionRow
-from microfin.wire import Command
+from microfin.ledger.decision import Account, Answer, LegKey
+from microfin.ledger.operation import Outcome
+from microfin.ledger.wire import Command
+from microfin.redis.account_cache import CachedAccount
+from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place
+from microfin_worker.postgres_store import Claim, PartitionRow
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -67,7 +67,7 @@ class Log(Protocol):
 
 
 class Transaction(Protocol):
-    """The worker's open transaction; see `microfin.store.PostgresTransaction`."""
+    """The worker's open transaction; see `microfin_worker.postgres_store.PostgresTransaction`."""
 
     async def lock(self) -> PartitionRow:
         """Lock the partition's row, and return it."""
@@ -89,7 +89,7 @@ class Transaction(Protocol):
 
 
 class Store(Protocol):
-    """One partition's place in its shard; see `microfin.store.PostgresStore`."""
+    """One partition's place in its shard; see `microfin_worker.postgres_store.PostgresStore`."""
 
     async def claim(self, held: int | None = None) -> Claim:
         """Raise the epoch, commit, then read the row and the outbox.

@@ -1,6 +1,6 @@
 """The fingerprint of a record, by which a claim knows the log that it worked on before."""
 
-from microfin import fingerprint as core
+from microfin.ledger import fingerprint as core
 from microfin_worker.edges import Record
 
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from microfin.settings import WorkerSettings
+from microfin.process.settings import WorkerSettings
 from microfin_worker.status import Status
 
 

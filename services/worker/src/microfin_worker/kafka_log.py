@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 import aiokafka
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from microfin.clock import SystemClock
-from microfin.kafka_client import connection_options
-from microfin.producer import CommandProducer
-from microfin.settings import WorkerSettings
-from microfin.wire import Command
-from microfin.within import within
+from microfin.kafka.client import connection_options
+from microfin.kafka.producer import CommandProducer
+from microfin.ledger.wire import Command
+from microfin.process.clock import SystemClock
+from microfin.process.deadline import within
+from microfin.process.settings import WorkerSettings
 from microfin_worker.edges import OutOfRange, PartitionMissing, Record
 from microfin_worker.log_watch import LogWatch
 

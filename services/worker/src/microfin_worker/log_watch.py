@@ -12,7 +12,7 @@ from typing import Final
 import aiokafka
 import structlog
 
-from microfin.within import within
+from microfin.process.deadline import within
 from microfin_worker.edges import Clock
 
 logger = structlog.get_logger(__name__)

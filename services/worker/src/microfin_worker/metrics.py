@@ -4,8 +4,8 @@ from collections import Counter as Tally
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from microfin.decision import Decisions
-from microfin.phase_seconds import PhaseSeconds
+from microfin.ledger.decision import Decisions
+from microfin.process.phase_seconds import PhaseSeconds
 from microfin_worker.status import Status
 
 OUTCOMES = Counter(

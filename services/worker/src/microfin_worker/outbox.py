@@ -12,11 +12,16 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from microfin.batch_statement import OutboxPlace
-from microfin.decision import OutboxRow
-from microfin.phase_seconds import seconds_until_appended
-from microfin.routing import Routing, partition_of, shard_of_account, shard_of_partition
+from microfin.ledger.decision import OutboxRow
+from microfin.ledger.routing import (
+    Routing,
+    partition_of,
+    shard_of_account,
+    shard_of_partition,
+)
+from microfin.process.phase_seconds import seconds_until_appended
 from microfin_worker import metrics
+from microfin_worker.batch_statement import OutboxPlace
 from microfin_worker.edges import Clock, Log
 
 logger = structlog.get_logger(__name__)

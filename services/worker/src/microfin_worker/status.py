@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from microfin.kafka_client import UNREACHABLE_AFTER
+from microfin.kafka.client import UNREACHABLE_AFTER
 
 State = Literal["starting", "waiting", "claiming", "working", "fenced", "retrying", "stopped"]
 

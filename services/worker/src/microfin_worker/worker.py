@@ -15,13 +15,11 @@ from typing import Final
 import msgspec
 import structlog
 
-from microfin.account_cache import CachedAccount
-from microfin.batch_statement import Place
-from microfin.database import is_connection_loss, is_data_error
-from microfin.decision import Decisions, GenerationAhead, Received
-from microfin.shards import NotMigrated, WrongShard
-from microfin.store import Fenced, RepeatsFound
-from microfin.wire import NewerVersion
+from microfin.ledger.decision import Decisions, GenerationAhead, Received
+from microfin.ledger.wire import NewerVersion
+from microfin.postgres.connections import is_connection_loss, is_data_error
+from microfin.postgres.shards import NotMigrated, WrongShard
+from microfin.redis.account_cache import CachedAccount
 from microfin_worker import metrics
 from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import (
@@ -33,6 +31,7 @@ from microfin_worker.batch import (
     decide_ahead,
     gather,
 )
+from microfin_worker.batch_statement import Place
 from microfin_worker.edges import (
     Edges,
     OutOfRange,
@@ -40,7 +39,6 @@ from microfin_worker.edges import (
     Record,
 )
 from microfin_worker.fingerprint import fingerprint
-from microfin_worker.gathering import Gathering
 from microfin_worker.log_recognition import (
     LastSight,
     LogLost,
@@ -49,7 +47,9 @@ from microfin_worker.log_recognition import (
     recognise_log,
 )
 from microfin_worker.outbox import Outbox
+from microfin_worker.pacing import Gathering
 from microfin_worker.phases import BatchPhases
+from microfin_worker.postgres_store import Fenced, RepeatsFound
 from microfin_worker.status import Status
 
 logger = structlog.get_logger(__name__)

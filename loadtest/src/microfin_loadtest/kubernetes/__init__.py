@@ -1,0 +1,1 @@
+"""Load on a bank in a Kubernetes cluster, by k6 operator jobs inside it."""

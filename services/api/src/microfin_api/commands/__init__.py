@@ -1,0 +1,1 @@
+"""Commands to the ledger: sending them, and waiting for their outcomes."""

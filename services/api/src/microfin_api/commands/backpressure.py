@@ -1,0 +1,32 @@
+"""Bounds what is under way: commands per partition that are not acknowledged or not answered."""
+
+import asyncio
+from collections import defaultdict
+
+from microfin_api import metrics
+from microfin_api.http.problems import Problem
+
+
+class Backpressure:
+    """Counts the commands under way and refuses those over the limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._under_way: defaultdict[int, int] = defaultdict(int)
+
+    def enter(self, partition: int) -> None:
+        """Count one command in. Raises `Problem` where the partition has too many."""
+        if self._under_way[partition] >= self._limit:
+            raise Problem("overloaded")
+        self._change(partition, 1)
+
+    def leave(self, partition: int, sending: asyncio.Task[None]) -> None:
+        """Count one answered command out, once its sending has come to an end too."""
+        if sending.done():
+            self._change(partition, -1)
+        else:
+            sending.add_done_callback(lambda _: self._change(partition, -1))
+
+    def _change(self, partition: int, change: int) -> None:
+        self._under_way[partition] += change
+        metrics.WAITING.labels(partition).set(self._under_way[partition])

@@ -1,0 +1,53 @@
+"""The leases' own thread, so that no renewal queues behind requests.
+
+A renewal takes several turns of an event loop. On a busy machine a turn of the requests' loop takes
+hundreds of milliseconds, and the lease, which counts from when its renewal was sent, was over
+before the loop came to read the answer. A thread of its own gets Python's lock within half a
+millisecond (`passwords.py` sets the switch interval). See docs/adr/0022.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from microfin_api.commands.leases import Leases
+
+_END_SECONDS: Final = 1.0
+
+
+class LeaseThread:
+    """Renews `leases` in a thread; whoever uses them stays on the loop that called `start`."""
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    async def start(self) -> None:
+        """Take all leases, or begin to try."""
+        self._thread.start()
+        await self._there(self._leases.start(asyncio.get_running_loop()))
+
+    async def stop(self) -> None:
+        """Give all leases back, and end the thread."""
+        if not self._thread.is_alive():
+            return
+        await self._there(self._leases.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join)
+
+    async def _there(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            if left:
+                self._loop.run_until_complete(asyncio.wait(left, timeout=_END_SECONDS))
+        finally:
+            self._loop.close()

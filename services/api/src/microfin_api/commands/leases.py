@@ -1,0 +1,291 @@
+"""Leases: what lets this process send commands to a shard, and tells it the shard's routing.
+
+Every 250 ms a small write to each shard, synchronously committed, renews this process's lease and
+returns `routing`. A read could come from an isolated old primary; a committed write cannot. A lease
+counts from when its renewal was sent: whoever wants to change the routing announces it, waits for a
+second, and then knows that nobody still sends by the old one unaware.
+
+Renewals may run in another thread's event loop than those who use the lease (`lease_thread`). Then
+the newest lease is handed over by one assignment, and its users are woken on their own loop.
+"""
+
+import asyncio
+import contextlib
+import time
+from typing import Final
+
+import msgspec
+import structlog
+
+from microfin.ledger.routing import Routing, partition_of, shard_of_account
+from microfin.postgres.connections import Connection, Pool, connect_pool
+from microfin.postgres.literals import text
+from microfin.postgres.shards import ShardPlace
+from microfin.process.settings import ApiSettings
+from microfin_api.commands.one_round_trip import copy_first_row
+
+logger = structlog.get_logger(__name__)
+
+RENEWAL_SECONDS: Final = 0.25
+LEASE_SECONDS: Final = 1.0
+_LEAST_PAUSE: Final = 0.025  # between renewals that waiting answers ask for
+_FORGET_EVERY: Final = 600.0
+
+_RENEW = """
+INSERT INTO leases (instance, generation, renewed_at)
+SELECT {instance}, generation, clock_timestamp() FROM routing
+ON CONFLICT (instance)
+DO UPDATE SET generation = excluded.generation, renewed_at = excluded.renewed_at
+RETURNING (SELECT row_to_json(routing)::text FROM routing)
+"""
+
+_FORGET = """
+DELETE FROM leases WHERE instance IN (
+    SELECT instance FROM leases WHERE renewed_at < clock_timestamp() - interval '1 hour' LIMIT 1000)
+"""
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """One renewal: when it was sent (monotonic seconds) and the routing that it returned.
+
+    `intended_count` is the number of partitions that a growth is preparing, None where none is.
+    """
+
+    sent: float
+    routing: Routing
+    intended_count: int | None
+
+    @property
+    def expires(self) -> float:
+        """Until when (monotonic seconds) commands may be sent by it."""
+        return self.sent + LEASE_SECONDS
+
+    def moves(self, account: str) -> bool:
+        """Tell whether the growth under way will move `account` to another partition."""
+        return self.intended_count is not None and (
+            partition_of(account, self.intended_count)
+            != partition_of(account, self.routing.partition_count)
+        )
+
+
+class _RoutingRow(msgspec.Struct, frozen=True):
+    """What a renewal needs of the one row of `routing`."""
+
+    shard: int
+    shards: int
+    generation: int
+    partition_count: int
+    intended_generation: int | None
+    intended_partition_count: int | None
+
+
+class ShardLease:
+    """The lease on one shard, renewed for as long as it runs.
+
+    `fault` is empty or says why the last renewal failed, `refusals` counts those that did not fail
+    for want of time: the database itself, or what stands before it, said no.
+    """
+
+    def __init__(self, instance: str, settings: ApiSettings, shard: int) -> None:
+        self._instance = instance
+        self._statement = _RENEW.format(instance=text(instance))
+        self._settings = settings
+        self._shard = shard
+        self._place = ShardPlace(shard, len(settings.database_urls))
+        self._pool: Pool | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._users_loop: asyncio.AbstractEventLoop | None = None
+        self._wanted = asyncio.Event()  # on the loop that renews
+        self._wants = False
+        self._tried = asyncio.Event()  # on the loop of those who use the lease
+        self._intent_since: float | None = None
+        self.fault = f"shard {shard}: none yet"
+        self.refusals = 0
+        self.latest: Lease | None = None
+
+    @property
+    def intent_age(self) -> float:
+        """Seconds since a growth that is still being prepared was first seen; 0 without one."""
+        return 0.0 if self._intent_since is None else time.monotonic() - self._intent_since
+
+    async def start(self, users_loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Start renewing, on this loop; returns after the first attempt.
+
+        `users_loop` is the loop of those who use the lease, where it is another one.
+        """
+        self._home = asyncio.get_running_loop()
+        self._users_loop = users_loop
+        self._pool = await self._connect()
+        await self._renew()
+        self._renewing = asyncio.create_task(self._renew_for_ever())
+
+    async def stop(self) -> None:
+        """Stop renewing and give the lease back."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        self.latest = None
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(LEASE_SECONDS):
+                await self._execute("DELETE FROM leases WHERE instance = $1", self._instance)
+        if self._pool is not None:
+            self._pool.terminate()
+
+    async def _connect(self) -> Pool:
+        # A pool of its own: slow questions of others must not cost the lease.
+        settings = self._settings.model_copy(
+            update={"database_connections": 1, "database_timeout": LEASE_SECONDS}
+        )
+        url = self._settings.database_urls[self._shard]
+        return await connect_pool(url, settings, place=self._place)
+
+    def valid(self) -> Lease | None:
+        """Return the lease where commands may be sent by it now."""
+        lease = self.latest
+        return lease if lease is not None and time.monotonic() < lease.expires else None
+
+    async def sent_after(self, moment: float) -> Lease:
+        """Return a lease whose renewal was sent after `moment` (monotonic). Wait with a deadline.
+
+        All who wait share a renewal, which is sent a little sooner for them.
+        """
+        while (lease := self.latest) is None or lease.sent <= moment:
+            self._want()
+            await self.tried()
+        return lease
+
+    async def tried(self) -> None:
+        """Return after the next attempt to renew, however it ends. Wait with a deadline."""
+        await self._tried.wait()
+
+    def _want(self) -> None:
+        """Ask for a renewal soon. Whoever finds that asked already may rely on it: what is asked
+        for is forgotten before the renewal is sent."""
+        if self._wants:
+            return
+        self._wants = True
+        if self._users_loop is None:
+            self._wanted.set()
+        elif self._home is not None:
+            with contextlib.suppress(RuntimeError):  # that loop has ended: nothing is renewed
+                self._home.call_soon_threadsafe(self._wanted.set)
+
+    def _tell(self) -> None:
+        """Wake those who wait for an attempt."""
+        if self._users_loop is None:
+            self._wake()
+        else:
+            with contextlib.suppress(RuntimeError):  # that loop has ended: nobody waits
+                self._users_loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._tried.set()
+        self._tried = asyncio.Event()
+
+    async def _renew_for_ever(self) -> None:
+        next_cleaning = time.monotonic() + _FORGET_EVERY
+        while True:
+            await asyncio.sleep(_LEAST_PAUSE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RENEWAL_SECONDS - _LEAST_PAUSE):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            self._wants = False
+            await self._renew()
+            if time.monotonic() > next_cleaning:
+                next_cleaning = time.monotonic() + _FORGET_EVERY
+                with contextlib.suppress(Exception):
+                    await self._execute(_FORGET)
+
+    async def _renew(self) -> None:
+        sent = time.monotonic()
+        renewal = asyncio.create_task(self._renewal(sent))
+        await asyncio.wait({renewal}, timeout=LEASE_SECONDS)
+        if renewal.done() and renewal.exception() is None:
+            self._accept(renewal.result())
+        else:
+            await self._fail(renewal)
+        self._tell()
+
+    def _accept(self, lease: Lease) -> None:
+        if self.fault and self.latest is not None:
+            logger.info("lease renewed again", shard=self._shard)
+        self.fault = ""
+        self.latest = lease
+        if lease.intended_count is None:
+            self._intent_since = None
+        elif self._intent_since is None:
+            self._intent_since = time.monotonic()
+
+    async def _fail(self, renewal: asyncio.Task[Lease]) -> None:
+        error = renewal.exception() if renewal.done() else TimeoutError("it does not answer")
+        if not self.fault:
+            logger.warning("lease not renewed", shard=self._shard, error=repr(error))
+        self.fault = f"shard {self._shard}: {error or type(error).__name__}"
+        if not isinstance(error, TimeoutError):
+            self.refusals += 1
+        # Breaking the connection off ends whatever still waits on it, whichever way it hangs.
+        if self._pool is not None:
+            self._pool.terminate()
+        renewal.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        self._pool = await self._connect()
+
+    async def _renewal(self, sent: float) -> Lease:
+        async with self._acquire() as connection:
+            row = await copy_first_row(connection, self._statement)
+        if row is None:
+            raise self._place.not_migrated()
+        found = msgspec.json.decode(row[0], type=_RoutingRow)
+        self._place.check((found.shard, found.shards))
+        return Lease(
+            sent,
+            Routing(found.generation, found.partition_count),
+            found.intended_partition_count if found.intended_generation else None,
+        )
+
+    async def _execute(self, statement: str, *arguments: str) -> None:
+        async with self._acquire() as connection, connection.transaction():
+            await connection.execute(statement, *arguments)
+
+    def _acquire(self) -> Connection:
+        if self._pool is None:
+            raise RuntimeError("start() was not called")
+        return self._pool.acquire()
+
+
+class Leases:
+    """This process's leases on all shards."""
+
+    def __init__(self, instance: str, settings: ApiSettings) -> None:
+        self._shards = [
+            ShardLease(instance, settings, shard) for shard in range(len(settings.database_urls))
+        ]
+
+    async def start(self, users_loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Take all leases, or begin to try. `users_loop` is their users', where it is another."""
+        await asyncio.gather(*(lease.start(users_loop) for lease in self._shards))
+
+    async def stop(self) -> None:
+        """Give all leases back."""
+        await asyncio.gather(*(lease.stop() for lease in self._shards))
+
+    def of_account(self, account: str) -> ShardLease:
+        """Return the lease on the shard of `account`."""
+        return self._shards[shard_of_account(account, len(self._shards))]
+
+    def of_shard(self, shard: int) -> ShardLease:
+        """Return the lease on one shard."""
+        return self._shards[shard]
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return len(self._shards)
+
+    def faults(self) -> list[str]:
+        """Return what keeps this process from sending, one line a shard without a lease."""
+        return [
+            f"no lease: {lease.fault or f'shard {shard}: it has expired'}"
+            for shard, lease in enumerate(self._shards)
+            if lease.valid() is None
+        ]

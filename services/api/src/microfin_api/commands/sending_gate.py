@@ -1,0 +1,138 @@
+"""The one place that decides whether, where and by which routing a command may be sent now.
+
+While a growth is being prepared, commands for the accounts that it will move are held here; those
+for all others pass. A command that finds its shard's lease run out waits for the next renewal.
+"""
+
+import asyncio
+import contextlib
+import time
+from typing import Final
+
+import msgspec
+
+from microfin.ledger.routing import partition_of
+from microfin_api import metrics
+from microfin_api.commands.leases import Lease, Leases, ShardLease
+from microfin_api.http.problems import Problem
+
+HOLD_SECONDS: Final = 10.0
+"""Seconds after which a growth that is neither activated nor withdrawn holds nothing any more."""
+
+HELD_LIMIT: Final = 5_000
+"""Commands that one process holds at most; more are refused as overload."""
+
+
+LEASE_WAIT_SECONDS: Final = 5.0
+"""Seconds that a command waits for a late lease at most."""
+
+WAITING_LIMIT: Final = 250
+"""Commands of one process that wait for late leases at most: a shard that does not answer must not
+take all the room that MICROFIN_REQUEST_LIMIT gives to requests."""
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """Where a command goes, the routing generation that says so, and until when (monotonic)."""
+
+    partition: int
+    generation: int
+    expires: float
+
+
+class SendingGate:
+    """Lets commands through for as long as this process holds the lease of their shard."""
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+        self._held = 0
+        self._waiting = 0
+
+    async def pass_through(self, account: str) -> Destination:
+        """Return where a command for `account` must be sent, at once; wait while it is held.
+
+        Raises `Problem` where this process may not send: nothing has been done then.
+        """
+        shard = self._leases.of_account(account)
+        lease = shard.valid() or await self._until_renewed(shard)
+        if lease.moves(account):
+            lease = await self._hold(shard, account)
+        return Destination(
+            partition_of(account, lease.routing.partition_count),
+            lease.routing.generation,
+            lease.expires,
+        )
+
+    def still_leads_to(self, account: str, destination: Destination) -> bool:
+        """Tell whether a command that has passed for `destination` may be sent there now.
+
+        This process may have stood still since. Then the newest lease must say the same.
+        """
+        if time.monotonic() < destination.expires:
+            return True
+        lease = self._leases.of_account(account).valid()
+        return (
+            lease is not None
+            and lease.routing.generation == destination.generation
+            and not lease.moves(account)
+        )
+
+    async def _until_renewed(self, shard: ShardLease) -> Lease:
+        """Return the lease as soon as it is valid. Raises `Problem` where that is too late.
+
+        A renewal that is late says nothing of the database: the machine may be busy, or this
+        process may have stood still. One that was refused since says that it is away.
+        """
+        if self._waiting >= WAITING_LIMIT:
+            raise _no_lease()
+        self._waiting += 1
+        metrics.WAITING_FOR_LEASE.set(self._waiting)
+        refusals = shard.refusals
+        try:
+            async with asyncio.timeout(LEASE_WAIT_SECONDS):
+                while (lease := shard.valid()) is None:
+                    if shard.refusals != refusals:
+                        raise _no_lease()
+                    await shard.tried()
+                return lease
+        except TimeoutError:
+            raise _no_lease() from None
+        finally:
+            self._waiting -= 1
+            metrics.WAITING_FOR_LEASE.set(self._waiting)
+
+    async def _hold(self, shard: ShardLease, account: str) -> Lease:
+        """Wait until no growth is about to move `account`, or it has been for too long."""
+        if self._held >= HELD_LIMIT:
+            raise Problem("overloaded", "Too many commands wait for the partitions to grow.")
+        self._held += 1
+        metrics.HELD.set(self._held)
+        try:
+            while (lease := shard.valid() or await self._until_renewed(shard)).moves(account):
+                left = HOLD_SECONDS - shard.intent_age
+                if left <= 0:
+                    break
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(shard.sent_after(lease.sent), min(left, 1.0))
+            return lease
+        finally:
+            self._held -= 1
+            metrics.HELD.set(self._held)
+
+    async def until_order_is_certain(self, account: str, generation: int) -> None:
+        """Return once a command that the broker has acknowledged just now keeps its place.
+
+        That is: a lease renewal that began after now shows that `generation` is still the routing
+        and that no growth is about to move `account`. Never returns where that cannot be shown any
+        more, so wait with a deadline.
+        """
+        lease = self._leases.of_account(account)
+        moment = time.monotonic()
+        while True:
+            renewed = await lease.sent_after(moment)
+            if renewed.routing.generation == generation and not renewed.moves(account):
+                return
+            moment = renewed.sent
+
+
+def _no_lease() -> Problem:
+    return Problem("unavailable", "The database does not answer. Nothing was done.")

@@ -1,0 +1,163 @@
+"""Opening and showing accounts."""
+
+import re
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from microfin.ledger.account_number import is_account_number
+from microfin.ledger.money import to_decimal_text
+from microfin.ledger.routing import shard_of_account
+from microfin.postgres import queries
+from microfin.postgres.connections import Pool
+from microfin.postgres.queries import AccountPlace, StoredAccount
+from microfin.redis.account_cache import CachedAccount
+from microfin_api.endpoints.change import Change, prefers_async
+from microfin_api.http.answers import AccountList, AccountView, answer, moment
+from microfin_api.http.bodies import OpenBody, read_currency, read_optional_body
+from microfin_api.http.parameters import read_number
+from microfin_api.http.problems import Problem
+from microfin_api.services import Parts
+
+LIMIT_MOST: Final = 200
+"""Accounts on a page: that many if no limit was sent, so that most clients need one page only."""
+
+CURSOR: Final = r"[0-9]{1,15}\.[0-9]{12}"
+"""The place of a page's last account: when it was opened, in milliseconds, and its number."""
+
+_CURSOR: Final = re.compile(CURSOR, re.ASCII)
+
+DEPRECATED = {"Deprecation": "@1795305600", "Link": '</docs>; rel="deprecation"'}
+"""Since 2026-11-22 (RFC 9745)."""
+
+
+async def open_account(request: Request, parts: Parts) -> Response:
+    """Open an account."""
+    change = await Change.begin(request, parts)
+    body = await read_optional_body(request, OpenBody, parts.settings.body_limit)
+    currency = _currency(body, parts)
+    return await change.open(currency, status=201, at_once=prefers_async(request))
+
+
+async def generate_account(request: Request, parts: Parts) -> Response:
+    """Open an account the way that existing clients do: by GET too, answered with 200."""
+    change = await Change.begin(request, parts)
+    body = OpenBody()
+    if request.method == "POST":
+        body = await read_optional_body(request, OpenBody, parts.settings.body_limit)
+    currency = _currency(body, parts)
+    response = await change.open(currency, status=200, at_once=False)
+    response.headers.update(DEPRECATED)
+    return response
+
+
+def _currency(body: OpenBody, parts: Parts) -> str:
+    if body.currency is None:
+        return read_currency(parts.settings.default_currency)
+    return read_currency(body.currency)
+
+
+async def list_accounts(request: Request, parts: Parts) -> Response:
+    """List a page of the user's accounts, oldest first, as PostgreSQL has them."""
+    session = await parts.sessions.require(request)
+    after = _read_cursor(request)
+    limit = read_number(request, "limit", LIMIT_MOST) or LIMIT_MOST
+    stored = await queries.accounts_of(parts.pools, session.user, after, limit)
+    last = stored[-1] if len(stored) == limit else None
+    view = AccountList(
+        accounts=[_view_of_stored(account) for account in stored],
+        next_cursor=None if last is None else f"{last.opened_at}.{last.number}",
+    )
+    return answer(view)
+
+
+def _read_cursor(request: Request) -> AccountPlace | None:
+    text = request.query_params.get("cursor")
+    if text is None:
+        return None
+    if not _CURSOR.fullmatch(text):
+        raise Problem("invalid_parameter", "cursor is the nextCursor of the page before.")
+    opened_at, _, number = text.partition(".")
+    return AccountPlace(int(opened_at), number)
+
+
+async def show_account(request: Request, parts: Parts) -> Response:
+    """Show one account: from the cache, or where the client wants it so, from PostgreSQL."""
+    session = await parts.sessions.require(request)
+    number = request.path_params["number"]
+    if "no-cache" not in request.headers.get("cache-control", "").lower():
+        cached = await parts.cache.get(number) if is_account_number(number) else None
+        if cached is not None:
+            _require_owner(cached.owner, session.user)
+            return answer(_view_of_cached(cached))
+    stored = await find_stored(parts, number)
+    _require_owner(stored.owner, session.user)
+    return answer(_view_of_stored(stored))
+
+
+async def find_stored(parts: Parts, number: str) -> StoredAccount:
+    """Return the account as PostgreSQL has it, and fill the cache with it.
+
+    Raises `Problem` where there is none of this number.
+    """
+    if not is_account_number(number):
+        raise Problem("account_not_found")
+    stored = await queries.account(pool_of(parts, number), number)
+    if stored is None:
+        raise Problem("account_not_found")
+    await parts.cache.put(
+        [
+            CachedAccount(
+                number=stored.number,
+                owner=stored.owner,
+                currency=stored.currency,
+                balance=stored.balance,
+                state=stored.state,
+                seq=stored.seq,
+                version=stored.version,
+                as_of=stored.read_at,
+            )
+        ]
+    )
+    return stored
+
+
+async def require_own_account(parts: Parts, number: str, user: str) -> str:
+    """Return the currency of the user's account. Raises `Problem` where it is not theirs.
+
+    Neither owner nor currency ever changes, so a cached account says it as well as any.
+    """
+    known = await parts.cache.get(number) if is_account_number(number) else None
+    account = known or await find_stored(parts, number)
+    _require_owner(account.owner, user)
+    return account.currency
+
+
+def pool_of(parts: Parts, number: str) -> Pool:
+    """Return the pool of the account's shard."""
+    return parts.pools[shard_of_account(number, len(parts.pools))]
+
+
+def _require_owner(owner: str, user: str) -> None:
+    if owner != user:
+        raise Problem("account_not_found")
+
+
+def _view_of_stored(account: StoredAccount) -> AccountView:
+    return _view(account, account.read_at)
+
+
+def _view_of_cached(account: CachedAccount) -> AccountView:
+    return _view(account, account.as_of)
+
+
+def _view(account: StoredAccount | CachedAccount, as_of: int) -> AccountView:
+    return AccountView(
+        account_number=account.number,
+        balance=to_decimal_text(account.balance, account.currency),
+        currency=account.currency,
+        state=account.state,
+        seq=account.seq,
+        as_of=moment(as_of),
+    )

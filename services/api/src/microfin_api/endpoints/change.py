@@ -1,0 +1,159 @@
+"""What all operations of clients have in common: their key, their id, and how their end is told."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from microfin.ledger.account_number import derive_account_number
+from microfin.ledger.operation import Kind, operation_id
+from microfin.ledger.wire import Command, body_hash
+from microfin_api import metrics
+from microfin_api.commands.idempotency import (
+    HEADER,
+    REPLAYED,
+    Key,
+    read_key,
+    refuse_other_use,
+)
+from microfin_api.commands.submission import Accepted, TraceHeaders, unknown_after
+from microfin_api.commands.waiting import Settled
+from microfin_api.endpoints.outcome_answers import rejection, settled_view
+from microfin_api.http.answers import AcceptedOperation, answer
+from microfin_api.http.problems import Problem
+from microfin_api.people.session_cache import Session
+from microfin_api.phases import CommandPhases
+from microfin_api.services import Parts
+
+logger = structlog.get_logger(__name__)
+
+_TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Change:
+    """One client's request to change something: who asks, and under which key."""
+
+    def __init__(self, request: Request, parts: Parts, session: Session) -> None:
+        self.request = request
+        self.parts = parts
+        self.user = session.user
+        self.key: Key = read_key(request)
+
+    @classmethod
+    async def begin(cls, request: Request, parts: Parts) -> "Change":
+        """Check who asks. Raises `Problem` for other origins, missing sessions and unfit keys."""
+        parts.origins.check(request, parts.sessions)
+        return cls(request, parts, await parts.sessions.require(request))
+
+    async def open(self, currency: str, *, status: int, at_once: bool) -> Response:
+        """Open an account in `currency`."""
+        operation = operation_id(self.user, self.key.text, "open", "")
+        command = Command(
+            kind="open",
+            leg="request",
+            operation=operation,
+            account=derive_account_number(operation, 0),
+            user=self.user,
+            currency=currency,
+        )
+        with self._telling_the_key():
+            await self.parts.account_cap.require_room(self.user, operation)
+        return await self._perform(command, "", status=status, at_once=at_once)
+
+    async def move(
+        self, kind: Kind, account: str, amount: str, *, counterparty: str = "", at_once: bool
+    ) -> Response:
+        """Deposit, withdraw or transfer `amount`."""
+        command = Command(
+            kind=kind,
+            leg="request",
+            operation=operation_id(self.user, self.key.text, kind, account),
+            account=account,
+            user=self.user,
+            counterparty=counterparty,
+            amount=amount,
+        )
+        return await self._perform(command, account, status=200, at_once=at_once)
+
+    async def _perform(
+        self, command: Command, noted_account: str, *, status: int, at_once: bool
+    ) -> Response:
+        phases = CommandPhases(self.request.scope["begun"])
+        self.request.scope["phases"] = phases  # the entrance knows when the request ends
+        with self._telling_the_key():
+            await refuse_other_use(
+                self.parts.redis, self.user, self.key, command.kind, noted_account
+            )
+            result = await self.parts.submission.submit(
+                command, at_once=at_once, trace=_trace(self.request), phases=phases
+            )
+            return self._told(command, result, status)
+
+    @contextlib.contextmanager
+    def _telling_the_key(self) -> Iterator[None]:
+        """Let every problem name the key, which may be one that we made."""
+        try:
+            yield
+        except Problem as problem:
+            problem.headers[HEADER] = self.key.header
+            if problem.kind.code == "unknown":
+                problem.members["idempotencyKey"] = self.key.text
+            raise
+
+    def _told(self, command: Command, result: Settled | Accepted, status: int) -> Response:
+        try:
+            if isinstance(result, Accepted):
+                return self._accepted(command, result)
+            return self._settled(result, status)
+        except Problem:
+            raise
+        except Exception as error:  # it has been sent: nobody may be told that nothing was done
+            raise unknown_after(error, command.operation) from error
+
+    def _settled(self, settled: Settled, status: int) -> Response:
+        operation = settled.operation
+        metrics.OPERATIONS.labels(operation.kind, operation.status).inc()
+        logger.debug("settled", operation=operation.operation, status=operation.status)
+        headers = {HEADER: self.key.header}
+        if settled.replayed:
+            headers[REPLAYED] = "true"
+        if operation.status != "settled":
+            problem = rejection(operation)
+            problem.headers |= headers
+            raise problem
+        if status == 201:
+            headers["Location"] = f"/api/accounts/{operation.account}"
+        return answer(settled_view(operation), status, headers)
+
+    def _accepted(self, command: Command, accepted: Accepted) -> Response:
+        status: Literal["accepted", "in_transit"] = "in_transit" if accepted.debited else "accepted"
+        metrics.OPERATIONS.labels(command.kind, status).inc()
+        logger.debug("accepted", operation=accepted.operation, status=status)
+        headers = {
+            HEADER: self.key.header,
+            "Location": self.parts.at_tokens.location(
+                accepted.operation, self.user, body_hash(command), accepted.appended
+            ),
+        }
+        if prefers_async(self.request):
+            headers["Preference-Applied"] = "respond-async"
+        view = AcceptedOperation(operation_id=accepted.operation, status=status)
+        return answer(view, 202, headers)
+
+
+def prefers_async(request: Request) -> bool:
+    """Tell whether the client asks for an answer before the outcome (RFC 7240)."""
+    preferences = ",".join(request.headers.getlist("prefer")).lower().split(",")
+    return any(
+        preference.partition(";")[0].strip() == "respond-async" for preference in preferences
+    )
+
+
+def _trace(request: Request) -> TraceHeaders:
+    """Return the W3C trace context for the record's headers, where the client sent one."""
+    parent = request.headers.get("traceparent", "")
+    return [("traceparent", parent.encode())] if _TRACE_PARENT.fullmatch(parent) else []

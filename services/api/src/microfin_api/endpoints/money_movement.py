@@ -1,0 +1,58 @@
+"""Deposits, withdrawals and transfers."""
+
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from microfin_api.endpoints.change import Change, prefers_async
+from microfin_api.http.bodies import (
+    DepositBody,
+    TransferBody,
+    read_account_number,
+    read_amount,
+    read_body,
+)
+from microfin_api.http.problems import Problem
+from microfin_api.services import Parts
+
+
+async def deposit(request: Request, parts: Parts) -> Response:
+    """Put money on one of the user's accounts."""
+    return await _move_cash(request, parts, "deposit")
+
+
+async def withdraw(request: Request, parts: Parts) -> Response:
+    """Take money from one of the user's accounts."""
+    return await _move_cash(request, parts, "withdraw")
+
+
+async def _move_cash(
+    request: Request, parts: Parts, kind: Literal["deposit", "withdraw"]
+) -> Response:
+    change = await Change.begin(request, parts)
+    body = await read_body(request, DepositBody, parts.settings.body_limit)
+    return await change.move(
+        kind,
+        read_account_number(body.account_number),
+        read_amount(body.amount),
+        at_once=_at_once(request, parts),
+    )
+
+
+async def transfer(request: Request, parts: Parts) -> Response:
+    """Move money from one of the user's accounts to any account."""
+    change = await Change.begin(request, parts)
+    body = await read_body(request, TransferBody, parts.settings.body_limit)
+    sender = read_account_number(body.sender_account_number)
+    receiver = read_account_number(body.receiver_account_number)
+    amount = read_amount(body.amount)
+    if sender == receiver:
+        raise Problem("same_account")
+    return await change.move(
+        "transfer", sender, amount, counterparty=receiver, at_once=_at_once(request, parts)
+    )
+
+
+def _at_once(request: Request, parts: Parts) -> bool:
+    return parts.settings.answer == "accepted" or prefers_async(request)

@@ -1,0 +1,231 @@
+"""What answers carry. Amounts and balances are decimal strings, times RFC 3339 in UTC."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+
+import msgspec
+from starlette.responses import Response
+
+from microfin.ledger.operation import AccountState, Kind, Leg, OperationStatus
+from microfin.redis.ended_sessions import UNCERTAIN_SECONDS
+
+_encode = msgspec.json.Encoder().encode
+
+Money = Annotated[str, msgspec.Meta(description="A decimal string.", examples=["12.50"])]
+Moment = Annotated[
+    str,
+    msgspec.Meta(description="RFC 3339, UTC.", extra_json_schema={"format": "date-time"}),
+]
+OperationId = Annotated[
+    str,
+    msgspec.Meta(description="128 bits.", extra_json_schema={"pattern": "^[0-9a-f]{32}$"}),
+]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of all answers: camelCase, and what is not known is left out."""
+
+
+class SignedIn(Answer, frozen=True):
+    """Who is signed in now. `sessionId` is also set as a cookie."""
+
+    user_id: str
+    name: str
+    email: str
+    session_id: str
+
+
+EffectiveWithin = Annotated[
+    int,
+    msgspec.Meta(
+        description="Sent where Redis could not be told: for so many seconds a session that has "
+        "ended may still be honoured."
+    ),
+]
+
+
+class SignedOut(Answer, frozen=True):
+    """The session has ended, or all have."""
+
+    signed_out: bool
+    effective_within_seconds: EffectiveWithin = 0
+
+
+class PasswordChanged(Answer, frozen=True):
+    """All sessions have ended but a new one, `sessionId`, also set as a cookie."""
+
+    session_id: str
+    effective_within_seconds: EffectiveWithin = 0
+
+
+class SessionView(Answer, frozen=True):
+    """One of the user's sessions. `id` names it for ending it and signs nobody in."""
+
+    id: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[0-9a-f]{32}$"})]
+    created_at: Moment
+    last_used_at: Annotated[
+        str,
+        msgspec.Meta(
+            description="Noted every few minutes.", extra_json_schema={"format": "date-time"}
+        ),
+    ]
+    expires_at: Moment
+    current: Annotated[bool, msgspec.Meta(description="Whether it is this request's.")] = False
+
+
+class SessionList(Answer, frozen=True):
+    """The user's sessions, the newest first."""
+
+    sessions: list[SessionView]
+
+
+class Me(Answer, frozen=True):
+    """Who is signed in."""
+
+    user_id: str
+    name: str
+    email: str
+
+
+class AccountView(Answer, frozen=True):
+    """An account. What it shows was true at `asOf` or later."""
+
+    account_number: str
+    balance: Money
+    currency: str
+    state: AccountState
+    seq: Annotated[int, msgspec.Meta(description="The number of the account's last entry.")]
+    as_of: Moment
+
+
+class AccountList(Answer, frozen=True):
+    """The user's accounts, oldest first. `nextCursor` is there where there may be more."""
+
+    accounts: list[AccountView]
+    next_cursor: str | None = None
+
+
+class Opened(Answer, frozen=True):
+    """A new account."""
+
+    operation_id: OperationId
+    status: Literal["settled"]
+    account_number: str
+    balance: Money
+    currency: str
+    time: Moment
+
+
+class Moved(Answer, frozen=True):
+    """A settled deposit or withdrawal. `balance` is the account's after entry `seq`."""
+
+    operation_id: OperationId
+    status: Literal["settled"]
+    account_number: str
+    amount: Money
+    currency: str
+    balance: Money
+    seq: int
+    time: Moment
+
+
+class Transferred(Answer, frozen=True):
+    """A settled transfer. `accountNumber`, `balance` and `seq` are the sender's."""
+
+    operation_id: OperationId
+    status: Literal["settled"]
+    account_number: str
+    sender_account_number: str
+    receiver_account_number: str
+    amount: Money
+    currency: str
+    balance: Money
+    seq: int
+    time: Moment
+
+
+class AcceptedOperation(Answer, frozen=True):
+    """An operation that is durable but not settled yet. Ask for it at the answer's Location."""
+
+    operation_id: OperationId
+    status: Literal["accepted", "in_transit"]
+
+
+class OperationView(Answer, frozen=True):
+    """An operation. `reason` is a problem's code, where it was rejected or refunded."""
+
+    operation_id: OperationId
+    status: OperationStatus
+    kind: Kind | None = None
+    account_number: str | None = None
+    sender_account_number: str | None = None
+    receiver_account_number: str | None = None
+    amount: Money | None = None
+    currency: str | None = None
+    balance: Money | None = None
+    seq: int | None = None
+    reason: str | None = None
+    needed: Money | None = None
+    available: Money | None = None
+    time: Moment | None = None
+
+
+class EntryView(Answer, frozen=True):
+    """One line of a statement. `amount` is negative where money left the account."""
+
+    seq: int
+    time: Moment
+    kind: Kind
+    leg: Leg
+    amount: Money
+    balance_after: Money
+    operation_id: OperationId
+    counterparty: str | None = None
+
+
+class Statement(Answer, frozen=True):
+    """Entries, newest first. `nextCursor` is there where there may be more."""
+
+    account_number: str
+    currency: str
+    entries: list[EntryView]
+    next_cursor: str | None = None
+
+
+class BalanceAt(Answer, frozen=True):
+    """The balance at a moment, after entry `seq` (0: the account had none yet)."""
+
+    account_number: str
+    currency: str
+    at: Moment
+    balance: Money
+    seq: int
+
+
+class Health(Answer, frozen=True):
+    """Whether a process lives, or is ready. `missing` says what it waits for, `degraded` what it
+    goes on without: answers are slower, or some are not given."""
+
+    status: Literal["ok", "ready", "not ready"]
+    missing: list[str] = []
+    degraded: list[str] = []
+
+
+JSON: Final = "application/json"
+
+
+def answer(view: Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return `view` as a JSON response."""
+    return Response(_encode(view), status, media_type=JSON, headers=headers)
+
+
+def effective_within(certain: bool) -> int:
+    """Return what `effectiveWithinSeconds` says of sessions that have ended."""
+    return 0 if certain else UNCERTAIN_SECONDS
+
+
+def moment(milliseconds: int) -> str:
+    """Return milliseconds since the Unix epoch as RFC 3339."""
+    seconds = datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat()
+    return f"{seconds.removesuffix('+00:00')}.{milliseconds % 1000:03d}Z"

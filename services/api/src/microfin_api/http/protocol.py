@@ -1,0 +1,260 @@
+"""uvicorn's HTTP protocol, which reads nothing as a request that is none.
+
+uvicorn with httptools takes what follows an offer to upgrade for another protocol and then reads it
+as requests: ADR 27 tells what came of it. Here an offer is ignored (RFC 9110, 7.8), what cannot be
+read ends the connection, after the answers that are owed, and heads and bodies have limits of size
+and time. An answer's head and body are one write: uvicorn hands them to the socket one after the
+other, and each write is a call into the kernel, and wakes whoever reads.
+"""
+
+import asyncio
+from typing import Any, Final, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from microfin_api.http.problems import MEDIA_TYPE, Problem
+from microfin_api.http.request_id import REQUEST_ID, new_request_id
+
+MESSAGE_SECONDS: Final = 10.0
+"""How long a head may take to come, and then a body."""
+
+_MOST_GATHERED: Final = 64 * 1024  # bytes; then the transport must say whether it takes more
+_HEAD_MOST: Final = 64 * 1024
+_BODY_MOST: Final = 8 * 2**20  # far above what the application reads, or reads to throw away
+_OFFERED: Final = frozenset({b"upgrade", b"http2-settings"})
+_METHODS: Final = "DELETE, GET, HEAD, POST"
+
+
+class _GatheringTransport:
+    """A transport that writes at the end of the event loop's turn what the turn has given it."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._gathered: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Write soon."""
+        if not self._gathered:
+            self._loop.call_soon(self._write)
+        self._gathered.append(data)
+        self._size += len(data)
+        if self._size > _MOST_GATHERED:
+            self._write()
+
+    def close(self) -> None:
+        """Write what is left, and close."""
+        self._write()
+        self._transport.close()
+
+    def _write(self) -> None:
+        gathered, self._gathered, self._size = self._gathered, [], 0
+        if gathered:
+            self._transport.write(b"".join(gathered))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _NoRequest(Exception):
+    """What came is no request that is served; `problem` says so."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.kind.code)
+        self.problem = problem
+
+
+class GatheringProtocol(HttpToolsProtocol):
+    """Serves HTTP/1.1 on one connection.
+
+    A body that ended before its end is told to the application by `body_fault` in the request's
+    scope: the code of the problem that it is.
+    """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Be told by asyncio that the connection stands."""
+        gathering = _GatheringTransport(cast("asyncio.Transport", transport))
+        super().connection_made(cast("asyncio.Transport", gathering))
+        self._in_head = False
+        self._in_body = False
+        self._deaf = False  # what comes is no request any more
+        self._incomplete = 0  # bytes of a head, or of a body, that has not ended
+        self._late: asyncio.TimerHandle | None = None
+        self.parser = httptools.HttpRequestParser(self)
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Be told that the connection is gone."""
+        self._deaf = True
+        self._no_longer_late()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came: the rest of a message, or several."""
+        if self._deaf:
+            return
+        self._unset_keepalive_if_required()
+        begun_before = self._in_head or self._in_body
+        try:
+            self._feed(data)
+        except _NoRequest as error:
+            self._refuse(error.problem)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause.problem if isinstance(cause, _NoRequest) else _unreadable())
+        else:
+            if self._in_head or self._in_body:
+                self._wait_for_more(len(data) if begun_before else 0)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse. Where a head offers an upgrade, its message is parsed anew without the offer.
+
+        httptools gives no other way: after such a head its parser reads no body, but what follows
+        as the next message.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                head = self._head_without_offer()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.feed_data(head)
+                data = data[offer.args[0] :]
+            else:
+                return
+
+    def _head_without_offer(self) -> bytes:
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise _NoRequest(Problem("method_not_allowed", headers={"Allow": _METHODS}))
+        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                kept = b", ".join(token for token in tokens if token.lower() not in _OFFERED)
+                if kept:
+                    lines.append(b"connection: " + kept)
+            elif name not in _OFFERED:
+                lines.append(b"%b: %b" % (name, value))
+        return b"\r\n".join([*lines, b"", b""])
+
+    # What the parser tells ----------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Be told that a message begins."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Be told that a head has ended."""
+        if self.parser.should_upgrade():
+            return  # it is parsed anew
+        self._require_sound_head()
+        super().on_headers_complete()
+        self._in_head, self._in_body = False, True
+        self._ended()
+        self.headers = []  # trailers do not become headers of a request that is being served
+
+    def on_message_complete(self) -> None:
+        """Be told that a message has ended."""
+        if self._in_head:
+            return  # the message is parsed anew
+        self._in_body = False
+        self._ended()
+        super().on_message_complete()
+        if self.cycle.response_complete and not self.pipeline:
+            self._await_request()
+
+    def _require_sound_head(self) -> None:
+        """Raise where somebody before or behind us could read this head in another way."""
+        version = self.parser.get_http_version()
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        if hosts != 1 if version == "1.1" else hosts > 1 or version != "1.0":
+            raise _NoRequest(_unreadable())
+        if b"transfer-encoding" in names:
+            codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+            if version != "1.1" or [coding.lower() for coding in codings] != [b"chunked"]:
+                raise _NoRequest(_unreadable())
+
+    # Limits -------------------------------------------------------------------------------------
+
+    def _await_request(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def _wait_for_more(self, size: int) -> None:
+        self._incomplete += size
+        if self._in_head and self._incomplete > _HEAD_MOST:
+            self._refuse(Problem("malformed_request", "The head is too large.", status=431))
+        elif self._in_body and self._incomplete > _BODY_MOST:
+            self._refuse(_unreadable())
+        elif self._late is None:
+            self._late = self.loop.call_later(MESSAGE_SECONDS, self._too_late)
+
+    def _ended(self) -> None:
+        """A head or a body has ended: what limits the next part begins anew."""
+        self._incomplete = 0
+        self._no_longer_late()
+
+    def _no_longer_late(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _too_late(self) -> None:
+        self._late = None
+        if self.flow.read_paused:
+            self._wait_for_more(0)  # we do not listen, because of requests before this one
+        elif not self.transport.is_closing():
+            self._refuse(Problem("request_timeout"))
+
+    # Refusing -----------------------------------------------------------------------------------
+
+    def _refuse(self, problem: Problem) -> None:
+        """Read nothing more, and hang up once all is answered that came before.
+
+        An answer belongs to a request by its place: told at once, this one would be taken for that
+        of a request which is still being served.
+        """
+        self._deaf = True
+        self._no_longer_late()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
+            if self._in_body:
+                cycle.scope["body_fault"] = problem.kind.code  # type: ignore[typeddict-unknown-key]
+                cycle.more_body = False
+                cycle.message_event.set()
+        elif self._in_body:
+            self.transport.close()  # it was answered before its body had come
+        else:
+            self._tell(problem)
+
+    def _tell(self, problem: Problem) -> None:
+        identity = new_request_id()
+        REQUEST_ID.set(identity)
+        body = problem.body()
+        headers = {
+            "content-type": MEDIA_TYPE,
+            "content-length": str(len(body)),
+            "x-content-type-options": "nosniff",
+            "connection": "close",
+            "x-request-id": identity,
+            **problem.headers,
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[problem.status], lines.encode(), body))
+        self.transport.close()
+
+
+def _unreadable() -> Problem:
+    return Problem("malformed_request")

@@ -1,0 +1,92 @@
+"""Turns at computing password hashes: signing in and signing up wait in lanes of their own.
+
+Hashes are what costs this process the most, and anybody may ask for them. Sign-ups compute on half
+of the threads at most, and where both lanes wait they take turns: however many sign up, whoever
+signs in gets half of the cores at least, and never finds the lane full of sign-ups.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Literal, TypeVar
+
+from microfin_api import metrics
+from microfin_api.http.problems import Problem
+
+Lane = Literal["sign_in", "sign_up"]
+
+_LANES: Final[tuple[Lane, ...]] = ("sign_in", "sign_up")
+_WAITING_PER_THREAD: Final = 16
+"""How many hashes may wait for each that is computed: about half a second at the usual cost."""
+
+_CROWDS: Final[dict[Lane, str]] = {
+    "sign_in": "Too many people are signing in at this moment.",
+    "sign_up": "Too many people are signing up at this moment.",
+}
+_Result = TypeVar("_Result")
+
+
+class HashingQueue:
+    """Runs work in `threads` threads, in the order of each lane."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, "argon2")
+        self._free = threads
+        self._most: dict[Lane, int] = {"sign_in": threads, "sign_up": max(1, threads // 2)}
+        self._running: dict[Lane, int] = dict.fromkeys(_LANES, 0)
+        self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {it: deque() for it in _LANES}
+        self._last: Lane = "sign_up"
+
+    def require_room(self, lane: Lane) -> None:
+        """Raise `Problem` where as many wait in `lane` as may."""
+        if len(self._waiting[lane]) >= self._most[lane] * _WAITING_PER_THREAD:
+            raise Problem("overloaded", _CROWDS[lane])
+
+    async def run(self, lane: Lane, work: Callable[[], _Result]) -> _Result:
+        """Return what `work` does in a thread, when it is its turn. `Problem` as above."""
+        self.require_room(lane)
+        await self._turn(lane)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._end(lane)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _turn(self, lane: Lane) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[lane].append(turn)
+        self._give_turns()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn in self._waiting[lane]:
+                self._waiting[lane].remove(turn)
+            else:  # it was given in the same moment
+                self._end(lane)
+            raise
+
+    def _end(self, lane: Lane) -> None:
+        self._free += 1
+        self._running[lane] -= 1
+        self._give_turns()
+
+    def _give_turns(self) -> None:
+        while self._free and (lane := self._next_lane()):
+            self._free -= 1
+            self._running[lane] += 1
+            self._last = lane
+            turn = self._waiting[lane].popleft()
+            if not turn.done():
+                turn.set_result(None)
+        metrics.PASSWORD_HASHES.set(
+            sum(self._running.values()) + sum(map(len, self._waiting.values()))
+        )
+
+    def _next_lane(self) -> Lane | None:
+        able = [it for it in _LANES if self._waiting[it] and self._running[it] < self._most[it]]
+        others = [lane for lane in able if lane != self._last]
+        return next(iter(others or able), None)

@@ -1,0 +1,199 @@
+"""Sessions: ids that cannot be forged, kept in PostgreSQL, answered for by Redis.
+
+A session id is random and carries a keyed tag, so that a forged one costs no look-up. PostgreSQL
+(shard 0) holds a hash of it, never the id. Redis holds what PostgreSQL said, for a minute at most
+(`session_cache`). A session that ends is buried there, before and after PostgreSQL forgets it; only
+where both fail can it be honoured for the rest of its minute. Redis gone or empty makes sessions
+slower, not invalid.
+"""
+
+import secrets
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+
+from microfin.people.access import CHANGE_PASSWORD, end_all_sessions
+from microfin.postgres.connections import Connection, Pool
+from microfin.process.settings import ApiSettings
+from microfin.redis.ended_sessions import bury
+from microfin.redis.guarded import GuardedRedis
+from microfin_api.http.client_address import TrustedProxies
+from microfin_api.http.problems import Problem
+from microfin_api.people.credential import COOKIE, Credential, bearer_of, cookies_of
+from microfin_api.people.session_cache import Session, SessionCache, now
+from microfin_api.people.session_store import SessionStore, StoredSession
+from microfin_api.signing import TAG_BYTES, Signer
+
+_MOST_SESSIONS: Final = 4
+"""Sessions that are looked up for one request: more cookies of our own making are no accident."""
+_RANDOM_BYTES: Final = 18  # 144 bits, 24 characters
+_RANDOM_LENGTH: Final = _RANDOM_BYTES * 4 // 3
+_LENGTH: Final = _RANDOM_LENGTH + TAG_BYTES * 4 // 3
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """The session after a change of password; `certain`: Redis knows that the others have ended."""
+
+    session_id: str
+    certain: bool
+
+
+class Sessions:
+    """Opens, finds and ends sessions."""
+
+    def __init__(self, settings: ApiSettings, pool: Pool, redis: GuardedRedis) -> None:
+        self._cookie_secure = settings.cookie_secure
+        self._proxies = TrustedProxies(settings.trusted_proxies)
+        self._signer = Signer(settings, "microfin-session")
+        self._pool = pool
+        self._redis = redis
+        self._store = SessionStore(settings, pool)
+        self._cache = SessionCache(settings, redis)
+
+    def new_id(self) -> str:
+        """Return a new session id."""
+        random = secrets.token_urlsafe(_RANDOM_BYTES)
+        return random + self._signer.tag(random)
+
+    def is_ours(self, session_id: str) -> bool:
+        """Tell whether we made this id, by its tag alone."""
+        random, tag = session_id[:_RANDOM_LENGTH], session_id[_RANDOM_LENGTH:]
+        return (
+            len(session_id) == _LENGTH and session_id.isascii() and self._signer.is_tag(tag, random)
+        )
+
+    async def open(self, user: str, epoch: int) -> str | None:
+        """Open a session for a user who was read at `epoch`, and return its id.
+
+        None where all of the user's sessions have been ended since, or the user is disabled. A
+        user's oldest session ends where there are too many.
+        """
+        session_id, read_at = self.new_id(), now()
+        token_hash = _hash(session_id)
+        ended = await self._store.open(token_hash, user, epoch)
+        if ended is None:
+            return None
+        await bury(self._redis, ended)
+        session = Session(user, read_at // 1000 + self._store.lifetime.at_first)
+        await self._cache.put(token_hash, session, read_at, b"")
+        return session_id
+
+    async def open_within(self, connection: Connection, user: str) -> str:
+        """Open the first session of a new user in the transaction of `connection`; return its id.
+
+        It is not cached: it may yet come to nothing.
+        """
+        session_id = self.new_id()
+        await self._store.open_on(connection, _hash(session_id), user, 0)
+        return session_id
+
+    async def require(self, request: Request) -> Session:
+        """Return the request's session. Raises `Problem` where it has none that is valid."""
+        found: Session | None = None
+        for session_id in self.credential_of(request).session_ids:
+            session = await self.find(session_id)
+            if found is not None and session is not None and found.user != session.user:
+                raise _not_signed_in("Cookies of two people came with the request: sign out.")
+            found = found or session
+        if found is None:
+            raise _not_signed_in()
+        return found
+
+    def credential_of(self, request: Request) -> Credential:
+        """Return the session ids that the request is asked by.
+
+        A Bearer token of our making is used whether or not its session is valid; beside any other,
+        the cookies count, with the rules for cookies.
+        """
+        bearer = bearer_of(request)
+        if self.is_ours(bearer):
+            return Credential((bearer,), by_bearer=True)
+        ours = [cookie for cookie in cookies_of(request) if self.is_ours(cookie)]
+        return Credential(tuple(ours[:_MOST_SESSIONS]), by_bearer=False)
+
+    def require_credential(self, request: Request) -> Credential:
+        """Return the credential. Raises `Problem` where none of our making came."""
+        credential = self.credential_of(request)
+        if not credential.session_ids:
+            raise _not_signed_in()
+        return credential
+
+    async def find(self, session_id: str) -> Session | None:
+        """Return the session of this id, or None."""
+        if not self.is_ours(session_id):
+            return None
+        token_hash = _hash(session_id)
+        found = await self._cache.get(token_hash)
+        return found.session or await self._find_stored(token_hash, found.held)
+
+    async def _find_stored(self, token_hash: bytes, held: bytes) -> Session | None:
+        read_at = now()
+        stored = await self._store.find(token_hash)
+        if stored is None:
+            return None
+        session = Session(stored.user, stored.expires)
+        await self._cache.put(token_hash, session, read_at, held)
+        return session
+
+    async def end(self, credential: Credential) -> bool:
+        """End the sessions of these ids. False where Redis does not know, for a minute, that."""
+        return await self.end_hashes([_hash(it) for it in credential.session_ids])
+
+    async def end_hashes(self, token_hashes: list[bytes]) -> bool:
+        """End the sessions of these hashes; see `end`."""
+        early = await bury(self._redis, token_hashes)
+        await self._store.delete(token_hashes)
+        return await bury(self._redis, token_hashes) or early
+
+    async def end_all(self, user: str) -> bool:
+        """End all sessions of a user, and what signs in at this moment; see `end`."""
+        ended = await end_all_sessions(self._pool, self._redis, user)
+        return ended is None or ended.certain
+
+    async def change_password(self, user: str, epoch: int, password_hash: str) -> Changed | None:
+        """Store another hash, end all sessions of the user and open a new one, all in one.
+
+        None where the user is not at `epoch` any more: then nothing is changed.
+        """
+        session_id = self.new_id()
+
+        async def open_another(connection: Connection, new_epoch: int) -> None:
+            await self._store.open_on(connection, _hash(session_id), user, new_epoch)
+
+        ended = await end_all_sessions(
+            self._pool, self._redis, user, CHANGE_PASSWORD, (password_hash, epoch), open_another
+        )
+        return None if ended is None else Changed(session_id, ended.certain)
+
+    async def stored(self, user: str) -> list[StoredSession]:
+        """Return the user's valid sessions, the newest first, at most a thousand."""
+        return await self._store.of_user(user)
+
+    def hashes_of(self, request: Request) -> frozenset[bytes]:
+        """Return the hashes of the sessions that the request is asked by."""
+        return frozenset(map(_hash, self.credential_of(request).session_ids))
+
+    async def forget_expired(self) -> int:
+        """Delete all sessions that have ended by themselves; return how many those were."""
+        return await self._store.forget_expired()
+
+    def cookie(self, session_id: str, request: Request) -> str:
+        """Return the Set-Cookie that hands out this session; an empty id takes the cookie away."""
+        seconds = self._store.lifetime.absolute if session_id else 0
+        secure = self._cookie_secure == "always" or (
+            self._cookie_secure == "auto" and self._proxies.scheme_of(request) == "https"
+        )
+        return (
+            f"{COOKIE}={session_id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax"
+            f"{'; Secure' if secure else ''}"
+        )
+
+
+def _not_signed_in(detail: str = "") -> Problem:
+    return Problem("not_signed_in", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _hash(session_id: str) -> bytes:
+    return blake2b(session_id.encode(), digest_size=32).digest()

@@ -1,0 +1,140 @@
+"""The parts of one API process: what it is made of, started and stopped in their order."""
+
+import asyncio
+import contextlib
+import secrets
+from functools import partial
+
+import structlog
+
+from microfin.kafka.producer import CommandProducer
+from microfin.postgres.connections import connect_shards
+from microfin.process.settings import ApiSettings
+from microfin.redis.account_cache import AccountCache, account_seal
+from microfin.redis.guarded import GuardedRedis
+from microfin.redis.replies import reply_seal
+from microfin_api import metrics
+from microfin_api.commands.account_cap import AccountCap
+from microfin_api.commands.at_token import AtTokens
+from microfin_api.commands.clock_check import ClockCheck
+from microfin_api.commands.lease_thread import LeaseThread
+from microfin_api.commands.leases import Leases, ShardLease
+from microfin_api.commands.sending_gate import SendingGate
+from microfin_api.commands.submission import Submission
+from microfin_api.commands.waiting import Waiting
+from microfin_api.http.client_address import TrustedProxies
+from microfin_api.http.draining import Leaving
+from microfin_api.people.cross_origin import OriginRule
+from microfin_api.people.devices import Devices
+from microfin_api.people.passwords import Passwords
+from microfin_api.people.sessions import Sessions
+from microfin_api.people.sign_in_rate import SignInRate
+from microfin_api.people.users import Users
+
+logger = structlog.get_logger(__name__)
+
+_FLUSH_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
+_CLEANING_SECONDS = 60.0
+
+
+class Parts:
+    """Everything that the endpoints use. `instance` names this process until it ends."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self.settings = settings
+        self.instance = secrets.token_hex(8)
+        self.proxies = TrustedProxies(settings.trusted_proxies)
+        self.origins = OriginRule(settings.allowed_origins, self.proxies)
+        self.at_tokens = AtTokens(settings)
+        self.passwords = Passwords(settings)
+        self.devices = Devices(settings, self.proxies)
+        self.clock = ClockCheck()
+        self.redis = GuardedRedis(settings)
+        # Without a secret that workers share, API processes believe at least each other.
+        self.cache = AccountCache(
+            self.redis, account_seal(settings.cache_secret or settings.secret)
+        )
+        self.sign_in_rate = SignInRate(settings, self.redis)
+        self.producer = CommandProducer(settings, f"microfin-api-{self.instance}")
+        self.leases = Leases(self.instance, settings)
+        self._lease_thread = LeaseThread(self.leases)
+        self.gate = SendingGate(self.leases)
+        self.leaving = Leaving()
+
+    async def start(self) -> None:
+        """Connect to everything that answers; what does not is tried again, and shows in readyz."""
+        settings = self.settings
+        if not settings.cache_secret:
+            logger.warning("MICROFIN_CACHE_SECRET is not set: answers are looked up in PostgreSQL")
+        self.pools = await connect_shards(settings.database_urls, settings)
+        self.users = Users(self.pools[0])
+        self.account_cap = AccountCap(settings, self.pools, self.leases)
+        self.sessions = Sessions(settings, self.pools[0], self.redis)
+        self.waiting = Waiting(
+            self.instance,
+            self.redis,
+            self.pools,
+            settings.look_up_after,
+            reply_seal(settings.cache_secret),
+        )
+        self.submission = Submission(settings, self.gate, self.producer, self.waiting, self.clock)
+        self._producing = asyncio.create_task(self.producer.start())
+        self._cleaning = asyncio.create_task(self._clean_for_ever())
+        await asyncio.gather(self.redis.start(), self._lease_thread.start())
+        self.waiting.start()
+        self._show_leases()
+        logger.info("started", instance=self.instance)
+
+    async def stop(self) -> None:
+        """Let what is under way reach the log, give back the leases, and disconnect."""
+        self.leaving.begun = True
+        await self.submission.finish(_FLUSH_SECONDS)
+        for task in (self._producing, self._cleaning):
+            task.cancel()
+        await self.producer.stop()
+        await asyncio.gather(self._lease_thread.stop(), self.waiting.stop())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.redis.close()
+        for pool in self.pools:
+            pool.terminate()
+        self.passwords.close()
+        logger.info("stopped", instance=self.instance)
+
+    def missing(self) -> list[str]:
+        """Return what keeps this process from taking requests; empty when it is ready.
+
+        A lease on any shard suffices: what the others' accounts ask for is served.
+        """
+        missing = ["this process is stopping"] if self.leaving.begun else []
+        without_lease = self.leases.faults()
+        if len(without_lease) == self.leases.shards:
+            missing += without_lease
+        if not self.producer.ready:
+            missing.append("Kafka cannot be reached")
+        return missing + self.clock.faults()
+
+    def degraded(self) -> list[str]:
+        """Return what is served slowly, or not at all, by a process that is ready."""
+        away = self.leases.faults()
+        slow = [f"answers are slower: {self.redis.fault}"] if self.redis.fault else []
+        return ([] if len(away) == self.leases.shards else away) + slow
+
+    def _show_leases(self) -> None:
+        """Let the metrics tell of each lease as it is when they are asked for."""
+        for shard in range(self.leases.shards):
+            lease = self.leases.of_shard(shard)
+            metrics.LEASE_VALID.labels(shard).set_function(partial(_one_if_valid, lease))
+
+    async def _clean_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_CLEANING_SECONDS)
+            try:
+                await self.sessions.forget_expired()
+            except Exception:
+                logger.warning("could not delete expired sessions", exc_info=True)
+
+
+def _one_if_valid(lease: ShardLease) -> int:
+    return 0 if lease.valid() is None else 1

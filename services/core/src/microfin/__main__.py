@@ -1,5 +1,0 @@
-"""`python -m microfin`: the command line."""
-
-from microfin.cli import main
-
-main()

@@ -1,8 +1,0 @@
-"""The command line `microfin`: one module for each group of commands."""
-
-from microfin.cli.application import application
-
-
-def main() -> None:
-    """Run the command that the arguments name; exits with its code."""
-    application(prog_name="microfin")

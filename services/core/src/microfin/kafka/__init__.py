@@ -1,0 +1,1 @@
+"""Kafka: connecting to it, and producing commands."""

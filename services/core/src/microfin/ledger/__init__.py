@@ -1,0 +1,1 @@
+"""The ledger's rules, pure: amounts, numbers, routing, records, decisions. No I/O."""

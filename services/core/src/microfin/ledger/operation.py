@@ -1,0 +1,155 @@
+"""Operations: what a client asks for, its legs, their outcomes, and the status they add up to."""
+
+from hashlib import blake2b
+from typing import Final, Literal
+
+import msgspec
+
+from microfin.ledger.columns import Bigint, Moment
+
+Kind = Literal["open", "deposit", "withdraw", "transfer", "set_state"]
+Leg = Literal["request", "credit", "refund"]
+OutcomeStatus = Literal["settled", "debited", "rejected"]
+OperationStatus = Literal["accepted", "in_transit", "settled", "rejected", "refunded"]
+AccountState = Literal["open", "frozen", "closed"]
+Contra = Literal["cash", "in_transit"]
+
+FINAL: Final = frozenset({"settled", "rejected", "refunded"})
+"""The statuses that an operation never leaves."""
+
+Reason = Literal[
+    "account_not_found",
+    "account_frozen",
+    "account_closed",
+    "balance_limit",
+    "balance_not_zero",
+    "currency_mismatch",
+    "expired",
+    "insufficient_funds",
+    "no_free_number",
+    "not_owner",
+    "quarantined",
+    "same_account",
+    "state_unchanged",
+    "too_many_decimals",
+    "unknown_currency",
+]
+"""Why a leg was rejected. Each is explained in `docs/reference/errors.md`."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The immutable record of one decided leg; there is exactly one per (operation, leg).
+
+    Amounts and balances are minor units of `currency`. `seq` and `balance` are those of the entry
+    that the leg wrote on `account`; `counterparty_seq` that of the other side, where one decision
+    wrote both. `time` is milliseconds since the Unix epoch. `needed` is None also where it is more
+    than the column holds, which is thousands of times what an account may.
+    """
+
+    operation: str
+    leg: Leg
+    kind: Kind
+    status: OutcomeStatus
+    account: str
+    body_hash: bytes
+    offset: Bigint
+    time: Moment
+    user: str = ""
+    counterparty: str = ""
+    amount: Bigint | None = None
+    currency: str = ""
+    seq: Bigint | None = None
+    balance: Bigint | None = None
+    counterparty_seq: Bigint | None = None
+    reason: Reason | Literal[""] = ""
+    at_account: str = ""
+    needed: Bigint | None = None
+    available: Bigint | None = None
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An operation as its client sees it, added up from the outcomes of its legs.
+
+    `account` is the one that the operation was sent to, `balance` and `seq` are its own after the
+    operation (after the refund, where there was one); amounts are minor units of `currency`.
+    `at_account` is the account that `reason` speaks of.
+    """
+
+    operation: str
+    kind: Kind
+    status: OperationStatus
+    account: str
+    time: int
+    user: str = ""
+    counterparty: str = ""
+    amount: int | None = None
+    currency: str = ""
+    seq: int | None = None
+    balance: int | None = None
+    reason: Reason | Literal[""] = ""
+    at_account: str = ""
+    needed: int | None = None
+    available: int | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether this status will never change."""
+        return self.status in FINAL
+
+
+def operation_id(user: str, key: str, kind: Kind, account: str) -> str:
+    """Return the 128-bit id (32 hexadecimal digits) of the operation that `user` asks for.
+
+    The same user, key, kind and account give the same id, so that an id only ever occurs on the
+    partition of one account. For `open` the account is empty.
+    """
+    text = "\0".join((user, key, kind, account))
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def same_body(outcome: Outcome, body_hash: bytes) -> bool:
+    """Tell whether a repeat with `body_hash` asks for what `outcome` decided.
+
+    A quarantined request could not be read in full, so its hash says nothing.
+    """
+    return outcome.body_hash == body_hash or outcome.reason == "quarantined"
+
+
+def derive_status(
+    request: OutcomeStatus, credit: OutcomeStatus | None, refund: OutcomeStatus | None
+) -> OperationStatus:
+    """Return the status that the outcomes of an operation's legs add up to."""
+    if request != "debited":
+        return request
+    if credit == "settled":
+        return "settled"
+    if refund == "settled":
+        return "refunded"
+    return "in_transit"
+
+
+def add_up(request: Outcome, credit: Outcome | None, refund: Outcome | None) -> Operation:
+    """Return the operation that the outcomes of its legs add up to."""
+    status = derive_status(
+        request.status, credit.status if credit else None, refund.status if refund else None
+    )
+    explained = credit if status == "refunded" and credit is not None else request
+    latest = {"refunded": refund, "settled": credit}.get(status) or request
+    own = refund if status == "refunded" and refund is not None else request
+    return Operation(
+        operation=request.operation,
+        kind=request.kind,
+        status=status,
+        account=request.account,
+        time=latest.time,
+        user=request.user,
+        counterparty=request.counterparty,
+        amount=request.amount,
+        currency=request.currency,
+        seq=own.seq,
+        balance=own.balance,
+        reason=explained.reason,
+        at_account=explained.at_account,
+        needed=explained.needed,
+        available=explained.available,
+    )

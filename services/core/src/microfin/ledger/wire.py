@@ -1,0 +1,255 @@
+"""The wire format of the commands topic (`docs/reference/wire-format.md`).
+
+A record's key is the account number that the command is decided on, its value one JSON object. The
+version only grows when an older reader could misunderstand a record; unknown fields are ignored.
+"""
+
+import re
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from microfin.ledger.account_number import is_account_number
+from microfin.ledger.columns import is_bigint, is_moment, is_text
+from microfin.ledger.money import EXPONENTS, is_canonical_amount
+from microfin.ledger.operation import AccountState, Kind, Leg, Reason
+
+VERSION: Final = 1
+"""The version that this release writes, and the newest that it reads."""
+
+SIZE_LIMIT: Final = 16_384
+"""The largest value that is sent, in bytes; a command is a few hundred."""
+
+READ_LIMIT: Final = SIZE_LIMIT - 1_024
+"""The largest value that is decided, in bytes: what follows from it must be sent on, perhaps, and
+then says a little more."""
+
+REASON_LIMIT: Final = 300
+"""The most characters in which a record's fault is told."""
+
+NESTING_LIMIT: Final = 200
+"""The deepest nesting of a value that is read: where the parser's own limit lies depends on who
+calls it, and a record must mean the same whenever it is decided."""
+
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_NESTING = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[][{}]', re.DOTALL)
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+class Command(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    tag_field="v",
+    tag=VERSION,
+):
+    """Asks a partition to decide one leg of an operation on `account`.
+
+    Times are milliseconds since the Unix epoch. `counterparty` is the other account of a transfer
+    as seen from `account`. `appended` is the first append's broker time of a command that was
+    forwarded. `reply` is `instance/request`: where the answer is awaited.
+    """
+
+    kind: Kind
+    leg: Leg
+    operation: str
+    account: str
+    user: str = ""
+    counterparty: str = ""
+    amount: str = ""
+    currency: str = ""
+    state: AccountState | None = None
+    attempt: int = 0
+    generation: int = 0
+    deadline: int = 0
+    appended: int = 0
+    reply: str = ""
+    sender_seq: int = 0
+    sender_balance: int = 0
+    reason: Reason | None = None
+    at_account: str = ""
+
+
+class Identity(msgspec.Struct, frozen=True, gc=False):
+    """What can still be told of a record that is no good command."""
+
+    operation: str = ""
+    leg: str = ""
+    account: str = ""
+    kind: str = ""
+    user: str = ""
+    reply: str = ""
+
+
+class Undecodable(Exception):
+    """A record that is not a command of a version we know. `identity` is None for garbage.
+
+    `reason` can be stored and printed, whatever the record says.
+    """
+
+    def __init__(self, reason: str, identity: Identity | None = None) -> None:
+        told = reason if len(reason) <= REASON_LIMIT else reason[: REASON_LIMIT - 1] + "…"
+        plain = "".join(it if it.isprintable() else "\N{REPLACEMENT CHARACTER}" for it in told)
+        super().__init__(plain)
+        self.reason = plain
+        self.identity = identity
+
+
+class NewerVersion(Exception):
+    """A well-formed record of a wire version that a newer release wrote."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"The record has wire version {version}; this release reads {VERSION}.")
+        self.version = version
+
+
+class Glance(msgspec.Struct, frozen=True, gc=False):
+    """What can be told of a record of any version at a glance."""
+
+    v: int = 0
+    generation: int = 0
+    operation: str = ""
+
+
+class _Versioned(msgspec.Struct, gc=False):
+    v: int
+
+
+_decode = msgspec.json.Decoder(Command).decode
+_decode_version = msgspec.json.Decoder(_Versioned).decode
+_decode_identity = msgspec.json.Decoder(Identity).decode
+_decode_glance = msgspec.json.Decoder(Glance).decode
+encode = msgspec.json.Encoder().encode
+"""Return the JSON bytes of a command."""
+
+
+def decode(key: bytes | None, value: bytes | None) -> Command:
+    """Return the command that a record carries.
+
+    Raises `NewerVersion` for a version above ours and `Undecodable` for all else that is not a
+    command which could be decided, and whose decision the ledger's columns could hold.
+    """
+    value = value or b""
+    try:
+        command = _decode(value)
+    except _UNREADABLE as error:
+        _refuse_newer(value)
+        raise Undecodable(f"not a command: {error}", _identity(value)) from None
+    fault = _fault(command) or (
+        "the key is not the account" if key != command.account.encode() else None
+    )
+    if fault or len(value) > READ_LIMIT or _is_nested_too_deeply(value):
+        raise Undecodable(fault or "too large, or nested too deeply", _identity(value))
+    return command
+
+
+def glance(value: bytes | None) -> Glance | None:
+    """Return what can be told of a record, or None for garbage."""
+    try:
+        return _decode_glance(value or b"")
+    except _UNREADABLE:
+        return None
+
+
+def _refuse_newer(value: bytes) -> None:
+    try:
+        version = _decode_version(value).v
+    except _UNREADABLE:
+        return
+    if version > VERSION:
+        raise NewerVersion(version)
+
+
+def _identity(value: bytes) -> Identity | None:
+    try:
+        identity = _decode_identity(value)
+    except _UNREADABLE:
+        return None
+    if not (_ID.fullmatch(identity.operation) and is_account_number(identity.account)):
+        return None
+    return identity if _ID.fullmatch(identity.user) else replace(identity, user="")
+
+
+def _is_nested_too_deeply(value: bytes) -> bool:
+    if value.count(b"[") + value.count(b"{") <= NESTING_LIMIT:
+        return False
+    depth = 0
+    for token in _NESTING.finditer(value):
+        if token[0] in b"[{":
+            depth += 1
+            if depth > NESTING_LIMIT:
+                return True
+        elif token[0] in b"]}":
+            depth -= 1
+    return False
+
+
+def _fault(command: Command) -> str | None:
+    """Say what makes a well-typed command impossible to decide, or to record, or None."""
+    return _foreign(command) or _misfit(command)
+
+
+def _foreign(command: Command) -> str | None:  # noqa: PLR0911 - one line a rule
+    if not _ID.fullmatch(command.operation):
+        return "the operation id is not 32 hexadecimal digits"
+    if not is_account_number(command.account):
+        return "the account is not an account number"
+    if command.user and not _ID.fullmatch(command.user):
+        return "the user is not 32 hexadecimal digits"
+    if command.kind in ("deposit", "withdraw", "transfer") and not (
+        is_canonical_amount(command.amount) and command.amount != "0"
+    ):
+        return "the amount is not a positive canonical decimal"
+    if command.kind == "transfer" and not is_account_number(command.counterparty):
+        return "the counterparty is not an account number"
+    if command.leg != "request" and (
+        command.kind != "transfer" or command.currency not in EXPONENTS
+    ):
+        return f"a {command.leg} belongs to a transfer and names its currency"
+    if command.kind == "set_state" and command.state is None:
+        return "set_state names no state"
+    if command.kind == "open" and not command.user:
+        return "open names no user"
+    return None
+
+
+def _misfit(command: Command) -> str | None:
+    """Say which field could not be stored or sent on. Only what the decision core lets through:
+    amounts it bounds itself, for it knows the currency and the balance."""
+    if not (is_text(command.counterparty) and is_text(command.currency)):
+        return "a text has the character U+0000"
+    if not is_moment(command.appended):
+        return "the time of its first append is none"
+    if not (
+        is_bigint(command.generation)
+        and is_bigint(command.deadline)
+        and is_bigint(command.attempt)
+        and is_bigint(command.sender_seq)
+        and is_bigint(command.sender_balance)
+    ):
+        return "a number has more than 64 bits"
+    return None
+
+
+def body_hash(command: Command) -> bytes:
+    """Return the 128-bit hash of what the client asked for, without how it travels.
+
+    For `open` the account is not part of it: the number follows from the operation's id.
+    """
+    text = "\0".join(
+        (
+            command.kind,
+            command.leg,
+            command.user,
+            "" if command.kind == "open" else command.account,
+            command.counterparty,
+            command.amount,
+            command.currency,
+            command.state or "",
+        )
+    )
+    return blake2b(text.encode(), digest_size=16).digest()

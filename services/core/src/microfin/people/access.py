@@ -1,0 +1,72 @@
+"""Ending all sessions of a user, at once, whatever Redis has cached.
+
+One transaction raises the user's epoch and deletes the sessions. A sign-in that was under way holds
+an older epoch, and cannot open a session any more. In Redis the sessions are buried before and
+after it (`microfin.redis.ended_sessions`).
+"""
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from microfin.postgres.connections import Connection, Pool
+from microfin.redis.ended_sessions import bury
+from microfin.redis.guarded import GuardedRedis
+
+_RAISE: Final = "UPDATE users SET session_epoch = session_epoch + 1"
+
+SIGN_OUT: Final = f"{_RAISE} WHERE id = $1 RETURNING session_epoch"
+DISABLE: Final = (
+    f"{_RAISE}, disabled_at = coalesce(disabled_at, clock_timestamp())"
+    " WHERE id = $1 RETURNING session_epoch"
+)
+SET_PASSWORD: Final = f"{_RAISE}, password_hash = $2 WHERE id = $1 RETURNING session_epoch"
+CHANGE_PASSWORD: Final = (
+    f"{_RAISE}, password_hash = $2 WHERE id = $1 AND session_epoch = $3 AND disabled_at IS NULL"
+    " RETURNING session_epoch"
+)
+ENABLE: Final = "UPDATE users SET disabled_at = NULL WHERE id = $1 RETURNING id"
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How many sessions have ended, and whether Redis knows: if not, they may be honoured for
+    `ended_sessions.UNCERTAIN_SECONDS`."""
+
+    sessions: int
+    certain: bool
+
+
+async def end_all_sessions(
+    pool: Pool,
+    redis: GuardedRedis,
+    user: str,
+    change: str = SIGN_OUT,
+    values: Sequence[Any] = (),
+    also: Callable[[Connection, int], Awaitable[None]] | None = None,
+) -> Ended | None:
+    """Make `change` of the user (of id `user`, with `values` from $2 on) and end all sessions.
+
+    `also` is done in the same transaction, with the new epoch. None where there is no such user, or
+    `change` did not fit any more; then nothing is changed.
+    """
+    identity = uuid.UUID(user)
+    async with pool.acquire() as connection, connection.transaction(readonly=True):
+        rows = await connection.fetch(
+            "SELECT token_hash FROM sessions WHERE user_id = $1", identity
+        )
+    known = {row["token_hash"] for row in rows}
+    early = await bury(redis, list(known))
+    async with pool.acquire() as connection, connection.transaction():
+        epoch = await connection.fetchval(change, identity, *values)
+        if epoch is None:
+            return None
+        rows = await connection.fetch(
+            "DELETE FROM sessions WHERE user_id = $1 RETURNING token_hash", identity
+        )
+        if also is not None:
+            await also(connection, epoch)
+    ended = [row["token_hash"] for row in rows]
+    late = await bury(redis, ended)
+    return Ended(len(ended), certain=late or (early and known.issuperset(ended)))

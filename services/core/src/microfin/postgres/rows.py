@@ -1,0 +1,58 @@
+"""Rows of the ledger's tables, as they are read.
+
+Times are milliseconds since the Unix epoch here, and `timestamptz` in the tables.
+"""
+
+from typing import Any, Final
+
+from microfin.ledger.decision import Account
+from microfin.ledger.operation import Outcome
+
+MILLISECONDS: Final = "(extract(epoch FROM {column}) * 1000)::bigint"
+"""SQL for a time of the tables in milliseconds since the Unix epoch."""
+
+OUTCOME_COLUMNS: Final = f"""
+operation_id, leg, kind, status, account, counterparty, user_id, amount, currency, seq, balance,
+counterparty_seq, reason, at_account, needed, available, body_hash, log_offset,
+{MILLISECONDS.format(column="at")} AS time
+"""
+"""What `outcome_of` needs of a row of `outcomes`."""
+
+
+def account_of(row: Any) -> Account:
+    """Return the account in a row of `accounts` with its times in milliseconds."""
+    return Account(
+        number=row["number"],
+        owner=row["owner"].hex,
+        currency=row["currency"],
+        balance=row["balance"],
+        state=row["state"],
+        seq=row["seq"],
+        version=row["version"],
+        entry_time=row["entry_time"],
+    )
+
+
+def outcome_of(row: Any) -> Outcome:
+    """Return the outcome in a row that has `OUTCOME_COLUMNS`."""
+    return Outcome(
+        operation=row["operation_id"].hex,
+        leg=row["leg"],
+        kind=row["kind"],
+        status=row["status"],
+        account=row["account"],
+        body_hash=row["body_hash"],
+        offset=row["log_offset"],
+        time=row["time"],
+        user=row["user_id"].hex if row["user_id"] else "",
+        counterparty=row["counterparty"],
+        amount=row["amount"],
+        currency=row["currency"],
+        seq=row["seq"],
+        balance=row["balance"],
+        counterparty_seq=row["counterparty_seq"],
+        reason=row["reason"],
+        at_account=row["at_account"],
+        needed=row["needed"],
+        available=row["available"],
+    )

@@ -1,0 +1,1 @@
+"""Redis Cluster: calls that never wait long, and what is kept there."""

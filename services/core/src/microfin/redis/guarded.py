@@ -1,0 +1,361 @@
+"""Redis Cluster behind a guard: every call has a deadline, and a failing node is left alone.
+
+The cache never decides, so a caller's answer to `RedisUnavailable` is always the same: go on
+without. After a failure the node that owns the key is not asked again for a second, so that a hung
+node costs one deadline a second and not one a request.
+
+redis-py knows which node owns which key, and follows when that changes. What it need not follow
+goes to the node directly (`redis_node`). Whatever has failed, the nodes are looked for anew from
+the configured names, which may lead elsewhere by then.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import cache
+from hashlib import sha1
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
+
+from microfin.process.settings import CommonSettings
+from microfin.redis.node import Address, Command, ErrorReply, Node
+from microfin.redis.state import SERVING, judge
+
+logger = structlog.get_logger(__name__)
+
+_PAUSE: Final = 1.0  # seconds for which a failing node is not asked
+_HEARTBEAT: Final = 1.0  # seconds between two heartbeats on a subscribed channel
+_LOOK_EVERY: Final = 2.0  # seconds between two looks whether the cluster serves
+_SILENCE: Final = 4.0  # seconds without one after which the subscription is made anew
+_WHOLE_CLUSTER: Final = "the cluster"
+
+# Two families without a common base: the cluster's own errors are no RedisErrors.
+_FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError, LookupError)
+
+
+class RedisUnavailable(Exception):
+    """Redis did not answer in time, or has just failed to; go on without it."""
+
+
+class GuardedRedis:
+    """The Redis Cluster of the settings. Connects when it is first used, and again after losses."""
+
+    def __init__(self, settings: CommonSettings) -> None:
+        self._settings = settings
+        self._timeout = settings.redis_timeout
+        self._cluster: RedisCluster | None = None
+        self._learning: asyncio.Task[None] | None = None
+        self._nodes: dict[str, Node] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self.fault = ""
+        """Why Redis does not serve every key, as it was seen last; empty where it does."""
+        self._paused_until = 0.0  # for as long as no node is known
+
+    async def start(self) -> None:
+        """Connect now, so that the first request need not; a dead Redis is no error."""
+        with contextlib.suppress(RedisUnavailable):
+            await self._know_the_cluster()
+            await asyncio.gather(
+                *(self._ask(node, [("PING",)]) for node in list(self._nodes.values())),
+                return_exceptions=True,
+            )
+        await self._look()
+        self._looking = asyncio.create_task(self._look_for_ever())
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for task in (self._learning, self._looking):
+            if task is not None:
+                task.cancel()
+        for node in self._nodes.values():
+            node.close()
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            await _close(cluster)
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the value of `key`, or None."""
+        value: bytes | None = await self._do(key, "GET", key)
+        return value
+
+    async def set(self, key: str, value: bytes, *, seconds: int) -> None:
+        """Set `key` for `seconds`."""
+        await self._do(key, "SET", key, value, "EX", seconds)
+
+    async def remember_first(self, key: str, value: bytes, *, seconds: int) -> bytes:
+        """Set `key` for `seconds` unless it is set, and return what it is set to now."""
+        earlier: bytes | None = await self._do(key, "SET", key, value, "EX", seconds, "NX", "GET")
+        return value if earlier is None else earlier
+
+    async def delete(self, key: str) -> None:
+        """Delete `key`."""
+        await self._do(key, "DEL", key)
+
+    async def run(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
+        """Run `script` on `key`, in one step with all that it writes, and return its reply."""
+        node = await self._owner(key)
+        [reply] = await self._ask(node, [("EVALSHA", _digest(script), 1, key, *arguments)])
+        if isinstance(reply, ErrorReply):  # it does not know the script, or has not got the key
+            return await self._follow(
+                node, lambda cluster: cluster.execute_command("EVAL", script, 1, key, *arguments)
+            )
+        return reply
+
+    async def publish(self, channel: str, payload: bytes) -> None:
+        """Publish on a sharded channel (SPUBLISH); nobody need be listening."""
+        await self._do(channel, "SPUBLISH", channel, payload)
+
+    async def evaluate(self, script: str, calls: Iterable[tuple[str, Sequence[bytes]]]) -> None:
+        """Run `script` once for each (key, arguments), on all nodes at once. Best effort."""
+        by_node: dict[Node, list[tuple[str, Sequence[bytes]]]] = {}
+        for key, arguments in calls:
+            with contextlib.suppress(RedisUnavailable):
+                by_node.setdefault(await self._owner(key), []).append((key, arguments))
+        await asyncio.gather(
+            *(self._evaluate_on(node, script, some) for node, some in by_node.items()),
+            return_exceptions=True,
+        )
+
+    async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+        """Yield the messages of a sharded channel, for ever; subscribe again after any loss.
+
+        What is published while the subscription is away is lost. A heartbeat of our own on the
+        channel tells a quiet channel from a dead one: an empty message, which is not yielded.
+        """
+        heart = asyncio.create_task(self._beat(channel))
+        try:
+            while True:
+                try:
+                    async for payload in self._listen(channel):
+                        yield payload
+                except RedisUnavailable as error:
+                    logger.warning("subscribing again", channel=channel, error=repr(error))
+                await asyncio.sleep(0.2)
+        finally:
+            heart.cancel()
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            try:
+                await self._look()
+            except Exception:
+                logger.exception("could not look whether Redis serves")
+
+    async def _look(self) -> None:
+        """Ask the primaries whether the cluster serves every key, and say it where that changes."""
+        nodes = dict(self._nodes)
+        replies = await asyncio.gather(
+            *(node.ask([("CLUSTER", "INFO")]) for node in nodes.values()), return_exceptions=True
+        )
+        told = [reply if isinstance(reply, BaseException) else reply[0] for reply in replies]
+        fault = judge(dict(zip(nodes, told, strict=True)))
+        if fault:
+            self._learn_anew()  # the nodes may be elsewhere, or others
+        if fault != self.fault:
+            logger.warning("Redis serves not every key" if fault else "Redis serves", fault=fault)
+        self.fault = fault
+        SERVING.set(0 if fault else 1)
+
+    async def _beat(self, channel: str) -> None:
+        while True:
+            with contextlib.suppress(RedisUnavailable):
+                await self.publish(channel, b"")
+            await asyncio.sleep(_HEARTBEAT)
+
+    async def _listen(self, channel: str) -> AsyncIterator[bytes]:
+        node = await self._owner(channel)
+        try:
+            subscription = await node.subscribe(channel, _SILENCE)
+        except Exception as error:
+            raise self._failed(node, error) from error
+        try:
+            while (payload := await subscription.next()) is not None:
+                if payload:
+                    yield payload
+        finally:
+            subscription.end()
+        self._learn_anew()
+        raise RedisUnavailable("the channel was lost")
+
+    async def _do(self, key: str, *command: str | bytes | int) -> Any:
+        """Return the reply to a command on `key`."""
+        node = await self._owner(key)
+        [reply] = await self._ask(node, [command])
+        if isinstance(reply, ErrorReply):
+            return await self._follow(node, lambda cluster: cluster.execute_command(*command))
+        return reply
+
+    async def _evaluate_on(
+        self, node: Node, script: str, calls: Sequence[tuple[str, Sequence[bytes]]]
+    ) -> None:
+        digest = _digest(script)
+        replies = await self._ask(
+            node, [("EVALSHA", digest, 1, key, *arguments) for key, arguments in calls]
+        )
+        # The node does not know the script yet, or has given the key to another.
+        refused = [
+            call
+            for call, reply in zip(calls, replies, strict=True)
+            if isinstance(reply, ErrorReply)
+        ]
+
+        async def run(cluster: RedisCluster) -> None:
+            pipeline = cluster.pipeline()
+            for key, arguments in refused:
+                pipeline.execute_command("EVAL", script, 1, key, *arguments)
+            await pipeline.execute(raise_on_error=False)
+
+        if refused:
+            await self._follow(node, run)
+
+    async def _ask(self, node: Node, commands: Sequence[Command]) -> list[Any]:
+        """Return the node's replies. Raises `RedisUnavailable`, and then leaves it alone."""
+        try:
+            return await node.ask(commands)
+        except Exception as error:
+            raise self._failed(node, error) from error
+
+    async def _follow(self, node: Node, call: Callable[[RedisCluster], Awaitable[Any]]) -> Any:
+        """Do by redis-py what `node` refused: it follows a key to where that is now."""
+        cluster = await self._know_the_cluster()
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await call(cluster)
+        except Exception as error:
+            raise self._failed(node, error) from error
+
+    async def _owner(self, key: str) -> Node:
+        """Return the node that owns `key`. Raises `RedisUnavailable` where it is left alone."""
+        cluster = self._cluster
+        if cluster is None or not self._nodes:
+            cluster = await self._know_the_cluster()
+        try:
+            known = cluster.get_node_from_key(key)
+        except Exception as error:
+            self._learn_anew()
+            raise RedisUnavailable(repr(error)) from error
+        if known is None:
+            raise RedisUnavailable("no node owns the key")
+        node = self._nodes.get(known.name) or self._meet(known)
+        if node.paused_until > time.monotonic():
+            raise RedisUnavailable("Redis has just failed; it is left alone for a moment")
+        return node
+
+    def _meet(self, known: ClusterNode) -> Node:
+        user, password = self._login()
+        secure = self._settings.redis_urls[0].startswith("rediss:")
+        address = Address(known.host, int(known.port), user, password, secure)
+        node = self._nodes[known.name] = Node(address, self._timeout, self._login)
+        return node
+
+    def _login(self) -> tuple[str | None, str | None]:
+        """Return the user and the password of now."""
+        url = urlsplit(self._settings.renewed_urls("redis")[0])
+        return url.username, url.password
+
+    def _failed(self, node: Node, error: BaseException) -> RedisUnavailable:
+        """Leave the node alone for a while, ask the others who has taken its place, say so.
+
+        Whatever it was: no fault of a cache, a client library's among them, may fail a request.
+        """
+        node.paused_until = time.monotonic() + _PAUSE
+        surprise = None if isinstance(error, _FAILURES) else error
+        logger.warning("Redis is unavailable", node=node.name, error=repr(error), exc_info=surprise)
+        self._learn_anew()
+        return RedisUnavailable(repr(error))
+
+    async def _know_the_cluster(self) -> RedisCluster:
+        """Return redis-py's client once it knows the nodes, at the latest after the deadline."""
+        if self._nodes and self._cluster is not None:
+            return self._cluster
+        if self._paused_until > time.monotonic():
+            raise RedisUnavailable("Redis has just failed; it is left alone for a moment")
+        await asyncio.wait({self._learn_anew()}, timeout=self._timeout * 4)
+        if self._nodes and self._cluster is not None:
+            return self._cluster
+        self._paused_until = time.monotonic() + _PAUSE
+        raise RedisUnavailable("no node of the Redis Cluster answers")
+
+    def _learn_anew(self) -> asyncio.Task[None]:
+        """Ask the cluster's nodes again who owns what, unless that is being done."""
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.create_task(self._learn())
+        return self._learning
+
+    async def _learn(self) -> None:
+        cluster = await self._newly_known()
+        if cluster is None:
+            return
+        before, self._cluster = self._cluster, cluster
+        primaries = {node.name: node for node in cluster.get_primaries()}
+        for name in self._nodes.keys() - primaries.keys():
+            self._nodes.pop(name).close()
+        for name in primaries.keys() - self._nodes.keys():
+            self._meet(primaries[name])
+        if before is not None:
+            await _close(before)
+
+    async def _newly_known(self) -> RedisCluster | None:
+        """Return a client that has just learned who owns what, or None where no node tells.
+
+        The configured names are asked first, for the nodes that were known may all be elsewhere by
+        now, and somebody else's where they were. It is a new client each time: one that has learned
+        forgets the names that it started from.
+        """
+        known = [] if self._cluster is None else self._cluster.get_nodes()
+        configured = [urlsplit(url) for url in self._settings.renewed_urls("redis")]
+        for places in (
+            [(url.hostname or "127.0.0.1", url.port or 6379) for url in configured],
+            [(node.host, int(node.port)) for node in known],
+        ):
+            if not places:
+                continue
+            cluster = _client(self._settings, places)
+            try:
+                await cluster.initialize()
+            except Exception as error:  # noqa: BLE001 - as in `_failed`
+                logger.warning("Redis is unavailable", node=_WHOLE_CLUSTER, error=repr(error))
+                await _close(cluster)
+            else:
+                return cluster
+        return None
+
+
+@cache
+def _digest(script: str) -> str:
+    """Return the name by which nodes know `script`: there are few, and all are constants."""
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+async def _close(cluster: RedisCluster) -> None:
+    with contextlib.suppress(*_FAILURES):
+        await cluster.aclose()
+
+
+def _client(settings: CommonSettings, places: Sequence[tuple[str, int]]) -> RedisCluster:
+    url = urlsplit(settings.renewed_urls("redis")[0])
+    client = RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in places],
+        username=url.username,
+        password=url.password,
+        ssl=url.scheme == "rediss",
+        require_full_coverage=False,
+        retry=Retry(NoBackoff(), 1),
+        socket_timeout=settings.redis_timeout * 8,
+        socket_connect_timeout=settings.redis_timeout,
+    )
+    # Its own makes a bool of what SET … GET replies, unless it is called by its own method.
+    client.set_response_callback("SET", _as_replied)
+    return client
+
+
+def _as_replied(response: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - as redis-py calls it
+    return response

@@ -1,0 +1,100 @@
+"""Answers on their way from a worker to the API process that waits for them.
+
+They travel over Redis sharded pub/sub, one message per batch and API process, and may be lost: the
+waiting API then finds the outcome in PostgreSQL. A message carries the workers' seal
+(`microfin.redis.seal`), over its channel too: whoever else can publish in Redis must not be able to
+tell a client what has not happened. What comes without it only makes the API look.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from microfin.ledger.decision import Answer
+from microfin.ledger.operation import Operation
+from microfin.redis.guarded import GuardedRedis, RedisUnavailable
+from microfin.redis.seal import Seal, shared_seal
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What one waiting request is told.
+
+    A status of `in_transit` means: look the operation up. `refused` means that the operation's id
+    is known with another body.
+    """
+
+    request: str
+    operation: Operation
+    replayed: bool = False
+    refused: bool = False
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[Reply]).decode
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """The replies of a message, and whether a worker is proven to have sent it."""
+
+    replies: list[Reply]
+    proven: bool
+
+
+def reply_seal(secret: str) -> Seal | None:
+    """Return the seal of replies by the secret that workers and API share."""
+    return shared_seal(secret, "replies")
+
+
+def message_of(channel: str, replies: list[Reply], seal: Seal | None) -> bytes:
+    """Return the message that carries `replies`, of which there is one at least."""
+    encoded = _encode(replies)
+    if seal is None:
+        return encoded
+    return b"[" + seal.close(channel.encode(), encoded[1:])  # the first object, and all after it
+
+
+def read_message(channel: str, message: bytes, seal: Seal | None) -> Heard:
+    """Return what a message of `channel` says. Raises `msgspec.MsgspecError` where it is none."""
+    opened = None if seal is None else seal.open(channel.encode(), message[1:])
+    if opened is None:
+        return Heard(_decode(message), proven=False)
+    return Heard(_decode(b"[" + opened), proven=True)
+
+
+def channel_of(instance: str) -> str:
+    """Return the channel on which the API process `instance` listens."""
+    return f"replies:{instance}"
+
+
+def reply_address(instance: str, request: str) -> str:
+    """Return what a command's `reply` must say for the answer to find `request`."""
+    return f"{instance}/{request}"
+
+
+class RedisReplies:
+    """The worker's end of the reply channels."""
+
+    def __init__(self, redis: GuardedRedis, seal: Seal | None) -> None:
+        self._redis = redis
+        self._seal = seal
+
+    async def send(self, answers: Sequence[Answer]) -> None:
+        """Send each answer to where it is awaited. Never fails; what is lost is looked up."""
+        by_instance: dict[str, list[Reply]] = defaultdict(list)
+        for answer in answers:
+            instance, _, request = answer.reply.partition("/")
+            by_instance[instance].append(
+                Reply(request, answer.operation, answer.replayed, answer.refused)
+            )
+        await asyncio.gather(
+            *(self._publish(instance, replies) for instance, replies in by_instance.items())
+        )
+
+    async def _publish(self, instance: str, replies: list[Reply]) -> None:
+        channel = channel_of(instance)
+        try:
+            await self._redis.publish(channel, message_of(channel, replies, self._seal))
+        except RedisUnavailable:
+            return

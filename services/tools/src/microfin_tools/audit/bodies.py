@@ -1,0 +1,114 @@
+"""What was asked for, as far as only the hash of an outcome's body tells it.
+
+The hash is BLAKE2, which PostgreSQL does not have: the outcomes come here, in pieces, and their
+bodies are made anew from the columns. Rejected outcomes do not tell all that was asked for, and are
+left out.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from microfin.ledger.money import EXPONENTS, to_canonical_amount
+from microfin.ledger.operation import AccountState
+from microfin.ledger.wire import Command, body_hash
+from microfin_tools.audit.report import LISTED, Findings, Row
+from microfin_tools.audit.scope import Scope
+from microfin_tools.audit.shard import AuditedShard
+
+_STATES: Final[tuple[AccountState, ...]] = ("open", "frozen", "closed")
+
+_BODIES: Final = """
+SELECT operation_id, leg, kind, user_id, account, counterparty, amount, currency, body_hash
+FROM audited_outcomes WHERE status <> 'rejected'
+"""
+
+_OUTCOME: Final = "SELECT to_jsonb(outcomes) FROM outcomes WHERE operation_id = $1 AND leg = $2"
+
+# Which of an account's changes of state was the last, `seq` tells, and within one partition the
+# log. Those that no entry parts may be of several partitions, between which a growth moved the
+# account: any of them may be the last.
+_LAST_STATES: Final = """
+SELECT a.number, a.state, array_agg(last.user_id) AS users, array_agg(last.body_hash) AS hashes,
+    jsonb_build_array(to_jsonb(a)) || jsonb_agg(last.outcome) AS rows
+FROM (
+    SELECT DISTINCT ON (account, partition) account, user_id, body_hash, outcome
+    FROM (
+        SELECT account, partition, log_offset, user_id, body_hash, to_jsonb(o) AS outcome,
+            rank() OVER (PARTITION BY account ORDER BY seq DESC) AS place
+        FROM audited_outcomes o WHERE kind = 'set_state' AND status = 'settled'
+    ) AS changes
+    WHERE place = 1 ORDER BY account, partition, log_offset DESC
+) AS last
+JOIN accounts a ON a.number = last.account
+GROUP BY a.number
+"""
+
+STEPS: Final = (
+    "every outcome is of the body that was asked for",
+    "every state is the one last set",
+)
+"""What `look_at_bodies` and `look_at_states` look at, for the progress display."""
+
+
+async def look_at_bodies(shard: AuditedShard, scope: Scope, findings: Findings) -> None:
+    """Find the outcomes whose columns are not those of the body that they were decided by."""
+    async for row in shard.stream("bodies", scope.clause + _BODIES, *scope.arguments):
+        if not _is_body_of(row):
+            rows = []
+            if len(findings.violations) < LISTED:
+                whole = await shard.connection.fetchval(_OUTCOME, row["operation_id"], row["leg"])
+                rows = [msgspec.json.decode(whole)]
+            what = "the columns are not those of the body that was asked for"
+            findings.violation(4, what, shard.number, rows)
+
+
+async def look_at_states(shard: AuditedShard, scope: Scope, findings: Findings) -> None:
+    """Find the accounts whose state is not the one that was last set."""
+    async for row in shard.stream("states", scope.clause + _LAST_STATES, *scope.arguments):
+        states = {
+            _state_of(row["number"], user, body)
+            for user, body in zip(row["users"], row["hashes"], strict=True)
+        }
+        # A hash that is of no state at all was found by `look_at_bodies`.
+        if row["state"] not in states and None not in states:
+            rows: list[Row] = msgspec.json.decode(row["rows"])
+            what = "the state is not the one that was last set"
+            findings.violation(4, what, shard.number, rows)
+
+
+def _is_body_of(row: Any) -> bool:
+    if row["kind"] == "set_state":
+        return _state_of(row["account"], row["user_id"], row["body_hash"]) is not None
+    if row["currency"] not in EXPONENTS:
+        return False
+    amount = row["amount"]
+    asked = Command(
+        kind=row["kind"],
+        leg=row["leg"],
+        operation="",
+        account=row["account"],
+        user=row["user_id"].hex if row["user_id"] else "",
+        counterparty=row["counterparty"],
+        amount=to_canonical_amount(amount, row["currency"]) if amount is not None else "",
+        # Who moves money names no currency: it is that of the account.
+        currency=row["currency"] if row["kind"] == "open" or row["leg"] != "request" else "",
+    )
+    stored: bytes = row["body_hash"]
+    return body_hash(asked) == stored
+
+
+def _state_of(account: str, user: Any, stored: bytes) -> AccountState | None:
+    """Return the state that a set_state of `account` by `user` asked for, by its body's hash."""
+    for state in _STATES:
+        asked = Command(
+            kind="set_state",
+            leg="request",
+            operation="",
+            account=account,
+            user=user.hex if user else "",
+            state=state,
+        )
+        if body_hash(asked) == stored:
+            return state
+    return None

@@ -1,0 +1,179 @@
+"""Transfers between partitions: their legs, wherever they are, and what they add up to."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from microfin_tools.audit.report import Row
+from microfin_tools.audit.scope import Scope
+from microfin_tools.audit.shard import AuditedShard
+
+_REQUESTS_AT_A_TIME: Final = 5_000
+
+LEG_COLUMNS: Final = """jsonb_build_object('leg', leg, 'status', status, 'account', account,
+    'counterparty', counterparty, 'amount', amount, 'currency', currency,
+    'partition', partition, 'log_offset', log_offset,
+    'time', (extract(epoch FROM at) * 1000)::bigint)"""
+
+# Most transfers are complete on one shard: only the others leave the database. What is complete
+# here must be complete for `judge` as well.
+_INCOMPLETE: Final = f"""
+SELECT replace(operation_id::text, '-', '') AS operation, jsonb_agg({LEG_COLUMNS}) AS legs
+FROM moving_legs
+GROUP BY operation_id
+HAVING NOT coalesce(
+    count(*) FILTER (WHERE leg = 'request') = 1
+    AND min(currency) = max(currency) AND min(amount) = max(amount)
+    AND min(CASE leg WHEN 'credit' THEN counterparty ELSE account END)
+        = max(CASE leg WHEN 'credit' THEN counterparty ELSE account END)
+    AND min(CASE leg WHEN 'credit' THEN account ELSE counterparty END)
+        = max(CASE leg WHEN 'credit' THEN account ELSE counterparty END)
+    AND (
+        (count(*) = 2 AND bool_or(leg = 'credit' AND status = 'settled'))
+        OR (count(*) = 3 AND bool_or(leg = 'credit' AND status = 'rejected')
+            AND bool_or(leg = 'refund' AND status = 'settled'))
+    ), false)
+ORDER BY operation_id
+"""  # noqa: S608 - the columns are ours
+
+_REQUESTS: Final = "SELECT operation_id FROM audited_outcomes WHERE leg = 'request'"
+
+_SAME_REQUESTS: Final = """
+SELECT jsonb_agg(to_jsonb(outcomes)) AS rows FROM outcomes
+WHERE operation_id = ANY($1::uuid[]) AND leg = 'request'
+GROUP BY operation_id
+"""
+
+
+class LegOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one leg. `time` is milliseconds since the Unix epoch."""
+
+    leg: Literal["request", "credit", "refund"]
+    status: Literal["settled", "debited", "rejected"]
+    account: str
+    counterparty: str
+    amount: int | None
+    currency: str
+    partition: int
+    log_offset: int
+    time: int
+    shard: int = -1
+
+    def row(self) -> Row:
+        """Return the leg as a report shows it."""
+        row: Row = msgspec.to_builtins(self)
+        return row
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the legs of one operation add up to.
+
+    `complete`: nothing is missing. `in_transit`: debited, and not yet credited or refunded.
+    `unexplained`: an earlier leg is missing, which also looks so where shards were read at
+    different moments. `wrong`: never right, whatever is still to come.
+    """
+
+    state: Literal["complete", "in_transit", "unexplained", "wrong"]
+    invariant: int = 8
+    what: str = ""
+
+
+Found = tuple[str, list[LegOutcome]]
+
+decode_legs = msgspec.json.Decoder(list[LegOutcome]).decode
+
+_COMPLETE: Final = Verdict("complete")
+_IN_TRANSIT: Final = Verdict("in_transit")
+
+
+def judge(legs: Sequence[LegOutcome]) -> Verdict:
+    """Judge the legs of one operation, from all shards."""
+    counts = Counter(leg.leg for leg in legs)
+    if counts and max(counts.values()) > 1:
+        return Verdict("wrong", 4, "one leg has two outcomes")
+    by_name = {leg.leg: leg for leg in legs}
+    request, credit, refund = by_name.get("request"), by_name.get("credit"), by_name.get("refund")
+    if request is None:
+        return Verdict("unexplained", what="a credit or refund without its debited request")
+    if request.status != "debited":
+        if credit or refund:
+            return Verdict("wrong", what="a credit or refund of a request that debited nothing")
+        return _COMPLETE
+    return _judge_debited(request, credit, refund)
+
+
+def _judge_debited(
+    request: LegOutcome, credit: LegOutcome | None, refund: LegOutcome | None
+) -> Verdict:
+    if credit and not _same_transfer(request, credit, turned=True):
+        return Verdict("wrong", what="the credit is of another amount, currency or pair")
+    if refund and not _same_transfer(request, refund, turned=False):
+        return Verdict("wrong", what="the refund is of another amount, currency or pair")
+    if credit and credit.status == "settled":
+        if refund:
+            return Verdict("wrong", what="a transfer was credited and refunded as well")
+        return _COMPLETE
+    if refund and credit is None:
+        return Verdict("unexplained", what="a refund without a rejected credit")
+    return _COMPLETE if refund else _IN_TRANSIT
+
+
+def _same_transfer(request: LegOutcome, other: LegOutcome, *, turned: bool) -> bool:
+    pair = (other.counterparty, other.account) if turned else (other.account, other.counterparty)
+    amount = request.amount if other.status == "rejected" else other.amount
+    return (request.account, request.counterparty, request.amount, request.currency) == (
+        *pair,
+        amount,
+        other.currency,
+    )
+
+
+async def incomplete_transfers(
+    shards: Sequence[AuditedShard], scopes: Sequence[Scope]
+) -> AsyncIterator[str]:
+    """Yield the operations whose legs, over all shards' snapshots, are not complete.
+
+    Reads all shards in the order of operation ids at one time, in constant memory.
+    """
+    streams = [_incomplete_here(shard, scope) for shard, scope in zip(shards, scopes, strict=True)]
+    heads = [await anext(stream, None) for stream in streams]
+    while any(heads):
+        operation = min(head[0] for head in heads if head)
+        legs: list[LegOutcome] = []
+        for number, head in enumerate(heads):
+            if head and head[0] == operation:
+                legs += head[1]
+                heads[number] = await anext(streams[number], None)
+        if judge(legs).state != "complete":
+            yield operation
+
+
+async def _incomplete_here(shard: AuditedShard, scope: Scope) -> AsyncIterator[Found]:
+    query = scope.clause + _INCOMPLETE
+    async for row in shard.stream("incomplete", query, *scope.arguments):
+        yield row["operation"], decode_legs(row["legs"])
+
+
+async def requests_decided_twice(
+    shard: AuditedShard, scope: Scope, others: Sequence[AuditedShard]
+) -> AsyncIterator[tuple[AuditedShard, list[Row]]]:
+    """Yield the requests that `shard` has decided and one of `others` too."""
+    ids = []
+    async for row in shard.stream("requests", scope.clause + _REQUESTS, *scope.arguments):
+        ids.append(row["operation_id"])
+        if len(ids) == _REQUESTS_AT_A_TIME:
+            async for found in _also_decided(ids, others):
+                yield found
+            ids.clear()
+    async for found in _also_decided(ids, others):
+        yield found
+
+
+async def _also_decided(
+    ids: Sequence[object], others: Sequence[AuditedShard]
+) -> AsyncIterator[tuple[AuditedShard, list[Row]]]:
+    for other in others:
+        for row in await other.connection.fetch(_SAME_REQUESTS, ids):
+            yield other, msgspec.json.decode(row["rows"])

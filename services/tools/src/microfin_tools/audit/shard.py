@@ -1,0 +1,100 @@
+"""One shard as the auditor sees it: a connection, a snapshot, rows that come in pieces."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from microfin.postgres.connections import Connection, check_shard
+from microfin.postgres.shards import ShardPlace
+
+_PIECE: Final = 2_000
+"""Rows fetched at a time from a cursor."""
+
+_CONNECT_TIMEOUT: Final = 10
+
+# Roles' time limits are for processes that must answer; a snapshot of the auditor also waits for
+# other shards.
+_WITHOUT_LIMITS: Final = """
+SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;
+SET LOCAL jit = off
+"""
+
+Result = TypeVar("Result")
+
+
+class AuditedShard:
+    """A shard and a connection to it. Everything is read inside `snapshot`."""
+
+    def __init__(self, number: int, connection: Connection) -> None:
+        self.number = number
+        self.connection = connection
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[None]:
+        """Open a read-only transaction; its first query fixes the moment that all of it sees."""
+        async with self.connection.transaction(isolation="repeatable_read", readonly=True):
+            await self.connection.execute(_WITHOUT_LIMITS)
+            yield
+
+    async def stream(self, name: str, query: str, *arguments: Any) -> AsyncIterator[Any]:
+        """Yield the rows of `query` through the cursor `name` of the open snapshot.
+
+        The cursor is one of SQL, not of the protocol: that would need a named statement, which
+        a pooler's server would keep after the transaction.
+        """
+        await self.connection.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {query}", *arguments)
+        while rows := await self.connection.fetch(f"FETCH {_PIECE} FROM {name}"):
+            for row in rows:
+                yield row
+        await self.connection.execute(f"CLOSE {name}")
+
+
+@contextlib.asynccontextmanager
+async def open_shards(urls: Sequence[str]) -> AsyncIterator[list[AuditedShard]]:
+    """Connect to the shards at `urls`, shard 0 first.
+
+    Raises `WrongShard` or `NotMigrated` unless they are all the shards of a ledger, in their order.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        shards = []
+        for number, url in enumerate(urls):
+            connection = await asyncpg.connect(
+                url,
+                statement_cache_size=0,
+                timeout=_CONNECT_TIMEOUT,
+                ssl=None if "sslmode=" in url else False,
+            )
+            stack.push_async_callback(_close, connection)
+            await check_shard(connection, ShardPlace(number, len(urls)))
+            shards.append(AuditedShard(number, connection))
+        yield shards
+
+
+async def _close(connection: Connection) -> None:
+    with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
+        await connection.close(timeout=2)
+
+
+@contextlib.asynccontextmanager
+async def snapshots(shards: Sequence[AuditedShard]) -> AsyncIterator[None]:
+    """Open a snapshot on every shard."""
+    async with contextlib.AsyncExitStack() as stack:
+        for shard in shards:
+            await stack.enter_async_context(shard.snapshot())
+        yield
+
+
+async def on_all(
+    shards: Sequence[AuditedShard], work: Callable[[AuditedShard], Awaitable[Result]]
+) -> list[Result]:
+    """Do `work` on all shards at one time and return the results in the order of the shards."""
+
+    async def run(shard: AuditedShard) -> Result:
+        return await work(shard)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run(shard)) for shard in shards]
+    return [task.result() for task in tasks]

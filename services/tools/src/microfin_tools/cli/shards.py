@@ -1,0 +1,64 @@
+"""The shards' databases as commands use them."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from microfin.ledger.routing import partition_of, shard_of_account
+from microfin.postgres import queries
+from microfin.postgres.connections import Pool, connect_shards
+from microfin.process.settings import CommonSettings
+from microfin_tools.cli.failures import CouldNot
+
+
+def reading_urls(settings: CommonSettings) -> list[str]:
+    """Return the URLs to read from, shard 0 first."""
+    if settings.databases:
+        return settings.database_urls
+    if settings.databases_direct:
+        return settings.direct_database_urls
+    raise CouldNot(
+        "MICROFIN_DATABASES is not set: give the PostgreSQL URLs of all shards, separated by "
+        "spaces. On one machine, `source .local/environment` sets it."
+    )
+
+
+def administration_urls(settings: CommonSettings) -> list[str]:
+    """Return the URLs to change things by, past the pooler, shard 0 first."""
+    if settings.databases_direct:
+        return settings.direct_database_urls
+    raise CouldNot(
+        "MICROFIN_DATABASES_DIRECT is not set: this needs the PostgreSQL URLs of all shards past "
+        "the pooler, with the owner's role, separated by spaces. On one machine, "
+        "`source .local/environment` sets it."
+    )
+
+
+@contextlib.asynccontextmanager
+async def reading_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
+    """Give pools for reading, shard 0 first: past the pooler only where no pooler is set."""
+    async with connected(reading_urls(settings), settings) as pools:
+        yield pools
+
+
+@contextlib.asynccontextmanager
+async def administered_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
+    """Give pools with the owner's role (MICROFIN_DATABASES_DIRECT), shard 0 first."""
+    async with connected(administration_urls(settings), settings) as pools:
+        yield pools
+
+
+@contextlib.asynccontextmanager
+async def connected(urls: list[str], settings: CommonSettings) -> AsyncIterator[list[Pool]]:
+    """Give pools to the shards at `urls`."""
+    pools = await connect_shards(urls, settings)
+    try:
+        yield pools
+    finally:
+        for pool in pools:
+            pool.terminate()
+
+
+async def partition_under_routing(pools: Sequence[Pool], account: str) -> tuple[int, int]:
+    """Return the partition of `account` now, and the generation of the routing that says so."""
+    row = await queries.routing(pools[shard_of_account(account, len(pools))])
+    return partition_of(account, row.routing.partition_count), row.routing.generation

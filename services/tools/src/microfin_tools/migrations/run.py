@@ -1,0 +1,185 @@
+"""`microfin migrate`: bring every shard's schema up to date and make generation 1."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.pool import NullPool
+
+from microfin.postgres.shards import SHARD, ShardPlace, WrongShard
+
+logger = structlog.get_logger(__name__)
+
+_LOCK = 0x6D6963726F66696E  # "microfin": one migration at a time on one database
+_TURN_SECONDS = 0.2
+
+# The cluster's own identifier stays the same on all its servers, and the oid in it too.
+_IDENTITY = """
+SELECT (SELECT system_identifier FROM pg_control_system()), oid FROM pg_database
+WHERE datname = current_database()
+"""
+
+ROLES: dict[str, dict[str, str]] = {
+    # A frozen worker's lock must not hold its successor.
+    "microfin_worker": {
+        "idle_in_transaction_session_timeout": "2s",
+        "statement_timeout": "10s",
+        "lock_timeout": "8s",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+    },
+    "microfin_api": {
+        "idle_in_transaction_session_timeout": "2s",
+        "statement_timeout": "5s",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+    },
+    "microfin_auditor": {
+        "idle_in_transaction_session_timeout": "60s",
+        "default_transaction_read_only": "off",
+    },
+}
+
+
+class WrongEncoding(Exception):
+    """A database is not encoded in UTF8."""
+
+
+def migrate(urls: list[str], partitions: int) -> list[str]:
+    """Bring the shards at `urls` (direct, owner's) to the newest revision, in order.
+
+    A new shard gets routing generation 1 with `partitions`. Returns the revision of each shard.
+    Raises `WrongShard` where a database belongs to another place in the list, or stands in it
+    twice, and `WrongEncoding` where one is not in UTF8, both before anything is written; and
+    `ValueError` where `partitions` is not a positive multiple of the number of shards. Safe to run
+    twice, and at the same time.
+    """
+    if partitions < 1 or partitions % len(urls):
+        raise ValueError(
+            f"--partitions must be a positive multiple of the {len(urls)} shards, not {partitions}."
+        )
+    places = [ShardPlace(shard, len(urls)) for shard in range(len(urls))]
+    _check_databases(urls, places)
+    return [_migrate_shard(url, place, partitions) for url, place in zip(urls, places, strict=True)]
+
+
+def _engine(url: str) -> Engine:
+    return create_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        poolclass=NullPool,
+        future=True,
+        # Said by us, or a database in SQL_ASCII answers in bytes, at which SQLAlchemy fails.
+        connect_args={"client_encoding": "UTF8"},
+    )
+
+
+def _check_databases(urls: Sequence[str], places: Sequence[ShardPlace]) -> None:
+    """Look at all databases before the first of them is changed."""
+    seen: dict[tuple[object, ...], int] = {}
+    for url, place in zip(urls, places, strict=True):
+        with _engine(url).connect() as connection:
+            _refuse_other_encodings(connection, place.number)
+            if connection.execute(text("SELECT to_regclass('routing')")).scalar() is not None:
+                row = connection.execute(text(SHARD)).one_or_none()
+                if row is not None:
+                    place.check(row)
+            identity = tuple(connection.execute(text(_IDENTITY)).one())
+        if identity in seen:
+            raise WrongShard(
+                f"The URLs at places {seen[identity]} and {place.number} of {place.count} lead to "
+                "one database, which stands in MICROFIN_DATABASES_DIRECT twice: each shard needs "
+                "a database of its own."
+            )
+        seen[identity] = place.number
+
+
+def _migrate_shard(url: str, place: ShardPlace, partitions: int) -> str:
+    engine = _engine(url)
+    with engine.connect() as connection:
+        _wait_for_turn(connection)
+        _ensure_roles(connection)
+        configuration = Config(attributes={"connection": connection})
+        configuration.set_main_option("script_location", str(Path(__file__).parent))
+        command.upgrade(configuration, "head")
+        connection.commit()
+        _ensure_routing(connection, place, partitions)
+        revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+        connection.commit()
+    engine.dispose()
+    logger.info("migrated", shard=place.number, revision=revision)
+    return str(revision)
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    """Take the lock of migrations, until the connection is closed.
+
+    By asking again and again: whoever waits inside PostgreSQL holds a snapshot, and an index that
+    another migration builds concurrently waits for all of those.
+    """
+    while True:
+        taken = connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
+        mine = bool(taken.scalar_one())
+        connection.commit()
+        if mine:
+            return
+        time.sleep(_TURN_SECONDS)
+
+
+def _refuse_other_encodings(connection: Connection, shard: int) -> None:
+    """Raise `WrongEncoding` unless the database knows what a character is.
+
+    Lengths are checked in characters, and names and e-mail addresses come in UTF-8.
+    """
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        name = connection.execute(text("SELECT current_database()")).scalar_one()
+        raise WrongEncoding(
+            f"Shard {shard}'s database {name} is encoded in {encoding}; a ledger needs UTF8. An "
+            "encoding cannot be changed: make the database anew by CREATE DATABASE … TEMPLATE "
+            "template0 ENCODING 'UTF8' (in CloudNativePG spec.bootstrap.initdb.encoding: UTF8)."
+        )
+
+
+def _ensure_roles(connection: Connection) -> None:
+    """Make the processes' roles where they are missing, and give them their timeouts."""
+    for role, settings in ROLES.items():
+        exists = connection.execute(
+            text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}
+        ).scalar()
+        statements = [] if exists else [f"CREATE ROLE {role} NOLOGIN"]
+        statements += [
+            f"ALTER ROLE {role} SET {name} = '{value}'" for name, value in settings.items()
+        ]
+        try:
+            for statement in statements:
+                connection.execute(text(statement))
+            connection.commit()
+        except ProgrammingError as error:
+            connection.rollback()
+            if not exists:
+                raise
+            logger.warning(
+                "role settings left alone",
+                role=role,
+                advice="let the role's administrator run: " + "; ".join(statements),
+                error=str(error.orig).strip(),
+            )
+
+
+def _ensure_routing(connection: Connection, place: ShardPlace, partitions: int) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO routing (shard, shards, generation, partition_count)"
+            " VALUES (:shard, :shards, 1, :partitions) ON CONFLICT DO NOTHING"
+        ),
+        {"shard": place.number, "shards": place.count, "partitions": partitions},
+    )
+    # Again, for another `microfin migrate` may have made it meanwhile.
+    place.check(connection.execute(text(SHARD)).one())

@@ -1,0 +1,157 @@
+"""The one statement that writes a decided batch: a call of the function `write_batch`.
+
+Its arguments are arrays, one for each column, in the order of the function's parameters
+(`migrations/versions/0002_write_batch.py`). Times are milliseconds since the Unix epoch.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from microfin.ledger import wire
+from microfin.ledger.decision import Account, Decisions, Entry, OutboxRow
+from microfin.ledger.operation import Contra, Outcome
+from microfin.ledger.routing import Routing
+from microfin.postgres.literals import binaries, binary, integers, texts
+
+OutboxPlace = tuple[int, int]
+"""The `(offset, step)` of an outbox row, unique in its partition."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a worker works from: what it must find again in the partition's row."""
+
+    partition: int
+    epoch: int
+    next_offset: int
+    routing: Routing
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """A record set aside, as it came. `time` is milliseconds since the Unix epoch."""
+
+    offset: int
+    time: int
+    key: bytes | None
+    value: bytes | None
+    reason: str
+
+
+class BatchWrite(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one batch writes.
+
+    `versions` are those that the changed accounts had before. `sent` are outbox rows that the
+    broker has acknowledged. The partition advances to `next_offset`, after the record that has
+    `fingerprint`.
+    """
+
+    decisions: Decisions
+    versions: dict[str, int]
+    quarantined: Sequence[Quarantined]
+    sent: Sequence[OutboxPlace]
+    next_offset: int
+    fingerprint: bytes
+
+
+def batch_statement(place: Place, write: BatchWrite) -> str:
+    """Return the statement that writes a batch which was decided from `place`."""
+    return f"SELECT write_batch({','.join(_arguments(place, write))})"
+
+
+def _arguments(place: Place, write: BatchWrite) -> Iterator[str]:
+    decisions, opened = write.decisions, write.decisions.opened
+    accounts = decisions.accounts.values()
+    yield from _place(place, write)
+    yield from _outcomes(decisions.outcomes)
+    yield from _entries(decisions.entries)
+    changed = [account for account in accounts if account.number not in opened]
+    yield from _accounts(changed)
+    yield integers([write.versions[account.number] for account in changed])
+    yield from _opened([decisions.accounts[number] for number in opened])
+    yield integers(list(opened.values()))
+    yield from _contra(decisions.contra)
+    yield from _outbox(decisions.outbox)
+    yield integers([offset for offset, _ in write.sent])
+    yield integers([step for _, step in write.sent])
+    yield from _quarantined(write.quarantined)
+
+
+def _place(place: Place, write: BatchWrite) -> Iterator[str]:
+    yield str(place.partition)
+    yield str(place.epoch)
+    yield str(place.routing.generation)
+    yield str(place.routing.partition_count)
+    yield str(place.next_offset)
+    yield str(write.next_offset)
+    yield binary(write.fingerprint)
+
+
+def _outcomes(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    yield texts([outcome.operation for outcome in outcomes])
+    yield texts([outcome.leg for outcome in outcomes])
+    yield texts([outcome.kind for outcome in outcomes])
+    yield texts([outcome.status for outcome in outcomes])
+    yield texts([outcome.account for outcome in outcomes])
+    yield texts([outcome.counterparty for outcome in outcomes])
+    yield texts([outcome.user or None for outcome in outcomes])
+    yield integers([outcome.amount for outcome in outcomes])
+    yield texts([outcome.currency for outcome in outcomes])
+    yield integers([outcome.seq for outcome in outcomes])
+    yield integers([outcome.balance for outcome in outcomes])
+    yield integers([outcome.counterparty_seq for outcome in outcomes])
+    yield texts([outcome.reason for outcome in outcomes])
+    yield texts([outcome.at_account for outcome in outcomes])
+    yield integers([outcome.needed for outcome in outcomes])
+    yield integers([outcome.available for outcome in outcomes])
+    yield binaries([outcome.body_hash for outcome in outcomes])
+    yield integers([outcome.offset for outcome in outcomes])
+    yield integers([outcome.time for outcome in outcomes])
+
+
+def _entries(entries: Sequence[Entry]) -> Iterator[str]:
+    yield texts([entry.account for entry in entries])
+    yield integers([entry.seq for entry in entries])
+    yield integers([entry.amount for entry in entries])
+    yield integers([entry.balance_after for entry in entries])
+    yield texts([entry.operation for entry in entries])
+    yield texts([entry.leg for entry in entries])
+    yield texts([entry.kind for entry in entries])
+    yield texts([entry.contra for entry in entries])
+    yield texts([entry.counterparty for entry in entries])
+    yield integers([entry.time for entry in entries])
+
+
+def _accounts(accounts: Sequence[Account]) -> Iterator[str]:
+    yield texts([account.number for account in accounts])
+    yield integers([account.balance for account in accounts])
+    yield texts([account.state for account in accounts])
+    yield integers([account.seq for account in accounts])
+    yield integers([account.version for account in accounts])
+    yield integers([account.entry_time for account in accounts])
+
+
+def _opened(accounts: Sequence[Account]) -> Iterator[str]:
+    yield texts([account.owner for account in accounts])
+    yield texts([account.currency for account in accounts])
+    yield from _accounts(accounts)
+
+
+def _contra(changes: dict[tuple[Contra, str], int]) -> Iterator[str]:
+    yield texts([contra for contra, _ in changes])
+    yield texts([currency for _, currency in changes])
+    yield integers(list(changes.values()))
+
+
+def _outbox(rows: Sequence[OutboxRow]) -> Iterator[str]:
+    yield integers([row.offset for row in rows])
+    yield integers([row.step for row in rows])
+    yield texts([row.command.operation for row in rows])
+    yield binaries([wire.encode(row.command) for row in rows])
+
+
+def _quarantined(records: Sequence[Quarantined]) -> Iterator[str]:
+    yield integers([record.offset for record in records])
+    yield integers([record.time for record in records])
+    yield binaries([record.key for record in records])
+    yield binaries([record.value for record in records])
+    yield texts([record.reason for record in records])
