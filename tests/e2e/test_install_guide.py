@@ -16,7 +16,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from kubernetes_cluster import ROOT, kubectl
+from existing_kafka import existing_kafka, kafka_resource
+from kubernetes_cluster import ROOT, apply, kubectl
 from shell_blocks import ShellBlock, missing, shell_blocks
 
 from microfin_deploy.commands import exists
@@ -47,6 +48,8 @@ def namespace() -> Iterator[str]:
     # Other tests leave it, and a chart does not take over what it has not made.
     kubectl("delete", DEFINITION, "--ignore-not-found")
     name = f"microfin-e2e-{uuid4().hex[:6]}"
+    if kafka := existing_kafka():
+        apply(kafka_resource(kafka, name))
     try:
         yield name
     finally:

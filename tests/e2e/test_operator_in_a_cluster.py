@@ -16,11 +16,10 @@ import data_plane
 import kubernetes_cluster
 import pytest
 import pytest_asyncio
+from existing_kafka import LAB_KAFKA, kafka_resource
 from figures import figure
 from kubernetes_cluster import apply, get, kubectl, until
 from operator_process import OperatorProcess
-
-from microfin_deploy.releases import lab_kafka
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -51,7 +50,7 @@ async def bank(namespace: str, operator: OperatorProcess) -> AsyncIterator[str]:
     """A cluster with three workers on a Kafka of Strimzi."""
     topic = f"bank-{uuid4().hex[:6]}.commands"
     began = time.monotonic()
-    apply(lab_kafka(namespace))
+    apply(kafka_resource(LAB_KAFKA, namespace))
     apply(
         cluster(
             namespace,
