@@ -129,7 +129,7 @@ class Tenure:
     async def _recognise(self, records: Sequence[Record], asked: Moment) -> None:
         """Raise `LogLost` if `records`, requested at `asked`, come from another log."""
         next_offset = self.place.next_offset
-        if self._sight.may_deceive(next_offset, records[-1].time):
+        if self._sight.may_be_replaced(next_offset, records[-1].time):
             asked = self._sight.now()
             await recognise_again(self._log, self._clock, next_offset, self._fingerprint)
         self._sight.renew(asked)
