@@ -50,7 +50,7 @@ class LogWatch:
         await self._disconnect()
 
     def unanswered(self) -> float:
-        """Return for how many seconds the broker has not answered; 0 where it does."""
+        """Return for how many seconds the broker has not answered; 0 if it does."""
         since = self._unanswered_since
         return 0.0 if since is None else self._clock.monotonic() - since
 
