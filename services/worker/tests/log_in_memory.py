@@ -1,4 +1,4 @@
-"""A worker on real PostgreSQL whose log is a list: for records that no broker needs to hold."""
+"""A worker on real PostgreSQL whose log is a list: the records need no broker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -19,7 +19,7 @@ from microfin_worker.worker import Worker
 
 
 class ListLog:
-    """Partition 0 of a log, the only one. What is appended is there at once, as one fetch."""
+    """The only partition of a log. All records that were appended can be fetched together."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -61,7 +61,7 @@ class ListLog:
         return 2_000
 
     async def note(self, next_offset: int) -> None:
-        """Nobody looks."""
+        """Nobody reads it."""
 
 
 class CountedStore(PostgresStore):
@@ -74,8 +74,8 @@ class CountedStore(PostgresStore):
         return await super().claim(held)
 
 
-class Heard:
-    """Takes answers and accounts as Redis would: as JSON."""
+class JsonRedis:
+    """Accepts answers and accounts as Redis would: as JSON."""
 
     async def send(self, answers: Sequence[Answer]) -> None:
         for answer in answers:
@@ -87,7 +87,7 @@ class Heard:
 
 
 class Bench(msgspec.Struct):
-    """A worker at work, and its parts."""
+    """A running worker, with its log and its store."""
 
     log: ListLog
     store: CountedStore
@@ -104,9 +104,9 @@ class Bench(msgspec.Struct):
 
 @asynccontextmanager
 async def working(pool: Pool) -> AsyncIterator[Bench]:
-    """Give a worker of partition 0 of 1 that works on `pool`."""
-    log, store, heard = ListLog(), CountedStore(pool, 0, 1), Heard()
-    worker = Worker(0, 1, Ports(log, store, heard, heard, SystemClock()), Limits())
+    """Provide a worker of partition 0 of 1 that works on `pool`."""
+    log, store, redis = ListLog(), CountedStore(pool, 0, 1), JsonRedis()
+    worker = Worker(0, 1, Ports(log, store, redis, redis, SystemClock()), Limits())
     running = asyncio.create_task(worker.run())
     try:
         yield Bench(log, store, pool, worker)
