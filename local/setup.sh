@@ -40,6 +40,10 @@ recent_java_package() {
     echo default-jre-headless
 }
 
+missing_for_python() {
+    [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
 missing_packages() {
     { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null; } || echo postgresql
     command -v pgbouncer >/dev/null || echo pgbouncer
@@ -55,7 +59,7 @@ missing_packages() {
     command -v cc >/dev/null || echo gcc libc6-dev
     # What follows is only needed until its product is there.
     [ -e "$jars/$reporter" ] || command -v mvn >/dev/null || echo maven
-    [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    missing_for_python
 }
 
 # Debian starts a server when its package is installed. Ours are started by ourselves, on ports of
@@ -79,7 +83,7 @@ install_packages() {
 }
 
 set_up_packages() {
-    missing=$(missing_packages | tr '\n' ' ')
+    missing=$("$1" | tr '\n' ' ')
     [ -n "$missing" ] || return 0
     command -v apt-get >/dev/null || fail "these are missing, and this machine has no apt-get to install them with: $missing
 Install them (java: 17 or later) with your package manager, then run make again."
@@ -154,8 +158,10 @@ set_up_python() {
     python_state >"$stamp"
 }
 
-if [ "${1:-}" != python ]; then
-    set_up_packages
+if [ "${1:-}" = python ]; then
+    set_up_packages missing_for_python
+else
+    set_up_packages missing_packages
     set_up_kafka
 fi
 set_up_python
