@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canned import summary
 
 from microfin_deploy.commands import DeployError
 from microfin_loadtest import decision_counts
@@ -35,6 +34,7 @@ from microfin_loadtest.phases import Scrape
 from microfin_loadtest.processes import Usage
 from microfin_loadtest.report import unknown_usage, usage_figures
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, FOLDER
+from support.canned import summary
 
 CRON_JOB: dict[str, Any] = {
     "spec": {

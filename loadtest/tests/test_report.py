@@ -7,7 +7,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from canned import figures
 
 from microfin_loadtest.plot import draw
 from microfin_loadtest.processes import Usage
@@ -22,6 +21,7 @@ from microfin_loadtest.results import (
 )
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, FOLDER
 from microfin_loadtest.summary import OPERATIONS, Slot
+from support.canned import figures
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from existing_kafka import existing_kafka, kafka_resource
-from figures import figure
-from kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl, until
-
+from e2e.existing_kafka import existing_kafka, kafka_resource
+from e2e.figures import figure
+from e2e.kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl, until
 from microfin_deploy.commands import helm, progress
 from microfin_deploy.platform import Platform, inspect_platform
 from microfin_deploy.releases import (

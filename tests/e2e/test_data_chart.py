@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-import data_client
-import kubernetes_cluster
 import pytest
 import pytest_asyncio
-from data_chart import CHART, DEV, PRODUCTION, rendered
-from figures import figure
-from kubernetes_cluster import get, kubectl, until
 
+from e2e import data_client, kubernetes_cluster
+from e2e.data_chart import CHART, DEV, PRODUCTION, rendered
+from e2e.figures import figure
+from e2e.kubernetes_cluster import get, kubectl, until
 from microfin_tools.migrations.run import ROLES
 
 pytestmark = pytest.mark.timeout(300)

@@ -16,12 +16,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from existing_kafka import existing_kafka, kafka_resource
-from kubernetes_cluster import ROOT, apply, kubectl
-from shell_blocks import ShellBlock, missing, shell_blocks
 
+from e2e.existing_kafka import existing_kafka, kafka_resource
+from e2e.kubernetes_cluster import ROOT, apply, kubectl
 from microfin_deploy.commands import exists
 from microfin_deploy.releases import OPERATOR_NAMESPACE
+from source.shell_blocks import ShellBlock, missing, shell_blocks
 
 PATIENCE = 1500
 pytestmark = pytest.mark.timeout(PATIENCE + 300)

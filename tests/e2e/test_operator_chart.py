@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-import data_plane
-import kubernetes_cluster
 import pytest
 import pytest_asyncio
-from existing_kafka import LAB_KAFKA, kafka_resource
-from figures import figure
-from kubernetes_cluster import ROOT, apply, get, kubectl, until
+
+from e2e import data_plane, kubernetes_cluster
+from e2e.existing_kafka import LAB_KAFKA, kafka_resource
+from e2e.figures import figure
+from e2e.kubernetes_cluster import ROOT, apply, get, kubectl, until
 
 pytestmark = pytest.mark.timeout(300)
 

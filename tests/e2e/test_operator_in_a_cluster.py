@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import data_plane
-import kubernetes_cluster
 import pytest
 import pytest_asyncio
-from existing_kafka import LAB_KAFKA, kafka_resource
-from figures import figure
-from kubernetes_cluster import apply, get, kubectl, until
-from operator_process import OperatorProcess
+
+from e2e import data_plane, kubernetes_cluster
+from e2e.existing_kafka import LAB_KAFKA, kafka_resource
+from e2e.figures import figure
+from e2e.kubernetes_cluster import apply, get, kubectl, until
+from e2e.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -1,8 +1,8 @@
 """Transfers that cannot arrive: refused credits, refunds, and their repeats."""
 
 import msgspec
-from bank import ANNA, Bank, MakeBank
 
+from integration.bank import ANNA, Bank, MakeBank
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.operation import operation_id
 from microfin.ledger.routing import partition_of

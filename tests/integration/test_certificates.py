@@ -15,9 +15,9 @@ from uuid import uuid4
 import aiokafka
 import httpx
 import pytest
-from bank import Process, until
-from certificates import Authority, Mounted, TlsBank
 
+from integration.bank import Process, until
+from integration.certificates import Authority, Mounted, TlsBank
 from microfin_local import database_home
 from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
-from bank import ANNA, Bank, MakeBank, until
 
+from integration.bank import ANNA, Bank, MakeBank, until
 from microfin.ledger import wire
 from microfin.ledger.operation import operation_id
 from microfin.postgres import queries

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
 import pytest
-from clients import Clients
 
+from integration.clients import Clients
 from microfin_local.configuration import Configuration
 from microfin_local.credentials import SUPERUSER
 from microfin_local.platform import Platform

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from bank import MakeBank, until
-from faulty_worker import POINTS
 
+from integration.bank import MakeBank, until
+from integration.faulty_worker import POINTS
 from microfin.ledger import wire
 from microfin.postgres.connections import connect_pool
 from microfin.process.clock import SystemClock

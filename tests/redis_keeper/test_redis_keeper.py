@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from kept_cluster import FILES, KeptCluster, until
+
+from redis_keeper.kept_cluster import FILES, KeptCluster, until
 
 THIRDS: Final = ["0-5460", "5461-10921", "10922-16383"]
 

@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import pytest
 import pytest_asyncio
-from kept_cluster import KeptCluster, running_cluster
 
 from microfin.process.settings import CommonSettings
 from microfin.redis.account_cache import AccountCache, CachedAccount, account_seal
 from microfin.redis.guarded import GuardedRedis
 from microfin_api.people.allowance import Allowances, Answer
+from redis_keeper.kept_cluster import KeptCluster, running_cluster
 
 ADDRESSES = ["127.77.20.1", "127.77.20.2", "127.77.20.3"]
 

@@ -11,7 +11,6 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import pytest
-from postgres_ledger import make_ledger_databases
 
 import microfin_worker.postgres_store
 from microfin.ledger.account_number import derive_account_number
@@ -49,6 +48,7 @@ from simulation.plan import Plan, Tuning
 from simulation.product_edges import simulated_product
 from simulation.sessions import Tables
 from simulation.virtual_loop import STARTS_AT, Process, VirtualLoop
+from support.postgres_ledger import make_ledger_databases
 
 STEPS = 300
 DECIDED = 2  # partitions, as the decisions see it: what is of partition 1 goes to the outbox

@@ -4,7 +4,7 @@ import re
 import runpy
 from pathlib import Path
 
-from markdown_pages import REPOSITORY
+from source.markdown_pages import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "architecture.md"
 PICTURES = REPOSITORY / "docs" / "pictures"

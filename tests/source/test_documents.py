@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from markdown_pages import DOCUMENTS, REPOSITORY, name_of
 from prometheus_client.metrics import MetricWrapperBase
 
 from microfin.ledger import wire
@@ -21,6 +20,7 @@ from microfin_api import metrics as api_metrics
 from microfin_local.endpoints import Endpoints
 from microfin_local.session import shell_session
 from microfin_worker import metrics as worker_metrics
+from source.markdown_pages import DOCUMENTS, REPOSITORY, name_of
 
 DOCS = REPOSITORY / "docs"
 LINK = re.compile(r"(?<!!)\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)")

@@ -5,7 +5,8 @@ import subprocess
 from collections.abc import Iterable, Iterator
 
 import pytest
-from markdown_pages import REPOSITORY
+
+from source.markdown_pages import REPOSITORY
 
 # Decisions are in docs/architecture.md, docs/guide/invariants.md and docs/adr. The platform that
 # microfin replaces is "the predecessor", which docs/guide/concepts.md explains.

@@ -5,8 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from markdown_pages import DOCUMENTS, REPOSITORY, name_of
-from shell_blocks import ShellBlock, missing, shell_blocks
+
+from source.markdown_pages import DOCUMENTS, REPOSITORY, name_of
+from source.shell_blocks import ShellBlock, missing, shell_blocks
 
 GUIDES = sorted((REPOSITORY / "docs/guide").glob("*.md"))
 INSTALL = REPOSITORY / "docs/guide/install.md"

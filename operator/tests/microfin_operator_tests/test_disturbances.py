@@ -19,10 +19,10 @@ from microfin_operator.kinds import (
 )
 from microfin_operator.reconcile import reconcile
 from microfin_operator.worker_reports import WorkerReader
-from microfin_operator_tests import states
-from microfin_operator_tests.emulated_api import EmulatedApi
-from microfin_operator_tests.process import MortalApi, live, status_of
-from microfin_operator_tests.world import World
+from support.operator import states
+from support.operator.emulated_api import EmulatedApi
+from support.operator.process import MortalApi, live, status_of
+from support.operator.world import World
 
 ROUNDS = 10
 

@@ -8,10 +8,10 @@ from microfin_operator.kinds import (
     MICROFIN_CLUSTER,
     STATEFUL_SET,
 )
-from microfin_operator_tests import states
-from microfin_operator_tests.emulated_api import EmulatedApi
-from microfin_operator_tests.process import Killed, live, status_of
-from microfin_operator_tests.world import World
+from support.operator import states
+from support.operator.emulated_api import EmulatedApi
+from support.operator.process import Killed, live, status_of
+from support.operator.world import World
 
 STRIMZI = {"strimzi": states.STRIMZI}
 BOOTSTRAP = {"bootstrap": {"servers": "kafka:9092"}}

@@ -23,9 +23,9 @@ from microfin_operator.kinds import (
     SERVICE,
     STATEFUL_SET,
 )
-from microfin_operator_tests import states
-from microfin_operator_tests.emulated_api import EmulatedApi
-from microfin_operator_tests.process import is_ready
+from support.operator import states
+from support.operator.emulated_api import EmulatedApi
+from support.operator.process import is_ready
 
 CLUSTERS = 50
 PARTITIONS = 3

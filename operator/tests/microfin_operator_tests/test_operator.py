@@ -22,11 +22,11 @@ from microfin_operator.kinds import (
     KubernetesObject,
 )
 from microfin_operator.names import ALLOWED_NAMESPACES
-from microfin_operator_tests import states
-from microfin_operator_tests.emulated_api import EmulatedApi
-from microfin_operator_tests.line import Line
-from microfin_operator_tests.process import is_ready, status_of
-from microfin_operator_tests.world import World
+from support.operator import states
+from support.operator.emulated_api import EmulatedApi
+from support.operator.line import Line
+from support.operator.process import is_ready, status_of
+from support.operator.world import World
 
 COMMAND = ["run", "-A", "--standalone", "-m", "microfin_operator.handlers"]
 

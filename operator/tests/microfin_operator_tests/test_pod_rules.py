@@ -8,8 +8,8 @@ import pytest
 from microfin_operator.decide import decide
 from microfin_operator.kinds import JOB, STATEFUL_SET
 from microfin_operator.plan import Delete, Plan
-from microfin_operator_tests import states
-from microfin_operator_tests.states import NOW
+from support.operator import states
+from support.operator.states import NOW
 
 
 def worker(**fields: Any) -> dict[str, Any]:

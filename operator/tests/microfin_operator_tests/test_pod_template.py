@@ -3,7 +3,7 @@
 from typing import Any
 
 from microfin_operator.pod_template import administration_template, merge, worker_template
-from microfin_operator_tests import states
+from support.operator import states
 
 
 def worker(template: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from datetime import timedelta
 from microfin_operator.decide import decide
 from microfin_operator.observation import Observation
 from microfin_operator.plan import Action, Create, Delete, Plan
-from microfin_operator_tests import states
-from microfin_operator_tests.states import NOW
+from support.operator import states
+from support.operator.states import NOW
 
 
 def jobs_of(plan: Plan) -> list[Action]:

@@ -5,8 +5,8 @@ from datetime import timedelta
 import msgspec
 
 from microfin_operator.decide import decide
-from microfin_operator_tests import states
-from microfin_operator_tests.states import NOW
+from support.operator import states
+from support.operator.states import NOW
 
 
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:

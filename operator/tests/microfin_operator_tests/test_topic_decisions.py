@@ -10,8 +10,8 @@ from microfin_operator.kinds import KAFKA_TOPIC
 from microfin_operator.observation import Observation
 from microfin_operator.plan import Action, Apply, Create, Delete, Plan
 from microfin_operator.topic import kafka_topic
-from microfin_operator_tests import states
-from microfin_operator_tests.states import NOW
+from support.operator import states
+from support.operator.states import NOW
 
 BOOTSTRAP = {"bootstrap": {"servers": "kafka:9092"}}
 

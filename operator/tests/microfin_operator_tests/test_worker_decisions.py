@@ -9,8 +9,8 @@ from microfin_operator.decide import decide
 from microfin_operator.kinds import STATEFUL_SET
 from microfin_operator.observation import Observation
 from microfin_operator.plan import Apply, Plan
-from microfin_operator_tests import states
-from microfin_operator_tests.states import NOW
+from support.operator import states
+from support.operator.states import NOW
 
 
 def applied(plan: Plan) -> list[str]:

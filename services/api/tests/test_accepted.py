@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
-from api_under_test import PARTITIONS, Api, Ledger, User, running, until_true
 
 from microfin.kafka.producer import (
     Appended,
@@ -22,6 +21,7 @@ from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from microfin_api.commands.leases import Lease
 from microfin_local.platform import Platform
+from support.api_under_test import PARTITIONS, Api, Ledger, User, running, until_true
 
 ASYNC = {"Prefer": "respond-async"}
 

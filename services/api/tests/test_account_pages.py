@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from api_under_test import Ledger, User, running
 
 from microfin.ledger.routing import shard_of_account
 from microfin.postgres import queries
 from microfin.postgres.connections import Pool
 from microfin_api.commands import account_cap
 from microfin_local.platform import Platform
+from support.api_under_test import Ledger, User, running
 
 SHARDS = 2
 

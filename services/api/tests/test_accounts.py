@@ -5,11 +5,11 @@ import io
 import time
 
 import pytest
-from api_under_test import Api, Ledger, User, running
 
 from microfin.ledger.account_number import is_account_number
 from microfin.redis.account_cache import CachedAccount
 from microfin_api.http.answers import moment
+from support.api_under_test import Api, Ledger, User, running
 
 
 async def test_a_new_account(user: User) -> None:

@@ -4,10 +4,10 @@ from typing import Any
 
 import httpx
 import pytest
-from api_under_test import ORIGIN, PASSWORD, Api, User
 
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.money import EXPONENTS, to_decimal_text
+from support.api_under_test import ORIGIN, PASSWORD, Api, User
 
 FOREIGN_HOST = "http://evil.example"
 NOBODYS = derive_account_number("nobody", 0)

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-from api_under_test import PASSWORD, Ledger, free_port, until_ready
 from test_process import process
 
 from microfin_local.programs import find_program
 from microfin_local.supervised import Program, SupervisedProcess
 from microfin_local.wait import accepts_connections, wait_until
+from support.api_under_test import PASSWORD, Ledger, free_port, until_ready
 
 ANSWERS = 1000
 CUSTOMERS = 6

@@ -8,12 +8,12 @@ import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
-from api_under_test import Api, Ledger, User, running
 
 from microfin.kafka.producer import Appended, CommandProducer, Headers
 from microfin.ledger.operation import operation_id
 from microfin.ledger.wire import Command
 from microfin.redis.guarded import RedisUnavailable
+from support.api_under_test import Api, Ledger, User, running
 
 ERRORS = [
     TimeoutError(),

@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from api_under_test import Api, Ledger, User, running
 
 from microfin.ledger.operation import Operation
 from microfin.redis.account_cache import CachedAccount
 from microfin.redis.replies import Reply, channel_of
 from microfin_api.commands.waiting import Waiter
 from microfin_api.services import Parts
+from support.api_under_test import Api, Ledger, User, running
 
 
 def session_key(session_id: str) -> str:

@@ -2,7 +2,8 @@
 
 import asyncpg
 import pytest
-from api_under_test import Ledger, running
+
+from support.api_under_test import Ledger, running
 
 LOSSES = [
     ConnectionResetError("reset"),

@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 
 import httpx
-from api_under_test import Ledger, running
 from redis.asyncio import Redis
 
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
+from support.api_under_test import Ledger, running
 
 
 async def test_a_redis_cluster_that_is_down_is_said_from_the_start(

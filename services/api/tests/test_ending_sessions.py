@@ -7,8 +7,9 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from api_under_test import PASSWORD, Api, Ledger, User, running
 from test_signing_out import status_of
+
+from support.api_under_test import PASSWORD, Api, Ledger, User, running
 
 NEW = "another password"
 

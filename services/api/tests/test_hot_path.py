@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from api_under_test import Api, Ledger, User, running
-
 from microfin_api.middleware import Entrance
+from support.api_under_test import Api, Ledger, User, running
 
 
 class CountedPool:

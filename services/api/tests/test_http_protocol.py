@@ -5,11 +5,11 @@ import itertools
 from typing import NamedTuple
 
 import pytest
-from conversation import LAST, Answered, Conversation, Echo, converse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microfin_api.http import protocol
+from support.conversation import LAST, Answered, Conversation, Echo, converse
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from api_under_test import Api, Ledger, User, running
+from support.api_under_test import Api, Ledger, User, running
 
 KEY = "Idempotency-Key"
 

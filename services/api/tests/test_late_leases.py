@@ -5,11 +5,11 @@ import threading
 import time
 
 import pytest
-from api_under_test import Api, Ledger, User, running, until_true
 
 from microfin_api.commands import sending_gate
 from microfin_api.commands.leases import Lease, ShardLease
 from microfin_api.http.problems import Problem
+from support.api_under_test import Api, Ledger, User, running, until_true
 
 
 class LateRenewals:

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from api_under_test import Api, Ledger, User
 from prometheus_client import REGISTRY
 
 import microfin_api.phases
 from microfin_api import metrics
 from microfin_api.phases import CommandPhases
+from support.api_under_test import Api, Ledger, User
 
 PHASES = ("admit", "produce", "wait", "respond")
 ROUTES = ("/api/accounts", "/api/deposit", "/api/withdraw", "/api/transfer")

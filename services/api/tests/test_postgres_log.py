@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
-from api_under_test import PASSWORD, Ledger, running
 
 from microfin_local.credentials import SUPERUSER
 from microfin_local.platform import Platform
+from support.api_under_test import PASSWORD, Ledger, running
 
 NAME = "Wilhelmina Quagmire"
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import AsyncIterator
 
 import httpx
-from api_under_test import PASSWORD, Ledger, free_port, until_ready
+
+from support.api_under_test import PASSWORD, Ledger, free_port, until_ready
 
 
 @contextlib.asynccontextmanager

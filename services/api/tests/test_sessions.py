@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from api_under_test import PASSWORD, Api, Ledger, User, running
 from redis.asyncio import Redis
 
 from microfin.process.settings import ApiSettings
+from support.api_under_test import PASSWORD, Api, Ledger, User, running
 
 
 async def test_a_sign_up_signs_in(api: Api) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from api_under_test import Api, Ledger, User, running, until_true
 
 from microfin.ledger.routing import shard_of_account
 from microfin_local.platform import Platform
+from support.api_under_test import Api, Ledger, User, running, until_true
 
 SHARDS = 2
 

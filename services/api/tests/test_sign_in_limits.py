@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from api_under_test import PASSWORD, Api, Ledger, User, running
 from redis.asyncio import Redis
 
 from microfin.process.settings import ApiSettings
 from microfin.redis.node import Node
+from support.api_under_test import PASSWORD, Api, Ledger, User, running
 
 
 async def counters(settings: ApiSettings) -> dict[str, tuple[Redis, int]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from api_under_test import PASSWORD, Api, Ledger, User, running
+
+from support.api_under_test import PASSWORD, Api, Ledger, User, running
 
 
 class PausedPool:

@@ -9,10 +9,10 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from api_under_test import PASSWORD, Api, Ledger, User, running
 from argon2 import PasswordHasher
 
 from microfin.people.identity import email_form
+from support.api_under_test import PASSWORD, Api, Ledger, User, running
 
 
 def person(**change: str) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """`microfin user disable|enable|sign-out|set-password`, felt by who is signed in."""
 
 import pytest
-from api_under_test import PASSWORD, Api, Ledger, User
 from test_cli import Ran, microfin
 from test_ending_sessions import NEW, sign_in, thief_of
 from test_signing_out import status_of
+
+from support.api_under_test import PASSWORD, Api, Ledger, User
 
 
 async def administer(ledger: Ledger, *arguments: str, typed: str = "", redis: bool = True) -> Ran:

@@ -6,9 +6,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
-from api_under_test import PASSWORD, Api, Ledger
 
 from microfin_local.platform import Platform
+from support.api_under_test import PASSWORD, Api, Ledger
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -4,12 +4,12 @@ import asyncio
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from postgres_ledger import PostgresLedger, make_ledger_databases
 from test_decision import READABLE_AMOUNTS
 
 from microfin.ledger.money import EXPONENTS
 from microfin.postgres import queries
 from microfin_local.platform import Platform
+from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ANNA = "a" * 32
 CURRENCIES = sorted({exponent: code for code, exponent in EXPONENTS.items()}.values())

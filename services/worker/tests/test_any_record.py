@@ -11,8 +11,6 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from log_in_memory import Bench, working
-from postgres_ledger import make_ledger_databases
 
 from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number
@@ -20,6 +18,8 @@ from microfin.ledger.wire import Command
 from microfin.postgres.connections import connect_pool
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
+from support.log_in_memory import Bench, working
+from support.postgres_ledger import make_ledger_databases
 
 ANNA = "a" * 32
 NOW = time.time_ns() // 1_000_000

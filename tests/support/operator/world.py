@@ -14,8 +14,8 @@ import aiohttp.web
 
 from microfin_operator.kinds import JOB, KAFKA, KAFKA_TOPIC, POD, STATEFUL_SET, KubernetesObject
 from microfin_operator.names import WORKER
-from microfin_operator_tests import states
-from microfin_operator_tests.emulated_api import EmulatedApi
+from support.operator import states
+from support.operator.emulated_api import EmulatedApi
 
 NOW = "2026-11-23T00:00:00Z"
 

@@ -11,7 +11,7 @@ from microfin_operator.kinds import MICROFIN_CLUSTER, KubernetesObject
 from microfin_operator.kubernetes_api import KubernetesApi
 from microfin_operator.reconcile import reconcile
 from microfin_operator.worker_reports import WorkerReader
-from microfin_operator_tests.emulated_api import EmulatedApi
+from support.operator.emulated_api import EmulatedApi
 
 _WRITES = ("POST", "PATCH", "DELETE", "PUT")
 

@@ -3,9 +3,9 @@
 from random import Random
 
 import msgspec
-from postgres_ledger import PostgresLedger
 
 from microfin.ledger.operation import AccountState
+from support.postgres_ledger import PostgresLedger
 
 ANNA, BERT = "a" * 32, "b" * 32
 PARTITIONS = 4
