@@ -1,26 +1,27 @@
 """The values that `make deploy` gives helm, and its summary; no cluster needed."""
 
-from pathlib import Path
+import json
 
 import pytest
 import yaml
 
+from microfin_deploy import platform
 from microfin_deploy.commands import ROOT, DeployError, run
 from microfin_deploy.images import COMPONENTS, image, source_tag
 from microfin_deploy.kind import VENDORS, values_files
-from microfin_deploy.platform import Platform
+from microfin_deploy.platform import ExistingKafka, Platform, require_permission
 from microfin_deploy.releases import (
     Wanted,
     application_values,
     data_values,
-    lab_kafka,
     merged,
     operator_values,
 )
 from microfin_deploy.summary import components, summary
 
-LAB = Platform(Path("/lab"), strimzi=False, ingress_class="")
-REAL = Platform(None, strimzi=True, ingress_class="nginx")
+KAFKA = ExistingKafka("kafka", "main")
+EXISTING = Platform(KAFKA, ingress_class="")
+REAL = Platform(None, ingress_class="nginx")
 WANTED = Wanted(
     "bank", "bank-system", "dev", "dev-1", shards=2, host="bank.test", topic="b.commands"
 )
@@ -41,22 +42,49 @@ def test_with_strimzi_the_charts_fit_by_their_defaults() -> None:
     assert data_values(WANTED, REAL)["kafka"] == {"enabled": True, "topic": "b.commands"}
 
 
-def test_in_the_lab_kafka_is_the_labs() -> None:
-    values = application_values(WANTED, LAB)
-    assert values["kafka"] == {"bootstrap": "lab-kafka-bootstrap.kafka:9092", "tls": False}
-    assert values["topic"]["strimzi"] == {"cluster": "lab", "namespace": "kafka"}
+def test_an_existing_kafka_is_used_without_tls() -> None:
+    values = application_values(WANTED, EXISTING)
+    assert values["kafka"] == {"bootstrap": "main-kafka-bootstrap.kafka:9092", "tls": False}
+    assert values["topic"]["strimzi"] == {"cluster": "main", "namespace": "kafka"}
     assert values["topic"]["name"] == "b.commands"
     assert values["networkPolicy"].keys() == {"kafka", "operator"}
     assert "ingress" not in values
-    assert data_values(WANTED, LAB)["kafka"]["enabled"] is False
+    assert data_values(WANTED, EXISTING)["kafka"]["enabled"] is False
 
 
 def test_the_operator_serves_the_banks_and_no_more() -> None:
     assert operator_values(WANTED, REAL, set())["namespaces"] == ["bank"]
     assert operator_values(WANTED, REAL, {"other"})["namespaces"] == ["bank", "other"]
-    assert operator_values(WANTED, LAB, set())["namespaces"] == ["bank", "kafka"]
-    allowed = lab_kafka("bank")["metadata"]["annotations"]
-    assert allowed == {"microfin.io/allow-namespaces": "bank"}
+    assert operator_values(WANTED, EXISTING, set())["namespaces"] == ["bank", "kafka"]
+
+
+def kubectl_that_finds(monkeypatch: pytest.MonkeyPatch, *, topic: bool, allowed: str) -> None:
+    """Answer for a cluster whose Kafka allows these namespaces."""
+    found = {"metadata": {"annotations": {"microfin.io/allow-namespaces": allowed}}}
+    monkeypatch.setattr(platform, "exists", lambda *_: topic)
+    monkeypatch.setattr(platform, "kubectl", lambda *_: json.dumps(found))
+
+
+@pytest.mark.parametrize(("topic", "allowed"), [(False, "other, bank"), (True, "other")])
+def test_an_existing_kafka_that_allows_the_bank_is_used(
+    monkeypatch: pytest.MonkeyPatch, topic: bool, allowed: str
+) -> None:
+    kubectl_that_finds(monkeypatch, topic=topic, allowed=allowed)
+    require_permission(KAFKA, "bank", "b.commands")
+
+
+def test_an_existing_kafka_that_does_not_allow_the_bank_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kubectl_that_finds(monkeypatch, topic=False, allowed="other")
+    with pytest.raises(DeployError, match="allow-namespaces=other,bank --overwrite"):
+        require_permission(KAFKA, "bank", "b.commands")
+
+
+@pytest.mark.parametrize("text", ["main", "/main", "kafka/", "a/b/c"])
+def test_what_names_no_kafka_is_refused(text: str) -> None:
+    with pytest.raises(DeployError, match="NAMESPACE/NAME"):
+        ExistingKafka.parse(text)
 
 
 def test_the_operator_is_let_in_where_it_is() -> None:
@@ -66,9 +94,9 @@ def test_the_operator_is_let_in_where_it_is() -> None:
     }
 
 
-def test_it_says_what_stands_in() -> None:
-    told = dict(components(WANTED, LAB))
-    assert told["Kafka"].startswith("substitute")
+def test_the_summary_says_what_is_missing() -> None:
+    told = dict(components(WANTED, EXISTING))
+    assert told["Kafka"].startswith("existing")
     assert told["Ingress"].startswith("missing")
     assert told["PostgreSQL"].startswith("real")
     assert all(

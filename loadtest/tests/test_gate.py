@@ -188,7 +188,7 @@ def test_of_a_good_run_the_gate_is_open(prometheus: str) -> None:
 def test_requests_that_failed_close_it(prometheus: str) -> None:
     answered = told_by(prometheus, "bad")
     assert answered == {"requests": 1000, "failed": 10, "alerts": []}
-    assert reasons(answered) == ["Prometheus tells that 10 of 1000 requests failed."]
+    assert reasons(answered) == ["Prometheus reports that 10 of 1000 requests failed."]
 
 
 def test_statuses_that_are_allowed_are_no_failures(prometheus: str) -> None:
@@ -247,7 +247,7 @@ def test_what_k6_itself_writes_is_what_its_summary_tells(
     refused = sum(statuses.get(503, 0) for statuses in figures.answers.values())
     assert answered["failed"] == refused > 5
     assert reasons(answered, figures.requests) == [
-        f"Prometheus tells that {answered['failed']} of {figures.requests} requests failed."
+        f"Prometheus reports that {answered['failed']} of {figures.requests} requests failed."
     ]
 
 
@@ -259,7 +259,7 @@ def test_who_is_no_prometheus_is_said_so(prometheus: str, page: str) -> None:
         assert done.stdout == ""
         return done.stderr.splitlines()[-1]
 
-    assert "does not take the question" in last_words(f"{page}/signin", '{"up": "up"}')
+    assert "does not accept the question" in last_words(f"{page}/signin", '{"up": "up"}')
     assert "400" in last_words(f"{prometheus}/api/v1/query", '{"up": "up("}')
 
 
@@ -305,7 +305,7 @@ def test_where_to_ask(remote_write: str, prometheus: str, address: str) -> None:
 @pytest.mark.parametrize(
     ("remote_write", "prometheus", "what"),
     [
-        ("http://mimir/api/v1/push", "", "Say in PROMETHEUS"),
+        ("http://mimir/api/v1/push", "", "Set PROMETHEUS to"),
         ("", "http://mimir", "set both"),
         ("http://me:secret@mimir/api/v1/write", "", "password"),
         (WRITE, "http://me:secret@mimir", "password"),

@@ -486,7 +486,7 @@ def gate_log(requests: int, failed: int = 0, alerts: Sequence[str] = ()) -> str:
     [
         (gate_log(1800), []),
         (gate_log(1700), ["Prometheus got 1700 of 1800 requests."]),
-        (gate_log(1800, 3), ["Prometheus tells that 3 of 1800 requests failed."]),
+        (gate_log(1800, 3), ["Prometheus reports that 3 of 1800 requests failed."]),
         (gate_log(1800, alerts=["MicrofinAuditFailed", "MicrofinWorkersMissing"]),
          ["Critical alerts fired during the run: MicrofinAuditFailed, MicrofinWorkersMissing."]),
         ("x does not answer: timed out",

@@ -69,8 +69,8 @@ def test_an_impossible_form_is_refused(
         from_environment(environment, tmp_path)
 
 
-def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlatformError, match="no part called zookeeper"):
+def test_an_unknown_component_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="no component called zookeeper"):
         Configuration(state=tmp_path, components=frozenset({"zookeeper"}))
 
 

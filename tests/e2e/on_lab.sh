@@ -83,6 +83,8 @@ k6_and_prometheus
 "$lab" install cnpg kafka
 "$lab" volumes
 eval "$("$lab" env)"
+# For `make deploy` on this node: its broker, and the images that it has.
+export MICROFIN_DEPLOY_KAFKA=kafka/lab MICROFIN_DEPLOY_TAG=e2e
 if command -v go >/dev/null; then
     helm3
     kube_state_metrics

@@ -17,7 +17,8 @@ from uuid import uuid4
 
 import pytest
 
-from e2e.kubernetes_cluster import ROOT, kubectl
+from e2e.existing_kafka import existing_kafka, kafka_resource
+from e2e.kubernetes_cluster import ROOT, apply, kubectl
 from microfin_deploy.commands import exists
 from microfin_deploy.releases import OPERATOR_NAMESPACE
 from source.shell_blocks import ShellBlock, missing, shell_blocks
@@ -47,6 +48,8 @@ def namespace() -> Iterator[str]:
     # Other tests leave it, and a chart does not take over what it has not made.
     kubectl("delete", DEFINITION, "--ignore-not-found")
     name = f"microfin-e2e-{uuid4().hex[:6]}"
+    if kafka := existing_kafka():
+        apply(kafka_resource(kafka, name))
     try:
         yield name
     finally:

@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from e2e import data_plane, kubernetes_cluster
+from e2e.existing_kafka import LAB_KAFKA, kafka_resource
 from e2e.figures import figure
 from e2e.kubernetes_cluster import ROOT, apply, get, kubectl, until
-from microfin_deploy.releases import lab_kafka
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -61,7 +61,7 @@ async def test_with_its_permissions_a_bank_becomes_ready_and_grows(
     namespaces: tuple[str, str],
 ) -> None:
     _, banks = namespaces
-    apply(lab_kafka(banks))
+    apply(kafka_resource(LAB_KAFKA, banks))
     topic = f"chart-{uuid4().hex[:6]}.commands"
     apply(bank(banks, topic))
     kubectl("-n", banks, "wait", "--for=condition=Ready", "mfc/bank", "--timeout=120s")

@@ -16,10 +16,10 @@ import pytest
 import pytest_asyncio
 
 from e2e import data_plane, kubernetes_cluster
+from e2e.existing_kafka import LAB_KAFKA, kafka_resource
 from e2e.figures import figure
 from e2e.kubernetes_cluster import apply, get, kubectl, until
 from e2e.operator_process import OperatorProcess
-from microfin_deploy.releases import lab_kafka
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -50,7 +50,7 @@ async def bank(namespace: str, operator: OperatorProcess) -> AsyncIterator[str]:
     """A cluster with three workers on a Kafka of Strimzi."""
     topic = f"bank-{uuid4().hex[:6]}.commands"
     began = time.monotonic()
-    apply(lab_kafka(namespace))
+    apply(kafka_resource(LAB_KAFKA, namespace))
     apply(
         cluster(
             namespace,

@@ -3,7 +3,8 @@
 The selection needs no list: a test that starts real components requests the fixture
 `real_components`, itself or through another fixture (`platform_parts`). A test that starts them
 without this request fails, with `--quick` and without. The mark `long` is for a test without real
-components that computes for more than ten seconds; `--quick` leaves it out, too.
+components that computes for more than ten seconds, all its parameters together; `--quick` leaves
+it out, too.
 """
 
 import os

@@ -18,9 +18,6 @@ LAB = re.compile(r"(?<![a-z])lab(?![a-z])", re.IGNORECASE)
 LAB_FOLDERS = (
     ".ci/",
     "tests/e2e/",
-    # `make deploy` still prepares the lab's node for the end-to-end tests.
-    "deploy/src/",
-    "deploy/tests/",
 )
 OURS = "tests/source/test_references.py"
 LICENCE = "LICENSE"

@@ -1,4 +1,4 @@
-"""A worker on real PostgreSQL whose log is a list: for records that no broker needs to hold."""
+"""A worker on real PostgreSQL whose log is a list: the records need no broker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -28,8 +28,8 @@ class CountedStore(PostgresStore):
         return await super().claim(held)
 
 
-class Heard:
-    """Takes answers and accounts as Redis would: as JSON."""
+class JsonRedis:
+    """Accepts answers and accounts as Redis would: as JSON."""
 
     async def send(self, answers: Sequence[Answer]) -> None:
         for answer in answers:
@@ -41,7 +41,7 @@ class Heard:
 
 
 class Bench(msgspec.Struct):
-    """A worker at work, and its parts."""
+    """A running worker, with its log and its store."""
 
     log: ListLog
     store: CountedStore
@@ -58,9 +58,9 @@ class Bench(msgspec.Struct):
 
 @asynccontextmanager
 async def working(pool: Pool) -> AsyncIterator[Bench]:
-    """Give a worker of partition 0 of 1 that works on `pool`."""
-    log, store, heard = ListLog(), CountedStore(pool, 0, 1), Heard()
-    worker = Worker(0, 1, Ports(log, store, heard, heard, SystemClock()), Limits())
+    """Provide a worker of partition 0 of 1 that works on `pool`."""
+    log, store, redis = ListLog(), CountedStore(pool, 0, 1), JsonRedis()
+    worker = Worker(0, 1, Ports(log, store, redis, redis, SystemClock()), Limits())
     running = asyncio.create_task(worker.run())
     try:
         yield Bench(log, store, pool, worker)

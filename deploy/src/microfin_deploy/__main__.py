@@ -8,7 +8,7 @@ import typer
 from microfin_deploy.commands import DeployError, exists, helm, kubectl, progress, run
 from microfin_deploy.images import provide_images, source_tag
 from microfin_deploy.kind import CLUSTER, make_cluster
-from microfin_deploy.platform import prepare_platform
+from microfin_deploy.platform import ExistingKafka, inspect_platform, require_permission
 from microfin_deploy.releases import (
     OPERATOR_NAMESPACE,
     Wanted,
@@ -35,7 +35,20 @@ def deploy(
         str, typer.Option(help="The charts' values-….yaml to use: dev or production.")
     ] = "dev",
     tag: Annotated[
-        str, typer.Option(help="Tag of images that the nodes can pull; without it they are built.")
+        str,
+        typer.Option(
+            envvar="MICROFIN_DEPLOY_TAG",
+            help="Tag of images that the nodes can pull; without it they are built.",
+        ),
+    ] = "",
+    kafka: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMESPACE/NAME",
+            envvar="MICROFIN_DEPLOY_KAFKA",
+            help="A Kafka that the cluster has already, with a listener without TLS on port 9092; "
+            "without this option Strimzi makes one for the bank.",
+        ),
     ] = "",
     shards: Annotated[
         int, typer.Option(min=1, help="Number of PostgreSQL clusters; it cannot change later.")
@@ -46,12 +59,15 @@ def deploy(
 ) -> None:
     """Install what is missing, in order, and wait until the bank works. Safe to repeat."""
     say = progress()
-    platform = prepare_platform(say)
+    existing = ExistingKafka.parse(kafka) if kafka else None
+    platform = inspect_platform(say, existing)
+    topic = "microfin.commands" if namespace == "microfin" else f"{namespace}.commands"
+    if existing is not None:
+        require_permission(existing, namespace, topic)
     built = tag or source_tag()
     if not tag:
         say(f"images of this checkout: {built}")
-        provide_images(built, platform.lab, say)
-    topic = "microfin.commands" if namespace == "microfin" else f"{namespace}.commands"
+        provide_images(built, say)
     wanted = Wanted(namespace, OPERATOR_NAMESPACE, size, built, shards, host, topic)
     make_namespaces(wanted)
     install_operator(wanted, platform, say)

@@ -1,9 +1,7 @@
 """Builds the images and loads them into the cluster's nodes."""
 
 import hashlib
-import os
 import shutil
-from pathlib import Path
 
 from microfin_deploy.commands import ROOT, DeployError, Say, kubectl, run, succeeds
 
@@ -27,13 +25,9 @@ def image(component: str, tag: str) -> str:
     return f"ghcr.io/microfin/{component}:{tag}"
 
 
-def provide_images(tag: str, lab: Path | None, say: Say) -> None:
+def provide_images(tag: str, say: Say) -> None:
     """Build the images that are missing and load them into the nodes. Raises DeployError."""
     names = [image(component, tag) for component in COMPONENTS]
-    if lab is not None:
-        _build_in_lab(lab, tag, say)
-        run(str(lab), "push", *names)
-        return
     if shutil.which("docker") is None:
         raise DeployError(
             "docker, which builds the images, is not installed. Build and push them elsewhere, and "
@@ -51,21 +45,3 @@ def provide_images(tag: str, lab: Path | None, say: Say) -> None:
         )
     say("loading the images into kind's nodes")
     run("kind", "load", "docker-image", "--name", context.removeprefix("kind-"), *names)
-
-
-def _build_in_lab(lab: Path, tag: str, say: Say) -> None:
-    """Build for the end-to-end tests' node as `lab build` does, which cannot pass these options on.
-    The build sees this machine's certificates, for a package index with its own CA."""
-    run(str(lab), "images", "pause", "python", "redis")
-    home = Path(os.environ.get("LAB_HOME", Path.home() / ".cache/lab"))
-    store = ("--root", f"{home}/buildah/root", "--runroot", f"{home}/buildah/run")
-    buildah = ("buildah", *store, "--storage-driver", "overlay")
-    for component in COMPONENTS:
-        if succeeds(*buildah, "inspect", "--type", "image", image(component, tag)):
-            continue
-        say(f"building {image(component, tag)}")
-        run(
-            *buildah, "bud", "--quiet", "--isolation", "chroot", "--network", "host",
-            "--pull-never", "--layers", "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro",
-            "--target", component, "--tag", image(component, tag), ".",
-        )  # fmt: skip

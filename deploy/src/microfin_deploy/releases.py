@@ -15,7 +15,7 @@ from microfin_deploy.commands import (
     helm,
     kubectl,
 )
-from microfin_deploy.platform import LAB_KAFKA, Platform
+from microfin_deploy.platform import ExistingKafka, Platform
 
 OPERATOR_NAMESPACE = "microfin-system"
 _DEFINITION = "microfinclusters.microfin.io"
@@ -78,8 +78,6 @@ def install_data(wanted: Wanted, platform: Platform, say: Say) -> None:
 def install_application(wanted: Wanted, platform: Platform, say: Say) -> None:
     """Install the application and wait until every partition has its worker."""
     say(f"installing microfin in {wanted.namespace}: migrations first")
-    if not platform.strimzi:
-        apply(lab_kafka(wanted.namespace))
     values = merged(application_values(wanted, platform), wanted.application)
     _install("microfin", wanted.namespace, values, (wanted.size,))
     _wait(wanted, "mfc/microfin", say)
@@ -88,7 +86,7 @@ def install_application(wanted: Wanted, platform: Platform, say: Say) -> None:
 
 def operator_values(wanted: Wanted, platform: Platform, served: set[str]) -> dict[str, Any]:
     """Return microfin-operator's values. `served` are the namespaces of the existing banks."""
-    kafkas = set() if platform.strimzi else {_LAB_KAFKA["topic"]["strimzi"]["namespace"]}
+    kafkas = set() if platform.kafka is None else {platform.kafka.namespace}
     namespaces = sorted({wanted.namespace, *served, *kafkas})
     return {"image": {"tag": wanted.tag}, "namespaces": namespaces}
 
@@ -123,38 +121,18 @@ def application_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
             "enabled": True, "className": platform.ingress_class, "host": wanted.host,
             "tlsSecret": "",
         }  # fmt: skip
-    if not platform.strimzi:
-        values = merged(values, _LAB_KAFKA)
+    if platform.kafka is not None:
+        values = merged(values, _existing_kafka(platform.kafka))
     return values
 
 
-_LAB_KAFKA: dict[str, Any] = {
-    "kafka": {"bootstrap": LAB_KAFKA, "tls": False},
-    "topic": {"replicas": 1, "strimzi": {"cluster": "lab", "namespace": "kafka"}},
-    "networkPolicy": {
-        "kafka": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}]
-    },
-}
-"""The lab's plaintext broker outside the namespace; a script acts on KafkaTopics there."""
-
-
-def lab_kafka(namespace: str) -> dict[str, Any]:
-    """Return the Kafka resource for the lab's broker. It allows a topic to `namespace`.
-
-    A bank that already has its topic does not need it.
-    """
-    place = _LAB_KAFKA["topic"]["strimzi"]
-    annotations = {"microfin.io/allow-namespaces": namespace}
-    listener = {"name": "plain", "port": 9092, "type": "internal", "tls": False}
+def _existing_kafka(kafka: ExistingKafka) -> dict[str, Any]:
+    """Return microfin's values for a Kafka outside the bank's namespace, without TLS."""
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": kafka.namespace}}}
     return {
-        "apiVersion": "kafka.strimzi.io/v1",
-        "kind": "Kafka",
-        "metadata": {
-            "name": place["cluster"],
-            "namespace": place["namespace"],
-            "annotations": annotations,
-        },
-        "spec": {"kafka": {"listeners": [listener]}},
+        "kafka": {"bootstrap": kafka.bootstrap, "tls": False},
+        "topic": {"replicas": 1, "strimzi": {"cluster": kafka.name, "namespace": kafka.namespace}},
+        "networkPolicy": {"kafka": [peer]},
     }
 
 

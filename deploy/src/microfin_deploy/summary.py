@@ -8,18 +8,13 @@ def components(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
     """Return each component, and whether it is the real one."""
     kafka = (
         "real: Strimzi's, mutual TLS"
-        if platform.strimzi
-        else "substitute: one plaintext broker of the end-to-end tests' node, without Strimzi"
+        if platform.kafka is None
+        else f"existing: {platform.kafka.namespace}/{platform.kafka.name}, without TLS"
     )
     ingress = (
         f"real: class {platform.ingress_class}, host {wanted.host}"
         if platform.ingress_class
         else "missing: no controller in this cluster; use the Service"
-    )
-    policies = (
-        "not enforced by the end-to-end tests' node"
-        if platform.lab
-        else "enforced if your network can"
     )
     return [
         ("API, workers, operator", f"real: images {wanted.tag}"),
@@ -27,7 +22,7 @@ def components(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
         ("Redis", "real: Redis Cluster of the chart microfin-data"),
         ("Kafka", kafka),
         ("Ingress", ingress),
-        ("NetworkPolicies", policies),
+        ("NetworkPolicies", "enforced if your network can"),
     ]
 
 

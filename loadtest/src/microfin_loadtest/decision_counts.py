@@ -1,5 +1,5 @@
-"""Counts what was decided. Besides, its text is run in a pod of the worker's image, which does not
-have this package, and prints one JSON object then:
+"""Counts the operations that were decided. It also runs as a program in a pod of the worker's
+image, which does not have this package; then it prints one JSON object:
 
     python -c "$(cat decision_counts.py)"
 """
@@ -16,8 +16,8 @@ import asyncpg
 async def count_decided(urls: Sequence[str]) -> Counter[str]:
     """Return how many clients' operations all shards have decided, by the request's status.
 
-    `debited` is a transfer that has left its source; at rest, it was credited or refunded. The way
-    may lead through a pooler, so there is a transaction and no prepared statement.
+    `debited` is a transfer that has left its source; at rest, it was credited or refunded. The
+    connection may go through a pooler, so it uses a transaction and no prepared statement.
     """
     counts: Counter[str] = Counter()
     for url in urls:
@@ -25,7 +25,7 @@ async def count_decided(urls: Sequence[str]) -> Counter[str]:
         try:
             async with connection.transaction(readonly=True):
                 rows = await connection.fetch(
-                    # An account that begins with 0 is none: a growth marks the log by its number.
+                    # A number that begins with 0 is no account's: a growth's markers have it.
                     "SELECT status, count(*) FROM outcomes WHERE leg = 'request'"
                     " AND account NOT LIKE '0%' GROUP BY status"
                 )

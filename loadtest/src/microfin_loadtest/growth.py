@@ -1,4 +1,4 @@
-"""Grows the platform while a run is under way: `make grow` beside it."""
+"""Grows the platform during a run, as `make grow` does."""
 
 import asyncio
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 async def grow_later(
     state: Path, workers: int, after_seconds: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Grow to `workers` partitions after some seconds; return how it went."""
+    """Grow to `workers` partitions after some seconds; return exit code and duration."""
     await asyncio.sleep(after_seconds)
     say(f"growing to {workers} partitions")
     began = time.monotonic()

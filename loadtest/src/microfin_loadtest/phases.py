@@ -1,7 +1,8 @@
-"""Where the time of the answers went: the platform's phase histograms over a run.
+"""The phases of the answers' time: the platform's phase histograms over a run.
 
-The phases of API and workers, but for the API's `wait`, which the workers' explain, must add up to
-the time of the answers. That holds for runs in which every command was answered with its outcome.
+The phases of API and workers must add up to the time of the answers. The API's `wait` is left out,
+because the workers' phases explain it. The sum is right for runs in which every command was
+answered with its outcome.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 PHASES: Final = ("admit", "produce", "queue", "apply", "commit", "notify", "respond")
-"""In their order; a command that a worker sends on goes through `produce` to `notify` again."""
+"""The phases in order; a command that a worker sends on repeats `produce` to `notify`."""
 
 _COMMANDS: Final = frozenset(
     {
@@ -35,11 +36,11 @@ Totals = defaultdict[str, float]
 """Sums and counts of one process's histograms, such as `worker_queue_sum`."""
 
 Scrape = Mapping[str, Totals]
-"""Totals by the process: its URL, or its pod."""
+"""Totals by process: its URL or its pod."""
 
 
 def read_totals(text: str) -> Totals:
-    """Return what one process's `/metrics` tells of phases and of answers to commands."""
+    """Return the phases and the answers to commands from one process's `/metrics`."""
     totals: Totals = defaultdict(float)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -55,7 +56,7 @@ def read_totals(text: str) -> Totals:
 
 
 async def scrape(urls: Iterable[str]) -> Scrape | None:
-    """Return the totals of the processes at `urls`; None where one does not tell them."""
+    """Return the totals of the processes at `urls`; None if one does not answer."""
     places = list(urls)
     async with httpx.AsyncClient(timeout=5) as client:
         try:
@@ -68,8 +69,8 @@ async def scrape(urls: Iterable[str]) -> Scrape | None:
 def phases_between(before: Scrape | None, after: Scrape | None) -> dict[str, Any] | None:
     """Return the phases between two scrapes, in milliseconds for an answered command.
 
-    None where there is nothing to tell. `ratio` is what the phases add up to, in parts of the time
-    of the answers; `legs` are the commands that workers decided, for each that was answered.
+    None if there is nothing to report. `ratio` is the sum of the phases divided by the time of the
+    answers; `legs` are the commands that workers decided for each command that was answered.
     """
     if before is None or after is None:
         return None
@@ -95,7 +96,7 @@ def phases_between(before: Scrape | None, after: Scrape | None) -> dict[str, Any
 
 
 def _difference(before: Scrape, after: Scrape) -> Totals:
-    """Return what was added. A process that was started meanwhile counts from its start."""
+    """Return the increase of each total. A process that started meanwhile counts from its start."""
     added: Totals = defaultdict(float)
     for process, totals in after.items():
         earlier = before.get(process, defaultdict(float))

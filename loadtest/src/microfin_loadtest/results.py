@@ -1,4 +1,4 @@
-"""The results file, one report a line, and the table of it in loadtest/results/diary.md."""
+"""The results file, with one report per line, and its table in loadtest/results/diary.md."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ def _latency(report: dict[str, Any], endpoint: str) -> str:
 
 
 def page_with_table(page: str, reports: list[dict[str, Any]]) -> str:
-    """Return the page with its table made anew; what people wrote around it stays."""
+    """Return the page with a new table; the text around it stays."""
     before, _, rest = page.partition(_BEGIN)
     after = rest.partition(_END)[2]
     return f"{before}{_BEGIN}\n\n{table(reports)}\n\n{_END}{after}"

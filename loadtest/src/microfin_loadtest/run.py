@@ -34,7 +34,7 @@ _REST_WITHIN_SECONDS: Final = 300.0
 
 
 def seconds_of(duration: str) -> int:
-    """Return a run's length. Raises LoadImpossible for a duration that is none."""
+    """Return a run's length in seconds. Raises LoadImpossible for an invalid duration."""
     match = _DURATION.fullmatch(duration)
     if match is None or int(match[1]) == 0:
         raise LoadImpossible(f"DURATION is {duration}; write it like 60s, 10m or 1h.")
@@ -43,8 +43,8 @@ def seconds_of(duration: str) -> int:
 
 @dataclass(frozen=True)
 class Request:
-    """What to run. `allowed_statuses` count as expected besides the script's own; `grow_to` is how
-    many partitions to grow to during the run, 0 for none."""
+    """What to run. `allowed_statuses` are expected in addition to the script's own; `grow_to` is
+    the number of partitions to grow to during the run, 0 for no growth."""
 
     script: str
     rate: int
@@ -56,7 +56,7 @@ class Request:
 
     @property
     def seconds(self) -> int:
-        """The run's length. Raises LoadImpossible for a duration that is none."""
+        """The run's length in seconds. Raises LoadImpossible for an invalid duration."""
         return seconds_of(self.duration)
 
 
@@ -71,7 +71,7 @@ class _Measured:
 
 
 async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
-    """Make the run and return its report. Raises LoadImpossible where it cannot be made."""
+    """Make the run and return its report. Raises LoadImpossible if it cannot be made."""
     script, seconds = find_script(request.script), request.seconds
     endpoints = running_platform(request.state)
     program = await asyncio.to_thread(find_k6, _PROGRAMS, say)

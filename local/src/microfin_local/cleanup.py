@@ -1,4 +1,4 @@
-"""Forgets a platform's state; the downloads in `cache` stay."""
+"""Removes a platform's state; the downloads in `cache` stay."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from microfin_local.errors import PlatformError
 from microfin_local.ownership import owner
 
 _KEPT = "cache"
-#: Written at a platform's first start; a folder without one of them is not ours to empty.
+#: A platform's first start writes these; a folder without any of them must not be emptied.
 _MARKS = ("platform.json", "ports.json", "supervisor", "logs", _KEPT)
 
 

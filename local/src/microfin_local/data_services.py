@@ -1,4 +1,4 @@
-"""Starts what holds and carries data: PostgreSQL, PgBouncer, Kafka and the Redis Cluster."""
+"""Starts the components with data: PostgreSQL, PgBouncer, Kafka and the Redis Cluster."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -28,7 +28,7 @@ def lay_out(
     home: DatabaseHome,
     jars: Path,
 ) -> DataServices:
-    """Choose ports and folders of every part that was asked for; starts nothing."""
+    """Choose the ports and folders of the configured components; start nothing."""
     components, state = configuration.components, configuration.state
     shards = [
         PostgresShard(
@@ -70,7 +70,7 @@ def lay_out(
 
 
 def _listeners(node: int, ports: Ports, detours: Detours, *, tls: bool) -> tuple[Listener, ...]:
-    """Return where a broker listens: one place, one for each kind of client of a proxy, and TLS."""
+    """Return a broker's listeners: one for all, one per kind of client of a proxy, and TLS."""
     port = ports.choose(f"kafka-{node}", 9091 + node)
     listeners = [Listener(PLAIN, port, port)]
     if detours.wanted:
@@ -85,7 +85,7 @@ def _listeners(node: int, ports: Ports, detours: Detours, *, tls: bool) -> tuple
 
 
 class DataStarter:
-    """Starts the components side by side, because together they take as long as the slowest."""
+    """Starts the components at once, which needs only as long as the slowest one."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class DataStarter:
     async def start(self, moved: set[str], migrate: Callable[[], Awaitable[None]]) -> None:
         """Start all components, and migrate as soon as the databases are ready.
 
-        `moved` are the names whose ports are not those of the last start.
+        `moved` are the names whose ports differ from those of the last start.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._start_databases(migrate))

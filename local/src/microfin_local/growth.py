@@ -1,7 +1,7 @@
 """`make grow`: asks the running platform for more partitions and workers, and waits for them.
 
-The command and the platform are two processes. The command writes what it wants into the state
-folder and signals the platform, which does it and writes how it ended.
+The command and the platform are two processes. The command writes its request into the state folder
+and signals the platform. The platform carries it out and writes the result into the folder.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from microfin_local.files import write_atomically
 from microfin_local.ownership import owner
 
 SIGNAL = signal.SIGUSR1
-"""Tells the platform to look for a wish."""
+"""Makes the platform read the request."""
 
 _WISH = "grow.json"
 _ANSWER = "grown.json"
@@ -28,9 +28,9 @@ _PATIENCE_SECONDS = 400
 
 
 def ask_to_grow(state: Path, workers: int) -> str:
-    """Let the platform in `state` grow to `workers`; return what it says when it has.
+    """Let the platform in `state` grow to `workers`; return its message when it has grown.
 
-    Raises PlatformError where none runs, or with the reason that it did not grow.
+    Raises PlatformError if none runs, or with the reason if it did not grow.
     """
     platform = owner(state)
     if platform is None:
@@ -47,11 +47,11 @@ def ask_to_grow(state: Path, workers: int) -> str:
                 raise PlatformError(answer["said"])
             return str(answer["said"])
         time.sleep(_PAUSE_SECONDS)
-    raise PlatformError("The platform did not answer; its log tells more. Try `make grow` again.")
+    raise PlatformError("The platform did not answer; see its log. Try `make grow` again.")
 
 
 async def grant(state: Path, grow: Callable[[int], Awaitable[str]]) -> None:
-    """Do what the wish in `state` says, in the platform's process, and answer."""
+    """Carry out the request in `state`, in the platform's process, and write the answer."""
     wish = _read(state / _WISH)
     if wish is None:
         return

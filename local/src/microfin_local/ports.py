@@ -1,7 +1,7 @@
 """The loopback ports of the components: the usual ones, or free ones where those are in use.
 
-Seconds pass between the choice of a port and its program's listening, in which another platform may
-choose. So each holds what it has chosen, for as long as it runs, whether a program listens or not.
+Seconds pass between the choice of a port and the moment its program listens, in which another
+platform may choose. So each platform holds its ports while it runs, also those without a program.
 """
 
 import json
@@ -12,16 +12,16 @@ from pathlib import Path
 
 from microfin_local.files import write_atomically
 
-# Below Linux's range for outgoing connections (32768 and up), so that no connection takes a port
-# while its owner is down for a restart.
+# Below Linux's range for outgoing connections (32768 and up), so that no connection uses a port
+# while its owner restarts.
 _RANDOM_FIRST, _RANDOM_LAST = 20000, 32000
 _SEARCH_UPWARDS = 200
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen on this loopback port now."""
+    """Return whether a server could listen on this loopback port now."""
     with socket.socket() as probe:
-        # As servers do it: a port whose old connections linger in TIME_WAIT counts as free.
+        # As servers do: a port with old connections in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -32,17 +32,17 @@ def is_free(port: int) -> bool:
 
 
 class _Holdings:
-    """Ports that this process holds against others, each for one platform's memory file.
+    """Ports that this process reserves, each for one platform's memory file.
 
-    The name of an abstract Unix socket belongs to one process, in all of the network namespace that
-    ports belong to, too; and the kernel takes it back when the process ends, however that happens.
+    In a network namespace, to which ports also belong, only one process can have the name of an
+    abstract Unix socket; and the kernel frees the name when the process ends for any reason.
     """
 
     def __init__(self) -> None:
         self._held: dict[int, tuple[Path, socket.socket]] = {}
 
     def hold(self, port: int, holder: Path) -> bool:
-        """Hold a port; False where another platform does."""
+        """Hold a port. Return False if another platform holds it."""
         if port in self._held:
             return self._held[port][0] == holder
         name = socket.socket(socket.AF_UNIX)
@@ -55,7 +55,7 @@ class _Holdings:
         return True
 
     def release(self, port: int, holder: Path) -> None:
-        """Hold a port no longer."""
+        """Release a port."""
         if port in self._held and self._held[port][0] == holder:
             self._held.pop(port)[1].close()
 
@@ -73,7 +73,7 @@ def _candidates(usual: int | None, remembered: int | None) -> Iterable[int]:
 
 
 class Ports:
-    """Chooses a port for each name, remembers the choice in a file, and keeps to it while free."""
+    """Chooses a port for each name, writes it into a file, and reuses it while it is free."""
 
     def __init__(self, memory: Path, *, random_ports: bool = False) -> None:
         self._memory = memory.resolve()
@@ -85,7 +85,7 @@ class Ports:
         self.changed: set[str] = set()
 
     def __getitem__(self, name: str) -> int:
-        """Return the port that was chosen for a name. Raises KeyError where none was."""
+        """Return the port that was chosen for a name. Raises KeyError if none was."""
         return self._chosen[name]
 
     def choose(self, name: str, usual: int) -> int:
@@ -94,7 +94,7 @@ class Ports:
             return self._chosen[name]
         remembered = self._remembered.get(name)
         chosen = set(self._chosen.values())
-        # Others' remembered ports are left to them unless this is the one that was ours.
+        # A port that the file names for another name stays reserved for that name.
         reserved = {port for other, port in self._remembered.items() if other != name}
         for port in _candidates(None if self._random else usual, remembered):
             if port not in chosen and port not in reserved and self._hold_if_free(port):
@@ -107,12 +107,12 @@ class Ports:
         return port
 
     def release(self) -> None:
-        """Leave all ports to others: nothing listens on them any more."""
+        """Release all ports, because nothing listens on them any more."""
         for port in self._chosen.values():
             _HOLDINGS.release(port, self._memory)
 
     def _hold_if_free(self, port: int) -> bool:
-        """Hold a port if nobody else holds it or listens on it."""
+        """Hold a port if no other platform holds it and no program listens on it."""
         if not _HOLDINGS.hold(port, self._memory):
             return False
         if is_free(port):

@@ -1,4 +1,4 @@
-"""Prometheus beside a running platform, with the alerts that the charts bring."""
+"""Prometheus for a running platform, with the charts' alerts."""
 
 import asyncio
 import json
@@ -16,14 +16,14 @@ from microfin_local.programs import find_program
 from microfin_local.supervised import Program, SupervisedProcess
 from microfin_local.wait import accepts_connections, wait_until
 
-#: The usual one of Prometheus.
+#: Prometheus' default port.
 _PORT = 9090
 _LOOK_AGAIN_SECONDS = 2.0
 _SETTINGS_FILE, _TARGETS_FILE = "prometheus.yml", "targets.json"
 
 
 def targets(endpoints: Endpoints) -> list[dict[str, object]]:
-    """Return what is asked, labelled as the charts' monitors label pods."""
+    """Return the scrape targets, with the labels that the charts' monitors give pods."""
     components = (("api", endpoints.apis), ("worker", endpoints.workers))
     return [
         {
@@ -40,7 +40,7 @@ def targets(endpoints: Endpoints) -> list[dict[str, object]]:
 
 
 def prepare(folder: Path, port: int) -> Program:
-    """Write Prometheus' settings and return how to run it; all that it writes is in `folder`."""
+    """Write Prometheus' settings and return how to run it. It writes only into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "global": {"scrape_interval": "5s", "evaluation_interval": "5s"},
@@ -67,7 +67,7 @@ def prepare(folder: Path, port: int) -> Program:
 
 
 def write_targets(folder: Path, endpoints: Endpoints) -> None:
-    """Tell Prometheus what to ask; it notices by itself."""
+    """Write the scrape targets into a file, whose changes Prometheus notices."""
     write_atomically(folder / _TARGETS_FILE, json.dumps(targets(endpoints), indent=2))
 
 
@@ -96,7 +96,7 @@ async def observe(state: Path, say: Callable[[str], None]) -> None:
 
 
 async def _follow(state: Path, folder: Path, stop: asyncio.Event) -> None:
-    """Keep the targets those of the platform, which grows and is started anew, until `stop`."""
+    """Update the targets while the platform grows and restarts, until `stop` is set."""
     while not stop.is_set():
         endpoints = read_endpoints(state)
         if endpoints is not None:

@@ -1,4 +1,4 @@
-"""Deciding ahead gives what deciding in the transaction gives, or nothing."""
+"""Deciding ahead decides what the transaction would decide, or nothing."""
 
 import asyncio
 
@@ -88,7 +88,7 @@ def test_it_is_what_the_transaction_would_decide(
 def test_the_unique_keys_refuse_what_the_transaction_would_decide_otherwise(
     log: list[Command], others: list[Command], cut: int, remembered: set[str]
 ) -> None:
-    """Repeats, taken numbers and accounts that memory has lost, decided ahead all the same."""
+    """Repeats, numbers in use and accounts that memory has lost are decided ahead too."""
     ledger = PartitionLedger(0, ROUTING)
     ledger.settle(read_batch(records(log[:cut]), 500, (), SystemClock()).received)
     memory = AccountMemory(100)
@@ -135,14 +135,14 @@ def test_an_unknown_account_is_left_to_the_transaction() -> None:
     assert ahead([DEPOSIT], after_opening(), None) is not None
 
 
-def test_a_number_to_be_opened_is_taken_for_free() -> None:
+def test_a_number_to_be_opened_is_assumed_to_be_free() -> None:
     decided = ahead([OPENING, DEPOSIT], AccountMemory(10), None)
     assert isinstance(decided, Decisions)
     assert [outcome.status for outcome in decided.outcomes] == ["settled", "settled"]
 
 
 def test_an_open_of_a_known_number_is_left_to_the_transaction() -> None:
-    """It may be a repeat, which must not be passed on to another number."""
+    """It may be a repeat, which must not be forwarded to another number."""
     assert ahead([OPENING], after_opening(), None) is None
     ledger = PartitionLedger(0, ROUTING)
     before = ledger.settle(read_batch(records([OPENING]), 500, (), SystemClock()).received)
@@ -150,8 +150,8 @@ def test_an_open_of_a_known_number_is_left_to_the_transaction() -> None:
 
 
 @pytest.mark.parametrize("change", [{"currency": "ABC"}, {"deadline": 1}])
-def test_a_number_that_is_not_opened_is_not_taken_for_free(change: dict[str, object]) -> None:
-    """The key would not find out that it is taken, and the deposit would be rejected wrongly."""
+def test_a_number_that_is_not_opened_is_not_assumed_to_be_free(change: dict[str, object]) -> None:
+    """The key would not detect that it is in use, and the deposit would be rejected wrongly."""
     refused = msgspec.structs.replace(OPENING, **change)
     assert ahead([refused, DEPOSIT], AccountMemory(10), None) is None
     assert ahead([refused], AccountMemory(10), None) is None
@@ -166,9 +166,7 @@ def test_a_number_that_is_not_opened_is_not_taken_for_free(change: dict[str, obj
         (PartitionRow(0, 2, 1, None, Routing(2, 2)), Fenced),
     ],
 )
-def test_the_row_must_be_the_one_that_is_worked_from(
-    row: PartitionRow, error: type[Exception]
-) -> None:
+def test_the_row_must_be_at_the_workers_place(row: PartitionRow, error: type[Exception]) -> None:
     check(PartitionRow(0, 1, 0, None, ROUTING), PLACE)
     with pytest.raises(error):
         check(row, PLACE)
@@ -185,7 +183,7 @@ def test_a_batch_ends_before_a_newer_version() -> None:
 
 
 @pytest.mark.parametrize("change", [{"offset": 2}, {"time": 2}, {"key": b"y"}, {"value": b"w"}])
-def test_a_fingerprint_tells_records_apart(change: dict[str, object]) -> None:
+def test_different_records_have_different_fingerprints(change: dict[str, object]) -> None:
     fields = {"offset": 1, "time": 1, "key": b"x", "value": b"v"}
     assert fingerprint(Record(**fields)) == fingerprint(Record(**fields))
     assert fingerprint(Record(**fields)) != fingerprint(Record(**{**fields, **change}))

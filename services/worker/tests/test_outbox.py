@@ -1,4 +1,4 @@
-"""The outbox against a log that fails when it is told to."""
+"""The outbox with a log that fails on demand."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -82,7 +82,7 @@ async def test_a_row_counts_until_it_is_acknowledged_and_is_sent_again_until_the
 async def test_a_new_claim_starts_with_the_rows_that_it_has_read(
     outbox: Outbox, log: FailingLog
 ) -> None:
-    """An append under way when the claim changes must not be taken for one of the new rows."""
+    """An append under way when the claim changes must not count as one of the new rows."""
     log.held.clear()
     outbox.add([row(1)])
     await asyncio.sleep(0.02)
@@ -102,7 +102,7 @@ async def test_the_oldest_row_counts_from_when_it_came_until_it_is_acknowledged(
     outbox.add([row(2)])
     clock.milliseconds += 30_000
     assert outbox.oldest_seconds() == 70
-    log.failing = 1  # The first row is sent again and is the oldest still.
+    log.failing = 1  # The first row is sent again and is still the oldest.
     await outbox._send_round()
     assert outbox.acknowledged() == [(2, 0)]
     assert outbox.oldest_seconds() == pytest.approx(70)

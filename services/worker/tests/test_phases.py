@@ -1,4 +1,4 @@
-"""A worker's phases, by a clock that advances only while a component does its work."""
+"""A worker's phases, by a clock that advances only while a component of the platform works."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ USER = "0" * 32
 
 
 class SlowStore:
-    """A new partition; each of its answers takes a time of its own."""
+    """A new partition; each of its calls lasts a different time."""
 
     def __init__(self, clock: HandClock) -> None:
         self.clock = clock
@@ -73,11 +73,11 @@ class SlowStore:
 
 
 class SlowRedis:
-    """The cache and the way back; notes when each answer was published."""
+    """The cache and the replies; notes when each answer was published."""
 
     def __init__(self, clock: HandClock) -> None:
         self.clock = clock
-        self.told: dict[str, int] = {}
+        self.published: dict[str, int] = {}
 
     async def put(self, _accounts: Iterable[CachedAccount]) -> None:
         await self.clock.spend(1)
@@ -85,7 +85,7 @@ class SlowRedis:
     async def send(self, answers: Sequence[Answer]) -> None:
         await self.clock.spend(2)
         for answer in answers:
-            self.told[answer.operation.operation] = self.clock.now()
+            self.published[answer.operation.operation] = self.clock.now()
 
 
 def opened(index: int, partition: int) -> Command:
@@ -129,10 +129,10 @@ def observed() -> dict[str, tuple[int, float]]:
     return {name: (sum(phase.counts), phase.sum) for name, phase in phases.items()}
 
 
-async def settle(
+async def work(
     clock: HandClock, commands: Sequence[Command], batch: int
 ) -> tuple[dict[str, tuple[int, float]], SlowLog, SlowRedis]:
-    """Let a worker settle `commands`; return what it observed."""
+    """Let a worker decide `commands`; return what it observed."""
     log, redis = SlowLog(clock, commands), SlowRedis(clock)
     ports = Ports(log=log, store=SlowStore(clock), replies=redis, cache=redis, clock=clock)
     worker = Worker(0, 1, ports, Limits(batch=batch))
@@ -155,18 +155,18 @@ async def settle(
 async def test_phases_of_each_command_add_up_to_the_time_until_its_answer(
     monkeypatch: pytest.MonkeyPatch, look_up_batches: int
 ) -> None:
-    """Both ways: decided ahead while another batch is committed, and inside the transaction."""
+    """Both when decided ahead, while another batch is committed, and inside the transaction."""
     monkeypatch.setattr(microfin_worker.tenure, "LOOK_UP_BATCHES", look_up_batches)
     clock = HandClock()
     opening = opened(1, 0)
     commands = [opening, *deposits(opening.account, 120)]
-    phases, log, redis = await settle(clock, commands, batch=50)
+    phases, log, redis = await work(clock, commands, batch=50)
     assert {name: phases[name][0] for name in PHASES} == {
         **dict.fromkeys(("queue", "apply", "commit", "notify"), 121),
         "produce": 0,
     }
     whole = sum(
-        redis.told[command.operation] - record.time
+        redis.published[command.operation] - record.time
         for command, record in zip(commands, log.records, strict=True)
     )
     assert sum(seconds for _, seconds in phases.values()) == pytest.approx(whole / 1000)
@@ -175,13 +175,13 @@ async def test_phases_of_each_command_add_up_to_the_time_until_its_answer(
 
 async def test_the_phases_of_a_batch_that_is_decided_in_its_transaction() -> None:
     clock = HandClock()
-    phases, _, _ = await settle(clock, [opened(1, 0)], batch=50)
+    phases, _, _ = await work(clock, [opened(1, 0)], batch=50)
     milliseconds = {name: round(1000 * seconds) for name, (_, seconds) in phases.items()}
     assert milliseconds == {"queue": 103, "apply": 7, "commit": 40, "notify": 3, "produce": 0}
 
 
-async def test_a_command_that_is_sent_on_is_produced_and_not_yet_told() -> None:
-    """Its receiver's partition observes the rest, and tells."""
+async def test_a_command_that_is_sent_on_is_produced_and_not_yet_answered() -> None:
+    """Its receiver's partition observes the rest, and answers."""
     clock = HandClock()
     sender, receiver = opened(1, 0), opened(2, 1)
     transfer = Command(
@@ -196,8 +196,8 @@ async def test_a_command_that_is_sent_on_is_produced_and_not_yet_told() -> None:
         reply="api/x",
     )
     commands = [sender, *deposits(sender.account, 1), transfer]
-    phases, _, redis = await settle(clock, commands, batch=50)
-    assert "e" * 32 not in redis.told
+    phases, _, redis = await work(clock, commands, batch=50)
+    assert "e" * 32 not in redis.published
     assert phases["commit"][0] == 3
     assert phases["notify"][0] == 2
     count, seconds = phases["produce"]

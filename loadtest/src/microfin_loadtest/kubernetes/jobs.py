@@ -19,7 +19,7 @@ _GATE_SECONDS: Final = 360.0
 
 
 async def until(is_so: Callable[[], Awaitable[bool]], patience: float, pause: float) -> bool:
-    """Wait until something is so, and tell whether it came to be in that time."""
+    """Wait until a condition holds, and return whether it did within the time."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if await is_so():
@@ -31,7 +31,7 @@ async def until(is_so: Callable[[], Awaitable[bool]], patience: float, pause: fl
 async def log_at_end(
     namespace: Namespace, item: KubernetesObject, selector: str, patience: float
 ) -> str:
-    """Wait until a Job or TestRun has ended, however, and return its pods' log."""
+    """Wait until a Job or TestRun has completed or failed, and return its pods' log."""
     kind, name = item["kind"].lower(), item["metadata"]["name"]
     what = f"{kind}s.k6.io/{name}" if kind == "testrun" else f"{kind}/{name}"
 
@@ -49,7 +49,7 @@ async def log_at_end(
 async def ask_ledger(
     namespace: Namespace, load: Load, what: str, command: list[str], field: str
 ) -> tuple[dict[str, Any] | None, str]:
-    """Run a command as an audit, and return the object with this field, and the log."""
+    """Run a command as an audit runs, and return the printed object with `field`, and the log."""
     cron_job = namespace.get(f"cronjob/{namespace.release}-audit")
     item = ledger_job(load, cron_job, what, command)
     log = await _run_job(namespace, item, _LEDGER_SECONDS)
@@ -59,8 +59,8 @@ async def ask_ledger(
 async def ask_prometheus(
     namespace: Namespace, load: Load, asked: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Ask Prometheus by a pod, and return what the report tells of it: `answered` is null where
-    there was no answer, and `impossible` says why."""
+    """Ask Prometheus by a pod, and return the report's section about it. If there was no answer,
+    `answered` is null, and `impossible` says why."""
     cron_job = namespace.get(f"cronjob/{namespace.release}-audit")
     program = _PROGRAM.read_text(encoding="utf-8")
     item = gate_job(load, cron_job, gate_command(program, load.query, asked))

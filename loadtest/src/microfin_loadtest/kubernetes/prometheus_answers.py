@@ -1,5 +1,5 @@
-"""Asks a Prometheus. Its text is run in a pod, where the server can be reached, and prints one JSON
-object then; standard library only:
+"""Asks a Prometheus. It runs as a program in a pod that can reach the server, prints one JSON
+object, and uses only the standard library:
 
     python -c "$(cat prometheus_answers.py)" http://prometheus:9090/api/v1/query '{"up": "up"}'
 """
@@ -13,15 +13,15 @@ import urllib.request
 from typing import Any
 
 _PATIENCE_SECONDS = 30.0
-"""A new pod's network policies may take some seconds until they let it out."""
+"""A new pod's network policies may need some seconds until they allow its connections."""
 _STARTING = 500
-"""This status and above: the server may answer later, as one that starts."""
+"""With this status or a higher one the server may answer later, for example while it starts."""
 
 
 def ask(url: str, query: str) -> list[dict[str, Any]]:
-    """Return what a query has found: labels and value of each series.
+    """Return a query's result: labels and value of each series.
 
-    Raises ValueError where the server refuses the query, OSError where it does not answer (yet).
+    Raises ValueError if the server refuses the query, OSError if it does not answer (yet).
     """
     form = urllib.parse.urlencode({"query": query}).encode()
     try:
@@ -37,7 +37,7 @@ def ask(url: str, query: str) -> list[dict[str, Any]]:
 
 
 def ask_patiently(url: str, queries: dict[str, str], patience: float) -> dict[str, Any]:
-    """Return what each query has found, by its name."""
+    """Return each query's result by its name."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -55,4 +55,4 @@ if __name__ == "__main__":
     except OSError as error:
         sys.exit(f"{sys.argv[1]} does not answer: {error}")
     except (KeyError, TypeError, ValueError) as error:
-        sys.exit(f"{sys.argv[1]} does not take the question: {error}")
+        sys.exit(f"{sys.argv[1]} does not accept the question: {error}")

@@ -78,11 +78,11 @@ async def work(settings: WorkerSettings, partition: int) -> None:
 def stop_on_signals(worker: Worker) -> None:
     """End the worker after its batch on SIGTERM or SIGINT; a second signal ends it at once."""
     loop = asyncio.get_running_loop()
-    tasks = asyncio.current_task()
+    task = asyncio.current_task()
 
     def stop() -> None:
-        if worker.stopping and tasks is not None:
-            tasks.cancel()
+        if worker.stopping and task is not None:
+            task.cancel()
         worker.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):

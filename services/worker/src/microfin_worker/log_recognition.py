@@ -80,7 +80,7 @@ class LastSight:
         """Note that the log was the right one at the moment `asked`."""
         self._seen = asked
 
-    def may_deceive(self, next_offset: int, newest: int) -> bool:
+    def may_be_replaced(self, next_offset: int, newest: int) -> bool:
         """Return whether another log that extends beyond `next_offset` may have replaced it.
 
         `newest` is the append time of the newest record that was fetched: it shows that time has

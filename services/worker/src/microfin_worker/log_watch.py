@@ -26,31 +26,31 @@ class LogWatch:
 
     def __init__(
         self,
-        place: aiokafka.TopicPartition,
+        topic_partition: aiokafka.TopicPartition,
         connect: Callable[[], Awaitable[aiokafka.AIOKafkaConsumer]],
         clock: Clock,
     ) -> None:
-        self._place = place
+        self._topic_partition = topic_partition
         self._connect = connect
         self._clock = clock
         self._inspector: aiokafka.AIOKafkaConsumer | None = None
         self._unanswered_since: float | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self.end = 0
         """The offset after the last record, as the broker last reported it; 0 before."""
 
     def start(self) -> None:
         """Begin to ask the broker."""
-        self._asking = asyncio.create_task(self._ask_for_ever())
+        self._task = asyncio.create_task(self._ask_for_ever())
 
     async def stop(self) -> None:
         """Stop asking, and disconnect."""
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._task is not None:
+            self._task.cancel()
         await self._disconnect()
 
     def unanswered(self) -> float:
-        """Return for how many seconds the broker has not answered; 0 where it does."""
+        """Return for how many seconds the broker has not answered; 0 if it does."""
         since = self._unanswered_since
         return 0.0 if since is None else self._clock.monotonic() - since
 
@@ -72,8 +72,8 @@ class LogWatch:
         """Ask over the existing connection, or over a new one to the configured servers."""
         if self._inspector is None:
             self._inspector = await self._connect()
-        ends = await self._inspector.end_offsets([self._place])
-        end: int = ends[self._place]
+        ends = await self._inspector.end_offsets([self._topic_partition])
+        end: int = ends[self._topic_partition]
         return end
 
     async def _disconnect(self) -> None:

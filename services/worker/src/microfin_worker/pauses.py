@@ -5,7 +5,7 @@ from typing import Final
 
 from microfin_worker.ports import Clock
 
-FIRST: Final = 0.1
+FIRST_PAUSE: Final = 0.1
 """Seconds before the first retry."""
 
 _LONGEST: Final = 2.0  # seconds
@@ -17,7 +17,7 @@ class Pauses:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._stop = asyncio.Event()
-        self._before_retry = FIRST
+        self._before_retry = FIRST_PAUSE
 
     @property
     def stopping(self) -> bool:
@@ -43,4 +43,4 @@ class Pauses:
 
     def committed(self) -> None:
         """Note a commit: the next retry comes soon again."""
-        self._before_retry = FIRST
+        self._before_retry = FIRST_PAUSE

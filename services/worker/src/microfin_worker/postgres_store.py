@@ -1,9 +1,9 @@
 """The worker's store: the claim and the transaction of one partition, in its shard's PostgreSQL.
 
 The database itself enforces the rules: every change of a partition's accounts happens in a
-transaction that locked the partition's row and found its own epoch there. What PostgreSQL raises
-leaves this module as an error of the port (`microfin_worker.ports.StoreError`) where the worker
-must know it.
+transaction that locked the partition's row and found its own epoch there. If
+the worker must distinguish an error of PostgreSQL, this module raises an error of the port
+(`microfin_worker.ports.StoreError`) in its place.
 """
 
 import contextlib
@@ -197,7 +197,7 @@ class PostgresStore:
 
 @contextlib.contextmanager
 def _port_errors() -> Iterator[None]:
-    """Raise an error of the port in place of one of the database, where the worker must know it."""
+    """Raise an error of the port in place of one of the database that the worker distinguishes."""
     try:
         yield
     except WrongShard as error:

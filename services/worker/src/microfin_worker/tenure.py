@@ -1,9 +1,9 @@
 """One claim of the partition, and the batches that are committed under it.
 
-Whatever a worker remembers of its partition belongs to its tenure. Whenever it is unknown whether a
-commit succeeded, the worker drops the tenure, and so forgets everything, and claims anew: it never
-guesses. A batch whose data the database refuses was not committed, so the tenure continues: that
-batch is narrowed down to the record at fault, which goes to quarantine.
+All that a worker remembers of its partition belongs to its tenure. When it is unknown whether a
+commit succeeded, the worker drops the tenure: it forgets everything and claims anew, and never
+guesses. When the database refuses a batch for its data, nothing was committed and the tenure
+continues: the batch is narrowed down to the record at fault, which goes to quarantine.
 """
 
 import asyncio
@@ -57,13 +57,13 @@ BATCHES_AHEAD: Final = 8
 LOOK_UP_BATCHES: Final = 8
 """Batches whose outcomes are looked up after a claim or a repeat: repeats come in bursts."""
 
-_TOUCH_SENT_AFTER: Final = 0.5  # seconds without a commit, where outbox rows can be deleted
+_TOUCH_SENT_AFTER: Final = 0.5  # seconds without a commit, if outbox rows can be deleted
 _INSPECT_AFTER: Final = 5.0  # seconds between two checks that the log is still the same
 _FULL_OUTBOX_PAUSE: Final = 0.05  # seconds
 
 
-class Lasting(msgspec.Struct, frozen=True):
-    """What a worker retains from one tenure to the next."""
+class Equipment(msgspec.Struct, frozen=True):
+    """The equipment of a worker, which it retains from one tenure to the next."""
 
     ports: Ports
     limits: Limits
@@ -75,36 +75,36 @@ class Lasting(msgspec.Struct, frozen=True):
     states: States
 
 
-async def begin_tenure(lasting: Lasting, claim: Claim) -> "Tenure":
+async def begin_tenure(equipment: Equipment, claim: Claim) -> "Tenure":
     """Return the tenure of `claim`, if the log is the one that its row was written from.
 
     Raises `LogLost` if it is not.
     """
-    log, clock, row = lasting.ports.log, lasting.ports.clock, claim.row
+    log, clock, row = equipment.ports.log, equipment.ports.clock, claim.row
     sight = LastSight(clock)
     await recognise_log(log, clock, row.next_offset, row.fingerprint)
     await log.seek(row.next_offset)
-    return Tenure(lasting, claim, sight)
+    return Tenure(equipment, claim, sight)
 
 
 class Tenure:
-    """A worker's work under one claim; `place` is where it is in its partition."""
+    """A worker's work under one claim. `place` is its current place in the partition."""
 
-    def __init__(self, lasting: Lasting, claim: Claim, sight: LastSight) -> None:
+    def __init__(self, equipment: Equipment, claim: Claim, sight: LastSight) -> None:
         row = claim.row
         self.place = Place(row.partition, row.epoch, row.next_offset, row.routing)
         self._fingerprint = row.fingerprint  # of the record that was decided last
-        self._log = lasting.ports.log
-        self._store = lasting.ports.store
-        self._clock = lasting.ports.clock
-        self._limits = lasting.limits
-        self._outbox = lasting.outbox
-        self._answers = lasting.answers
-        self._batch_size = lasting.batch_size
-        self._pacing = lasting.pacing
-        self._pauses = lasting.pauses
-        self._states = lasting.states
-        self._memory = AccountMemory(lasting.limits.accounts)
+        self._log = equipment.ports.log
+        self._store = equipment.ports.store
+        self._clock = equipment.ports.clock
+        self._limits = equipment.limits
+        self._outbox = equipment.outbox
+        self._answers = equipment.answers
+        self._batch_size = equipment.batch_size
+        self._pacing = equipment.pacing
+        self._pauses = equipment.pauses
+        self._states = equipment.states
+        self._memory = AccountMemory(equipment.limits.accounts)
         self._look_up = LOOK_UP_BATCHES  # the log may repeat what was decided under earlier claims
         self._sight = sight
         self._outbox.replace_all(claim.outbox, row.routing)
@@ -129,7 +129,7 @@ class Tenure:
     async def _recognise(self, records: Sequence[Record], asked: Moment) -> None:
         """Raise `LogLost` if `records`, requested at `asked`, come from another log."""
         next_offset = self.place.next_offset
-        if self._sight.may_deceive(next_offset, records[-1].time):
+        if self._sight.may_be_replaced(next_offset, records[-1].time):
             asked = self._sight.now()
             await recognise_again(self._log, self._clock, next_offset, self._fingerprint)
         self._sight.renew(asked)

@@ -13,7 +13,7 @@ import structlog
 
 from microfin.ledger.decision import GenerationAhead
 from microfin.ledger.wire import NewerVersion
-from microfin_worker import metrics, pauses
+from microfin_worker import metrics
 from microfin_worker.answers import Answers
 from microfin_worker.batch import PlaceLost
 from microfin_worker.batch_size import BatchSize
@@ -21,7 +21,7 @@ from microfin_worker.limits import Limits
 from microfin_worker.log_recognition import LogLost
 from microfin_worker.outbox import Outbox
 from microfin_worker.pacing import Pacing
-from microfin_worker.pauses import Pauses
+from microfin_worker.pauses import FIRST_PAUSE, Pauses
 from microfin_worker.ports import (
     DataRefused,
     Fenced,
@@ -34,7 +34,7 @@ from microfin_worker.ports import (
     origin,
 )
 from microfin_worker.states import States
-from microfin_worker.tenure import Lasting, Tenure, begin_tenure
+from microfin_worker.tenure import Equipment, Tenure, begin_tenure
 
 logger = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class Worker:
         self._answers = Answers(ports.replies, ports.cache)
         self._pauses = Pauses(ports.clock)
         self._states = States(partition, ports, self._outbox)
-        self._lasting = Lasting(
+        self._equipment = Equipment(
             ports=ports,
             limits=limits,
             outbox=self._outbox,
@@ -119,7 +119,7 @@ class Worker:
             await self._pauses.rest(_WAIT_SECONDS)
         except (OutOfRange, PlaceLost) as error:
             self._states.become("retrying", str(error))
-            await self._pauses.rest(pauses.FIRST)
+            await self._pauses.rest(FIRST_PAUSE)
         except Exception as error:  # noqa: BLE001 - claiming anew is safe after any error
             await self._retry(error)
 
@@ -133,7 +133,7 @@ class Worker:
         row = claim.row
         self._held = row.epoch
         metrics.CLAIMS.inc()
-        self._tenure = await begin_tenure(self._lasting, claim)
+        self._tenure = await begin_tenure(self._equipment, claim)
         self._states.measure(self._tenure.place)
         self._states.become("working", "")
         logger.info(

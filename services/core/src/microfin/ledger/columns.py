@@ -1,7 +1,7 @@
 """What the ledger's columns can hold, for the code that decides what is written there.
 
 PostgreSQL refuses a whole batch if one value does not fit. So no decision may contain a value that
-its column cannot hold. These types set the limits, where a value in Python could be larger.
+its column cannot hold. These types set the limits for values that could be larger in Python.
 """
 
 from typing import Annotated, Final

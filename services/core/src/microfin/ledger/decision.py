@@ -497,7 +497,7 @@ class Deciding:
         self._answer(command, outcome, replayed=False)
 
     def _repeat(self, command: Command, outcome: Outcome) -> None:
-        """Answer a leg that was decided before as the first time, without an effect."""
+        """Give the first answer again to a leg that was decided before, without an effect."""
         if same_body(outcome, body_hash(command)):
             self._answer(command, outcome, replayed=True)
         elif command.reply:
