@@ -27,9 +27,9 @@ from support.waiting import until_true
 
 
 @pytest_asyncio.fixture
-async def quiet(platform_parts: Platform, tmp_path: Path) -> AsyncIterator[Ledger]:
+async def quiet(platform: Platform, tmp_path: Path) -> AsyncIterator[Ledger]:
     """A ledger whose workers the test stops and starts."""
-    async with Ledger(platform_parts, tmp_path) as ledger:
+    async with Ledger(platform, tmp_path) as ledger:
         yield ledger
 
 

@@ -24,8 +24,8 @@ _SET = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', 60)"
 
 
 @pytest_asyncio.fixture
-async def redis(platform_parts: Platform) -> AsyncIterator[GuardedRedis]:
-    redis = GuardedRedis(CommonSettings(redis=platform_parts.endpoints.redis[0]))
+async def redis(platform: Platform) -> AsyncIterator[GuardedRedis]:
+    redis = GuardedRedis(CommonSettings(redis=platform.endpoints.redis[0]))
     yield redis
     await redis.close()
 
@@ -45,23 +45,21 @@ async def test_the_first_is_remembered(redis: GuardedRedis) -> None:
 
 
 async def test_a_script_that_the_nodes_have_forgotten_runs(
-    redis: GuardedRedis, platform_parts: Platform
+    redis: GuardedRedis, platform: Platform
 ) -> None:
     keys = [f"script {n}" for n in range(50)]
     for value in (b"known", b"forgotten"):
         await redis.evaluate(_SET, [(key, [value]) for key in keys])
         assert set(await asyncio.gather(*map(redis.get, keys))) == {value}
         assert await redis.run(_SET, keys[0], value) == b"OK"
-        for url in platform_parts.endpoints.redis:
+        for url in platform.endpoints.redis:
             async with Redis.from_url(url) as node:
                 await node.script_flush()
 
 
-async def test_a_lost_connection_is_made_again(
-    redis: GuardedRedis, platform_parts: Platform
-) -> None:
+async def test_a_lost_connection_is_made_again(redis: GuardedRedis, platform: Platform) -> None:
     await redis.set("before", b"it", seconds=60)
-    for url in platform_parts.endpoints.redis:
+    for url in platform.endpoints.redis:
         async with Redis.from_url(url) as node:
             await node.client_kill_filter(_type="normal", skipme=True)
     await asyncio.sleep(0.1)
@@ -111,8 +109,8 @@ async def test_all_who_wait_for_a_hung_node_are_told(hung_port: int) -> None:
     node.close()
 
 
-async def test_a_password_that_is_not_taken_is_told(platform_parts: Platform) -> None:
-    port = int(platform_parts.endpoints.redis[0].rpartition(":")[2])
+async def test_a_password_that_is_not_taken_is_told(platform: Platform) -> None:
+    port = int(platform.endpoints.redis[0].rpartition(":")[2])
     node = Node(Address("127.0.0.1", port, "nobody", "wrong", secure=False), 1.0)
     with pytest.raises(ConnectionRefusedError, match="does not let us in"):
         await node.ask([("PING",)])

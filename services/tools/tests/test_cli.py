@@ -152,9 +152,9 @@ async def make_bank(platform: Platform, name: str) -> Bank:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def bank(platform_parts: Platform) -> AsyncIterator[Bank]:
+async def bank(platform: Platform) -> AsyncIterator[Bank]:
     """A ledger whose workers run."""
-    made = await make_bank(platform_parts, "cli")
+    made = await make_bank(platform, "cli")
     for partition in range(PARTITIONS):
         await made.start_worker(partition)
     yield made
@@ -162,9 +162,9 @@ async def bank(platform_parts: Platform) -> AsyncIterator[Bank]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def idle_bank(platform_parts: Platform) -> AsyncIterator[Bank]:
+async def idle_bank(platform: Platform) -> AsyncIterator[Bank]:
     """A ledger without workers; what is decided was decided by a PostgresLedger."""
-    made = await make_bank(platform_parts, "cli_idle")
+    made = await make_bank(platform, "cli_idle")
     yield made
     await made.close()
 
@@ -241,12 +241,12 @@ async def test_a_database_that_is_away_is_said_so() -> None:
 
 
 async def test_migrate_makes_all_shards_and_refuses_another_order(
-    platform_parts: Platform,
+    platform: Platform,
 ) -> None:
     names = ["cli_migrated_a", "cli_migrated_b"]
     for name in names:
-        await platform_parts.create_database(name)
-    urls = [platform_parts.postgres_direct(0, database=name) for name in names]
+        await platform.create_database(name)
+    urls = [platform.postgres_direct(0, database=name) for name in names]
     direct = {"MICROFIN_DATABASES_DIRECT": " ".join(urls)}
 
     wrong = await microfin(direct, "migrate", "--partitions", "3")
@@ -266,10 +266,10 @@ async def test_migrate_makes_all_shards_and_refuses_another_order(
     assert "same order" in turned.errors
 
 
-async def test_migrate_refuses_a_database_that_is_not_in_utf8(platform_parts: Platform) -> None:
+async def test_migrate_refuses_a_database_that_is_not_in_utf8(platform: Platform) -> None:
     """In SQL_ASCII drivers answer in bytes, so that even SQLAlchemy's first question fails."""
     name = "cli_not_in_utf8"
-    superuser = await asyncpg.connect(platform_parts.postgres_direct(0, "postgres", "postgres"))
+    superuser = await asyncpg.connect(platform.postgres_direct(0, "postgres", "postgres"))
     try:
         await superuser.execute(
             f"CREATE DATABASE {name} OWNER microfin TEMPLATE template0 ENCODING 'SQL_ASCII'"
@@ -277,7 +277,7 @@ async def test_migrate_refuses_a_database_that_is_not_in_utf8(platform_parts: Pl
         )
     finally:
         await superuser.close()
-    url = platform_parts.postgres_direct(0, database=name)
+    url = platform.postgres_direct(0, database=name)
 
     ran = await microfin({"MICROFIN_DATABASES_DIRECT": url}, "migrate")
 
@@ -292,13 +292,11 @@ async def test_migrate_refuses_a_database_that_is_not_in_utf8(platform_parts: Pl
         await owner.close()
 
 
-async def test_audit_says_whether_all_holds(platform_parts: Platform) -> None:
-    (database,) = await make_ledger_databases(platform_parts, "cli_audited", 1, PARTITIONS)
-    direct = platform_parts.postgres_direct(0, database=database)
-    environment = {
-        "MICROFIN_DATABASES": platform_parts.postgres_pooled(0, "microfin_auditor", database)
-    }
-    worker = platform_parts.postgres_direct(0, "microfin_worker", database)
+async def test_audit_says_whether_all_holds(platform: Platform) -> None:
+    (database,) = await make_ledger_databases(platform, "cli_audited", 1, PARTITIONS)
+    direct = platform.postgres_direct(0, database=database)
+    environment = {"MICROFIN_DATABASES": platform.postgres_pooled(0, "microfin_auditor", database)}
+    worker = platform.postgres_direct(0, "microfin_worker", database)
     async with PostgresLedger([worker], PARTITIONS) as ledger:
         number = ledger.open(ANNA, "EUR", 0)
         ledger.request("deposit", number, user=ANNA, amount="10")

@@ -125,10 +125,10 @@ SET_ASIDE: dict[str, Bytes] = {
 
 
 @pytest.fixture
-async def bench(platform_parts: Platform) -> AsyncIterator[Bench]:
+async def bench(platform: Platform) -> AsyncIterator[Bench]:
     name = f"any_record_{next(names)}"
-    [database] = await make_ledger_databases(platform_parts, name, 1, 1)
-    url = platform_parts.postgres_direct(0, database=database)
+    [database] = await make_ledger_databases(platform, name, 1, 1)
+    url = platform.postgres_direct(0, database=database)
     pool = await connect_pool(url, CommonSettings())
     try:
         async with working(pool) as made:

@@ -19,11 +19,11 @@ from support.waiting import until_true
 
 
 @pytest_asyncio.fixture
-async def log(platform_parts: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KafkaLog]:
+async def log(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KafkaLog]:
     monkeypatch.setattr(kafka_log, "_LONGEST_SILENCE", 0.5)
     topic = f"log_{uuid4().hex[:8]}"
-    await platform_parts.create_topic(topic, 1)
-    kafka = platform_parts.environment("worker")["MICROFIN_KAFKA"]
+    await platform.create_topic(topic, 1)
+    kafka = platform.environment("worker")["MICROFIN_KAFKA"]
     log = KafkaLog(WorkerSettings(kafka=kafka, topic=topic), 0)
     await log.start()
     await log.seek(0)
@@ -77,15 +77,13 @@ async def fetched(log: KafkaLog) -> list[kafka_log.Record]:
     return list(records)
 
 
-async def test_a_broker_that_does_not_answer_is_noticed(
-    log: KafkaLog, platform_parts: Platform
-) -> None:
+async def test_a_broker_that_does_not_answer_is_noticed(log: KafkaLog, platform: Platform) -> None:
     """On an existing connection, and when no connection can be made."""
-    await platform_parts.pause("kafka-1")
+    await platform.pause("kafka-1")
     try:
         await until_true(lambda: log.unanswered() > 0)
     finally:
-        await platform_parts.resume("kafka-1")
+        await platform.resume("kafka-1")
     await until_true(lambda: log.unanswered() == 0)
 
 
