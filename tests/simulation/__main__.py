@@ -23,7 +23,7 @@ Each schedule is drawn from its seed: accounts, clients, partitions, and faults 
 at any turn, lost and repeated replies, commits and records that nobody acknowledged or that come
 late, two owners, growths in the middle. Time is virtual, so thousands run in a minute. In the end
 faults stop, the logs are drained, and invariants 1 to 8 are checked against a naive
-ledger and against what the clients were told.
+ledger and against what the clients received.
 
 \b
   python -m simulation --seconds 60            search for a minute
@@ -79,7 +79,7 @@ def _run(
             _tell(f"seed {failed.plan.seed} breaks invariant {failed.violations[0].invariant}")
             if not whole:
                 _tell("making it smaller, for at most 30 s (--whole does not)")
-                failed = shrink(failed)  # noqa: PLW2901 - the smaller one is told instead
+                failed = shrink(failed)  # noqa: PLW2901 - the smaller one is reported instead
             _print_history(failed)
     return found
 

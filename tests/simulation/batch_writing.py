@@ -22,7 +22,7 @@ from simulation.sessions import Execution, Row, Transaction
 
 
 class PlacedWrite(msgspec.Struct, frozen=True):
-    """What stands for the text of `microfin_worker.batch_statement.batch_statement`."""
+    """Replaces the text of `microfin_worker.batch_statement.batch_statement`."""
 
     place: Place
     write: BatchWrite
@@ -60,7 +60,7 @@ def write_batch(
 
 
 def is_at(row: Row, place: Place) -> bool:
-    """Tell whether the partition's row is where a batch was decided from."""
+    """Whether the partition's row is where a batch was decided from."""
     return (
         row["epoch"] == place.epoch
         and row["generation"] == place.routing.generation

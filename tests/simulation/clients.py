@@ -1,4 +1,4 @@
-"""Clients that take the steps of their plan, and remember what they were told."""
+"""Clients that go through the steps of their plan, and remember the answers."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from microfin.ledger.wire import Command
 from microfin_api.commands.submission import Accepted
 from microfin_api.http.problems import Problem
 from simulation.history import History
-from simulation.journal import Asked, Journal, Told
+from simulation.journal import Asked, Journal, Response
 from simulation.plan import PlannedClient, Step
 from simulation.processes import ApiProcess, Disconnected
 from simulation.virtual_loop import VirtualLoop
@@ -31,7 +31,7 @@ class Client:
         journal: Journal,
         history: History,
         loop: VirtualLoop,
-        look: Callable[[Asked, Told], None],
+        look: Callable[[Asked, Response], None],
         seed: int,
     ) -> None:
         self._plan = plan
@@ -43,7 +43,7 @@ class Client:
         self._random = Random(f"{plan.name} {seed}")
 
     async def run(self) -> None:
-        """Take all steps."""
+        """Go through all steps."""
         for step in self._plan.steps:
             await asyncio.sleep(step.after)
             await self._take(step)
@@ -51,25 +51,25 @@ class Client:
     async def _take(self, step: Step) -> None:
         command = command_of(step)
         if step.twice:
-            asking = [self._ask_until_told(step, command) for _ in range(2)]
+            asking = [self._ask_until_answered(step, command) for _ in range(2)]
             await asyncio.gather(*asking)
         else:
-            await self._ask_until_told(step, command)
+            await self._ask_until_answered(step, command)
         if step.amended:
             amount = str(int(command.amount or "1") + 1)
             await self._ask(step, replace(command, amount=amount), amended=True)
         if step.again:
-            await self._ask_until_told(step, command)
+            await self._ask_until_answered(step, command)
 
-    async def _ask_until_told(self, step: Step, command: Command) -> None:
+    async def _ask_until_answered(self, step: Step, command: Command) -> None:
         """Repeat the request, with its key, until the answer says something."""
         for _ in range(_ATTEMPTS):
-            told = await self._ask(step, command, amended=False)
-            if told.kind in ("final", "accepted", "key_reused"):
+            response = await self._ask(step, command, amended=False)
+            if response.kind in ("final", "accepted", "key_reused"):
                 return
             await asyncio.sleep(0.02 + self._random.random() * 0.3)
 
-    async def _ask(self, step: Step, command: Command, *, amended: bool) -> Told:
+    async def _ask(self, step: Step, command: Command, *, amended: bool) -> Response:
         api = self._random.choice(self._apis)
         asked = self._journal.ask(command, self._loop.time(), amended=amended)
         self._history.note(
@@ -77,28 +77,28 @@ class Client:
             command.operation, command.account, " at once" if step.at_once else "",
             " with another body" if amended else "",
         )  # fmt: skip
-        told = await self._wait_for_answer(api, step, command, amended=amended)
-        self._journal.tell(asked, told)
+        response = await self._wait_for_answer(api, step, command, amended=amended)
+        self._journal.answer(asked, response)
         self._history.note(
-            self._plan.name, "is told of {}: {}{}", command.operation, told.kind,
-            _details(told),
+            self._plan.name, "is answered about {}: {}{}", command.operation, response.kind,
+            _details(response),
         )  # fmt: skip
-        self._look(asked, told)
-        return told
+        self._look(asked, response)
+        return response
 
     async def _wait_for_answer(
         self, api: ApiProcess, step: Step, command: Command, *, amended: bool
-    ) -> Told:
+    ) -> Response:
         try:
             async with asyncio.timeout(_CLIENT_TIMEOUT):
                 answer = await api.ask(command, at_once=step.at_once)
         except Problem as problem:
-            return Told(self._journal.turn(), problem.kind.code, amended)
+            return Response(self._journal.turn(), problem.kind.code, amended)
         except (Disconnected, TimeoutError):
-            return Told(self._journal.turn(), "disconnected", amended)
+            return Response(self._journal.turn(), "disconnected", amended)
         if isinstance(answer, Accepted):
-            return Told(self._journal.turn(), "accepted", amended)
-        return Told(self._journal.turn(), "final", amended, answer.operation, answer.replayed)
+            return Response(self._journal.turn(), "accepted", amended)
+        return Response(self._journal.turn(), "final", amended, answer.operation, answer.replayed)
 
 
 def command_of(step: Step) -> Command:
@@ -126,11 +126,11 @@ def describe(command: Command) -> str:
     return f"{command.kind} {command.amount}{to}".strip()
 
 
-def _details(told: Told) -> str:
-    operation = told.operation
+def _details(response: Response) -> str:
+    operation = response.operation
     if operation is None:
         return ""
     balance = "" if operation.balance is None else f", balance {operation.balance}"
     seq = "" if operation.seq is None else f", seq {operation.seq}"
     reason = f" ({operation.reason})" if operation.reason else ""
-    return f", {operation.status}{reason}{balance}{seq}{', replayed' if told.replayed else ''}"
+    return f", {operation.status}{reason}{balance}{seq}{', replayed' if response.replayed else ''}"

@@ -1,7 +1,7 @@
 """What the columns of the ledger refuse, written down from PostgreSQL's manual and revision 0001.
 
 It shares nothing with `microfin.ledger.columns`, so that both must be wrong in the same way for a
-test to pass. `test_stand_in.py` compares it with a real PostgreSQL.
+test to pass. `test_simulated_shard.py` compares it with a real PostgreSQL.
 """
 
 import re
@@ -46,7 +46,7 @@ def refuse_unreadable(decisions: Decisions, quarantined: Sequence[Quarantined]) 
 
 
 def refuse_account(account: Account, opened: int | None) -> None:
-    """Raise what PostgreSQL does where a row of `accounts` does not take the account."""
+    """Raise what PostgreSQL does where a row of `accounts` refuses the account."""
     _moment(account.entry_time)
     if opened is not None:
         _moment(opened)
@@ -57,7 +57,7 @@ def refuse_account(account: Account, opened: int | None) -> None:
 
 
 def refuse_outcome(outcome: Outcome) -> None:
-    """Raise what PostgreSQL does where a row of `outcomes` does not take the outcome."""
+    """Raise what PostgreSQL does where a row of `outcomes` refuses the outcome."""
     _moment(outcome.time)
     if outcome.amount is not None and outcome.amount <= 0:
         raise _check("outcomes_amount_check")
@@ -70,7 +70,7 @@ def refuse_outcome(outcome: Outcome) -> None:
 
 
 def refuse_entry(entry: Entry) -> None:
-    """Raise what PostgreSQL does where a row of `entries` does not take the entry."""
+    """Raise what PostgreSQL does where a row of `entries` refuses the entry."""
     _moment(entry.time)
     if entry.amount == 0:
         raise _check("entries_amount_check")
@@ -79,12 +79,12 @@ def refuse_entry(entry: Entry) -> None:
 
 
 def refuse_quarantined(record: Quarantined) -> None:
-    """Raise what PostgreSQL does where a row of `quarantine` does not take the record."""
+    """Raise what PostgreSQL does where a row of `quarantine` refuses the record."""
     _moment(record.time)
 
 
 def refuse_misfits(decisions: Decisions, quarantined: Sequence[Quarantined] = ()) -> None:
-    """Raise what PostgreSQL does where any of its tables does not take what was decided."""
+    """Raise what PostgreSQL does where any of its tables refuses what was decided."""
     refuse_unreadable(decisions, quarantined)
     for account in decisions.accounts.values():
         refuse_account(account, decisions.opened.get(account.number))

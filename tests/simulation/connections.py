@@ -1,4 +1,4 @@
-"""What the product takes for asyncpg: pools, connections and transactions on a simulated shard.
+"""What the product uses as asyncpg: pools, connections and transactions on a simulated shard.
 
 Messages travel; what is lost on the way the client learns as a lost connection, or as a time-out.
 """
@@ -97,7 +97,7 @@ class SimulatedConnection:
             self._send_close()
 
     def break_off(self) -> None:
-        """Close the connection, whatever is under way on it."""
+        """Close the connection, even if a statement is under way on it."""
         if not self._broken:
             self._broken = True
             self._send_close()
@@ -143,7 +143,7 @@ class SimulatedConnection:
         loop.later(delay, receive, self.session, begin, arguments, answer)
 
     def _send_close(self) -> None:
-        """Tell the server, not before what was sent before."""
+        """Say it to the server, after all that was sent before."""
         database = self.pool.database
         arrives = max(self._arrived_last, database.loop.time() + database.network.delay())
         database.loop.later(arrives - database.loop.time(), database.close, self.session)
@@ -176,7 +176,7 @@ class SimulatedConnection:
 
 
 async def copy_first_row(connection: SimulatedConnection, text: str) -> list[bytes]:
-    """Stand for the API's `copy_first_row`, as far as its leases use it."""
+    """Do what the API's `copy_first_row` does, as far as its leases use it."""
     return [msgspec.json.encode(await connection.renew(text))]
 
 

@@ -1,11 +1,11 @@
 """A shard's PostgreSQL in memory: tables, row locks, transactions and sessions.
 
-What it keeps of PostgreSQL: a transaction's changes are seen by others when it commits, all at
+What it does as PostgreSQL does: a transaction's changes are seen by others when it commits, all at
 once; rows and unique keys that it changes are locked until it ends, and who wants them waits; after
-the wait a statement sees the row as it is then (READ COMMITTED). A session that stands still inside
+the wait a statement sees the row as it is then (READ COMMITTED). A session that is idle inside
 a transaction is ended after two seconds. A statement that has arrived is carried out, whether or
 not anybody still waits for its answer. No transaction of microfin reads what it has itself written,
-so that is not kept.
+so the simulation leaves that out.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from simulation.sessions import Execution, Row, Running, Session, Tables, Transa
 from simulation.virtual_loop import VirtualLoop
 
 IDLE_IN_TRANSACTION: Final = 2.0
-"""Seconds after which a session that stands still inside a transaction is ended."""
+"""Seconds after which a session that is idle inside a transaction is ended."""
 
 
 class Observer(Protocol):
@@ -36,7 +36,7 @@ class Observer(Protocol):
 
 
 class Database:
-    """One shard. The observer is told of what is committed, before it counts."""
+    """One shard. The observer learns what is committed, before it counts."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Database:
         self._down = False
 
     def restart(self, seconds: float) -> None:
-        """End all sessions, and take none for `seconds`."""
+        """End all sessions, and accept none for `seconds`."""
         self.history.note(self.name, "ends all sessions for {} s", seconds)
         self._down = True
         self.loop.later(seconds, self._up)
@@ -265,7 +265,7 @@ class Database:
 
 
 def connection_lost() -> Exception:
-    """Return what a client is told when its connection breaks."""
+    """Return the error that a client sees when its connection breaks."""
     return asyncpg.exceptions.ConnectionDoesNotExistError("simulated connection loss")
 
 

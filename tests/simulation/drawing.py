@@ -41,7 +41,7 @@ def _coming_back(counts: tuple[int, ...]) -> list[str]:
 
 
 def draw_plan(seed: int) -> Plan:
-    """Return the plan that `seed` stands for."""
+    """Return the plan of `seed`."""
     random = Random(f"plan {seed}")
     shards = 2 if random.random() < 0.25 else 1
     partitions = shards * random.choice((1, 2, 2)) if shards == 1 else shards
@@ -119,7 +119,7 @@ def _accounts(random: Random, partitions: int, growths: list[Growth]) -> list[Pl
     for index in range(random.choice((0, 0, 1, 1, 2))):
         user, key = random.choice(USERS), f"open{index}"
         number = derive_account_number(operation_id(user, key, "open", ""), 0)
-        if random.random() < 0.5:  # taken: the next attempt is sent on
+        if random.random() < 0.5:  # it is in use: the next attempt is sent on
             accounts.append(PlannedAccount(number, random.choice(USERS), "EUR", 100))
             number = derive_account_number(operation_id(user, key, "open", ""), 1)
         accounts.append(PlannedAccount(number, user, "EUR", 0, key))

@@ -47,7 +47,7 @@ def draw_faults(
 
 
 def _stale_growth(random: Random, partitions: int, growth: Growth) -> list[Fault]:
-    """Let an old broker tell the log's ends, often while a worker is behind the true ones."""
+    """Let an old broker report the log's ends, often while a worker is behind the true ones."""
     faults: list[Fault] = [StaleEnds(random.uniform(0.5, 10.0))]
     if random.random() < 0.7:
         claimed = f"worker-{random.randrange(partitions)}"

@@ -15,7 +15,7 @@ from microfin_worker.ports import BatchWrite, Place
 from simulation.broker import Topic
 from simulation.database import Database
 from simulation.history import History
-from simulation.journal import Asked, Told
+from simulation.journal import Asked, Response
 from simulation.sessions import Row
 from simulation.violation import Violation
 
@@ -44,7 +44,7 @@ class Effects:
         self._history.note("check", "VIOLATION of {}: {}", invariant, what)
 
     def commit(self, database: Database, place: Place, write: BatchWrite, client: str) -> None:
-        """Take in a batch that is about to be committed."""
+        """Add a batch that is about to be committed."""
         decisions = write.decisions
         self._history.note(
             client, "commits {}:{}-{} (epoch {}, generation {}): {}", place.partition,
@@ -74,7 +74,7 @@ class Effects:
             self.violate(4, f"the {leg} of {operation} has entries and no outcome")
 
     def route(self, database: Database, row: Row) -> None:
-        """Take in a row of `routing`: one generation has one routing, and a later one has more."""
+        """Add a row of `routing`: one generation has one routing, and a later one has more."""
         before = database.tables.routing
         old = before["generation"], before["partition_count"]
         new = row["generation"], row["partition_count"]
@@ -93,16 +93,19 @@ class Effects:
         if any(account.balance < 0 for account in decisions.accounts.values()):
             self.violate(2, f"{client} commits a negative balance")
 
-    def look(self, databases: Sequence[Database], topic: Topic, asked: Asked, told: Told) -> None:
+    def look(
+        self, databases: Sequence[Database], topic: Topic, asked: Asked, response: Response
+    ) -> None:
         """Check an answer at the moment in which the client has it: is it so already?"""
         operation = asked.command.operation
-        if told.kind == "final" and told.operation is not None:
+        if response.kind == "final" and response.operation is not None:
             status = committed_status(databases, operation)
-            if status != told.operation.status:
+            if status != response.operation.status:
                 self.violate(
-                    5, f"{operation} was told to be {told.operation.status}, and is {status}"
+                    5,
+                    f"{operation} was answered to be {response.operation.status}, and is {status}",
                 )
-        elif told.kind == "accepted" and operation not in topic.operations:
+        elif response.kind == "accepted" and operation not in topic.operations:
             self.violate(5, f"{operation} was accepted, and is not in the log")
 
 
@@ -137,12 +140,12 @@ def committed_status(databases: Sequence[Database], operation: str) -> str:
 
 
 def _summary(outcomes: Sequence[Outcome], sends: int, deletes: int) -> str:
-    told = [
+    words = [
         f"{outcome.leg} of {outcome.operation[:6]} {outcome.status}"
         + (f" ({outcome.reason})" if outcome.reason else "")
         + (f" seq {outcome.seq} balance {outcome.balance}" if outcome.seq is not None else "")
         for outcome in outcomes
     ]
-    told += [f"sends {sends} on"] if sends else []
-    told += [f"deletes {deletes} sent"] if deletes else []
-    return ", ".join(told) or "nothing new"
+    words += [f"sends {sends} on"] if sends else []
+    words += [f"deletes {deletes} sent"] if deletes else []
+    return ", ".join(words) or "nothing new"

@@ -23,12 +23,12 @@ class History:
     def lines(self) -> Iterator[str]:
         """Return a line for each event: seconds, who, what."""
         for time, who, what, arguments in self._events:
-            told = [short(argument) for argument in arguments]
-            yield f"{time - STARTS_AT:9.4f}  {who:<12} {what.format(*told)}"
+            shown = [short(argument) for argument in arguments]
+            yield f"{time - STARTS_AT:9.4f}  {who:<12} {what.format(*shown)}"
 
 
 def short(value: Any) -> Any:
-    """Return ids in a length that people can tell apart."""
+    """Return ids in a length in which people see that they differ."""
     if isinstance(value, str) and len(value) == 32:
         return value[:6]
     return value

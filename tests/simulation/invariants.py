@@ -61,7 +61,7 @@ def undecided(databases: Sequence[Database], topic: Topic) -> dict[int, tuple[in
 
 def _at_rest(databases: Sequence[Database], topic: Topic) -> Iterator[Violation]:
     for number, (at, end) in undecided(databases, topic).items():
-        yield Violation(5, f"partition {number} stands at {at} of {end} and does not go on")
+        yield Violation(5, f"partition {number} is at {at} of {end} and makes no progress")
     for database in databases:
         for partition, offset, step in database.tables.outbox:
             yield Violation(
@@ -132,7 +132,7 @@ def _answers(databases: Sequence[Database], journal: Journal) -> Iterator[Violat
     for operation, asked in journal.asked.items():
         status = committed_status(databases, operation)
         if asked.acknowledged is not None and status == "undecided":
-            yield Violation(5, f"{operation} was acknowledged, and has never taken effect")
+            yield Violation(5, f"{operation} was acknowledged, and never took effect")
         if asked.nothing_was_done and status != "undecided":
             yield Violation(5, f"nothing was to be done of {operation}, and it is {status}")
         yield from _first_answer(committed_outcomes(databases, operation), status, asked)
@@ -141,12 +141,12 @@ def _answers(databases: Sequence[Database], journal: Journal) -> Iterator[Violat
 def _first_answer(legs: dict[str, Outcome], status: str, asked: Asked) -> Iterator[Violation]:
     operation = asked.command.operation
     own = legs.get("refund") if status == "refunded" else legs.get("request")
-    for told in asked.told:
-        if told.kind == "key_reused" and not asked.amended:
+    for response in asked.responses:
+        if response.kind == "key_reused" and not asked.amended:
             yield Violation(4, f"{operation} was refused as another body, and there is only one")
-        if told.operation is None or own is None:
+        if response.operation is None or own is None:
             continue
-        answered = (told.operation.status, told.operation.seq, told.operation.balance)
+        answered = (response.operation.status, response.operation.seq, response.operation.balance)
         if answered != (status, own.seq, own.balance):
             yield Violation(
                 4,
@@ -185,7 +185,7 @@ def _order(committed: Sequence[Effect], journal: Journal) -> Iterator[Violation]
             by_account[effect.outcome.account].append(journal.asked[effect.outcome.operation])
     for account, effects in by_account.items():
         for place, later in enumerate(effects):
-            # An `open` whose number was taken ends on an account that only its final answer names.
+            # An `open` whose number was in use ends on an account that only its final answer names.
             passed_on = later.command.account != account
             acknowledged = later.settled if passed_on else later.acknowledged
             for earlier in effects[:place]:
@@ -209,14 +209,14 @@ def _decided_in_turn(
     for effect in committed:
         outcome = effect.outcome
         asked = journal.asked[outcome.operation]
-        wrong = ledger.take(effect, _bodies(asked), expired=_has_expired(topic, effect))
+        wrong = ledger.add(effect, _bodies(asked), expired=_has_expired(topic, effect))
         if wrong:
             yield Violation(7, f"the {outcome.leg} of {outcome.operation} {wrong}")
             return
 
 
 def _has_expired(topic: Topic, effect: Effect) -> bool:
-    """Tell whether the record that decided a leg came to the log after its deadline."""
+    """Whether the record that decided a leg came to the log after its deadline."""
     record = topic.records[effect.partition][effect.outcome.offset]
     command = json.loads(record.value or b"{}")
     deadline = command.get("deadline", 0)

@@ -1,4 +1,4 @@
-"""What clients asked for and what they were told, in the order of the schedule's turns."""
+"""What clients asked for and what was answered, in the order of the schedule's turns."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ NOTHING_DONE = frozenset({"unavailable", "overloaded"})
 """The problems that promise that nothing was done."""
 
 
-class Told(msgspec.Struct, frozen=True):
+class Response(msgspec.Struct, frozen=True):
     """One answer. `kind`: `final`, `accepted`, a problem's code, or `disconnected`."""
 
     turn: int
@@ -29,7 +29,7 @@ class Asked(msgspec.Struct):
     since: float
     amended: bool = False
     requests: int = 0
-    told: list[Told] = []
+    responses: list[Response] = []
 
     @property
     def acknowledged(self) -> int | None:
@@ -42,13 +42,13 @@ class Asked(msgspec.Struct):
         return self._first("final")
 
     def _first(self, *kinds: str) -> int | None:
-        return next((told.turn for told in self.told if told.kind in kinds), None)
+        return next((response.turn for response in self.responses if response.kind in kinds), None)
 
     @property
     def nothing_was_done(self) -> bool:
-        """Whether every request for it was told that nothing was done."""
-        return len(self.told) == self.requests and all(
-            told.kind in NOTHING_DONE for told in self.told
+        """Whether every answer said that nothing was done."""
+        return len(self.responses) == self.requests and all(
+            response.kind in NOTHING_DONE for response in self.responses
         )
 
 
@@ -68,6 +68,6 @@ class Journal:
         asked.amended = asked.amended or amended
         return asked
 
-    def tell(self, asked: Asked, told: Told) -> None:
+    def answer(self, asked: Asked, response: Response) -> None:
         """Note an answer."""
-        asked.told.append(told)
+        asked.responses.append(response)

@@ -28,7 +28,7 @@ class NaiveLedger:
         self.accounts: dict[str, NaiveAccount] = {}
         self._debits: dict[str, tuple[int, str]] = {}
 
-    def take(self, effect: Effect, commands: list[Command], *, expired: bool) -> str:
+    def add(self, effect: Effect, commands: list[Command], *, expired: bool) -> str:
         """Apply a committed leg; return what is wrong with it, or nothing.
 
         `commands` are the bodies that were sent under the operation's id: one of them decided it.
@@ -47,7 +47,7 @@ class NaiveLedger:
         account = self.accounts.get(outcome.account)
         decided = (outcome.status, outcome.reason)
         if decided != expected:
-            return f"was decided {told(decided)} where its turn asked for {told(expected)}"
+            return f"was decided {in_words(decided)} where its turn asked for {in_words(expected)}"
         if outcome.seq is None or account is None:
             return ""
         left, expected_left = (outcome.seq, outcome.balance), (account.seq, account.balance)
@@ -147,7 +147,7 @@ class NaiveLedger:
         account.seq += 1
 
 
-def told(decided: tuple[str, str]) -> str:
+def in_words(decided: tuple[str, str]) -> str:
     """Return a status and a reason in words."""
     status, reason = decided
     return f"{status} ({reason})" if reason else status

@@ -1,4 +1,4 @@
-"""How long messages take, and which of them are lost: drawn by the plan's faults."""
+"""How long messages travel, and which of them are lost: drawn by the plan's faults."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -63,7 +63,7 @@ class Network:
         self._produces.clear()
 
     def delay(self) -> float:
-        """Return the seconds that a message takes."""
+        """Return the seconds that a message travels."""
         delay = 0.0002 + self._draw() * 0.002
         for slow in self._slow:
             if self._draw() < slow.probability:
@@ -112,14 +112,14 @@ class Network:
         return delays
 
     def cache_lies(self) -> bool:
-        """Tell whether the cache fails this time."""
+        """Whether the cache fails this time."""
         lies = self._cache > 0 and self._draw() < self._cache
         if lies:
             self.struck["LyingCache"] += 1
         return lies
 
     def ends_age(self) -> float:
-        """Return how many seconds old it is what a broker tells of the log's ends."""
+        """Return the age, in seconds, of the log's ends that a broker reports."""
         self.struck["StaleEnds"] += self._ends_age > 0
         return self._ends_age
 

@@ -29,7 +29,7 @@ class Step(msgspec.Struct, frozen=True):
     """One operation of a client.
 
     `after` is the pause before it. `at_once` asks for a `202`. `twice` sends it by two API
-    processes at one time. `again` repeats it after its answer. `amended` repeats it with another
+    processes at once. `again` repeats it after its answer. `amended` repeats it with another
     body.
     """
 
@@ -49,7 +49,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class PlannedClient(msgspec.Struct, frozen=True):
-    """A client that takes its steps one after the other."""
+    """A client that goes through its steps one after the other."""
 
     name: str
     steps: list[Step]
@@ -80,7 +80,7 @@ class Crash(msgspec.Struct, frozen=True, tag=True):
 
 
 class Pause(msgspec.Struct, frozen=True, tag=True):
-    """A process stands still for `seconds`."""
+    """A process is frozen for `seconds`."""
 
     when: Moment
     seconds: float
@@ -110,7 +110,7 @@ class LostProduce(msgspec.Struct, frozen=True, tag=True):
 
 
 class SlowProduce(msgspec.Struct, frozen=True, tag=True):
-    """The `number`-th record that a process appends takes `seconds`."""
+    """The `number`-th record that a process appends needs `seconds`."""
 
     process: str
     number: int
@@ -125,7 +125,7 @@ class SecondOwner(msgspec.Struct, frozen=True, tag=True):
 
 
 class GracefulStop(msgspec.Struct, frozen=True, tag=True):
-    """A worker is told to stop, and started again `seconds` later."""
+    """A worker receives SIGTERM, and starts again `seconds` later."""
 
     partition: int
     at: float
@@ -133,7 +133,7 @@ class GracefulStop(msgspec.Struct, frozen=True, tag=True):
 
 
 class DatabaseRestart(msgspec.Struct, frozen=True, tag=True):
-    """A shard ends all its sessions and takes none for `seconds`."""
+    """A shard ends all its sessions and accepts none for `seconds`."""
 
     shard: int
     at: float
@@ -155,7 +155,7 @@ class LyingCache(msgspec.Struct, frozen=True, tag=True):
 
 
 class SlowNetwork(msgspec.Struct, frozen=True, tag=True):
-    """Messages take up to `seconds` more, with this probability."""
+    """Messages travel up to `seconds` longer, with this probability."""
 
     probability: float
     seconds: float
@@ -169,7 +169,7 @@ class Garbage(msgspec.Struct, frozen=True, tag=True):
 
 
 class StaleEnds(msgspec.Struct, frozen=True, tag=True):
-    """Who asks where the log ends is told where it ended `seconds` before."""
+    """The broker reports where the log ended `seconds` before."""
 
     seconds: float
 

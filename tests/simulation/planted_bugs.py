@@ -1,6 +1,6 @@
 """Bugs that the simulation must find, each a small change of the product.
 
-Where the rule stands in SQL, its meaning in `batch_writing` is changed instead.
+Where the rule is in SQL, its meaning in `batch_writing` is changed instead.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ async def _commit_believing(
 def _advance_by_itself(
     database: Database, transaction: Transaction, place: Place, write: BatchWrite
 ) -> Execution:
-    """Let the offset count, whatever becomes of the batch."""
+    """Let the offset count, even if the batch fails."""
     yield from _ADVANCE(database, transaction, place, write)
     table, key, row = transaction.changes.pop()
     table[key] = row
@@ -178,7 +178,7 @@ _WRITE_OF = microfin_worker.batch._write_of
 
 
 def _record_unknown(self: Deciding, command: wire.Command, outcome: Any) -> None:
-    """Do not tell the rest of the batch of this outcome."""
+    """Hide this outcome from the rest of the batch."""
     key = (outcome.operation, outcome.leg)
     outcomes = self.decisions.outcomes
     outcomes[:] = [it for it in outcomes if (it.operation, it.leg) != key]

@@ -30,8 +30,8 @@ from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Worker
 from simulation.broker import SimulatedLog, SimulatedProducer
 from simulation.connections import SimulatedPool
-from simulation.redis_stand_in import SimulatedRedis
 from simulation.shared import Shared
+from simulation.simulated_redis import SimulatedRedis
 from simulation.virtual_loop import Process
 
 SECRET = "what workers and API processes seal by"
@@ -87,7 +87,7 @@ class WorkerProcess:
 
 
 class ApiProcess:
-    """One API process: what stands between its HTTP server and the log."""
+    """One API process: what is between its HTTP server and the log."""
 
     def __init__(self, shared: Shared, name: str, settings: ApiSettings) -> None:
         self.process = Process(shared.loop, name)
@@ -105,7 +105,7 @@ class ApiProcess:
     async def ask(self, command: Command, *, at_once: bool) -> Settled | Accepted:
         """Send a request and return its answer.
 
-        Raises `Problem` as the API tells it, `Disconnected` where it cannot tell any more.
+        Raises `Problem` as the API answers it, `Disconnected` where it can no longer answer.
         """
         loop = self._shared.loop
         answer: asyncio.Future[Any] = loop.create_future()
@@ -146,7 +146,7 @@ class ApiProcess:
                 trace=(),
                 phases=CommandPhases(self._shared.loop.time()),
             )
-        except Exception as raised:  # noqa: BLE001 - whatever it is, the client is told
+        except Exception as raised:  # noqa: BLE001 - the client gets an answer for any error
             error = raised
         self._shared.loop.later(self._shared.network.delay(), self._answer, answer, result, error)
 

@@ -107,7 +107,7 @@ class _Silent(structlog.BoundLoggerBase):
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Write no log lines: a simulation's history tells more, of what matters."""
+    """Write no log lines: a simulation's history says more about what matters."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=_Silent)
     try:

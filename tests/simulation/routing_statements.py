@@ -43,7 +43,7 @@ def prepare(
     own_count: int,
     stale: float,
 ) -> Execution:
-    """Write an intent, if none is fresh and the routing is as said."""
+    """Write an intent, if none is fresh and the routing is as given."""
 
     def fits() -> bool:
         row = database.tables.routing
@@ -68,7 +68,7 @@ def prepare(
 
 
 def withdraw(database: Database, transaction: Transaction, token: Any) -> Execution:
-    """Take the intent of `token` back."""
+    """Remove the intent of `token`."""
     if database.tables.routing["intent_token"] != token:
         return
     yield ("routing",)
@@ -84,9 +84,9 @@ def lock_intent(
     own_count: int,
     fresh: float,
 ) -> Execution:
-    """Lock the routing, if the intent of `token` stands and is fresh, and the rest is as said."""
+    """Lock the routing, if the intent of `token` is there and fresh, and all else is as given."""
 
-    def stands() -> bool:
+    def is_there() -> bool:
         row = database.tables.routing
         return (
             row["intent_token"] == token
@@ -94,10 +94,10 @@ def lock_intent(
             and row["intended_at"] > database.loop.time() - fresh
         )
 
-    if not stands():
+    if not is_there():
         return None
     yield ("routing",)
-    return 1 if stands() else None
+    return 1 if is_there() else None
 
 
 def lock_partitions(database: Database, _: Transaction) -> Execution:

@@ -14,7 +14,7 @@ from simulation.world import Result, run_plan
 
 _COLLECT_EVERY = 64  # schedules: the collector costs more than the garbage of some of them
 
-_TELL_EVERY = 10.0  # seconds
+_REPORT_EVERY = 10.0  # seconds
 
 
 class Found(msgspec.Struct):
@@ -43,12 +43,12 @@ def search(
     draw: Callable[[int], Plan] = draw_plan,
     progress: Callable[[Found], None] | None = None,
 ) -> Found:
-    """Run the schedules of `seeds`, for at most `seconds` and until so many `failures`.
+    """Run the schedules of `seeds`, for at most `seconds` and until this number of `failures`.
 
     `progress` is called about every ten seconds.
     """
     found = Found()
-    began = told = time.process_time()
+    began = reported = time.process_time()
     was_collecting = gc.isenabled()
     gc.disable()
     try:
@@ -58,8 +58,8 @@ def search(
                 found.seconds = time.process_time() - began
                 if found.schedules % _COLLECT_EVERY == 0:
                     gc.collect()
-                if progress and found.seconds + began > told + _TELL_EVERY:
-                    told = found.seconds + began
+                if progress and found.seconds + began > reported + _REPORT_EVERY:
+                    reported = found.seconds + began
                     progress(found)
                 if len(found.failures) >= failures:
                     break

@@ -7,7 +7,7 @@ from simulation.database import Database
 from simulation.history import History
 from simulation.network import Network
 from simulation.plan import Plan
-from simulation.redis_stand_in import Channels
+from simulation.simulated_redis import Channels
 from simulation.virtual_loop import VirtualLoop
 
 

@@ -15,7 +15,7 @@ _TURNS_TRIED = 4  # a smaller plan runs differently: other turns may show the sa
 
 
 def shrink(failed: Result, seconds: float = 30.0) -> Result:
-    """Return the smallest failure found that breaks the same invariant, in so many seconds."""
+    """Return the smallest failure found that breaks the same invariant, within `seconds`."""
     deadline = time.process_time() + seconds
     invariant = failed.violations[0].invariant
     smallest, goes_on = failed, True

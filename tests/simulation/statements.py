@@ -1,7 +1,7 @@
-"""The statements that the product sends, and which of the simulated shard's each is.
+"""The statements that the product sends, and what each does on the simulated shard.
 
-Known by their exact text, or by the product's own constant: what the product sends anew is refused
-until its meaning stands here. `test_stand_in.py` compares these meanings with PostgreSQL's own.
+A statement is known by its exact text, or by the product's own constant. A new one is refused until
+its meaning is here. `test_simulated_shard.py` compares these meanings with PostgreSQL's own.
 """
 
 from collections.abc import Callable
@@ -114,5 +114,5 @@ def statement(text: str) -> Callable[..., Execution]:
     except KeyError:
         raise UnknownStatement(
             f"The simulation does not know this statement. Give it its meaning in {__file__}, and "
-            f"its place in test_stand_in.py:\n{text}"
+            f"its place in test_simulated_shard.py:\n{text}"
         ) from None

@@ -41,6 +41,6 @@ def grow_twice(seed: int, shards: int) -> Result:
 @pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_growth_goes_on_where_another_came_first(seed: int, shards: int) -> None:
-    """The command to 6 partitions took the other one's generation for its own: it said that it had
-    grown, and the routing stayed at 4."""
+    """The command to 6 partitions mistook the other one's generation for its own: it said that
+    it had grown, and the routing stayed at 4."""
     assert grow_twice(seed, shards).violations == []

@@ -3,7 +3,7 @@
 Every callback belongs to the simulated process in whose context it was registered. Within a process
 callbacks run in asyncio's own order, as they do in a real one; which process goes next is drawn.
 When no process can run, the clock jumps to the next timer. A killed process never runs again, not
-even its `finally` blocks; a paused one gathers callbacks and timers until it is resumed.
+even its `finally` blocks; a paused one collects callbacks and timers until it is resumed.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _PROCESS: contextvars.ContextVar["Process"] = contextvars.ContextVar("process")
 
 
 class Livelock(Exception):
-    """The simulation takes more steps or time than any healthy one."""
+    """The simulation needs more steps or time than any healthy one."""
 
 
 class Process:
@@ -46,7 +46,7 @@ class Process:
         return self._loop.create_task(coroutine, context=self.context.copy())
 
     def do(self, callback: Callable[[], None]) -> None:
-        """Call `callback` at once as a part of this process."""
+        """Call `callback` at once, in this process."""
         self.context.copy().run(callback)
 
     def kill(self) -> None:
@@ -60,7 +60,7 @@ class Process:
             inform()
 
     def pause(self) -> None:
-        """Stand still until `resume`; timers that come due meanwhile wait."""
+        """Freeze until `resume`; timers that come due meanwhile wait."""
         if self.alive and not self.paused:
             self.paused = True
             self._loop.forget(self)
@@ -102,7 +102,7 @@ class Handle:
         self.gone = True
 
     def cancelled(self) -> bool:
-        """Tell whether it will never run."""
+        """Whether it will never run."""
         return self.gone
 
     def when(self) -> float:
@@ -133,7 +133,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def get_debug(self) -> bool:
-        """Tell asyncio not to look for slow callbacks."""
+        """Let asyncio not look for slow callbacks."""
         return False
 
     def call_soon(  # type: ignore[override]
@@ -192,7 +192,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # Running ----------------------------------------------------------------------------------
 
     def later(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
-        """Run `callback` in `delay` seconds as a part of the world outside all processes."""
+        """Run `callback` in `delay` seconds, outside all processes."""
         self.call_at(self._now + delay, callback, *args, context=self.world.context)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -213,7 +213,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.runnable.remove(process)
 
     def take_apart(self) -> None:
-        """End whatever is still suspended. Its `finally` blocks run; tasks that they ask for never
+        """End all that is still suspended. Its `finally` blocks run; tasks that they ask for never
         begin."""
         running = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
@@ -264,7 +264,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         when = timers[0][0]
         if when > self._ends_at:
             raise Livelock(f"after {self.steps} steps and {self._now - STARTS_AT:.0f} s")
-        self._now = max(self._now + _TICK, when)  # as no work takes no time
+        self._now = max(self._now + _TICK, when)  # since no work is done in no time
         while timers and timers[0][0] <= self._now:
             handle = heappop(timers)[2]
             if not handle.gone:

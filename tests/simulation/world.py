@@ -16,7 +16,7 @@ from simulation.database import Database
 from simulation.effects import Effects
 from simulation.history import History
 from simulation.invariants import check_at_rest, undecided
-from simulation.journal import Asked, Journal, Told
+from simulation.journal import Asked, Journal, Response
 from simulation.network import Network
 from simulation.opening_balances import give_balances
 from simulation.plan import (
@@ -32,9 +32,9 @@ from simulation.plan import (
 )
 from simulation.processes import Activator, ApiProcess, WorkerProcess
 from simulation.product_edges import simulated_product
-from simulation.redis_stand_in import Channels
 from simulation.sessions import Tables
 from simulation.shared import Shared
+from simulation.simulated_redis import Channels
 from simulation.violation import Violation
 from simulation.virtual_loop import STARTS_AT, Livelock, Process, VirtualLoop
 
@@ -295,7 +295,7 @@ class World:
             self._resume(activator.process)
 
     def _has_grown(self) -> bool:
-        """Tell whether all growths of the plan, as far as they began, have come to an end."""
+        """Whether all growths of the plan, as far as they began, have come to an end."""
         partitions = len(self.shared.topic.records)
         return len(self._activators) == 0 or all(
             database.tables.routing["partition_count"] == partitions
@@ -317,8 +317,8 @@ class World:
             and not undecided(shared.databases, shared.topic)
         )
 
-    def _look(self, asked: Asked, told: Told) -> None:
-        self.effects.look(self.shared.databases, self.shared.topic, asked, told)
+    def _look(self, asked: Asked, response: Response) -> None:
+        self.effects.look(self.shared.databases, self.shared.topic, asked, response)
 
 
 @cache

@@ -30,7 +30,7 @@ class Listener:
         self._heard = asyncio.Event()
 
     def hear(self, payload: bytes) -> None:
-        """Take in a message."""
+        """Receive a message."""
         self._messages.append(payload)
         self._heard.set()
 
@@ -62,7 +62,7 @@ class SimulatedRedis:
             yield await listener.next()
 
     async def evaluate(self, _script: Any, _calls: Iterable[Any]) -> None:
-        """Take what is to be cached, or fail."""
+        """Cache accounts, or fail."""
         if self._channels.network.cache_lies():
             await asyncio.sleep(0.25)
             raise RedisUnavailable("simulated")

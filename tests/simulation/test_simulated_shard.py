@@ -88,7 +88,7 @@ class Drive:
         self.pool = pool
         self.stores = [PostgresStore(pool, partition, 1) for partition in range(3)]
         self.routing = PostgresRouting(pool, 0)
-        self.told: list[Any] = []
+        self.answers: list[Any] = []
         self.rows: dict[int, PartitionRow] = {}
         self.offset = 0
         self.operations: list[str] = []
@@ -101,14 +101,14 @@ class Drive:
                  self.commit_in_transaction, self.touch, self.look, self.grow]
             )  # fmt: skip
             try:
-                self.told.append((step, call.__name__, await call()))
+                self.answers.append((step, call.__name__, await call()))
             except (StoreError, *EXPECTED) as failure:
                 error = expected(failure)
                 constraint = getattr(error, "constraint_name", None)
-                self.told.append((step, call.__name__, type(error).__name__, constraint))
+                self.answers.append((step, call.__name__, type(error).__name__, constraint))
                 if isinstance(error, PlaceChanged):
                     self.rows[0] = (await self.stores[0].claim()).row
-        return self.told
+        return self.answers
 
     async def claim(self) -> Any:
         partition = self.random.choice((0, 0, 0, 1, 2))
@@ -248,16 +248,16 @@ class DriveMisfits(Drive):
     async def run(self) -> list[Any]:
         self.rows[0] = (await self.stores[0].claim()).row
         for changes in [*MISFITS, *FITS]:
-            self.told.append((changes, await self.commit_changed(changes, {})))
+            self.answers.append((changes, await self.commit_changed(changes, {})))
         for strange in MISFIT_RECORDS:
-            self.told.append((strange, await self.commit_changed({}, strange)))
-        return self.told
+            self.answers.append((strange, await self.commit_changed({}, strange)))
+        return self.answers
 
     async def commit_changed(self, changes: dict[str, Any], strange: dict[str, Any]) -> Any:
         row = self.rows[0]
         place = Place(row.partition, row.epoch, row.next_offset, row.routing)
         command = Command(
-            kind="deposit", leg="request", operation=f"{len(self.told):032x}", amount="1",
+            kind="deposit", leg="request", operation=f"{len(self.answers):032x}", amount="1",
             account=next(it for it in ACCOUNTS if partition_of(it, DECIDED) == 0),
         )  # fmt: skip
         write = self.write(place, [Received(row.next_offset, 1_000, command)], {}, {})
@@ -272,7 +272,7 @@ class DriveMisfits(Drive):
         except (StoreError, *EXPECTED) as failure:
             return type(expected(failure)).__name__
         self.advance(place, write)
-        return "taken"
+        return "accepted"
 
 
 async def tables_of(pool: Any) -> dict[str, Any]:
@@ -327,15 +327,15 @@ def drive_simulated(seed: int, drive: type[Drive] = Drive) -> tuple[list[Any], d
     try:
         with simulated_product(loop, seed, [database], 1):
             assert microfin_worker.postgres_store.batch_statement is PlacedWrite
-            told = loop.run(drive(pool, seed).run())
+            answers = loop.run(drive(pool, seed).run())
     finally:
         loop.take_apart()
-    return told, simulated_tables(tables)
+    return answers, simulated_tables(tables)
 
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_simulated_shard_is_as_postgresql(platform: Platform, seed: int) -> None:
-    [name] = await make_ledger_databases(platform, f"stand_in_{seed}", 1, 1)
+    [name] = await make_ledger_databases(platform, f"shard_{seed}", 1, 1)
     url = platform.postgres_direct(0, database=name)
     pool = await connect_pool(url, CommonSettings())
     try:
@@ -347,7 +347,7 @@ async def test_the_simulated_shard_is_as_postgresql(platform: Platform, seed: in
     for ours, theirs in zip(simulated, real, strict=True):
         assert ours == theirs
     assert tables == expected
-    kinds = {told[2] for told in real if isinstance(told[2], str)}
+    kinds = {answer[2] for answer in real if isinstance(answer[2], str)}
     assert {"PlaceChanged", "RepeatsFound", "StaleAccounts", "Fenced"} <= kinds, kinds
     assert {"AnotherGrowth", "NotActivated"} <= kinds, kinds
 
@@ -355,7 +355,7 @@ async def test_the_simulated_shard_is_as_postgresql(platform: Platform, seed: in
 async def test_the_simulated_shard_refuses_what_postgresql_refuses(
     platform: Platform,
 ) -> None:
-    [name] = await make_ledger_databases(platform, "stand_in_misfits", 1, 1)
+    [name] = await make_ledger_databases(platform, "shard_misfits", 1, 1)
     pool = await connect_pool(platform.postgres_direct(0, database=name), CommonSettings())
     try:
         real = await DriveMisfits(pool, 0).run()
@@ -364,4 +364,4 @@ async def test_the_simulated_shard_refuses_what_postgresql_refuses(
     simulated, _ = drive_simulated(0, DriveMisfits)
     assert simulated == real
     refused = len(MISFITS) + len(MISFIT_RECORDS)
-    assert [told for _, told in real].count("taken") == len(real) - refused == len(FITS)
+    assert [answer for _, answer in real].count("accepted") == len(real) - refused == len(FITS)
