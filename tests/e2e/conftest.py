@@ -9,5 +9,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print them."""
     if FIGURES:
         terminalreporter.section("figures")
-        for told in FIGURES:
-            terminalreporter.write_line(told)
+        for figure in FIGURES:
+            terminalreporter.write_line(figure)

@@ -1,4 +1,4 @@
-"""A pod beside the data, with the worker's image, that runs pieces of Python as microfin does."""
+"""A pod next to the data, with the worker's image, that runs pieces of Python as microfin does."""
 
 import json
 import subprocess

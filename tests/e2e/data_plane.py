@@ -1,6 +1,6 @@
 """PostgreSQL and Redis for the operator's end-to-end tests, in the test's own namespace.
 
-Stand-ins: one PostgreSQL that trusts its network, where CloudNativePG would run three, and one
+Substitutes: one PostgreSQL that trusts its network, where CloudNativePG would run three, and one
 Redis node with all slots. Kafka is the cluster's (`lab install kafka`).
 """
 
@@ -140,11 +140,11 @@ def _migration(namespace: str, name: str, partitions: int) -> dict[str, Any]:
 
 def query(namespace: str, database: str, statement: str) -> list[list[str]]:
     """Return the rows that a statement gives."""
-    told = kubectl(
+    printed = kubectl(
         *("-n", namespace, "exec", "postgres", "--", "psql", "-h", "127.0.0.1", "-U", "postgres"),
         *("-At", "-d", database, "-c", statement),
     )
-    return [line.split("|") for line in told.split()]
+    return [line.split("|") for line in printed.split()]
 
 
 def _phase(namespace: str, pod: str) -> str:
@@ -154,7 +154,7 @@ def _phase(namespace: str, pod: str) -> str:
 
 
 def routing(namespace: str, ledger: str) -> tuple[int, int]:
-    """Return generation and partitions as they stand in the database."""
+    """Return generation and partitions as they are in the database."""
     statement = "SELECT generation, partition_count FROM routing"
     ((generation, count),) = query(namespace, ledger, statement)
     return int(generation), int(count)

@@ -1,9 +1,9 @@
-"""What the tests measured: told at the end of the run, and never a reason to fail."""
+"""What the tests measured: printed at the end of the run, and never a reason to fail."""
 
 FIGURES: list[str] = []
 
 
-def figure(told: str) -> None:
-    """Tell a figure at the end of the run."""
-    print(told)
-    FIGURES.append(told)
+def figure(text: str) -> None:
+    """Print a figure, now and at the end of the run."""
+    print(text)
+    FIGURES.append(text)

@@ -41,6 +41,6 @@ async def k6_operator() -> AsyncIterator[None]:
     finally:
         helm("uninstall", _NAME, "--namespace", _NAMESPACE, "--ignore-not-found", "--wait")
         kubectl("delete", "namespace", _NAMESPACE, "--ignore-not-found", "--timeout=120s")
-        # `make load-k8s` takes them for a sign that somebody acts on TestRuns.
+        # `make load-k8s` treats them as a sign that somebody acts on TestRuns.
         definitions = ("testruns.k6.io", "privateloadzones.k6.io")
         kubectl("delete", "crd", *definitions, "--ignore-not-found")

@@ -50,7 +50,7 @@ class Bank:
         return str(get("mfc/microfin", self.namespace)["status"]["phase"])
 
     def is_active(self, partitions: int) -> bool:
-        """Whether everything is as desired with so many partitions."""
+        """Whether everything is as desired with this number of partitions."""
         item = get("mfc/microfin", self.namespace)
         status = item.get("status", {})
         ready: dict[str, Any] = next(
@@ -63,7 +63,7 @@ class Bank:
         )
 
     async def until_active(self, partitions: int, patience: float = 180) -> float:
-        """Wait until accounts are spread over so many partitions, each with its worker."""
+        """Wait until accounts are spread over `partitions`, each with its worker."""
         return await until(f"{partitions} partitions", lambda: self.is_active(partitions), patience)
 
     def scale(self, partitions: int) -> None:
@@ -77,19 +77,19 @@ class Bank:
 
     def pods(self, selector: str) -> list[str]:
         """Return the names of the pods that a selector finds."""
-        told = self.kubectl("get", "pods", "-l", selector, "-o", "name")
-        return [line.removeprefix("pod/") for line in told.split()]
+        printed = self.kubectl("get", "pods", "-l", selector, "-o", "name")
+        return [line.removeprefix("pod/") for line in printed.split()]
 
     async def audit(self) -> None:
         """Run the audit's Job now, for a ledger at rest; it must find nothing."""
-        ended, told = await self.run_audit(
+        ended, printed = await self.run_audit(
             f"audit-{uuid4().hex[:6]}", "microfin", "audit", "--at-rest"
         )
-        assert ended == "Complete", told
-        assert "All invariants hold." in told, told
+        assert ended == "Complete", printed
+        assert "All invariants hold." in printed, printed
 
     async def run_audit(self, name: str, *command: str) -> tuple[str, str]:
-        """Run a command in the audit's Job; return `Complete` or `Failed`, and what it told."""
+        """Run a command in the audit's Job; return `Complete` or `Failed`, and what it printed."""
         template = get("cronjob/microfin-audit", self.namespace)["spec"]["jobTemplate"]
         spec = template["spec"]
         spec["template"]["spec"]["containers"][0]["command"] = list(command)
@@ -169,14 +169,14 @@ def _remove(wanted: Wanted, platform: Platform) -> None:
 class Report:
     """What a mover of money has seen."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.settled: int = told["settled"]
-        self.failed: dict[str, int] = told["failed"]
-        self.refused: dict[str, int] = told["refused"]
-        self.wrong: list[str] = told["wrong"]
-        self.gaps: dict[str, float] = told["gaps"]
-        self.uncached_seconds: float = told["uncached_seconds"]
-        self.told = told
+    def __init__(self, report: dict[str, Any]) -> None:
+        self.settled: int = report["settled"]
+        self.failed: dict[str, int] = report["failed"]
+        self.refused: dict[str, int] = report["refused"]
+        self.wrong: list[str] = report["wrong"]
+        self.gaps: dict[str, float] = report["gaps"]
+        self.uncached_seconds: float = report["uncached_seconds"]
+        self.report = report
 
     @property
     def summary(self) -> str:
@@ -189,13 +189,13 @@ class Report:
 
     def assert_money_is_right(self) -> None:
         """Nothing was lost, doubled, rejected or left undecided."""
-        assert self.wrong == [], self.told
-        assert self.settled > 50, self.told
+        assert self.wrong == [], self.report
+        assert self.settled > 50, self.report
 
     def assert_nobody_noticed(self) -> None:
         """No request failed or was refused."""
         self.assert_money_is_right()
-        assert (self.failed, self.refused) == ({}, {}), self.told
+        assert (self.failed, self.refused) == ({}, {}), self.report
 
 
 class Mover:
@@ -224,9 +224,9 @@ class Mover:
         """Let it decide what is under way, compare all balances, and report."""
         self._bank.kubectl("exec", self._name, "--", "touch", "/tmp/stop")  # noqa: S108
         await until("the mover's report", self._has_ended, 240)
-        told = self._log()
-        line = next((it for it in told.splitlines() if it.startswith("REPORT ")), None)
-        assert line is not None, told
+        printed = self._log()
+        line = next((it for it in printed.splitlines() if it.startswith("REPORT ")), None)
+        assert line is not None, printed
         self.report = Report(json.loads(line.removeprefix("REPORT ")))
         print(line)
         figure(f"{_current_test()}: {self.report.summary}")

@@ -72,7 +72,7 @@ async def api_server() -> AsyncIterator[KubernetesApi]:
 async def refusal(
     api: KubernetesApi, method: str, kind: Kind, item: KubernetesObject, subresource: str = ""
 ) -> str:
-    """Return why the API server refuses an object, or nothing where it would take it."""
+    """Return why the API server refuses an object, or nothing if it would accept it."""
     metadata = item["metadata"]
     name = "" if method == "POST" else metadata["name"]
     status, answer = await api._request(

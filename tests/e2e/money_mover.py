@@ -4,7 +4,7 @@
 
 Every account has a loop of its own that deposits, withdraws and transfers to others, one operation
 after the other, each with an idempotency key: what fails is repeated with its key until it is
-decided. Other accounts are only read, which tells how long the cache is away. When /tmp/stop
+decided. Other accounts are only read, which shows how long the cache is away. When /tmp/stop
 appears the loops end, all balances are compared with what was settled, and a report is printed as
 one line of JSON.
 """
@@ -67,14 +67,14 @@ class Connection:
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self._writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + payload)
         first, *rest = (await self._reader.readuntil(b"\r\n\r\n")).decode().splitlines()
-        told = {
+        headers = {
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(":") for line in rest if line)
         }
-        text = await self._reader.readexactly(int(told.get("content-length", 0)))
-        if told.get("connection") == "close":
+        text = await self._reader.readexactly(int(headers.get("content-length", 0)))
+        if headers.get("connection") == "close":
             self.close()
-        return int(first.split()[1]), told, json.loads(text) if text else None
+        return int(first.split()[1]), headers, json.loads(text) if text else None
 
     def close(self) -> None:
         """Close it; the next request opens another."""
@@ -160,11 +160,11 @@ class Account:
         """Return the final status that an answer leads to, or nothing: then it is repeated."""
         if answer is None:
             return ""
-        code, headers, told = answer
+        code, headers, body = answer
         if code in (200, 201):
-            return str(told.get("status", "settled"))
+            return str(body.get("status", "settled"))
         if code == 422:
-            self._tally.wrong.append(f"rejected: {told}")
+            self._tally.wrong.append(f"rejected: {body}")
             return "rejected"
         if code != 202:
             return ""
@@ -232,21 +232,21 @@ async def open_accounts(
     connection = Connection(url)
     email = f"mover-{uuid.uuid4().hex}@example.com"
     user = {"name": "Mover", "email": email, "password": uuid.uuid4().hex}
-    _, _, told = await connection.ask("POST", "/api/signup", {}, user)
-    session = told["sessionId"]
+    _, _, body = await connection.ask("POST", "/api/signup", {}, user)
+    session = body["sessionId"]
     accounts: list[Account] = []
     while len(accounts) < READ + 8 or {
         partition_of(it.number, partitions) for it in accounts[READ:]
     } != set(range(partitions)):
         bearer = {"Authorization": f"Bearer {session}"}
-        _, _, told = await connection.ask("POST", "/api/accounts", bearer, {})
-        accounts.append(Account(url, session, told["accountNumber"], tally))
+        _, _, body = await connection.ask("POST", "/api/accounts", bearer, {})
+        accounts.append(Account(url, session, body["accountNumber"], tally))
     connection.close()
     return accounts[READ:], accounts[:READ]
 
 
 async def move(account: Account, others: list[Account], going: asyncio.Event) -> None:
-    """Move an account's money until told to stop."""
+    """Move an account's money until the file STOP exists."""
     partners = itertools.cycle(others)
     for turn in itertools.count():
         if not going.is_set():

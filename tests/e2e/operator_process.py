@@ -1,4 +1,4 @@
-"""The operator as a process beside the cluster, for tests that kill it."""
+"""The operator as a process outside the cluster, for tests that kill it."""
 
 import asyncio
 import os

@@ -11,7 +11,7 @@ _PORT = 9090
 
 
 def start(namespace: str, bank: str) -> str:
-    """Start it and return where it takes samples. While those of hot-account.js come, a critical
+    """Start it and return where it accepts samples. While those of hot-account.js come, a critical
     alert of the bank's namespace fires."""
     apply(_configuration(namespace, bank), _service(namespace), _pod(namespace))
     kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/prometheus", "--timeout=120s")

@@ -1,4 +1,4 @@
-"""Specs of MicrofinClusters: which the API server takes, and which it refuses with what words."""
+"""Specs of MicrofinClusters: which the API server accepts, and which it refuses with what words."""
 
 import copy
 from typing import Any
@@ -29,7 +29,7 @@ def valid(namespace: str, name: str = "bank") -> dict[str, Any]:
 
 
 def with_change(item: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return `item` with the field at `path` set to `value`, or taken away by None."""
+    """Return `item` with the field at `path` set to `value`, or removed by None."""
     changed = copy.deepcopy(item)
     *parents, last = path.split("/")
     place = changed
@@ -47,7 +47,7 @@ WORKER = "spec/worker"
 POD = "spec/worker/podTemplate/spec"
 BOOTSTRAP = {"name": "microfin.commands", "bootstrap": {"servers": "kafka-0:9092,kafka-1:9092"}}
 
-TAKEN: dict[str, tuple[str, Any]] = {
+ACCEPTED: dict[str, tuple[str, Any]] = {
     "the least partitions": ("spec", {"partitions": 1, "shards": 1}),
     "the most partitions": ("spec/partitions", 1000),
     "the default partitions of two shards": ("spec", {"partitions": 3, "shards": 2}),
@@ -118,7 +118,7 @@ TAKEN: dict[str, tuple[str, Any]] = {
         },
     ),
 }
-"""What is taken: for each rule a case that passes."""
+"""What is accepted: for each rule a case that passes."""
 
 REFUSED: dict[str, tuple[str, Any, str]] = {
     "no partitions": ("spec/partitions", 0, "start with 3 and grow later"),
@@ -326,7 +326,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         'worker\'s is "worker"',
     ),
 }
-"""What is refused, and part of what the user is told to do."""
+"""What is refused, and some words of the message to the user."""
 
 REFUSED_NAMES = {
     "a" * 41: "Choose a shorter name",
@@ -342,7 +342,7 @@ REFUSED_CHANGES: dict[str, tuple[str, Any, str]] = {
     "another namespace": (f"{TOPIC}/strimzi/namespace", "other", "the KafkaTopic is in data"),
 }
 
-TAKEN_CHANGES: dict[str, tuple[str, Any]] = {
+ACCEPTED_CHANGES: dict[str, tuple[str, Any]] = {
     "more partitions": ("spec/partitions", 8),
     "another image": (f"{WORKER}/image", "ghcr.io/microfin/worker:1.1.0"),
     "other replicas with Strimzi": (f"{TOPIC}/replicas", 5),

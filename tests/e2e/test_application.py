@@ -1,4 +1,4 @@
-"""The whole bank on a real cluster, while its parts are taken away under load.
+"""The whole bank on a real cluster, while its components are removed under load.
 
 Each test ends with balances compared by the clients who moved the money, and with a green audit.
 """
@@ -14,10 +14,10 @@ import pytest
 import pytest_asyncio
 
 from e2e import kubernetes_bank
-from e2e.entrance import way_in
 from e2e.figures import figure
 from e2e.kubernetes_bank import Bank, moving_money
 from e2e.kubernetes_cluster import ROOT, get, kubectl, until
+from e2e.way_in import way_in
 from microfin_deploy.commands import helm
 
 pytestmark = pytest.mark.timeout(600)
@@ -34,8 +34,8 @@ async def bank() -> AsyncIterator[Bank]:
 
 
 async def test_from_sign_up_to_transfer_through_the_service(bank: Bank) -> None:
-    told = helm("test", "microfin", "--namespace", bank.namespace, "--logs", "--timeout", "3m")
-    assert "all balances are right" in told
+    printed = helm("test", "microfin", "--namespace", bank.namespace, "--logs", "--timeout", "3m")
+    assert "all balances are right" in printed
     await bank.audit()
 
 
@@ -46,9 +46,9 @@ async def test_from_sign_up_to_transfer_from_outside(bank: Bank) -> None:
         done = await asyncio.create_subprocess_exec(
             sys.executable, str(script), url, host, stdout=PIPE, stderr=STDOUT
         )
-        told, _ = await done.communicate()
+        printed, _ = await done.communicate()
     print(f"through {url}, host {host}")
-    assert (done.returncode, b"all balances are right" in told) == (0, True), told.decode()
+    assert (done.returncode, b"all balances are right" in printed) == (0, True), printed.decode()
     await bank.audit()
 
 

@@ -28,9 +28,9 @@ async def api() -> AsyncIterator[KubernetesApi]:
         yield client
 
 
-@pytest.mark.parametrize("case", specs.TAKEN)
+@pytest.mark.parametrize("case", specs.ACCEPTED)
 async def test_a_right_spec_is_taken(api: KubernetesApi, namespace: str, case: str) -> None:
-    path, value = specs.TAKEN[case]
+    path, value = specs.ACCEPTED[case]
     item = specs.valid(namespace)
     if path == "spec":
         value = {**item["spec"], **value}
@@ -74,9 +74,9 @@ def bootstrap(namespace: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("stored")
-@pytest.mark.parametrize("case", specs.TAKEN_CHANGES)
+@pytest.mark.parametrize("case", specs.ACCEPTED_CHANGES)
 async def test_a_right_change_is_taken(api: KubernetesApi, namespace: str, case: str) -> None:
-    assert await change_refusal(api, namespace, *specs.TAKEN_CHANGES[case]) == ""
+    assert await change_refusal(api, namespace, *specs.ACCEPTED_CHANGES[case]) == ""
 
 
 @pytest.mark.usefixtures("stored")
@@ -115,8 +115,8 @@ def test_defaults_are_filled_in(namespace: str) -> None:
 def test_scale_grows_and_never_shrinks(namespace: str) -> None:
     kubectl("-n", namespace, "scale", "mfc/elsewhere", "--replicas=8")
     assert kubernetes_cluster.get("mfc/elsewhere", namespace)["spec"]["partitions"] == 8
-    told = kubectl("-n", namespace, "scale", "mfc/elsewhere", "--replicas=6", check=False)
-    assert "partitions never decrease, because accounts live on all of them" in told
+    printed = kubectl("-n", namespace, "scale", "mfc/elsewhere", "--replicas=6", check=False)
+    assert "partitions never decrease, because accounts live on all of them" in printed
 
 
 @pytest.mark.usefixtures("stored")

@@ -85,14 +85,14 @@ async def test_the_api_server_takes_all_manifests(
     async with kubernetes_cluster.own_namespace() as name:
         kubectl("label", "namespace", name, "pod-security.kubernetes.io/warn=restricted")
         text = rendered(*values, files=files, namespace=name)
-        told = kubectl(
+        printed = kubectl(
             *("-n", name, "apply", "--dry-run=server", "--validate=strict", "-f", "-"),
             stdin=text,
             check=False,
         )
-    lines = [line for line in told.splitlines() if line]
+    lines = [line for line in printed.splitlines() if line]
     assert len(lines) == len(re.findall("^kind: ", text, re.MULTILINE))
-    assert all(line.endswith("created (server dry run)") for line in lines), told
+    assert all(line.endswith("created (server dry run)") for line in lines), printed
 
 
 _LOG_IN = """
@@ -107,8 +107,8 @@ async def main():
         return {"error": repr(error)}
     names = ("statement_timeout", "idle_in_transaction_session_timeout", "tcp_keepalives_idle")
     async with connection.transaction():
-        told = {it: await connection.fetchval(f"SHOW {it}") for it in names}
-        return {"user": await connection.fetchval("SELECT current_user"), **told}
+        printed = {it: await connection.fetchval(f"SHOW {it}") for it in names}
+        return {"user": await connection.fetchval("SELECT current_user"), **printed}
 
 print(json.dumps(asyncio.run(main())))
 """
@@ -118,26 +118,26 @@ print(json.dumps(asyncio.run(main())))
 async def test_each_role_logs_in_through_the_pooler(namespace: str, role: str) -> None:
     password = role.removeprefix("microfin_").upper()
     for host in ("microfin-pooler-0", f"microfin-pooler-0.{namespace}.svc"):
-        told = data_client.run(namespace, _LOG_IN, role, password, host, data_client.VERIFIED)
-        assert told["user"] == role, told
+        printed = data_client.run(namespace, _LOG_IN, role, password, host, data_client.VERIFIED)
+        assert printed["user"] == role, printed
         wanted = ROLES[role]
         for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
             if name in wanted:
-                assert told[name] in (wanted[name], wanted[name].replace("60s", "1min"))
+                assert printed[name] in (wanted[name], wanted[name].replace("60s", "1min"))
 
 
 async def test_who_is_not_let_in(namespace: str) -> None:
     role = ("microfin_worker", "WORKER")
     address = get("service/microfin-pooler-0", namespace)["spec"]["clusterIP"]
-    told = data_client.run(namespace, _LOG_IN, *role, address, data_client.VERIFIED)
-    assert "certificate" in told["error"].lower(), "its address is not its name"
+    printed = data_client.run(namespace, _LOG_IN, *role, address, data_client.VERIFIED)
+    assert "certificate" in printed["error"].lower(), "its address is not its name"
     for host in ("microfin-pooler-0", "microfin-postgres-0-rw"):
-        told = data_client.run(namespace, _LOG_IN, *role, host, "sslmode=disable")
-        assert "error" in told, f"{host} speaks in the clear"
-    told = data_client.run(
+        printed = data_client.run(namespace, _LOG_IN, *role, host, "sslmode=disable")
+        assert "error" in printed, f"{host} speaks in the clear"
+    printed = data_client.run(
         namespace, _LOG_IN, "microfin_worker", "API", "microfin-pooler-0", data_client.VERIFIED
     )
-    assert "assword" in told["error"] or "auth" in told["error"].lower()
+    assert "assword" in printed["error"] or "auth" in printed["error"].lower()
 
 
 _MONEY = """
@@ -170,7 +170,7 @@ async def main():
     deadline = int(time.time() * 1000) + 60_000
     opening = operation_id(USER, "open", "open", "")
     number = derive_account_number(opening, 0)
-    told = []
+    printed = []
     for kind, operation, more in (
         ("open", opening, {"currency": "EUR"}),
         ("deposit", operation_id(USER, "deposit", "deposit", number), {"amount": "12.5"}),
@@ -179,9 +179,9 @@ async def main():
         command = Command(kind=kind, leg="request", operation=operation, account=number, user=USER,
                           generation=1, deadline=deadline, **more)
         await producer.send(0, command)
-        told.append(await outcome(connection, operation))
+        printed.append(await outcome(connection, operation))
     await producer.stop()
-    print(json.dumps({"number": number, "outcomes": told}))
+    print(json.dumps({"number": number, "outcomes": printed}))
 
 asyncio.run(main())
 """
@@ -195,11 +195,11 @@ async def test_a_worker_moves_money_through_the_pooler(namespace: str) -> None:
         namespace, "worker-0", ["python", "-m", "microfin_worker"], topic.strip()
     )
     kubernetes_cluster.apply(worker)
-    told = data_client.run(namespace, _MONEY)
-    assert told["outcomes"] == [["settled", 0], ["settled", 1250], ["settled", 1050]], kubectl(
+    printed = data_client.run(namespace, _MONEY)
+    assert printed["outcomes"] == [["settled", 0], ["settled", 1250], ["settled", 1050]], kubectl(
         "-n", namespace, "logs", "worker-0"
     )
-    held = admin(namespace, f"GET account:{told['number']}")
+    held = admin(namespace, f"GET account:{printed['number']}")
     assert '"balance":1050' in held
     assert admin(namespace, "ACL LOG") in ("", "[]"), "a user was refused what it needs"
     data_client.microfin(namespace, "audit")
@@ -225,26 +225,26 @@ async def main():
     api, worker = redis("api"), redis("worker")
     await api.start()
     await worker.start()
-    told = {}
+    printed = {}
     await api.set("session:x", b"1", seconds=60)
-    told["session"] = (await api.get("session:x")).decode()
+    printed["session"] = (await api.get("session:x")).decode()
     await api.delete("session:x")
-    told["first"] = (await api.remember_first("key:u:k", b"deposit", seconds=60)).decode()
-    told["again"] = (await api.remember_first("key:u:k", b"withdraw", seconds=60)).decode()
-    told["rate"] = (await Allowances(api).take("rate:in:email:x", 9, seconds=60)).answer
+    printed["first"] = (await api.remember_first("key:u:k", b"deposit", seconds=60)).decode()
+    printed["again"] = (await api.remember_first("key:u:k", b"withdraw", seconds=60)).decode()
+    printed["rate"] = (await Allowances(api).take("rate:in:email:x", 9, seconds=60)).answer
     for client, number in ((worker, "100000000001"), (api, "100000000002")):
         cache = AccountCache(client, account_seal("a secret of API and workers"))
         account = CachedAccount(number, "o", "EUR", 5, "open", 1, 1)
         await cache.put([account])
-        told[number] = (await cache.get(number)).balance
+        printed[number] = (await cache.get(number)).balance
     hearing = asyncio.create_task(hear(api))
     for _ in range(50):
         await asyncio.sleep(0.1)
         await worker.publish("replies:one", b"answer")
         if hearing.done():
             break
-    told["heard"] = await asyncio.wait_for(hearing, 5)
-    print(json.dumps(told))
+    printed["heard"] = await asyncio.wait_for(hearing, 5)
+    print(json.dumps(printed))
 
 asyncio.run(main())
 """
@@ -252,8 +252,8 @@ asyncio.run(main())
 
 async def test_redis_users_can_do_what_they_need(namespace: str) -> None:
     admin(namespace, "ACL LOG RESET")
-    told = data_client.run(namespace, _REDIS_USERS)
-    assert told == {
+    printed = data_client.run(namespace, _REDIS_USERS)
+    assert printed == {
         "session": "1",
         "first": "deposit",
         "again": "deposit",
@@ -305,8 +305,8 @@ async def test_redis_users_are_refused_everything_else(
     namespace: str, user: str, commands: list[str]
 ) -> None:
     for command in commands:
-        told = redis_cli(namespace, user, command)
-        assert re.search("NOPERM|NOAUTH|WRONGPASS", told), f"{command}: {told}"
+        printed = redis_cli(namespace, user, command)
+        assert re.search("NOPERM|NOAUTH|WRONGPASS", printed), f"{command}: {printed}"
 
 
 def redis_cli(namespace: str, user: str, command: str, pod: int = 0, *, follow: bool = True) -> str:
@@ -346,10 +346,10 @@ def whole(namespace: str, count: int) -> bool:
     if len(pods) != count or not all(map(is_ready, pods)):
         return False
     for pod in range(count):
-        told = admin(namespace, "CLUSTER INFO", pod)
-        if "cluster_state:ok" not in told or "cluster_slots_ok:16384" not in told:
+        printed = admin(namespace, "CLUSTER INFO", pod)
+        if "cluster_state:ok" not in printed or "cluster_slots_ok:16384" not in printed:
             return False
-        if f"cluster_known_nodes:{count}" not in told:
+        if f"cluster_known_nodes:{count}" not in printed:
             return False
     return True
 
@@ -450,13 +450,13 @@ async def test_replicas_are_added_and_one_takes_over(namespace: str) -> None:
     await until("three pairs", paired)
     figure(f"Redis from 3 to 6 nodes, one after the other, in {time.monotonic() - began:.1f} s")
     admin(namespace, "SET account:kept here")
-    keeping = next(
+    holder = next(
         f"microfin-redis-{pod}"
         for pod in range(6)
         if redis_cli(namespace, "admin", "GET account:kept", pod, follow=False).strip() == "here"
     )
-    (before,) = (it for it in redis_pods(namespace) if it["metadata"]["name"] == keeping)
-    kubectl("-n", namespace, "delete", "pod", keeping)
+    (before,) = (it for it in redis_pods(namespace) if it["metadata"]["name"] == holder)
+    kubectl("-n", namespace, "delete", "pod", holder)
 
     def taken_over() -> bool:
         now = {pod["metadata"]["uid"] for pod in redis_pods(namespace)}
@@ -465,7 +465,7 @@ async def test_replicas_are_added_and_one_takes_over(namespace: str) -> None:
     took = await until("the cluster", taken_over)
     figure(f"a Redis master with a replica deleted: whole again after {took:.1f} s")
     assert admin(namespace, "GET account:kept") == "here"
-    assert nodes(namespace)[keeping][0] == "replica"
+    assert nodes(namespace)[holder][0] == "replica"
 
 
 async def test_uninstalled_it_leaves_passwords_and_a_namespace_that_goes(namespace: str) -> None:

@@ -197,7 +197,7 @@ def test_each_user_has_the_rights_that_it_uses_and_no_other() -> None:
 
 
 def test_the_workers_group_is_the_one_that_they_use() -> None:
-    from microfin_worker.kafka_log import LAG_GROUP  # noqa: PLC0415 - beside what it is for
+    from microfin_worker.kafka_log import LAG_GROUP  # noqa: PLC0415 - next to its use
 
     assert ("group", LAG_GROUP) in rights("microfin-worker")
 

@@ -46,11 +46,11 @@ def peers(rule: Item, direction: str) -> list[str]:
 
 
 def ports(rule: Item) -> str:
-    told = {
+    shown = {
         f"{it['port']}/UDP" if it.get("protocol") == "UDP" else str(it["port"])
         for it in rule["ports"]
     }
-    return ", ".join(sorted(told, key=lambda it: (not it.endswith("UDP"), len(it), it)))
+    return ", ".join(sorted(shown, key=lambda it: (not it.endswith("UDP"), len(it), it)))
 
 
 def flows(policy: Item) -> Iterator[Flow]:

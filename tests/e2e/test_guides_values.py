@@ -1,4 +1,4 @@
-"""The values of the guide to production are taken by the charts; needs helm and no cluster."""
+"""The charts accept the values of the guide to production; needs helm and no cluster."""
 
 import re
 import textwrap

@@ -59,7 +59,7 @@ def namespace() -> Iterator[str]:
 
 
 def _within(seconds: float, probe: Callable[[], bool]) -> bool:
-    """Tell whether something comes true; those of other tests may still be on their way out."""
+    """Whether something comes true; those of other tests may still be on their way out."""
     ends = time.monotonic() + seconds
     while not (true := probe()) and time.monotonic() < ends:
         time.sleep(1)
@@ -90,10 +90,10 @@ def paste(blocks: list[ShellBlock], more: dict[str, str], folder: Path) -> tuple
     The first command that fails ends it. The output goes to a file, because what the guide starts
     in the background would keep a pipe open.
     """
-    script, told = folder / "guide.sh", folder / "output"
+    script, printed = folder / "guide.sh", folder / "output"
     lines = [f"echo '--- line {block.line}'\n{block.commands}" for block in blocks]
     script.write_text("\n".join(lines), encoding="utf-8")
-    with told.open("wb") as output:
+    with printed.open("wb") as output:
         # -v shows each command as it was pasted, before it runs.
         shell = subprocess.Popen(
             ["bash", "-v", "-e", "-o", "pipefail", str(script)],
@@ -106,7 +106,7 @@ def paste(blocks: list[ShellBlock], more: dict[str, str], folder: Path) -> tuple
             code = -signal.SIGALRM
         finally:
             _end(shell)
-    return code, told.read_text(encoding="utf-8", errors="replace")
+    return code, printed.read_text(encoding="utf-8", errors="replace")
 
 
 def _end(shell: subprocess.Popen[bytes]) -> None:
@@ -122,4 +122,4 @@ def _end(shell: subprocess.Popen[bytes]) -> None:
 def by_block(output: str) -> dict[int, str]:
     """Return what each block printed, with its commands, by its line in the guide."""
     parts = re.split(r"^--- line (\d+)\n", output, flags=re.MULTILINE)[1:]
-    return {int(line): told for line, told in zip(parts[::2], parts[1::2], strict=True)}
+    return {int(line): printed for line, printed in zip(parts[::2], parts[1::2], strict=True)}

@@ -172,7 +172,7 @@ def test_no_password_stands_anywhere() -> None:
 
 
 def variables(part: Any) -> Iterator[tuple[str, str | None]]:
-    """Yield the variables of all containers in an object: name, and value where it stands there."""
+    """Yield the variables of all containers in an object: name, and value if it is given there."""
     if isinstance(part, dict):
         for variable in part.get("env", ()):
             yield variable["name"], variable.get("value")

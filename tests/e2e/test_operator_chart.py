@@ -114,8 +114,8 @@ def test_it_may_do_what_it_needs_and_no_more(
 ) -> None:
     operators, banks = namespaces
     who = f"system:serviceaccount:{operators}:{RELEASE}"
-    told = kubectl("auth", "can-i", verb, what, "--as", who, "-n", banks, check=False)
-    assert told.startswith("yes" if allowed else "no"), told
+    printed = kubectl("auth", "can-i", verb, what, "--as", who, "-n", banks, check=False)
+    assert printed.startswith("yes" if allowed else "no"), printed
     elsewhere = kubectl("auth", "can-i", verb, what, "--as", who, "-n", "default", check=False)
     assert elsewhere.startswith("no"), elsewhere
 

@@ -1,6 +1,6 @@
 """The operator on a real API server, with real workers, Kafka and PostgreSQL.
 
-The operator runs beside the cluster. Strimzi's Topic Operator is played by the lab.
+The operator runs outside the cluster. The lab plays Strimzi's Topic Operator.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ def cluster(namespace: str, name: str, topic: dict[str, Any]) -> dict[str, Any]:
 
 
 def active(namespace: str, partitions: int, name: str = "bank") -> bool:
-    """Whether everything is as desired, for the spec as it stands now."""
+    """Whether everything is as desired, for the current spec."""
     item = get(f"mfc/{name}", namespace)
     status = item.get("status", {})
     ready: dict[str, Any] = next(
@@ -119,8 +119,8 @@ async def test_at_rest_it_hardly_asks_the_api_server(
 
 def requests(operator: OperatorProcess) -> int:
     page = operator.page("/metrics")
-    told = re.findall(r"^microfin_operator_api_requests_total.* (\S+)$", page, re.MULTILINE)
-    return int(sum(map(float, told)))
+    printed = re.findall(r"^microfin_operator_api_requests_total.* (\S+)$", page, re.MULTILINE)
+    return int(sum(map(float, printed)))
 
 
 async def test_workers_scaled_by_hand_are_set_back(namespace: str, bank: str) -> None:
@@ -138,7 +138,7 @@ async def test_a_worker_deleted_by_force_is_replaced(namespace: str, bank: str) 
     before = data_plane.claims(namespace, "bank")[1]
     kubectl("-n", namespace, "delete", "pod", "bank-worker-1", "--force", "--grace-period=0")
     took = await until("a new claim", lambda: data_plane.claims(namespace, "bank")[1] > before)
-    figure(f"claimed anew {took:.1f} s after the forced deletion")
+    figure(f"claimed again {took:.1f} s after the forced deletion")
     await until("Ready", lambda: active(namespace, 3))
 
 
@@ -210,8 +210,8 @@ async def test_a_topic_grown_by_hand_is_adopted(namespace: str, bank: str) -> No
 
 
 async def test_partitions_do_not_shrink(namespace: str, bank: str) -> None:
-    told = kubectl("-n", namespace, "scale", "mfc/bank", "--replicas=3", check=False)
-    assert "partitions never decrease" in told
+    printed = kubectl("-n", namespace, "scale", "mfc/bank", "--replicas=3", check=False)
+    assert "partitions never decrease" in printed
 
 
 async def test_without_strimzi_jobs_make_and_grow_the_topic(
@@ -229,7 +229,7 @@ async def test_without_strimzi_jobs_make_and_grow_the_topic(
     took = await until("five partitions", lambda: active(namespace, 5, "plain"))
     figure(f"without Strimzi grown from 3 to 5 in {took:.1f} s")
     assert data_plane.routing(namespace, "plain") == (2, 5)
-    # By other hands, of which only the workers can tell.
+    # Somebody else grows it, which only the workers can report.
     by_hand = ("microfin", "topic", "grow", "--partitions", "6")
     kubectl("-n", namespace, "exec", "plain-worker-0", "--", *by_hand)
     took = await until("six partitions", lambda: active(namespace, 6, "plain"))

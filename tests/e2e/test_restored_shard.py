@@ -102,7 +102,7 @@ def _is_there(bank: Bank, label: str) -> bool:
 
 
 def restore(bank: Bank) -> None:
-    """Make the shard anew, from the copy, by the chart's own value."""
+    """Make the shard again, from the copy, by the chart's own value."""
     data = {**bank.wanted.data, "postgres": {"restore": {"0": source(COPY)}}}
     install_data(replace(bank.wanted, data=data), bank.platform, progress())
     bank.kubectl("rollout", "restart", "deployment/microfin-pooler-0")
@@ -110,11 +110,11 @@ def restore(bank: Bank) -> None:
 
 
 def recover(bank: Bank, *arguments: str) -> str:
-    told = bank.kubectl(
+    printed = bank.kubectl(
         "exec", "job/repair", "--", "microfin", "recover", *arguments, "--shard", "0"
     )
-    print(told)
-    return told
+    print(printed)
+    return printed
 
 
 async def test_nothing_is_lost_that_the_log_still_holds(bank: Bank) -> None:

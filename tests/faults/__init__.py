@@ -1,4 +1,4 @@
-"""The fault suite: clients that remember what they were told, and a nemesis.
+"""The fault suite: clients that remember all answers, and a nemesis.
 
 `python -m faults --help` (with `tests` in PYTHONPATH, as `make faults` has it) says how to run it.
 """

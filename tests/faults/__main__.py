@@ -23,7 +23,7 @@ application = typer.Typer(
     \b
     Every round: a thousand clients move money through the HTTP API; one or two faults happen, or
     the platform grows; everything is healed and drained; the ledger is audited and compared with
-    what the clients were told. The schedule follows from the seed and the round's number alone.
+    what the clients received. The schedule follows from the seed and the round's number alone.
 
     \b
     Examples:
@@ -72,7 +72,7 @@ def run(
     least: Annotated[float, typer.Option(help="Seconds of traffic in a round, at least.")] = 16.0,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="A fault as `schedule` prints it, played in turn with the others given."),
+        typer.Option(help="A fault as `schedule` prints it; several are played alternately."),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep every round's evidence.")] = False,
     calm: Annotated[float, typer.Option(help="Seconds of traffic after the last fault.")] = 6.0,

@@ -1,4 +1,4 @@
-"""Compares what clients were told with what the ledger holds. Pure: no clock, no I/O.
+"""Compares the clients' answers with what the ledger holds. Pure: no clock, no I/O.
 
 It finds, each with a kind of its own:
 
@@ -22,12 +22,12 @@ from faults.comparing import compare
 from faults.effect_order import AccountOrder, Place, PlacedEntry
 from faults.finding import Finding
 from faults.history import History, Read
-from faults.ledger import Entry, Ledger, Leg, LegName, Standing
+from faults.ledger import AccountState, Entry, Ledger, Leg, LegName
 
 HARMLESS_REASONS = frozenset({"expired"})
-"""Rejections that a fault may cause by itself, whatever the accounts hold."""
+"""Rejections that a fault may cause, whether or not the accounts hold enough."""
 
-_NOTHING = Standing(0, 0)
+_NOTHING = AccountState(0, 0)
 
 
 def check(history: History, ledger: Ledger) -> list[Finding]:
@@ -83,25 +83,23 @@ class _Checking:
 
     def _balances(self, account: str) -> Iterator[Finding]:
         """Follow the account's entries from before the round to its end."""
-        standing = self._ledger.before.get(account, _NOTHING)
+        state = self._ledger.before.get(account, _NOTHING)
         for entry in self._of_account.get(account, ()):
-            follows = entry.seq == standing.seq + 1
-            if not follows or entry.balance_after != standing.balance + entry.amount:
+            follows = entry.seq == state.seq + 1
+            if not follows or entry.balance_after != state.balance + entry.amount:
                 yield Finding(
                     "wrong balance",
                     f"entry {entry.seq} ({entry.amount}, then {entry.balance_after}) does not "
-                    f"follow {standing}",
+                    f"follow {state}",
                     entry.operation,
                     account,
                 )
             if entry.balance_after < 0:
                 yield Finding("wrong balance", "negative", entry.operation, account)
-            standing = Standing(entry.seq, entry.balance_after)
+            state = AccountState(entry.seq, entry.balance_after)
         after = self._ledger.after.get(account)
-        if after != standing:
-            yield Finding(
-                "wrong balance", f"{after}, but the entries lead to {standing}", "", account
-            )
+        if after != state:
+            yield Finding("wrong balance", f"{after}, but the entries lead to {state}", "", account)
 
     # Order ----------------------------------------------------------------------------------
 
@@ -158,7 +156,7 @@ class _Checking:
             if sent > latest:
                 latest, latest_operation = sent, operation
 
-    def _reason(self, leg: Leg, order: AccountOrder, before: Standing) -> Iterator[Finding]:
+    def _reason(self, leg: Leg, order: AccountOrder, before: AccountState) -> Iterator[Finding]:
         if leg.status != "rejected" or leg.reason in HARMLESS_REASONS:
             return
         asked = self._asked[leg.operation]
@@ -181,7 +179,7 @@ class _Checking:
         else:
             yield unjustified
 
-    def _balance_after(self, account: str, place: Place | None, before: Standing) -> int | None:
+    def _balance_after(self, account: str, place: Place | None, before: AccountState) -> int | None:
         if place is None:
             return None
         index = place[0] - before.seq - 1
@@ -233,5 +231,5 @@ class _Checking:
 
 def _is_marker(leg: Leg) -> bool:
     """Whether a growth marked the log with it: no client asks for that, and it has no effect."""
-    told = (leg.kind, leg.leg, leg.status, leg.reason)
-    return told == ("set_state", "request", "rejected", "expired") and leg.account[0] == "0"
+    decided = (leg.kind, leg.leg, leg.status, leg.reason)
+    return decided == ("set_state", "request", "rejected", "expired") and leg.account[0] == "0"

@@ -3,8 +3,8 @@
 A client sends an operation, and after every answer that leaves it in doubt the same again with the
 same key, until the end is known; a few are given up in doubt, as by a client that died. Accounts of
 some clients are moved in chains of 202: each operation sent as soon as the one before it is
-acknowledged (invariant 7). Nobody waits for anybody else, so a partition that stands still only
-keeps its own clients.
+acknowledged (invariant 7). Nobody waits for anybody else, so a partition that makes no
+progress delays only its own clients.
 """
 
 import asyncio

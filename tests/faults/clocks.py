@@ -33,7 +33,7 @@ class Clocks:
         }
 
     def set(self, name: str, seconds: float) -> None:
-        """Let a process's clock be so many seconds ahead from now on."""
+        """Let a process's clock be ahead by these seconds from now on."""
         with self._file(name).open("r+b", buffering=0) as file:
             file.write(struct.pack("=q", int(seconds)))
 

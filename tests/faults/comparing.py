@@ -105,11 +105,11 @@ def _answers(
     for answer in asked.answers:
         if truth is None or (answer.status, answer.reason) != (truth.status, truth.reason):
             yield Finding(
-                "contradicted", f"told {answer}, it is {truth}", asked.operation, asked.account
+                "contradicted", f"answered {answer}, it is {truth}", asked.operation, asked.account
             )
         elif answer.seq is not None and answer.seq and asked.kind != "open":
-            told = (answer.account or asked.account, answer.seq, answer.balance)
-            if told not in {(it.account, it.seq, it.balance_after) for it in entries}:
+            given = (answer.account or asked.account, answer.seq, answer.balance)
+            if given not in {(it.account, it.seq, it.balance_after) for it in entries}:
                 yield Finding(
                     "contradicted", f"no entry is {answer}", asked.operation, asked.account
                 )
@@ -122,7 +122,7 @@ def _answers(
 
 
 def _truth(legs: Mapping[LegName, Leg]) -> Answer | None:
-    """Return what a client is to be told in the end; None while that is not known."""
+    """Return the final answer that a client must get; None while that is not known."""
     request, credit = legs["request"], legs.get("credit")
     if request.status == "settled":
         return Answer("settled")

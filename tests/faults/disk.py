@@ -1,6 +1,6 @@
 """A small file system for PostgreSQL, which can be filled up and released.
 
-It is a tmpfs of its own, mounted below the folder of the platform, which takes root.
+It is a tmpfs of its own, mounted below the folder of the platform, which needs root.
 """
 
 import os
@@ -36,18 +36,18 @@ class SmallDisk:
         subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
     def fill(self) -> int:
-        """Take all that is left, and return how many bytes that was."""
-        taken = 0
+        """Fill all free space, and return how many bytes that was."""
+        filled = 0
         with self._filler.open("ab") as filler:
             size = os.statvfs(self.folder).f_bavail * _PAGE
             while size >= _PAGE:
                 try:
-                    os.posix_fallocate(filler.fileno(), taken, size)
-                except OSError:  # Somebody else took some of it meanwhile.
+                    os.posix_fallocate(filler.fileno(), filled, size)
+                except OSError:  # Somebody else filled some of it meanwhile.
                     size = size // 2 // _PAGE * _PAGE
                 else:
-                    taken += size
-        return taken
+                    filled += size
+        return filled
 
     def release(self) -> None:
         """Give it all back."""

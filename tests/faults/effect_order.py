@@ -1,7 +1,7 @@
-"""Where in an account's history a decision stands, rejections included.
+"""Where in an account's history a decision is, rejections included.
 
-Entries are numbered. A rejection has no entry, but it stands in the log between records that have:
-partition and offset tell after which entry it was decided. An account changes its partition only by
+Entries are numbered. A rejection has no entry, but it is in the log between records that have:
+partition and offset show after which entry it was decided. An account changes its partition only by
 growth, so its entries fall into runs of one partition each.
 """
 
@@ -35,7 +35,7 @@ class AccountOrder:
         return (seq, 0, 0, 0)
 
     def of_rejection(self, partition: int, offset: int) -> Place | None:
-        """Return the place of a rejection; None where the log does not tell it."""
+        """Return the place of a rejection; None where the log does not show it."""
         if partition in self._split:
             return None
         own = [it for it in self._entries if it.entry.partition == partition]

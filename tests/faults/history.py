@@ -1,4 +1,4 @@
-"""What the model clients asked for and were told: the history of one round.
+"""What the model clients asked for and what was answered: the history of one round.
 
 Times are seconds of one monotonic clock, the clients'. Amounts are minor units.
 """
@@ -9,7 +9,7 @@ import msgspec
 
 Kind = Literal["open", "deposit", "withdraw", "transfer"]
 Result = Literal["final", "accepted", "refused", "unknown"]
-"""How one request ended. `refused`: nothing was done; `unknown`: nobody can tell."""
+"""How one request ended. `refused`: nothing was done; `unknown`: nobody knows."""
 
 
 class Attempt(msgspec.Struct, array_like=True):
@@ -33,7 +33,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Asked(msgspec.Struct, omit_defaults=True):
-    """One operation that a client asked for, and all that it was told about it.
+    """One operation that a client asked for, and all answers about it.
 
     `account` is the one that the command is sent to; empty for `open`. `asynchronous`: the client
     asked for 202. `acknowledged` is when the first 202 or final answer came, `answered` when the

@@ -1,4 +1,5 @@
-"""HTTP/1.1 over kept connections, as cheaply as Python can: the clients share two cores with all.
+"""HTTP/1.1 over persistent connections, as cheaply as Python can: the clients share two cores with
+all components.
 
 Knows what our API and nginx send: answers with Content-Length, never chunked.
 """
@@ -24,7 +25,7 @@ class Response(NamedTuple):
 
 
 class Connections:
-    """As many connections to one port as there are requests at one time."""
+    """Connections to one port: one for each request that is under way."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -55,11 +56,11 @@ class Connections:
         reader, writer = self._idle.pop() if self._idle else await self._connect()
         try:
             writer.write(request)
-            response, kept = await _read(reader)
+            response, persistent = await _read(reader)
         except BaseException:
             writer.transport.abort()
             raise
-        if kept:
+        if persistent:
             self._idle.append((reader, writer))
         else:
             writer.close()
@@ -78,7 +79,7 @@ class Connections:
 
 async def _read(reader: asyncio.StreamReader) -> tuple[Response, bool]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    length, location, kept = 0, "", True
+    length, location, persistent = 0, "", True
     for line in head.split("\r\n")[1:]:
         name, _, value = line.partition(":")
         match name.lower():
@@ -87,6 +88,6 @@ async def _read(reader: asyncio.StreamReader) -> tuple[Response, bool]:
             case "location":
                 location = value.strip()
             case "connection":
-                kept = "close" not in value.lower()
+                persistent = "close" not in value.lower()
     body = await reader.readexactly(length) if length else b""
-    return Response(int(head[9:12]), location, body), kept
+    return Response(int(head[9:12]), location, body), persistent

@@ -9,7 +9,7 @@ LegName = Literal["request", "credit", "refund"]
 
 
 class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One decided leg, and where in the log it stood."""
+    """One decided leg, and where in the log it was."""
 
     operation: str
     leg: LegName
@@ -40,7 +40,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     partition: int = 0
 
 
-class Standing(msgspec.Struct, frozen=True):
+class AccountState(msgspec.Struct, frozen=True):
     """An account's last entry and its balance."""
 
     seq: int
@@ -52,5 +52,5 @@ class Ledger(msgspec.Struct, frozen=True):
 
     legs: list[Leg]
     entries: list[Entry]
-    before: Mapping[str, Standing]
-    after: Mapping[str, Standing]
+    before: Mapping[str, AccountState]
+    after: Mapping[str, AccountState]

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from faults.ledger import Entry, Ledger, Leg, Standing
+from faults.ledger import AccountState, Entry, Ledger, Leg
 
 _LEGS = """
 SELECT operation_id, leg, kind, status, account, counterparty, user_id, amount, seq, balance,
@@ -26,11 +26,11 @@ class Mark(msgspec.Struct, frozen=True):
     """A moment at rest: every partition's place in the log, and every account."""
 
     offsets: Mapping[int, int]
-    standings: Mapping[str, Standing]
+    states: Mapping[str, AccountState]
 
 
 async def mark(url: str) -> Mark:
-    """Return how the ledger stands. Nothing may be moving."""
+    """Return what the ledger holds. No money may be moving."""
     connection = await asyncpg.connect(url, timeout=10)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -44,7 +44,7 @@ async def _mark(connection: Any) -> Mark:
     accounts = await connection.fetch("SELECT number, seq, balance FROM accounts")
     return Mark(
         {row["partition"]: row["next_offset"] for row in partitions},
-        {row["number"]: Standing(row["seq"], row["balance"]) for row in accounts},
+        {row["number"]: AccountState(row["seq"], row["balance"]) for row in accounts},
     )
 
 
@@ -63,12 +63,12 @@ async def since(url: str, before: Mark) -> tuple[Ledger, Mark]:
             ]
             rows = await connection.fetch(
                 _ENTRIES,
-                list(before.standings),
-                [standing.seq for standing in before.standings.values()],
+                list(before.states),
+                [state.seq for state in before.states.values()],
             )
     finally:
         await connection.close()
-    return Ledger(legs, [_entry(row) for row in rows], before.standings, now.standings), now
+    return Ledger(legs, [_entry(row) for row in rows], before.states, now.states), now
 
 
 def _leg(row: Any) -> Leg:

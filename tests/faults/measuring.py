@@ -1,8 +1,8 @@
 """What a round's history says about availability and about the time until service is back.
 
-An operation is available if its client knew its end within five seconds of asking first, repeating
-as it is told to. A request is available if it had a final answer within five seconds by itself.
-Operations that asked for 202 count apart: to them 202 is the answer.
+An operation is available if its client knew its end within five seconds of its first request; the
+client repeats it as its orders say. A request is available if it alone had a final answer within
+five seconds. Operations that asked for 202 count apart: to them 202 is the answer.
 """
 
 from collections import Counter, defaultdict
@@ -34,8 +34,8 @@ class Share(msgspec.Struct):
 class Broken(msgspec.Struct, kw_only=True):
     """One fault, and what its clients saw of it while it lasted and five seconds longer.
 
-    `down` is how long the part was away or broken; `settled_after` is how long after that every
-    partition settled operations again, None where that was not seen.
+    `down` is how long the component was away or broken; `settled_after` is how long after that
+    every partition settled operations again, None where that was not seen.
     """
 
     name: str

@@ -32,7 +32,7 @@ _WAL_SWITCHES = 40
 
 
 class Injected(msgspec.Struct, frozen=True):
-    """A fault as it happened: when it began, and when its part was back (monotonic seconds)."""
+    """A fault as it happened: its beginning and its component's return (monotonic seconds)."""
 
     fault: Fault
     began: float
@@ -52,7 +52,7 @@ class Nemesis:
         self._successors: list[SupervisedProcess] = []
 
     async def inject(self, fault: Fault, start: float) -> Injected:
-        """Wait for the fault's time, do it, undo it, and return when its part is back."""
+        """Wait for the fault's time, do it, undo it, and return when its component is back."""
         targets = await self._resolved(fault.targets)
         fault = msgspec.structs.replace(fault, targets=targets)
         await asyncio.sleep(max(0.0, start + fault.begin - time.monotonic()))
@@ -75,7 +75,7 @@ class Nemesis:
         return ProxyControl(self._platform.detours.control)
 
     async def heal(self) -> None:
-        """Undo whatever may have been left: nothing is broken any more, all processes run."""
+        """Undo all that may have been left: nothing is broken any more, all processes run."""
         self._disk.release()
         await self._proxy.put([it.name for it in self._platform.detours.all], "none")
         for successor in self._successors:
@@ -136,7 +136,7 @@ class Nemesis:
             await self._until(partial(self._is_back, name, None), name)
 
     async def _make_a_zombie(self, fault: Fault) -> None:
-        """Freeze a worker, let another take its partition over, and wake the first one up."""
+        """Freeze a worker, let another take over its partition, and wake the first one up."""
         (name,) = fault.targets
         await self._platform.pause(name)
         successor = self._successor(int(name.rpartition("-")[2]))
@@ -188,8 +188,8 @@ class Nemesis:
                 writer.close()
 
     async def _fill_disk(self, fault: Fault) -> None:
-        taken = await asyncio.to_thread(self._disk.fill)
-        self._say(f"the disk is full: {taken >> 20} MiB were left")
+        filled = await asyncio.to_thread(self._disk.fill)
+        self._say(f"the disk is full: {filled >> 20} MiB were left")
         until = time.monotonic() + fault.seconds
         if fault.amount:
             with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
@@ -228,7 +228,7 @@ class Nemesis:
         raise RuntimeError(f"{what} did not come back within {_BACK_SECONDS} s")
 
     async def _is_back(self, name: str, process_id_before: int | None) -> bool:
-        """Tell whether a process other than the one before runs, and listens."""
+        """Whether a process other than the one before runs, and listens."""
         process_id = self._platform.process(name).process_id
         if process_id is None or process_id == process_id_before:
             return False

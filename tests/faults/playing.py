@@ -130,7 +130,7 @@ async def _grow(stage: Stage, partitions: int) -> str:
 
 
 def _carry_over(stage: Stage, history: History, ledger: Ledger | None) -> None:
-    """Keep what was given up and is not in the ledger: it may come in a later round."""
+    """Remember what was given up and is not in the ledger: it may come in a later round."""
     decided = {leg.operation for leg in ledger.legs} if ledger is not None else set()
     stage.unresolved = [
         it

@@ -1,18 +1,18 @@
-"""A proxy between the parts, which breaks connections on demand.
+"""A proxy between the components, which breaks connections on demand.
 
-`python -m faults.proxy FILE` listens as FILE says (see `microfin_local.detours`) and takes orders
+`python -m faults.proxy FILE` listens as FILE says (see `microfin_local.detours`) and accepts orders
 on its control port, one JSON object a line, answered by a line:
 
     {"ways": ["api-kafka-1"], "fault": "delay", "seconds": 0.2}
 
 `drop`     breaks all connections off (RST) and every new one, until `none`
 `delay`    passes everything on after `seconds`, in order, until `none`
-`hold`     passes nothing on until `none`, and then everything: a partition that TCP survives
+`hold`     passes nothing on until `none`, and then everything; no TCP connection breaks
 `vanish`   swallows all bytes of the connections there are and of those that come until `none`.
            These never recover and are not closed: half-open, as after a lost NAT entry
 `none`     ends what was ordered for these ways
 
-One event loop does all; it is a part of no measurement but those of the fault suite.
+One event loop does all; no measurement uses it but those of the fault suite.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Way:
         self._waiting: asyncio.Task[None] | None = None
 
     def put(self, fault: str, seconds: float) -> None:
-        """Put a fault on this way, or take it off."""
+        """Put a fault on this way, or remove it."""
         self.fault, self.seconds = fault, seconds
         for link in list(self.links):
             link.follow()
@@ -56,7 +56,7 @@ class Way:
         )
 
     def refuse(self) -> None:
-        """Refuse connections, as the part behind does, until it listens again."""
+        """Refuse connections, as the component behind does, until it listens again."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -112,7 +112,7 @@ class End(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection over."""
+        """Take over the connection."""
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
@@ -120,7 +120,7 @@ class End(asyncio.Protocol):
         self._take(data)
 
     def eof_received(self) -> bool:
-        """Pass the end of the bytes on, and keep the other direction, unless all is lost anyway."""
+        """Pass the end of the bytes on, and leave the other direction open, unless all is lost."""
         self._take(None)
         return self.link is None or not self.link.lost
 
@@ -139,7 +139,7 @@ class End(asyncio.Protocol):
         self.link.way.links.discard(self.link)
 
     def pause_writing(self) -> None:
-        """Let the other end stop reading while this one takes no more."""
+        """Let the other end stop reading while this one accepts no more."""
         self._reading(False)
 
     def resume_writing(self) -> None:
@@ -190,7 +190,7 @@ class End(asyncio.Protocol):
 
 
 class Near(End):
-    """The end of whoever connected to us. Connects to the part behind."""
+    """The end of the client that connected to us. Connects to the component behind."""
 
     def __init__(self, way: Way) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class Near(End):
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connect to the part, unless the way's fault forbids it."""
+        """Connect to the component, unless the way's fault forbids it."""
         super().connection_made(transport)
         self.link = Link(self._way, self)
         if self._way.fault == "drop":
@@ -224,7 +224,7 @@ class Near(End):
 
 
 class Control:
-    """Takes orders."""
+    """Accepts orders."""
 
     def __init__(self, ways: list[Way]) -> None:
         self._ways = {way.name: way for way in ways}
@@ -249,7 +249,7 @@ class Control:
 
 
 class ProxyControl:
-    """The other side of `Control`, for whoever gives the orders."""
+    """The other side of `Control`, for the side that gives the orders."""
 
     def __init__(self, port: int) -> None:
         self._port = port

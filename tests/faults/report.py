@@ -13,8 +13,8 @@ from faults.results import Result
 class OfKind(msgspec.Struct, kw_only=True):
     """All faults of one kind. Availability and recovery are those of rounds with this fault alone.
 
-    `settled_after` are the median and the worst seconds from the return of the part until every
-    partition settled again.
+    `settled_after` are the median and the worst seconds from the return of the component until
+    every partition settled again.
     """
 
     name: str
@@ -88,9 +88,9 @@ def _single_fair(result: Result) -> bool:
 
 def _returns(name: str) -> bool:
     """Whether it is one after which PostgreSQL, PgBouncer or a broker returns."""
-    kind, _, part = name.partition(" ")
-    parts = ("postgres", "pgbouncer", "broker", "leader", "two brokers")
-    return kind in ("kill", "stop", "absence", "freeze") and part in parts
+    kind, _, component = name.partition(" ")
+    components = ("postgres", "pgbouncer", "broker", "leader", "two brokers")
+    return kind in ("kill", "stop", "absence", "freeze") and component in components
 
 
 def _kinds(results: Sequence[Result]) -> list[OfKind]:

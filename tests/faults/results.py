@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of every round."""
+    """What is recorded of every round."""
 
     seed: int
     round: int
@@ -29,7 +29,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def result_of(played: Round, seed: int, commit: str) -> Result:
-    """Return what is kept of a round."""
+    """Return what is recorded of a round."""
     return Result(
         seed=seed,
         round=played.plan.round,
@@ -62,7 +62,7 @@ def _lines(path: Path) -> Iterator[Result]:
 
 
 def keep_evidence(folder: Path, played: Round, seed: int, logs: Path) -> Path:
-    """Write down what a round found, what its clients were told, the ledger, and all logs."""
+    """Write down what a round found, what its clients received, the ledger, and all logs."""
     place = folder / f"seed-{seed}-round-{played.plan.round}"
     if place.exists():
         shutil.rmtree(place)

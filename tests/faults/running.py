@@ -1,4 +1,4 @@
-"""Plays many rounds, life after life, and keeps what each of them told."""
+"""Plays many rounds, life after life, and records the result of each."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -17,8 +17,8 @@ from microfin_tools.audit import audit
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be played, and where the results go.
 
-    `faults` are played in turn, one a round, in the place of those that the seed would draw. `keep`
-    keeps the evidence of every round.
+    `faults` are played alternately, one a round, in the place of those that the seed would draw.
+    `keep` retains the evidence of every round.
     """
 
     seed: int
@@ -63,7 +63,7 @@ async def _play_life(
             result = results.result_of(round_, order.seed, commit)
             results.append(order.results, result)
             played.append(result)
-            say(f"  {tell(result)}")
+            say(f"  {in_words(result)}")
             if result.findings or order.keep:
                 logs = stage.platform.configuration.logs
                 place = results.keep_evidence(order.evidence, round_, order.seed, logs)
@@ -79,20 +79,20 @@ async def _play_life(
     return played
 
 
-def tell(result: Result) -> str:
+def in_words(result: Result) -> str:
     """Return one line on a round."""
     it = result.measured
-    parts = [
+    words = [
         f"{it.attempted} operations, {it.acknowledged} acknowledged, {it.ambiguous} ambiguous",
         f"{_percent(it.operations.good, it.operations.all)} within 5 s",
     ]
     for broken in it.faults:
         after = "?" if broken.settled_after is None else f"{broken.settled_after:.1f} s"
-        parts.append(
+        words.append(
             f"{broken.name}: away {broken.down:.1f} s, settled {after} later, "
             f"{_percent(broken.operations.good, broken.operations.all)} meanwhile"
         )
-    return "; ".join([*parts, f"{result.seconds:.0f} s"])
+    return "; ".join([*words, f"{result.seconds:.0f} s"])
 
 
 def _percent(good: int, of: int) -> str:

@@ -116,7 +116,7 @@ def _broker(random: Random, _partitions: int) -> tuple[str, ...]:
 
 
 def _leader(random: Random, partitions: int) -> tuple[str, ...]:
-    """Whoever leads a partition when the fault begins."""
+    """The leader of a partition when the fault begins."""
     return (f"leader-{random.randrange(partitions)}",)
 
 
@@ -150,7 +150,7 @@ _PARTS: Final[tuple[tuple[_Targets, int], ...]] = (
 
 
 def _way(random: Random, _partitions: int) -> tuple[str, ...]:
-    """Return one way between two parts, or all that lead from one to the others of a kind."""
+    """Return one way between two components, or all that lead from one to the others of a kind."""
     node = random.choice(BROKERS)
     return random.choice(
         (

@@ -76,16 +76,16 @@ class Teller:
     def _take(
         self, asked: Asked, account: OwnAccount, response: Response, attempt: Attempt
     ) -> Result:
-        told = _decode(response.body) if response.body.startswith(b"{") else {}
-        attempt.code = told.get("code", "")
-        status = told.get("operationStatus", told.get("status"))
-        if told.get("operationId", asked.operation) != asked.operation:
+        shown = _decode(response.body) if response.body.startswith(b"{") else {}
+        attempt.code = shown.get("code", "")
+        status = shown.get("operationStatus", shown.get("status"))
+        if shown.get("operationId", asked.operation) != asked.operation:
             self._odd(asked, response)
         elif response.status in (200, 201) and status == "settled":
-            self._settle(asked, account, told, "settled", attempt.ended)
+            self._settle(asked, account, shown, "settled", attempt.ended)
             return "final"
         elif response.status in (404, 422) and status in ("rejected", "refunded"):
-            self._settle(asked, account, told, status, attempt.ended)
+            self._settle(asked, account, shown, status, attempt.ended)
             return "final"
         elif response.status == 202 and response.location:
             if asked.acknowledged is None:
@@ -104,25 +104,25 @@ class Teller:
         except NoAnswer:
             return False
         if response.status == 200:
-            told = _decode(response.body)
-            if told["status"] in ("settled", "rejected", "refunded"):
-                self._settle(asked, account, told, told["status"], time.monotonic())
+            shown = _decode(response.body)
+            if shown["status"] in ("settled", "rejected", "refunded"):
+                self._settle(asked, account, shown, shown["status"], time.monotonic())
                 return True
         elif response.status != 503:
             self._odd(asked, response)
         return False
 
     def _settle(
-        self, asked: Asked, account: OwnAccount, told: dict[str, Any], status: Any, now: float
+        self, asked: Asked, account: OwnAccount, shown: dict[str, Any], status: Any, now: float
     ) -> None:
-        reason = "" if status == "settled" else str(told.get("reason") or told.get("code", ""))
-        seq = told.get("seq")
+        reason = "" if status == "settled" else str(shown.get("reason") or shown.get("code", ""))
+        seq = shown.get("seq")
         settled = status == "settled"
         answer = Answer(
             status,
             reason,
-            told.get("accountNumber", "") if settled else "",
-            _minor_units(told["balance"]) if "balance" in told else None,
+            shown.get("accountNumber", "") if settled else "",
+            _minor_units(shown["balance"]) if "balance" in shown else None,
             seq,
         )
         asked.answers = [*asked.answers, answer]
@@ -150,8 +150,8 @@ class Teller:
     async def read_statement(self, account: OwnAccount) -> None:
         """Read the last lines of the statement."""
         at_least = account.seq
-        told = await self._get(account, f"/entries?limit={_LINES}", "")
-        if told is None:
+        shown = await self._get(account, f"/entries?limit={_LINES}", "")
+        if shown is None:
             return
         lines = [
             Line(
@@ -160,7 +160,7 @@ class Teller:
                 _minor_units(it["balanceAfter"]),
                 it["operationId"],
             )
-            for it in told["entries"]
+            for it in shown["entries"]
         ]
         seq = lines[0].seq if lines else 0
         self.history.reads.append(Read(account.number, True, at_least, seq, None, lines))
@@ -168,10 +168,10 @@ class Teller:
     async def read_balance(self, account: OwnAccount, *, fresh: bool) -> None:
         """Read the balance: from the cache, or `fresh`."""
         at_least = account.seq
-        told = await self._get(account, "", "Cache-Control: no-cache\r\n" if fresh else "")
-        if told is not None:
-            balance = _minor_units(told["balance"])
-            self.history.reads.append(Read(account.number, fresh, at_least, told["seq"], balance))
+        shown = await self._get(account, "", "Cache-Control: no-cache\r\n" if fresh else "")
+        if shown is not None:
+            balance = _minor_units(shown["balance"])
+            self.history.reads.append(Read(account.number, fresh, at_least, shown["seq"], balance))
 
     async def _get(self, account: OwnAccount, rest: str, headers: str) -> dict[str, Any] | None:
         path = f"/api/accounts/{account.number}{rest}"

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from faults.checker import check
 from faults.history import Answer, Asked, Attempt, History, Kind, Line, Oddity, Read
-from faults.ledger import Entry, Ledger, Leg, LegName, Standing
+from faults.ledger import AccountState, Entry, Ledger, Leg, LegName
 from microfin.ledger.routing import Routing
 from microfin_tools.growth.marking import marker
 
@@ -27,10 +27,10 @@ class World:
     history: History = field(default_factory=History)
     legs: list[Leg] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
-    before: dict[str, Standing] = field(
-        default_factory=lambda: {A: Standing(3, 500), B: Standing(0, 0)}
+    before: dict[str, AccountState] = field(
+        default_factory=lambda: {A: AccountState(3, 500), B: AccountState(0, 0)}
     )
-    after: dict[str, Standing] = field(default_factory=dict)
+    after: dict[str, AccountState] = field(default_factory=dict)
     now: float = 0.0
     offset: int = 100
 
@@ -46,7 +46,7 @@ class World:
         self.history.asked.append(asked)
         return asked
 
-    def tell(self, asked: Asked, answer: Answer) -> None:
+    def answer(self, asked: Asked, answer: Answer) -> None:
         """Answer finally."""
         self.now += 1
         asked.acknowledged = asked.acknowledged or self.now
@@ -54,15 +54,15 @@ class World:
         asked.answers = [*asked.answers, answer]
 
     def move(self, kind: Kind, account: str, amount: int) -> Asked:
-        """Deposit or withdraw, and be told so."""
+        """Deposit or withdraw, and get this answer."""
         asked = self.ask(kind, account, amount)
         seq, balance = self.enter(asked, account, amount if kind == "deposit" else -amount)
         self.leg(asked, "settled", seq=seq, balance=balance, amount=amount)
-        self.tell(asked, Answer("settled", "", account, balance, seq))
+        self.answer(asked, Answer("settled", "", account, balance, seq))
         return asked
 
     def transfer(self, amount: int) -> Asked:
-        """Transfer from A to B, and be told so."""
+        """Transfer from A to B, and get this answer."""
         asked = self.ask("transfer", A, amount, B)
         seq, balance = self.enter(asked, A, -amount)
         self.leg(asked, "debited", seq=seq, balance=balance, amount=amount)
@@ -71,17 +71,17 @@ class World:
             asked, "settled", leg="credit", account=B, counterparty=A,
             seq=own_seq, balance=own_balance, amount=amount,
         )  # fmt: skip
-        self.tell(asked, Answer("settled", "", A, balance, seq))
+        self.answer(asked, Answer("settled", "", A, balance, seq))
         return asked
 
     def refuse(self, amount: int) -> Asked:
-        """Withdraw from A what it does not have, and be told so."""
+        """Withdraw from A what it does not have, and get this answer."""
         asked = self.ask("withdraw", A, amount)
         self.leg(
             asked, "rejected", reason="insufficient_funds",
             needed=amount, available=self.after[A].balance,
         )  # fmt: skip
-        self.tell(asked, Answer("rejected", "insufficient_funds"))
+        self.answer(asked, Answer("rejected", "insufficient_funds"))
         return asked
 
     def enter(
@@ -89,25 +89,25 @@ class World:
     ) -> tuple[int, int]:
         """Write an entry."""
         was = self.after[account]
-        standing = Standing(was.seq + 1, was.balance + amount)
-        self.after[account] = standing
+        state = AccountState(was.seq + 1, was.balance + amount)
+        self.after[account] = state
         self.entries.append(
             Entry(
                 account=account,
-                seq=standing.seq,
+                seq=state.seq,
                 amount=amount,
-                balance_after=standing.balance,
+                balance_after=state.balance,
                 operation=asked.operation,
                 leg=leg,
                 partition=int(account == B),
             )
         )
-        return standing.seq, standing.balance
+        return state.seq, state.balance
 
     def leg(self, asked: Asked, status: str, **fields: Any) -> None:
         """Write an outcome."""
         self.offset += 1
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "leg": "request",
             "account": asked.account,
             "counterparty": asked.counterparty,
@@ -119,9 +119,9 @@ class World:
                 kind=asked.kind,
                 status=cast("Any", status),
                 user=USER,
-                partition=int(told["account"] == B),
+                partition=int(values["account"] == B),
                 offset=self.offset,
-                **told,
+                **values,
             )
         )
 
@@ -171,7 +171,7 @@ def test_an_ambiguous_operation_may_be_there_or_not() -> None:
 
 
 def lose_a_deposit(world: World) -> None:
-    world.tell(world.ask("deposit", A, 7), Answer("settled"))
+    world.answer(world.ask("deposit", A, 7), Answer("settled"))
 
 
 def lose_an_accepted_deposit(world: World) -> None:
@@ -234,7 +234,7 @@ def tell_settled_of_a_rejection(world: World) -> None:
 
 
 def tell_two_ends(world: World) -> None:
-    world.tell(world.history.asked[2], Answer("rejected", "expired"))
+    world.answer(world.history.asked[2], Answer("rejected", "expired"))
 
 
 def tell_another_balance(world: World) -> None:
@@ -293,12 +293,12 @@ def reorder_a_credit(world: World) -> None:
 
 
 def skip_a_number(world: World) -> None:
-    world.after[A] = Standing(world.after[A].seq + 1, world.after[A].balance)
+    world.after[A] = AccountState(world.after[A].seq + 1, world.after[A].balance)
     world.move("deposit", A, 1)
 
 
 def change_a_balance(world: World) -> None:
-    world.after[A] = Standing(world.after[A].seq, world.after[A].balance + 1)
+    world.after[A] = AccountState(world.after[A].seq, world.after[A].balance + 1)
 
 
 def go_below_zero(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Ten fixed seeds of short rounds on one platform: whatever breaks, money is right afterwards."""
+"""Ten fixed seeds of short rounds on one platform: after each fault, all money is right."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from faults import results
 from faults.playing import Traffic, play
-from faults.running import tell
+from faults.running import in_words
 from faults.schedule import GROWTH, WORKERS, plan
 from faults.stage import Stage
 
@@ -32,7 +32,7 @@ async def test_money_is_right_after(stage: Stage, seed: int) -> None:
     if seed == GROWS:
         this = msgspec.structs.replace(this, grow_to=WORKERS + GROWTH)
     played = await play(stage, this, TRAFFIC, seed, print)
-    print(f"{this.names}: {tell(results.result_of(played, seed, ''))}")
+    print(f"{this.names}: {in_words(results.result_of(played, seed, ''))}")
     place: Path | None = None
     if played.findings:
         logs = stage.platform.configuration.logs

@@ -1,5 +1,5 @@
-"""A bank for one test: databases and a topic of its own on the session's real parts, workers and
-API processes as real processes, and a client that remembers what it was told."""
+"""A bank for one test: its own databases and topic on the session's real platform, workers and
+API processes as real processes, and a client that remembers all answers."""
 
 import asyncio
 import os
@@ -159,7 +159,7 @@ class Bank:
         )
 
     async def _drop(self, shard: int) -> None:
-        """Drop the database, and with it the pooler's connections to it: there are only so many."""
+        """Drop the database and the pooler's connections to it: their number is limited."""
         url = self.platform.postgres_direct(shard, role=SUPERUSER, database="postgres")
         connection = await asyncpg.connect(url, timeout=10)
         try:

@@ -1,5 +1,5 @@
 """Clients of the whole platform: they move money through nginx, repeat every request that ended
-without a final answer with the same key, and remember what they were told."""
+without a final answer with the same key, and remember the answers."""
 
 import asyncio
 import time
@@ -22,8 +22,8 @@ GIVE_UP = 60.0  # seconds until an operation must have become final
 
 
 @dataclass
-class Told:
-    """What a client was told in the end of one operation."""
+class FinalAnswer:
+    """The final answer about one operation, with its request."""
 
     operation: str
     status: str
@@ -38,7 +38,7 @@ class Clients:
     platform: Platform
     users: int = 6
     seed: int = 1
-    told: list[Told] = field(default_factory=list)
+    finals: list[FinalAnswer] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     accounts: list[str] = field(default_factory=list)
     longest: float = 0.0
@@ -66,9 +66,9 @@ class Clients:
             await asyncio.gather(*(session.aclose() for session in self._sessions))
 
     async def progress(self, more: int = 20, seconds: float = 30.0) -> float:
-        """Wait until `more` operations became final; return the seconds that it took."""
-        began, goal = time.monotonic(), len(self.told) + more
-        while len(self.told) < goal:
+        """Wait until `more` operations became final; return the seconds until then."""
+        began, goal = time.monotonic(), len(self.finals) + more
+        while len(self.finals) < goal:
             assert time.monotonic() - began < seconds, f"no progress: {self.answers}"
             for task in self._tasks:
                 if task.done():
@@ -97,10 +97,10 @@ class Clients:
             if answer is not None and answer.status_code == 202:
                 answer = await self._follow(session, answer.headers["Location"], deadline)
             if answer is not None and answer.status_code in (200, 422):
-                told = answer.json()
-                status = told.get("operationStatus", told["status"])  # a problem's is HTTP's
-                assert status in FINAL, told
-                self.told.append(Told(told["operationId"], status, path, body))
+                shown = answer.json()
+                status = shown.get("operationStatus", shown["status"])  # a problem's is HTTP's
+                assert status in FINAL, shown
+                self.finals.append(FinalAnswer(shown["operationId"], status, path, body))
                 return
             assert answer is None or answer.status_code in (502, 503, 504), answer.text
             await asyncio.sleep(0.1)
@@ -119,17 +119,17 @@ class Clients:
         return None
 
     async def check(self) -> None:
-        """Audit, and compare all that was told and every balance with the database."""
+        """Audit, and compare all answers and every balance with the database."""
         urls = self.platform.endpoints.postgres_shards
         pools = [await asyncpg.create_pool(url, min_size=0, max_size=2) for url in urls]
         try:
             await _outboxes_empty(pools)
             report = await audit(urls, at_rest=True)
             assert report.ok, report.violations
-            found = await queries.operations(pools, [told.operation for told in self.told])
-            assert len({told.operation for told in self.told}) == len(self.told)
-            for told in self.told:
-                assert found[told.operation].operation.status == told.status, told
+            found = await queries.operations(pools, [final.operation for final in self.finals])
+            assert len({final.operation for final in self.finals}) == len(self.finals)
+            for final in self.finals:
+                assert found[final.operation].operation.status == final.status, final
             expected = self._expected_balances()
             for pool in pools:
                 for row in await pool.fetch(
@@ -142,13 +142,13 @@ class Clients:
 
     def _expected_balances(self) -> dict[str, Decimal]:
         balances: dict[str, Decimal] = defaultdict(Decimal)
-        for told in self.told:
-            if told.status != "settled":
+        for final in self.finals:
+            if final.status != "settled":
                 continue
-            amount, body = Decimal(told.body["amount"]), told.body
-            if told.path == "/api/deposit":
+            amount, body = Decimal(final.body["amount"]), final.body
+            if final.path == "/api/deposit":
                 balances[body["accountNumber"]] += amount
-            elif told.path == "/api/withdraw":
+            elif final.path == "/api/withdraw":
                 balances[body["accountNumber"]] -= amount
             else:
                 balances[body["senderAccountNumber"]] -= amount

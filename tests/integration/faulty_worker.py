@@ -1,8 +1,8 @@
 """A worker with one fault: the real worker, killed, frozen or made to fail at a named point.
 
 `python faulty_worker.py`, with FAULT_POINT (`before write`, `after commit`, …), FAULT_ACTION
-(`kill`, `freeze` or `lose`) and FAULT_OCCURRENCE (the how-manieth time the point is passed). The
-points are the calls over the worker's edges, in the order of its transaction; `POINTS` lists them.
+(`kill`, `freeze` or `lose`) and FAULT_OCCURRENCE (it acts at this passing of the point).
+The points are the calls over the worker's ports, in the order of its transaction: see `POINTS`.
 """
 
 import contextlib

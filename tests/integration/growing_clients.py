@@ -1,7 +1,7 @@
 """Clients for growth: some wait for answers, some send chains of `202` without waiting.
 
 A chain is what invariant 7 is about: deposit and withdraw the same amount in turn, each sent as
-soon as the one before was acknowledged. Taken in any other order, a withdrawal finds nothing.
+soon as the one before was acknowledged. In any other order, a withdrawal finds nothing.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class GrowingClients:
         await until(f"{more} more answers", reached, 60)
 
     async def is_refused(self) -> None:
-        """Wait until an operation was refused: somebody noticed that a part is away."""
+        """Wait until an operation was refused: a client noticed that a component is away."""
 
         async def noticed() -> bool:
             return bool(self.refused)
@@ -114,10 +114,10 @@ class GrowingClients:
             assert time.monotonic() - began < 60
             await asyncio.sleep(0.1)
         self.done += 1
-        told = answer.json()
+        shown = answer.json()
         if answer.status_code == 200:
-            self.settled.append(told["operationId"])
-        return told
+            self.settled.append(shown["operationId"])
+        return shown
 
     async def check(self, bank: Bank) -> None:
         """Every operation settled, the chains in their order."""
@@ -131,8 +131,8 @@ class GrowingClients:
 
         await until("everything is final", all_final, 30)
         found = await queries.operations(bank.pools, everything)
-        for told in everything:
-            assert found[told].operation.status == "settled", found[told]
+        for operation in everything:
+            assert found[operation].operation.status == "settled", found[operation]
         for account, chain in self.chains.items():
             rows = await bank.fetch(
                 "SELECT operation_id FROM entries WHERE account = $1 ORDER BY seq", account

@@ -25,7 +25,7 @@ def _home(platform: Platform) -> DatabaseHome:
 
 
 async def back_up(platform: Platform, shard: int, name: str) -> Path:
-    """Take a base backup of a running shard; its transactions go on meanwhile."""
+    """Make a base backup of a running shard; its transactions continue."""
     home = _home(platform)
     folder = home.make_folder(name)
     password_file = home.folder / f"{name}.pgpass"

@@ -1,4 +1,4 @@
-"""`microfin routing grow` whose broker knows only part of the log (STALE_ENDS).
+"""`microfin routing grow` whose broker knows only the beginning of the log (STALE_ENDS).
 
 It answers ListOffsets as one does that has lost the lead without having heard of it.
 """

@@ -86,7 +86,7 @@ async def test_every_leg_repeated_many_times_has_one_effect(make_bank: MakeBank)
 
 
 async def test_a_late_repeat_costs_no_claim(make_bank: MakeBank) -> None:
-    """A worker that takes all legs for new is told otherwise by the key, and looks them up."""
+    """A worker that mistakes a leg for new sees by the key that it is not, and looks it up."""
     bank = await make_bank(partitions=1)
     worker = (await bank.workers())[0]
     account = await bank.open_on(0, balance="1")

@@ -32,11 +32,11 @@ AUTHORITY = Authority()
 async def secured(
     real_components: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Platform]:
-    """The data parts, with three brokers that have a TLS listener each."""
+    """The data components, with three brokers that have a TLS listener each."""
     state = tmp_path_factory.mktemp("secured")
     AUTHORITY.make_broker(state / "tls")
     configuration = Configuration(
-        state=state / "parts",
+        state=state / "platform",
         brokers=3,
         components=DATA_COMPONENTS,
         random_ports=True,
@@ -94,7 +94,7 @@ async def replicas_are_in_sync(bank: TlsBank) -> bool:
 
 
 class Teller:
-    """Deposits 1.00 again and again, each until it is settled, and measures how long that took."""
+    """Deposits 1.00 again and again, each until it is settled, and measures the time."""
 
     def __init__(self, url: str) -> None:
         self.client = httpx.AsyncClient(base_url=url, timeout=20)

@@ -203,12 +203,12 @@ async def test_the_cut_is_not_where_a_stale_broker_says_that_the_log_ends(
         output, _ = await asyncio.wait_for(growing.communicate(), 60)
         assert growing.returncode == 0, output
     bank.partitions = 4
-    told = [first.json()["operationId"], answer.json()["operationId"]]
-    assert [(await bank.final(it)).status for it in told] == ["settled", "settled"]
+    operations = [first.json()["operationId"], answer.json()["operationId"]]
+    assert [(await bank.final(it)).status for it in operations] == ["settled", "settled"]
     rows = await bank.fetch(
         "SELECT operation_id FROM entries WHERE account = $1 ORDER BY seq", number
     )
-    assert [row["operation_id"].hex for row in rows] == told
+    assert [row["operation_id"].hex for row in rows] == operations
     await bank.check()
 
 
@@ -246,7 +246,7 @@ async def test_each_growth_leaves_one_rejected_operation_for_each_partition(
 
 
 async def test_a_generation_is_not_prepared_over_itself(make_bank: MakeBank) -> None:
-    """Another growth may have taken it since this one looked."""
+    """Another growth may have changed it since this one read it."""
     bank = await make_bank(partitions=2)
     routing = PostgresRouting(bank.pools[0], 0)
     with pytest.raises(AnotherGrowth):

@@ -59,7 +59,7 @@ async def test_garbage_is_quarantined_and_its_neighbours_are_settled(make_bank: 
     rows = await bank.fetch("SELECT key, value, reason FROM quarantine ORDER BY log_offset")
     assert [(row["key"], row["value"]) for row in rows] == garbage
     assert all(row["reason"] for row in rows)
-    assert (await worker.status())["epoch"] == 1, "garbage made the worker start anew"
+    assert (await worker.status())["epoch"] == 1, "garbage made the worker start again"
     metrics = (await worker.get("/metrics")).text
     assert f"microfin_worker_quarantined_total {len(garbage)}.0" in metrics
 
@@ -97,7 +97,7 @@ async def test_what_the_database_refuses_is_cut_out_alone(make_bank: MakeBank) -
     rows = await bank.fetch("SELECT log_offset, reason FROM quarantine")
     assert [row["log_offset"] for row in rows] == [bank.acknowledged[poison.operation].offset]
     status = await worker.status()
-    assert (status["state"], status["epoch"]) == ("working", 1), "a refusal made it claim anew"
+    assert (status["state"], status["epoch"]) == ("working", 1), "a refusal made it claim again"
 
 
 async def test_many_that_the_database_refuses_hold_nobody_up_for_long(
@@ -124,7 +124,7 @@ async def test_many_that_the_database_refuses_hold_nobody_up_for_long(
 async def test_a_neighbour_behind_amounts_beyond_64_bits_does_not_wait(
     make_bank: MakeBank, record_property: Callable[[str, object], None]
 ) -> None:
-    """Such a request is rejected like any other: no claim anew, nothing in quarantine."""
+    """Such a request is rejected like any other: no new claim, nothing in quarantine."""
     bank = await make_bank(partitions=1)
     worker = (await bank.workers())[0]
     big = await bank.open("big", currency="BHD")
@@ -143,7 +143,7 @@ async def test_a_neighbour_behind_amounts_beyond_64_bits_does_not_wait(
     await bank.check()
     found = await queries.operations(bank.pools, beyond)
     assert {it.operation.reason for it in found.values()} == {"insufficient_funds"}
-    assert (await worker.status())["epoch"] == 1, "the worker claimed anew"
+    assert (await worker.status())["epoch"] == 1, "the worker claimed again"
     assert not await bank.fetch("SELECT 1 FROM quarantine")
 
 
@@ -209,7 +209,7 @@ async def test_a_topic_made_anew_stops_the_worker(make_bank: MakeBank) -> None:
     account = await bank.open_on(0, balance="1")
     await bank.check()
     await make_topic_anew(bank)
-    for n in range(5):  # as long as the old log, so that only the fingerprint tells
+    for n in range(5):  # as long as the old log, so that only the fingerprint differs
         await append_raw(
             bank,
             0,
@@ -225,7 +225,7 @@ async def test_a_topic_made_anew_stops_the_worker(make_bank: MakeBank) -> None:
 
 
 async def test_a_topic_made_anew_behind_a_frozen_workers_back_stops_it(make_bank: MakeBank) -> None:
-    """When it wakes up, the offset that it wants is there, and nobody tells it of another topic."""
+    """When it wakes up, the offset that it wants is there, and nothing reports another topic."""
     bank = await make_bank(partitions=1)
     worker = (await bank.workers())[0]
     account = await bank.open_on(0, balance="1")

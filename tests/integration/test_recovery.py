@@ -43,7 +43,7 @@ SIGN_UP = "INSERT INTO users (id, email, name, password_hash) VALUES ($1, 'a@b.e
 async def own_parts(
     real_components: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Platform]:
-    """Data parts of our own: a restored shard takes every database on it back in time."""
+    """Our own data components: a restored shard sets every database on it back in time."""
     configuration = Configuration(
         state=tmp_path_factory.mktemp("recovery"),
         workers=4,
@@ -173,7 +173,7 @@ async def test_the_other_shards_serve_meanwhile(make_own_bank: MakeBank) -> None
 
 
 async def test_a_worker_from_before_the_restore_cannot_commit(make_own_bank: MakeBank) -> None:
-    """Its epoch is the one that the first claim after the restore would have taken again."""
+    """Its epoch is the one that the first claim after the restore would have used again."""
     bank = await make_own_bank()
     workers = await bank.workers()
     accounts = await bank.traffic("before")
@@ -237,7 +237,7 @@ async def test_a_backup_from_before_the_last_growth_is_refused(make_own_bank: Ma
 
 
 async def test_a_shard_from_before_two_growths_catches_up(make_own_bank: MakeBank) -> None:
-    """Nothing was sent to it meanwhile, so its backup is taken, and it is grown over both."""
+    """Nothing was sent to it meanwhile, so its backup is used, and the growth covers both."""
     bank = await make_own_bank(partitions=2)
     await bank.workers()
     await bank.traffic("before")

@@ -1,4 +1,4 @@
-"""The whole platform, as `make run` starts it, with one part failing while clients run.
+"""The whole platform, as `make run` starts it, with one component failing while clients run.
 
 Clients repeat what was not answered finally; in the end every operation took effect exactly once,
 every balance is what the answers add up to, and the audit finds nothing.
@@ -157,8 +157,8 @@ async def test_without_redis_money_moves_and_people_stay_signed_in(
         await clients.progress()
         failing = asyncio.create_task(fault(platform))
         await asyncio.sleep(0.5)
-        before = len(clients.told)
+        before = len(clients.finals)
         await failing
-        assert len(clients.told) > before, "nothing was settled while Redis was away"
+        assert len(clients.finals) > before, "nothing was settled while Redis was away"
     await clients.check()
     assert "401" not in clients.answers

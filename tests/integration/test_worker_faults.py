@@ -36,7 +36,7 @@ async def test_killed_at_every_step(make_bank: MakeBank, point: str) -> None:
 
 @pytest.mark.parametrize("point", ["after commit", "before commit", "after write", "after lock"])
 async def test_connection_lost_around_the_commit(make_bank: MakeBank, point: str) -> None:
-    """`after commit` is the commit whose answer is lost: it took place, the worker cannot know."""
+    """`after commit` is the commit whose answer is lost: it happened, the worker cannot know."""
     bank = await make_bank(partitions=2)
     losing = await bank.worker(
         0, fault=point, FAULT_OCCURRENCE="2", FAULT_ACTION="lose", MICROFIN_BATCH_LIMIT="10"
@@ -188,8 +188,8 @@ async def test_nobody_is_told_what_is_not_committed(make_bank: MakeBank) -> None
         command = bank.request("deposit", account, f"a batch of its own {n}", amount="1")
         reply = reply_address("listener", command.operation)
         await bank.append(msgspec.structs.replace(command, reply=reply))
-        told = await asyncio.wait_for(next_reply(replies), 30)
-        assert told.operation == await bank.operation(command.operation)
+        reply = await asyncio.wait_for(next_reply(replies), 30)
+        assert reply.operation == await bank.operation(command.operation)
     assert (await worker.status())["epoch"] == 2, "no commit was lost"
     await replies.aclose()
     await redis.close()

@@ -1,4 +1,4 @@
-"""The last release and a bank for each test, on the session's real parts."""
+"""The last release and a bank for each test, on the session's real platform."""
 
 import warnings
 from collections.abc import AsyncIterator

@@ -28,7 +28,7 @@ class Release:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes the Python take microfin from this folder, before any installed one."""
+        """What makes Python import microfin from this folder, before any installed one."""
         sources = [member / "src" for member in members_in(self.folder)]
         return {"PYTHONPATH": os.pathsep.join(map(str, sources))}
 

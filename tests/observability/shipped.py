@@ -84,7 +84,7 @@ def metrics_of_others() -> dict[str, str]:
     return {name: told_by for name, told_by, _ in _ROW.findall(text)}
 
 
-def told(page: str) -> set[str]:
+def reported(page: str) -> set[str]:
     """Return the names on a page of metrics; those of a family too that has no series yet."""
     names = set(re.findall(r"^([a-zA-Z_:][\w:]*)[ {]", page, re.MULTILINE))
     for name, kind in re.findall(r"^# TYPE (\S+) (\w+)$", page, re.MULTILINE):

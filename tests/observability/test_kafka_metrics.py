@@ -1,4 +1,4 @@
-"""What a broker tells through Strimzi's metrics reporter, with the chart's list of names."""
+"""What a broker reports through Strimzi's metrics reporter, with the chart's list of names."""
 
 import asyncio
 from asyncio.subprocess import STDOUT
@@ -23,7 +23,7 @@ from microfin_local.kafka import (
     prepare,
 )
 from microfin_local.ports import Ports
-from observability.shipped import ROOT, metrics_of_others, told
+from observability.shipped import ROOT, metrics_of_others, reported
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -78,6 +78,6 @@ async def test_a_broker_tells_what_dashboards_and_alerts_ask_for(page: str) -> N
     }
     assert len(wanted) > 8
     async with httpx.AsyncClient() as client:
-        found = told((await client.get(page)).text)
+        found = reported((await client.get(page)).text)
     assert wanted <= found
     assert not [name for name in found if name.startswith("kafka_coordinator_")], "not on the list"

@@ -35,7 +35,7 @@ _TARGET = {"namespace", "pod", "job", "microfin_part"}
 
 
 def own_metrics() -> dict[str, set[str]]:
-    """Return the names under which our processes tell what they have registered; their labels."""
+    """Return the names under which our processes report what they have registered; their labels."""
     for module in (
         "microfin.redis.state",
         "microfin_worker.metrics",

@@ -1,7 +1,7 @@
 """A Redis Cluster of real nodes on loopback, each kept together by the chart's own scripts.
 
-What Kubernetes gives a pod stands in: a folder for its volumes, an address of 127/8, and a resolver
-(`getent`) that knows where each name is now. Redis and the scripts are the real ones.
+What Kubernetes gives a pod is imitated: a folder for its volumes, an address of 127/8, and a
+resolver (`getent`) that knows where each name is now. Redis and the scripts are the real ones.
 """
 
 import contextlib
@@ -104,8 +104,8 @@ class KeptCluster:
             return False
         wanted = ("cluster_state:ok", "cluster_slots_ok:16384", f"cluster_known_nodes:{count}")
         for pod in range(count):
-            told = self.ask(pod, "CLUSTER", "INFO").splitlines()
-            if not all(line in told for line in wanted):
+            lines = self.ask(pod, "CLUSTER", "INFO").splitlines()
+            if not all(line in lines for line in wanted):
                 return False
         views = [self.roles(pod) for pod in range(count)]
         return all(view == views[0] for view in views)

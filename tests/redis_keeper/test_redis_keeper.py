@@ -1,4 +1,4 @@
-"""The scripts by which the chart's Redis nodes make and mend their cluster."""
+"""The scripts by which the chart's Redis nodes make and repair their cluster."""
 
 import subprocess
 import time
@@ -46,7 +46,7 @@ def test_a_new_cluster_and_all_pods_back_under_other_addresses(cluster: KeptClus
     assert sorted(address for _, address, _ in back.values()) == addresses(2, 6)
     assert sorted(slots for _, _, slots in back.values() if slots) == sorted(THIRDS)
 
-    # Each where another was before: what answers there is not who is looked for.
+    # Each where another was before: the node that answers there is not the one that is looked for.
     cluster.kill()
     cluster.start(addresses(2, 6)[::-1])
     until_blocking("the cluster", cluster.is_whole, seconds=40)
@@ -81,8 +81,8 @@ def test_replicas_are_added_to_masters_that_have_none_and_removed(cluster: KeptC
     start(cluster, 5, 3)
     cluster.kill()
     start(cluster, 5, 6)
-    told = [cluster.ask(pod, "INFO", "replication") for pod in range(3)]
-    assert all("role:master" in it and "connected_slaves:1" in it for it in told)
+    replies = [cluster.ask(pod, "INFO", "replication") for pod in range(3)]
+    assert all("role:master" in it and "connected_slaves:1" in it for it in replies)
     cluster.kill()
     start(cluster, 5, 3)
     assert len(cluster.roles()) == 3

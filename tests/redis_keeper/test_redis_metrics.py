@@ -1,4 +1,4 @@
-"""What an exporter beside a Redis node tells, as the user whom the chart gives it."""
+"""What an exporter next to a Redis node reports, as the user that the chart gives it."""
 
 import asyncio
 import os
@@ -62,12 +62,12 @@ async def scrape() -> dict[str, float]:
 async def test_an_exporter_tells_what_dashboards_and_alerts_ask_for(
     cluster: KeptCluster, exporter: None
 ) -> None:
-    told = await scrape()
+    values = await scrape()
     wanted = {name for name, by in metrics_of_others().items() if by == "redis_exporter"}
     assert len(wanted) > 8
-    assert wanted <= told.keys()
-    assert (told["redis_up"], told["redis_cluster_state"]) == (1, 1)
-    assert told["redis_memory_max_bytes"] == 16 * 2**20
+    assert wanted <= values.keys()
+    assert (values["redis_up"], values["redis_cluster_state"]) == (1, 1)
+    assert values["redis_memory_max_bytes"] == 16 * 2**20
 
 
 async def test_it_is_refused_only_what_would_show_keys(

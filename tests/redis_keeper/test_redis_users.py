@@ -148,8 +148,8 @@ REFUSED = {
 @pytest.mark.parametrize("user", list(REFUSED))
 def test_everything_else_is_refused(cluster: KeptCluster, user: str) -> None:
     for command in REFUSED[user]:
-        told = as_user(f"microfin_{user}", user, *command.split())
-        assert "NOPERM" in told, f"{command}: {told}"
+        answer = as_user(f"microfin_{user}", user, *command.split())
+        assert "NOPERM" in answer, f"{command}: {answer}"
 
 
 def test_a_script_reaches_no_other_key(cluster: KeptCluster) -> None:

@@ -1,6 +1,6 @@
-"""No query of the API takes more than it says: each has a LIMIT, or a reason why it needs none.
+"""No query of the API returns more than it says: each has a LIMIT, or a reason why it needs none.
 
-One request must not read or write without end: it would keep PostgreSQL, and then the event loop
+One request must not read or write without end: it would block PostgreSQL, and then the event loop
 of its process, from everybody else.
 """
 
@@ -70,7 +70,7 @@ def queries(path: Path) -> Iterator[str]:
 
 
 def unbounded() -> Iterator[tuple[str, str]]:
-    """Yield where a query without LIMIT stands, and the query."""
+    """Yield the place of each query without LIMIT, and the query."""
     for path in (*API, QUERIES):
         for text in queries(path):
             if not LIMIT.search(text):

@@ -61,14 +61,14 @@ def _words(value: ast.expr) -> Iterator[str]:
 
 def test_troubleshooting_tells_of_every_reason_condition_and_phase() -> None:
     page = (ROOT / "docs/guide/troubleshooting.md").read_text(encoding="utf-8")
-    told = set(re.findall(r"`(\w+)`", page))
+    described = set(re.findall(r"`(\w+)`", page))
     assert len(set(reasons())) > 30
-    assert set(reasons()) - told == set()
+    assert set(reasons()) - described == set()
     definition = yaml.safe_load(
         (ROOT / "charts/microfin-operator/files/microfinclusters.yaml").read_text(encoding="utf-8")
     )
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    assert set(schema["properties"]["status"]["properties"]["phase"]["enum"]) - told == set()
+    assert set(schema["properties"]["status"]["properties"]["phase"]["enum"]) - described == set()
     headings = set(re.findall(r"^## (.+)$", page, re.MULTILINE))
     assert {name for heading in headings for name in heading.split(", ")} >= CONDITIONS
 

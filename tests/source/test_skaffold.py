@@ -1,4 +1,4 @@
-"""skaffold.yaml keeps its schema's rules, and what it names exists."""
+"""skaffold.yaml obeys its schema's rules, and what it names exists."""
 
 import copy
 import re
@@ -99,8 +99,8 @@ def test_the_vendors_are_those_of_k8s(name: str) -> None:
     pinned = yaml.safe_load((ROOT / f"k8s/{name}/release.yaml").read_text(encoding="utf-8"))
     (release,) = releases(modules()[name])
     assert release["name"] == name
-    told = {key: release[key] for key in ("remoteChart", "repo", "version", "namespace")}
-    assert list(told.values()) == [
+    found = {key: release[key] for key in ("remoteChart", "repo", "version", "namespace")}
+    assert list(found.values()) == [
         pinned[it] for it in ("chart", "repository", "version", "namespace")
     ]
     assert release["wait"] is True

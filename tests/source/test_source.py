@@ -1,4 +1,4 @@
-"""Checks of the source itself: what must never stand in it."""
+"""Checks of the source itself: what must never be in it."""
 
 import ast
 from pathlib import Path

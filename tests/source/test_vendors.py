@@ -94,5 +94,5 @@ def test_redis_users_are_those_that_its_readme_names() -> None:
     script = text_of(ROOT / "charts/microfin-data/files/redis-start.sh")
     made = set(re.findall(r"^user (\w+) ", script, re.MULTILINE))
     users = text_of(ROOT / "k8s/redis-cluster/README.md").partition("## Users")[2]
-    told = set(re.findall(r"^\| `(\w+)` \|", users.partition("\n## ")[0], re.MULTILINE))
-    assert told == made
+    described = set(re.findall(r"^\| `(\w+)` \|", users.partition("\n## ")[0], re.MULTILINE))
+    assert described == made

@@ -1,4 +1,4 @@
-"""An API in this process on real parts, with a worker process on each of its partitions."""
+"""An API in this process on a real platform, with a worker process on each of its partitions."""
 
 import asyncio
 import contextlib

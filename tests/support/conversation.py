@@ -76,7 +76,7 @@ class Conversation:
         )
 
     async def say(self, segments: Iterable[bytes]) -> None:
-        """Send each segment by itself; the loop's next turns read it before the one after it."""
+        """Send each segment alone; the loop's next turns read it before the one after it."""
         loop = asyncio.get_running_loop()
         for segment in segments:
             if segment:

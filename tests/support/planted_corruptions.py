@@ -14,7 +14,7 @@ _TABLES = (
 KEEP = "CREATE SCHEMA kept;" + "".join(
     f"CREATE TABLE kept.{table} AS TABLE {table};" for table in _TABLES
 )
-"""Keeps a copy of all rows."""
+"""Copies all rows."""
 
 RESTORE = (
     CORRUPT
@@ -30,7 +30,7 @@ RESTORE = (
 
 LAST = "(SELECT max(seq) FROM entries WHERE account = '{anna}')"
 
-# What the credit of `crossed` did, taken back without a trace on the destination's shard.
+# What the credit of `crossed` did, undone without a trace on the destination's shard.
 UNDO_CREDIT = """
     DELETE FROM outcomes WHERE operation_id = '{crossed}' AND leg = 'credit';
     DELETE FROM entries WHERE operation_id = '{crossed}' AND leg = 'credit';
@@ -39,7 +39,7 @@ UNDO_CREDIT = """
     UPDATE contra_balances SET balance = balance + 700
         WHERE partition = 1 AND contra = 'in_transit' AND currency = 'EUR';
 """
-# What the refund of `refunded` did, taken back; that of `crossed` came after it.
+# What the refund of `refunded` did, undone; that of `crossed` came after it.
 UNDO_REFUND = """
     DELETE FROM outcomes WHERE operation_id = '{refunded}' AND leg = 'refund';
     DELETE FROM entries WHERE operation_id = '{refunded}' AND leg = 'refund';
@@ -356,7 +356,7 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
         {4},
         {4},
     ),
-    "rejection for a balance that it does not tell": (
+    "rejection for a balance that it does not show": (
         "source",
         "UPDATE outcomes SET available = NULL WHERE operation_id = '{rejected}'",
         {4},
@@ -393,7 +393,7 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
         {4},
         {4},
     ),
-    "hash of a state that there is not": (
+    "hash of a state that does not exist": (
         "destination",
         "UPDATE outcomes SET body_hash = decode(md5('another'), 'hex')"
         " WHERE account = '{dora}' AND kind = 'set_state'",

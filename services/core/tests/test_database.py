@@ -20,8 +20,8 @@ def _setting(name: str, value: str) -> bytes:
 
 
 class DyingPooler:
-    """Takes a connection, and then says that the server is gone: a pooler hangs up after that, but
-    whoever uses the connection in between must not be told that something is wrong with us."""
+    """Accepts a connection, then says that the server is gone: a pooler hangs up after that, but
+    a caller that uses the connection in between must not get an error."""
 
     def __init__(self) -> None:
         self.said = asyncio.Event()

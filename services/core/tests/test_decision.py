@@ -134,12 +134,12 @@ def test_what_is_needed_is_told_as_far_as_any_account_could_hold_it(
 def test_any_split_into_batches_gives_the_same_state(
     commands: list[Command], cuts: list[int]
 ) -> None:
-    whole, parts = PartitionLedger(0, Routing(1, 1)), PartitionLedger(0, Routing(1, 1))
+    whole, split_up = PartitionLedger(0, Routing(1, 1)), PartitionLedger(0, Routing(1, 1))
     batch = receive(commands)
     whole.settle(batch)
-    for part in split(batch, cuts):
-        parts.settle(part)
-    assert whole.state() == parts.state()
+    for piece in split(batch, cuts):
+        split_up.settle(piece)
+    assert whole.state() == split_up.state()
 
 
 @given(requests(), st.integers(2, 5), st.integers(0, 2**32))
@@ -317,8 +317,8 @@ def test_a_refund_applies_in_any_state(state: str) -> None:
     account = cluster.account(source)
     assert (account.balance, account.state) == (1000, state)
     answers = cluster.ledgers[partition_of(source, 2)].answers
-    told = answers[-1].operation
-    assert (told.status, told.reason, told.at_account) == (
+    answer = answers[-1].operation
+    assert (answer.status, answer.reason, answer.at_account) == (
         "refunded",
         "account_not_found",
         nowhere,
@@ -341,7 +341,7 @@ def test_a_refund_goes_beyond_the_balance_limit() -> None:
 def test_a_refund_that_no_account_can_take_is_set_aside_without_an_outcome(
     currency: str, amount: str
 ) -> None:
-    """No worker ever sends one, but whoever may write to the log can."""
+    """No worker ever sends one, but a client that may write to the log can."""
     ledger = opened(currency=currency, accounts=1).ledgers[0]
     refund = Command(
         kind="transfer",

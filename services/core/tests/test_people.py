@@ -16,7 +16,7 @@ from microfin.people.identity import (
     read_new_password,
 )
 
-PERSIAN = "\u0645\u06cc\u200c\u062e\u0648"  # a joiner in the middle keeps two letters apart
+PERSIAN = "\u0645\u06cc\u200c\u062e\u0648"  # a joiner in the middle separates two letters
 SAME_ADDRESSES = [
     ("Ada@Example.COM", "ada@example.com"),
     ("ΟΔΟΣ@example.gr", "οδοσ@example.gr"),
@@ -79,7 +79,7 @@ def test_what_is_no_address(text: str) -> None:
 def test_an_address_that_looks_like_another_is_not_taken(unseen: str) -> None:
     with pytest.raises(Unfit, match="invisible"):
         read_new_email(f"ad{unseen}a@example.com")
-    assert read_email(f"ad{unseen}a@example.com")  # whoever has it already signs in with it
+    assert read_email(f"ad{unseen}a@example.com")  # a user who has it already signs in with it
 
 
 @pytest.mark.parametrize(

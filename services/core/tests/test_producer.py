@@ -1,4 +1,4 @@
-"""A partition that stands still: what was sent to it waits or is refused, never forgotten."""
+"""A partition without progress: records sent to it wait or are refused, never forgotten."""
 
 import asyncio
 from collections import Counter

@@ -138,7 +138,7 @@ async def test_who_waits_for_a_node_that_leaves_is_told(hung_port: int) -> None:
 async def test_a_surprise_is_unavailability(
     redis: GuardedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No fault of the client library may fail a request, whatever it is."""
+    """No fault of the client library may fail a request."""
     await redis.set("key", b"it", seconds=60)
 
     def surprise(*_: object) -> None:
@@ -153,7 +153,7 @@ async def test_a_surprise_is_unavailability(
 
 @pytest.mark.usefixtures("real_components")
 async def test_nodes_that_die_are_no_surprise(tmp_path: Path) -> None:
-    """Whatever the client library comes to while the cluster falls apart and is back again."""
+    """All states of the client library while the cluster falls apart and is back again."""
     form = Configuration(state=tmp_path, components=frozenset({"redis"}), random_ports=True)
     async with Platform(form) as platform:
         redis = GuardedRedis(CommonSettings(redis=" ".join(platform.endpoints.redis)))

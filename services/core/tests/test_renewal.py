@@ -1,4 +1,4 @@
-"""Certificates and passwords are read again when they have changed, by whoever connects."""
+"""Every new connection reads certificates and passwords again if they have changed."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""Literals mean to PostgreSQL what they were made from, whatever a client has sent."""
+"""Literals mean to PostgreSQL what they were made from, for any text of a client."""
 
 import asyncio
 from typing import Any

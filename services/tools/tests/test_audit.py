@@ -32,7 +32,7 @@ class Ledger:
     def urls(self, role: str = "microfin_auditor") -> list[str]:
         return [self.platform.postgres_direct(0, role, database) for database in self.databases]
 
-    async def keep(self) -> None:
+    async def copy_rows(self) -> None:
         for shard in range(len(self.databases)):
             await self.execute(shard, KEEP)
 
@@ -73,7 +73,7 @@ async def ledger(request: pytest.FixtureRequest, platform: Platform) -> Ledger:
         assert report.mode == "full"
         await ledger_history.move_money(postgres, made.history, random, 80)
         await ledger_history.finish(postgres, made.history)
-    await made.keep()
+    await made.copy_rows()
     return made
 
 
@@ -370,11 +370,11 @@ async def test_a_record_that_is_not_the_one_decided_last_is_found(
 
 
 async def test_progress_is_told(ledger: Ledger) -> None:
-    told: list[tuple[str, int, int]] = []
-    await audit(ledger.urls(), progress=lambda *step: told.append(step))
-    assert len(told) > 10
-    assert all(title and 0 <= done <= total for title, done, total in told)
-    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    steps: list[tuple[str, int, int]] = []
+    await audit(ledger.urls(), progress=lambda *step: steps.append(step))
+    assert len(steps) > 10
+    assert all(title and 0 <= done <= total for title, done, total in steps)
+    assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
 
 
 async def test_through_the_pooler(platform: Platform) -> None:

@@ -36,7 +36,7 @@ PARTITIONS = 2
 
 
 class Bank:
-    """A ledger with a topic of its own, and its workers as far as they are started."""
+    """A ledger with its own topic, and the workers that were started."""
 
     def __init__(self, platform: Platform, name: str, database: str) -> None:
         self.platform = platform
@@ -350,9 +350,9 @@ async def test_an_account_is_shown_frozen_opened_and_closed(bank: Bank) -> None:
     assert other.code == 1
     assert "nothing was done" in other.errors
     assert (await microfin(run, "account", "show", number, "--json")).json()["state"] == "frozen"
-    anew = await microfin(run, "account", "freeze", number, "--json")
-    assert anew.code == 1
-    assert anew.json()["reason"] == "state_unchanged"
+    repeated = await microfin(run, "account", "freeze", number, "--json")
+    assert repeated.code == 1
+    assert repeated.json()["reason"] == "state_unchanged"
 
     full = await microfin(run, "account", "close", number)
     assert full.code == 1

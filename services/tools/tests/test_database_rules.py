@@ -1,4 +1,4 @@
-"""What the database itself refuses or ends, whoever asks: see docs/adr/0008-fencing.md."""
+"""What the database itself refuses or ends, for every role: see docs/adr/0008-fencing.md."""
 
 import asyncio
 
@@ -60,7 +60,7 @@ async def test_migrations_at_one_time_wait_for_each_other(platform: Platform) ->
 
 
 async def test_a_statement_through_the_pooler_is_one_transaction(platform: Platform) -> None:
-    """PgBouncer adds none of its own, such as a SET of what it takes for another encoding."""
+    """PgBouncer adds none of its own, such as a SET of an encoding that it mistakes for another."""
     (database,) = await make_ledger_databases(platform, "rules_pooled", 1, 1)
     url = platform.environment("worker", database, "unused")["MICROFIN_DATABASES"]
     owner = await asyncpg.connect(platform.postgres_direct(0, database=database), ssl=False)

@@ -93,7 +93,7 @@ async def test_a_cut_is_behind_the_marker() -> None:
 
 
 async def test_a_marker_whose_place_nobody_knows_is_no_cut() -> None:
-    """A broker that took it before answers a repetition without its offset."""
+    """A broker that accepted it before answers a repetition without its offset."""
     log = MarkedLog(no_ends, Brokers(3, -1))
     with pytest.raises(ProduceUnknown, match=r"partitions \[1\]"):
         await log.mark([0, 1], Routing(1, 2), Routing(2, 4))

@@ -1,4 +1,4 @@
-"""What `microfin recover check` sees in the log, whatever stands there."""
+"""What `microfin recover check` sees in the log, for any record."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ async def scanned(platform: Platform, topic: str, values: list[bytes | None]) ->
 
 
 async def test_garbage_is_no_evidence_of_a_growth(platform: Platform) -> None:
-    """The workers set it aside, whatever routing it names."""
+    """The workers set it aside, even if it names any other routing."""
     noticed = await scanned(platform, "scan-garbage", [*GARBAGE, deposit(generation=1)])
     assert noticed.records == len(GARBAGE) + 1
     assert noticed.later is None

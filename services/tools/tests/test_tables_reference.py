@@ -1,4 +1,4 @@
-"""docs/reference/tables.md tells every table and column of the schema."""
+"""docs/reference/tables.md describes every table and column of the schema."""
 
 import re
 from pathlib import Path
@@ -20,10 +20,10 @@ async def test_every_table_and_column_is_told(platform: Platform) -> None:
     )
     await connection.close()
     sections = re.split(r"^## ", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-    told = {
+    described = {
         section.splitlines()[0].strip(): set(re.findall(r"`(\w+)`", section))
         for section in sections
     }
-    assert set(told) == {table for table, _ in rows}
+    assert set(described) == {table for table, _ in rows}
     for table, columns in rows:
-        assert set(columns) - told[table] == set(), table
+        assert set(columns) - described[table] == set(), table

@@ -64,13 +64,13 @@ async def test_a_topic_is_made_grown_and_never_shrunk(platform: Platform) -> Non
 async def test_wrong_use_is_explained(
     platform: Platform, arguments: list[str], code: int, said: str
 ) -> None:
-    done, told = await grow(platform, *arguments)
-    assert (done, said in told) == (code, True)
+    done, words = await grow(platform, *arguments)
+    assert (done, said in words) == (code, True)
 
 
 async def test_more_replicas_than_brokers_are_refused(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(globals(), "TOPIC", "wide.commands")
-    code, told = await grow(platform, "--partitions", "3", "--replicas", "9")
-    assert (code, "Kafka would not make wide.commands" in told) == (1, True)
+    code, words = await grow(platform, "--partitions", "3", "--replicas", "9")
+    assert (code, "Kafka would not make wide.commands" in words) == (1, True)

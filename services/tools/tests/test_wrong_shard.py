@@ -82,7 +82,7 @@ async def shards(platform: Platform) -> Shards:
 
 @asynccontextmanager
 async def running_worker(environment: dict[str, str], partition: int) -> AsyncIterator[str]:
-    """Run a worker, and give the URL where it tells of itself."""
+    """Run a worker, and give the URL of its own pages."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "microfin_worker"),
@@ -143,7 +143,7 @@ async def test_a_worker_waits_for_a_database_that_is_not_made(shards: Shards) ->
 
 
 async def test_the_database_itself_refuses_a_partition_of_another_shard(shards: Shards) -> None:
-    """Whatever release the worker is of: its claim is what makes the row."""
+    """For a worker of any release: its claim makes the row."""
     before = await shards.rows()
     connection = await asyncpg.connect(shards.urls("microfin_worker", [1]), ssl=False)
     try:

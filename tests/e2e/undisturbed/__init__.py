@@ -1,1 +1,1 @@
-"""Tests with one bank that none of them disturbs: what its parts tell, and load."""
+"""Tests with one bank that none of them disturbs: what its components report, and load."""

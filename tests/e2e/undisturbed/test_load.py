@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def remote_write(bank: Bank) -> AsyncIterator[str]:
-    """Where a Prometheus takes samples. An alert of the bank fires while hot-account.js runs."""
+    """Where a Prometheus accepts samples. An alert of the bank fires while hot-account.js runs."""
     async with own_namespace() as monitoring:
         yield await asyncio.to_thread(prometheus_pod.start, monitoring, bank.namespace)
 

@@ -1,4 +1,4 @@
-"""Every metric that alerts or dashboards name and that this cluster can tell, in real scrapes.
+"""Every metric that alerts or dashboards name and that this cluster can report, in real scrapes.
 
 Of CloudNativePG, microfin, kube-state-metrics and the kubelet; `make test` looks for Kafka's and
 Redis'.
@@ -18,12 +18,12 @@ import pytest_asyncio
 
 from e2e.kubernetes_bank import API_IMAGE, Bank
 from e2e.kubernetes_cluster import apply, get, kubectl, own_namespace, until
-from observability.shipped import metrics_of_others, told, used_metrics
+from observability.shipped import metrics_of_others, reported, used_metrics
 from support.ports import free_port
 
 pytestmark = pytest.mark.timeout(600)
 
-# CloudNativePG runs its queries once in 30 s, so a new instance tells little at first.
+# CloudNativePG runs its queries once in 30 s, so a new instance reports little at first.
 _PATIENCE_SECONDS = 90
 _READ = (
     "import sys, urllib.request as web; print(web.urlopen(sys.argv[1], timeout=20).read().decode())"
@@ -66,7 +66,7 @@ async def reader() -> AsyncIterator[str]:
 
 def _volume(namespace: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a volume of the kind `local` and a claim of it: of a host's folder, which these
-    clusters give, the kubelet tells nothing."""
+    clusters give, the kubelet reports nothing."""
     (node, *_) = get("nodes", namespace)["items"]
     host = node["metadata"]["labels"]["kubernetes.io/hostname"]
     term = {"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}
@@ -97,13 +97,13 @@ def _volume(namespace: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def scrape(reader: str, bank: Bank, selector: str, port: int) -> set[str]:
-    """Return the names that the pods of a selector tell, all together."""
+    """Return the names that the pods of a selector report, all together."""
     pods = json.loads(bank.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
     assert pods, f"no pods of {selector}"
     found: set[str] = set()
     for pod in pods:
         url = f"http://{pod['status']['podIP']}:{port}/metrics"
-        found |= told(kubectl("-n", reader, "exec", "reader", "--", "python", "-c", _READ, url))
+        found |= reported(kubectl("-n", reader, "exec", "reader", "--", "python", "-c", _READ, url))
     return found
 
 
@@ -129,20 +129,22 @@ async def test_cloudnativepg_tells_what_is_asked_for(
     try:
         await until(part, nothing_is_missing, _PATIENCE_SECONDS)
     except AssertionError as late:
-        raise AssertionError(f"{part} does not tell {sorted(missing)}") from late
+        raise AssertionError(f"{part} does not report {sorted(missing)}") from late
 
 
 @pytest.mark.parametrize(
     ("part", "pod", "port"),
     [("worker", "microfin-worker-0", 8081), ("api", "deploy/microfin-api", 8080)],
 )
-async def test_microfin_tells_what_is_asked_for(bank: Bank, part: str, pod: str, port: int) -> None:
+async def test_microfin_reports_what_is_asked_for(
+    bank: Bank, part: str, pod: str, port: int
+) -> None:
     """Asked from inside the pod: the bank's own policies let in Prometheus' namespace alone."""
     url = f"http://127.0.0.1:{port}/metrics"
     page = await asyncio.to_thread(bank.kubectl, "exec", pod, "--", "python", "-c", _READ, url)
     wanted = {name for name in used_metrics() if name.startswith((f"microfin_{part}_", "process_"))}
     assert len(wanted) > 5
-    assert wanted <= told(page)
+    assert wanted <= reported(page)
 
 
 async def test_the_operator_tells_of_this_cluster(bank: Bank) -> None:
@@ -151,13 +153,13 @@ async def test_the_operator_tells_of_this_cluster(bank: Bank) -> None:
     place = ("-n", bank.wanted.operator_namespace, "exec", pod, "--", "python", "-c", _READ)
     page = await asyncio.to_thread(kubectl, *place, "http://127.0.0.1:8080/metrics")
     wanted = {name for name in used_metrics() if name.startswith("microfin_operator_")}
-    assert wanted <= told(page)
+    assert wanted <= reported(page)
     assert f'cluster="microfin",namespace="{bank.namespace}"' in page
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def kube_state_metrics() -> AsyncIterator[str]:
-    """The address of kube-state-metrics' page; it runs beside the cluster."""
+    """The address of kube-state-metrics' page; it runs outside the cluster."""
     program = shutil.which("kube-state-metrics")
     if program is None:
         pytest.skip("no kube-state-metrics on PATH; tests/e2e/on_lab.sh builds one")
@@ -192,7 +194,7 @@ async def test_kube_state_metrics_tells_of_audits_as_the_alerts_ask(
     )
     page = ""
 
-    def tells() -> bool:
+    def is_reported() -> bool:
         nonlocal page
         try:
             page = httpx.get(kube_state_metrics).text
@@ -200,22 +202,22 @@ async def test_kube_state_metrics_tells_of_audits_as_the_alerts_ask(
             return False
         return all(line in page for line in expected)
 
-    await until("kube-state-metrics", tells, 60)
+    await until("kube-state-metrics", is_reported, 60)
     failed = f'kube_job_failed{{{place},job_name="microfin-audit-green"'
     assert failed not in page
     wanted = {name for name, by in metrics_of_others().items() if by == "kube-state-metrics"}
-    assert wanted <= told(page)
+    assert wanted <= reported(page)
 
 
-async def test_the_kubelet_tells_of_volumes_as_the_alert_asks(reader: str) -> None:
+async def test_the_kubelet_reports_volumes_as_the_alert_asks(reader: str) -> None:
     """It looks at a volume once a minute."""
     wanted = {name for name, by in metrics_of_others().items() if by == "the kubelet"}
     assert wanted
     nodes = [it["metadata"]["name"] for it in get("nodes", reader)["items"]]
     series = [f'{name}{{namespace="{reader}",persistentvolumeclaim="reader"}}' for name in wanted]
 
-    def tells() -> bool:
+    def is_reported() -> bool:
         pages = [kubectl("get", "--raw", f"/api/v1/nodes/{it}/proxy/metrics") for it in nodes]
         return all(any(line in page for page in pages) for line in series)
 
-    await until("the kubelet", tells, 150)
+    await until("the kubelet", is_reported, 150)

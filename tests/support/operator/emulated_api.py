@@ -37,10 +37,10 @@ class EmulatedApi(KubernetesEmulator):
     """An API server in memory."""
 
     deaf: bool = attrs.field(default=False, init=False)
-    """Whether watches tell nothing any more."""
+    """Whether watches no longer report anything."""
 
     changed: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
-    """Set by every change; whoever waits for it clears it first."""
+    """Set by every change; a task that waits for it clears it first."""
 
     asked: int = attrs.field(default=0, init=False)
     """How many requests came besides watches."""
@@ -271,5 +271,5 @@ def _with_removals(earlier: Any, patch: Any) -> Any:
     if not isinstance(earlier, dict) or not isinstance(patch, dict):
         return patch
     gone = {name: None for name in earlier if name not in patch}
-    kept = {name: _with_removals(earlier.get(name), value) for name, value in patch.items()}
-    return gone | kept
+    others = {name: _with_removals(earlier.get(name), value) for name, value in patch.items()}
+    return gone | others
