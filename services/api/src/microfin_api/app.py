@@ -16,7 +16,7 @@ from starlette.types import Lifespan, Receive, Scope, Send
 
 from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
 from microfin.postgres.shards import NotMigrated, WrongShard
-from microfin.process.garbage_collection import spare_the_garbage_collector
+from microfin.process import garbage_collection
 from microfin.process.settings import ApiSettings
 from microfin_api.documentation import Documents
 from microfin_api.endpoint import Endpoint
@@ -42,7 +42,7 @@ def create_app(settings: ApiSettings) -> Entrance:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await parts.start()
-        spare_the_garbage_collector()
+        garbage_collection.tune()
         try:
             yield
         finally:

@@ -18,7 +18,6 @@ from microfin_local.platform import Platform
 
 _STATEMENTS: Final = 1_000
 _STATEMENT: Final = "SELECT count(*) FROM pg_class WHERE oid < 100"
-_DATABASE: Final = "bench"
 
 
 async def measure_copy_reader(runs: int, statements: int = _STATEMENTS) -> dict[str, Any]:
@@ -28,8 +27,7 @@ async def measure_copy_reader(runs: int, statements: int = _STATEMENTS) -> dict[
             state=Path(folder), parts=frozenset({"postgres", "pgbouncer"}), random_ports=True
         )
         async with Platform(configuration) as platform:
-            await platform.create_database(_DATABASE)
-            url = platform.postgres_pooled(0, "microfin_api", _DATABASE)
+            url = platform.postgres_pooled(0, "microfin_api")
             settings = ApiSettings(databases=url, database_connections=1)
             pool = await connect_pool(url, settings)
             try:

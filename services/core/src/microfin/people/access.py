@@ -1,8 +1,8 @@
-"""Ending all sessions of a user, at once, whatever Redis has cached.
+"""Ending all sessions of a user at once, even those that Redis has cached.
 
-One transaction raises the user's epoch and deletes the sessions. A sign-in that was under way holds
-an older epoch, and cannot open a session any more. In Redis the sessions are buried before and
-after it (`microfin.redis.ended_sessions`).
+One transaction raises the user's epoch and deletes the sessions. A sign-in under way has the older
+epoch and cannot open a session any more. Before and after the transaction the sessions get
+tombstones in Redis (`microfin.redis.ended_sessions`).
 """
 
 import uuid
@@ -31,7 +31,7 @@ ENABLE: Final = "UPDATE users SET disabled_at = NULL WHERE id = $1 RETURNING id"
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """How many sessions have ended, and whether Redis knows: if not, they may be honoured for
+    """How many sessions have ended, and whether Redis knows: if not, they may still be accepted for
     `ended_sessions.UNCERTAIN_SECONDS`."""
 
     sessions: int
@@ -46,10 +46,11 @@ async def end_all_sessions(
     values: Sequence[Any] = (),
     also: Callable[[Connection, int], Awaitable[None]] | None = None,
 ) -> Ended | None:
-    """Make `change` of the user (of id `user`, with `values` from $2 on) and end all sessions.
+    """Apply `change` to the user with the id `user` and end all of the user's sessions.
 
-    `also` is done in the same transaction, with the new epoch. None where there is no such user, or
-    `change` did not fit any more; then nothing is changed.
+    `values` are the parameters of `change`, beginning with $2. `also` runs in the same transaction,
+    with the new epoch. Returns None, and changes nothing, if there is no such user or `change` does
+    not fit any more.
     """
     identity = uuid.UUID(user)
     async with pool.acquire() as connection, connection.transaction(readonly=True):
