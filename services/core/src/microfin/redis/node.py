@@ -3,7 +3,7 @@
 redis-py uses a connection for each command that waits, and looks up each command anew; at some
 hundred commands a second that is most of what Redis costs us. Here all callers of a node share one
 connection, all commands of one turn of the event loop are one write, and one timer watches all
-deadlines. ADR 29 says what it gains and when to delete it.
+deadlines. ADR 30 says what it gains and when to delete it.
 """
 
 import asyncio
