@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from microfin_local.benchmarks.replacements.copy_reader import measure_copy_reader
-from microfin_local.benchmarks.replacements.exact_router import measure_exact_router
 from microfin_local.benchmarks.replacements.http_protocol import measure_http_protocol
 from microfin_local.benchmarks.replacements.phase_seconds import measure_phase_seconds
 from microfin_local.benchmarks.replacements.redis_node import measure_redis_node
@@ -14,7 +13,6 @@ from microfin_local.benchmarks.replacements.side_by_side import compare
 
 BENCHMARKS: list[Callable[[int, int], Awaitable[dict[str, Any]]]] = [
     measure_copy_reader,
-    measure_exact_router,
     measure_http_protocol,
     measure_phase_seconds,
     measure_redis_node,

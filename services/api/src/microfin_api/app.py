@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Final
 
 import structlog
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
-from starlette.types import Lifespan, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
 from microfin.postgres.shards import NotMigrated, WrongShard
@@ -59,7 +59,8 @@ def create_app(settings: ApiSettings) -> Entrance:
             Exception: _answer_unexpected,
         },
     )
-    app.router = ExactRouter(list(_routes(ENDPOINTS, parts)), lifespan)
+    routes = list(_routes(ENDPOINTS, parts))
+    app.router = Router(routes, redirect_slashes=False, lifespan=lifespan)
     app.state.documents = Documents.of(ENDPOINTS)
     app.state.parts = parts
     return Entrance(app, parts.origins, settings.request_limit, parts.leaving)
@@ -71,23 +72,6 @@ def _routes(endpoints: Iterable[Endpoint], parts: Parts) -> Iterable[Route]:
         by_path[endpoint.path].append(endpoint)
     for path, methods in by_path.items():
         yield Route(path, Dispatcher(methods, parts), name=path)
-
-
-class ExactRouter(Router):
-    """Starlette's router, which finds a path without parameters by one look and not by many."""
-
-    def __init__(self, routes: Sequence[Route], lifespan: Lifespan[Starlette]) -> None:
-        super().__init__(routes, redirect_slashes=False, lifespan=lifespan)
-        self._exact = {route.path: route for route in routes if not route.param_convertors}
-
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand one request to its route."""
-        route = self._exact.get(scope["path"]) if scope["type"] == "http" else None
-        if route is None or scope.get("root_path"):
-            await super().app(scope, receive, send)
-            return
-        scope.update(router=self, route=route, endpoint=route.endpoint, path_params={})
-        await route.handle(scope, receive, send)
 
 
 class Dispatcher:

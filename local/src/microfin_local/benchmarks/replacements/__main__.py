@@ -10,7 +10,6 @@ import typer
 import uvloop
 
 from microfin_local.benchmarks.replacements.copy_reader import measure_copy_reader
-from microfin_local.benchmarks.replacements.exact_router import measure_exact_router
 from microfin_local.benchmarks.replacements.http_protocol import measure_http_protocol
 from microfin_local.benchmarks.replacements.phase_seconds import measure_phase_seconds
 from microfin_local.benchmarks.replacements.redis_node import measure_redis_node
@@ -42,12 +41,6 @@ def http_protocol(runs: Runs = RUNS) -> None:
 def copy_reader(runs: Runs = RUNS) -> None:
     """Compare one row by COPY with asyncpg's fetchrow, through a real PgBouncer."""
     _print(measure_copy_reader(runs))
-
-
-@application.command()
-def exact_router(runs: Runs = RUNS) -> None:
-    """Compare the API's router with Starlette's."""
-    _print(measure_exact_router(runs))
 
 
 @application.command()
