@@ -1,24 +1,21 @@
 """The API's HTTP protocol beside uvicorn's own with httptools: requests of a deposit's form.
 
 The server runs in the event loop's thread and a client in another one. Only the CPU of the server's
-thread counts, system calls included. Three ways are compared with ours: uvicorn with httptools,
-which reads a body as requests after an offer to upgrade (ADR 27); uvicorn with h11, which does not;
-and ours with a write for the head and another one for the body of an answer, as uvicorn writes.
+thread counts, system calls included. Two ways are compared with ours: uvicorn with httptools, which
+reads a body as requests after an offer to upgrade (ADR 27), and uvicorn with h11, which does not.
 """
 
 import asyncio
 import socket
 import time
 from typing import Any, Final
-from unittest.mock import patch
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from microfin_api.http import protocol
-from microfin_api.http.protocol import GatheringProtocol
+from microfin_api.http.protocol import StrictHttpProtocol
 from microfin_local.benchmarks.replacements.side_by_side import Measure, compare
 
 _REQUESTS: Final = 5_000
@@ -39,24 +36,13 @@ _HEADERS: Final = [
 
 async def measure_http_protocol(runs: int, requests: int = _REQUESTS) -> dict[str, Any]:
     """Return the microseconds of the server's CPU for one request."""
-    ours = _serving(GatheringProtocol, requests)
+    ours = _serving(StrictHttpProtocol, requests)
     return {
         "request_beside_httptools": await compare(
             ours, _serving(HttpToolsProtocol, requests), runs=runs
         ),
         "request_beside_h11": await compare(ours, _serving(H11Protocol, requests), runs=runs),
-        "request_beside_two_writes": await compare(ours, _two_writes(requests), runs=runs),
     }
-
-
-def _two_writes(requests: int) -> Measure:
-    serving = _serving(GatheringProtocol, requests)
-
-    async def measure() -> float:
-        with patch.object(protocol, "_GatheringTransport", lambda transport: transport):
-            return await serving()
-
-    return measure
 
 
 async def _answer(_scope: Scope, receive: Receive, send: Send) -> None:

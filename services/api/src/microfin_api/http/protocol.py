@@ -3,12 +3,11 @@
 uvicorn with httptools takes what follows an offer to upgrade for another protocol and then reads it
 as requests: ADR 27 tells what came of it. Here an offer is ignored (RFC 9110, 7.8), what cannot be
 read ends the connection, after the answers that are owed, and heads and bodies have limits of size
-and time. An answer's head and body are one write: uvicorn hands them to the socket one after the
-other, and each write is a call into the kernel, and wakes whoever reads.
+and time.
 """
 
 import asyncio
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -23,43 +22,10 @@ from microfin_api.http.request_id import REQUEST_ID, new_request_id
 MESSAGE_SECONDS: Final = 10.0
 """How long a head may take to come, and then a body."""
 
-_MOST_GATHERED: Final = 64 * 1024  # bytes; then the transport must say whether it takes more
 _HEAD_MOST: Final = 64 * 1024
 _BODY_MOST: Final = 8 * 2**20  # far above what the application reads, or reads to throw away
 _OFFERED: Final = frozenset({b"upgrade", b"http2-settings"})
 _METHODS: Final = "DELETE, GET, HEAD, POST"
-
-
-class _GatheringTransport:
-    """A transport that writes at the end of the event loop's turn what the turn has given it."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._gathered: list[bytes] = []
-        self._size = 0
-
-    def write(self, data: bytes) -> None:
-        """Write soon."""
-        if not self._gathered:
-            self._loop.call_soon(self._write)
-        self._gathered.append(data)
-        self._size += len(data)
-        if self._size > _MOST_GATHERED:
-            self._write()
-
-    def close(self) -> None:
-        """Write what is left, and close."""
-        self._write()
-        self._transport.close()
-
-    def _write(self) -> None:
-        gathered, self._gathered, self._size = self._gathered, [], 0
-        if gathered:
-            self._transport.write(b"".join(gathered))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 class _NoRequest(Exception):
@@ -70,7 +36,7 @@ class _NoRequest(Exception):
         self.problem = problem
 
 
-class GatheringProtocol(HttpToolsProtocol):
+class StrictHttpProtocol(HttpToolsProtocol):
     """Serves HTTP/1.1 on one connection.
 
     A body that ended before its end is told to the application by `body_fault` in the request's
@@ -79,8 +45,7 @@ class GatheringProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be told by asyncio that the connection stands."""
-        gathering = _GatheringTransport(cast("asyncio.Transport", transport))
-        super().connection_made(cast("asyncio.Transport", gathering))
+        super().connection_made(cast("asyncio.Transport", transport))
         self._in_head = False
         self._in_body = False
         self._deaf = False  # what comes is no request any more
