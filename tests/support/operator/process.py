@@ -66,7 +66,7 @@ def is_ready(status: KubernetesObject) -> bool:
 
 
 def status_of(api: EmulatedApi) -> KubernetesObject:
-    """Return the cluster's status as it stands in the API server."""
+    """Return the cluster's status in the API server."""
     item = api.item(MICROFIN_CLUSTER, "apps", "bank")
     assert item is not None
     found: KubernetesObject = item.get("status", {})
