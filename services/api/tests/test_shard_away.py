@@ -47,18 +47,18 @@ async def take_away(
     api: Api, shard: int, monkeypatch: pytest.MonkeyPatch, *, hangs: bool = False
 ) -> None:
     """Let the API find one shard away: its lease, and whatever it asks there."""
-    lease = api.parts.leases._shards[shard]
+    lease = api.services.leases._shards[shard]
 
     async def refuse(_: float) -> None:
         raise ConnectionRefusedError("planted")
 
     monkeypatch.setattr(lease, "_renewal", refuse)
     away: Any = AwayPool(hangs=hangs)
-    api.parts.pools[shard].terminate()
-    api.parts.pools[shard] = away  # the list is shared by all who look something up
+    api.services.pools[shard].terminate()
+    api.services.pools[shard] = away  # the list is shared by all who look something up
     if shard == 0:
-        monkeypatch.setattr(api.parts.sessions, "_pool", away)
-        monkeypatch.setattr(api.parts.users, "_pool", away)
+        monkeypatch.setattr(api.services.sessions, "_pool", away)
+        monkeypatch.setattr(api.services.users, "_pool", away)
     await until_true(lambda: lease.valid() is None)
 
 

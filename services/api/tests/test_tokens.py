@@ -17,7 +17,7 @@ from microfin_api.http.parameters import read_kind, read_moment, read_number
 from microfin_api.http.problems import Problem
 from microfin_api.people.cross_origin import OriginRule
 from microfin_api.people.sessions import Sessions
-from microfin_api.services import Parts
+from microfin_api.services import Services
 from microfin_api.signing import Signer
 from microfin_api.uuid7 import uuid7
 
@@ -63,7 +63,7 @@ def test_only_ids_with_our_tag_are_ours() -> None:
 
 def test_without_a_secret_nothing_starts() -> None:
     with pytest.raises(ValueError, match="MICROFIN_SECRET"):
-        Parts(ApiSettings())
+        Services(ApiSettings())
     with pytest.raises(ValueError, match="32 characters"):
         ApiSettings(secret="short")
 

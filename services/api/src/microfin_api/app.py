@@ -24,7 +24,7 @@ from microfin_api.http.parameters import refuse_unknown
 from microfin_api.http.problems import Problem
 from microfin_api.middleware import Entrance
 from microfin_api.routes import ENDPOINTS
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 logger = structlog.get_logger(__name__)
 
@@ -33,20 +33,20 @@ _LONGEST_SECONDS: Final = 25.0
 
 
 def create_app(settings: ApiSettings) -> Entrance:
-    """Return the application. Its parts start and stop with the server's lifespan.
+    """Return the application. Its services start and stop with the server's lifespan.
 
     Raises `ValueError` where the settings lack what nothing works without.
     """
-    parts = Parts(settings)
+    services = Services(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await parts.start()
+        await services.start()
         spare_the_garbage_collector()
         try:
             yield
         finally:
-            await parts.stop()
+            await services.stop()
 
     app = Starlette(
         exception_handlers={
@@ -59,18 +59,18 @@ def create_app(settings: ApiSettings) -> Entrance:
             Exception: _answer_unexpected,
         },
     )
-    app.router = ExactRouter(list(_routes(ENDPOINTS, parts)), lifespan)
+    app.router = ExactRouter(list(_routes(ENDPOINTS, services)), lifespan)
     app.state.documents = Documents.of(ENDPOINTS)
-    app.state.parts = parts
-    return Entrance(app, parts.origins, settings.request_limit, parts.leaving)
+    app.state.services = services
+    return Entrance(app, services.origins, settings.request_limit, services.leaving)
 
 
-def _routes(endpoints: Iterable[Endpoint], parts: Parts) -> Iterable[Route]:
+def _routes(endpoints: Iterable[Endpoint], services: Services) -> Iterable[Route]:
     by_path: defaultdict[str, list[Endpoint]] = defaultdict(list)
     for endpoint in endpoints:
         by_path[endpoint.path].append(endpoint)
     for path, methods in by_path.items():
-        yield Route(path, Dispatcher(methods, parts), name=path)
+        yield Route(path, Dispatcher(methods, services), name=path)
 
 
 class ExactRouter(Router):
@@ -93,8 +93,8 @@ class ExactRouter(Router):
 class Dispatcher:
     """Serves one path: calls the endpoint of the request's method."""
 
-    def __init__(self, endpoints: Collection[Endpoint], parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, endpoints: Collection[Endpoint], services: Services) -> None:
+        self._services = services
         self._by_method: dict[str, Endpoint] = {}
         self._parameters = {
             endpoint.name: tuple(it.name for it in endpoint.parameters if it.place == "query")
@@ -114,14 +114,14 @@ class Dispatcher:
     async def _answer(self, request: Request) -> Response:
         endpoint = self._by_method.get(request.method)
         if endpoint is None:
-            preflight = self._parts.origins.preflight(request, self._allowed)
+            preflight = self._services.origins.preflight(request, self._allowed)
             if preflight is None:
                 raise Problem("method_not_allowed", headers={"Allow": self._allowed})
             return preflight
         if request.scope["query_string"] and endpoint.tag != "operating":
             refuse_unknown(request, self._parameters[endpoint.name])
         async with asyncio.timeout(_LONGEST_SECONDS):
-            return await endpoint.handler(request, self._parts)
+            return await endpoint.handler(request, self._services)
 
 
 async def _answer_problem(_: Request, error: Exception) -> Response:

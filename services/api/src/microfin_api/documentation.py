@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from microfin_api.endpoint import Endpoint
 from microfin_api.http.problems import CATALOGUE, ProblemKind
 from microfin_api.openapi import make_document
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 _STYLE: Final = """
 :root { color-scheme: light dark; }
@@ -73,17 +73,17 @@ def openapi_text(document: dict[str, Any]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
-async def openapi_document(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
+async def openapi_document(request: Request, services: Services) -> Response:  # noqa: ARG001 - every endpoint's form
     """Show the OpenAPI document."""
     return Response(request.app.state.documents.openapi, media_type="application/json")
 
 
-async def documentation_page(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
+async def documentation_page(request: Request, services: Services) -> Response:  # noqa: ARG001 - every endpoint's form
     """Show the OpenAPI document to people."""
     return HTMLResponse(request.app.state.documents.page)
 
 
-async def problems_page(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
+async def problems_page(request: Request, services: Services) -> Response:  # noqa: ARG001 - every endpoint's form
     """Show the catalogue of problems."""
     return HTMLResponse(request.app.state.documents.problems)
 

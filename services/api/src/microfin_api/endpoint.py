@@ -7,9 +7,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
-Handler = Callable[[Request, Parts], Awaitable[Response]]
+Handler = Callable[[Request, Services], Awaitable[Response]]
 Method = Literal["GET", "POST", "DELETE"]
 
 

@@ -1,4 +1,4 @@
-"""The parts of one API process: what it is made of, started and stopped in their order."""
+"""The services of one API process: what it is made of, started and stopped in their order."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ _CLOSE_SECONDS = 1.0
 _CLEANING_SECONDS = 60.0
 
 
-class Parts:
+class Services:
     """Everything that the endpoints use. `instance` names this process until it ends."""
 
     def __init__(self, settings: ApiSettings) -> None:

@@ -17,7 +17,7 @@ from microfin.ledger.operation import Outcome, same_body
 from microfin.process.settings import ApiSettings
 from microfin_api.signing import Signer
 
-_SHAPE: Final = 3
+_FIELDS: Final = 3
 
 
 class At(msgspec.Struct, frozen=True):
@@ -43,13 +43,13 @@ class AtTokens:
 
     def read(self, token: str, operation: str, user: str) -> At | None:
         """Return what `token` says, None where we did not make it for this operation and user."""
-        parts = token.split(".")
-        if len(parts) != _SHAPE or not token.isascii():
+        fields = token.split(".")
+        if len(fields) != _FIELDS or not token.isascii():
             return None
-        place = f"{parts[0]}.{parts[1]}"
-        if not self._signer.is_tag(parts[2], f"{place}.{operation}.{user}"):
+        place = f"{fields[0]}.{fields[1]}"
+        if not self._signer.is_tag(fields[2], f"{place}.{operation}.{user}"):
             return None
-        _, _, body_hash = parts[1].partition("-")
+        _, _, body_hash = fields[1].partition("-")
         return At(bytes.fromhex(body_hash))
 
     def location(

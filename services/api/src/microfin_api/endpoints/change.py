@@ -27,7 +27,7 @@ from microfin_api.http.answers import AcceptedOperation, answer
 from microfin_api.http.problems import Problem
 from microfin_api.people.session_cache import Session
 from microfin_api.phases import CommandPhases
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 logger = structlog.get_logger(__name__)
 
@@ -37,17 +37,17 @@ _TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-
 class Change:
     """One client's request to change something: who asks, and under which key."""
 
-    def __init__(self, request: Request, parts: Parts, session: Session) -> None:
+    def __init__(self, request: Request, services: Services, session: Session) -> None:
         self.request = request
-        self.parts = parts
+        self.services = services
         self.user = session.user
         self.key: Key = read_key(request)
 
     @classmethod
-    async def begin(cls, request: Request, parts: Parts) -> "Change":
+    async def begin(cls, request: Request, services: Services) -> "Change":
         """Check who asks. Raises `Problem` for other origins, missing sessions and unfit keys."""
-        parts.origins.check(request, parts.sessions)
-        return cls(request, parts, await parts.sessions.require(request))
+        services.origins.check(request, services.sessions)
+        return cls(request, services, await services.sessions.require(request))
 
     async def open(self, currency: str, *, status: int, at_once: bool) -> Response:
         """Open an account in `currency`."""
@@ -61,7 +61,7 @@ class Change:
             currency=currency,
         )
         with self._telling_the_key():
-            await self.parts.account_cap.require_room(self.user, operation)
+            await self.services.account_cap.require_room(self.user, operation)
         return await self._perform(command, "", status=status, at_once=at_once)
 
     async def move(
@@ -86,9 +86,9 @@ class Change:
         self.request.scope["phases"] = phases  # the entrance knows when the request ends
         with self._telling_the_key():
             await refuse_other_use(
-                self.parts.redis, self.user, self.key, command.kind, noted_account
+                self.services.redis, self.user, self.key, command.kind, noted_account
             )
-            result = await self.parts.submission.submit(
+            result = await self.services.submission.submit(
                 command, at_once=at_once, trace=_trace(self.request), phases=phases
             )
             return self._told(command, result, status)
@@ -135,7 +135,7 @@ class Change:
         logger.debug("accepted", operation=accepted.operation, status=status)
         headers = {
             HEADER: self.key.header,
-            "Location": self.parts.at_tokens.location(
+            "Location": self.services.at_tokens.location(
                 accepted.operation, self.user, body_hash(command), accepted.appended
             ),
         }

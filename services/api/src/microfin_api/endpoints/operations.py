@@ -9,25 +9,25 @@ from microfin.postgres import queries
 from microfin_api.endpoints.outcome_answers import operation_view
 from microfin_api.http.answers import OperationView, answer
 from microfin_api.http.problems import Problem
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
-async def show_operation(request: Request, parts: Parts) -> Response:
+async def show_operation(request: Request, services: Services) -> Response:
     """Show one of the user's operations, from all shards.
 
     An operation that no partition has decided yet is `accepted` for whoever holds the `at` that it
     was answered with. Where it was decided with another body than that `at` stands for, the key had
     been used before.
     """
-    session = await parts.sessions.require(request)
+    session = await services.sessions.require(request)
     operation: str = request.path_params["operation"]
     if not _ID.fullmatch(operation):
         raise Problem("operation_not_found")
     token = request.query_params.get("at", "")
-    at = parts.at_tokens.read(token, operation, session.user)
-    found = (await queries.operations(parts.pools, [operation])).get(operation)
+    at = services.at_tokens.read(token, operation, session.user)
+    found = (await queries.operations(services.pools, [operation])).get(operation)
     if found is not None:
         if found.request.user != session.user:
             raise Problem("operation_not_found")

@@ -89,14 +89,14 @@ class OriginRule:
 def _canonical(origin: str) -> str | None:
     """Return an origin with its port, however it was written; None for what is none (RFC 6454)."""
     try:
-        parts = urlsplit(origin)
-        port, host = parts.port, parts.hostname or ""
+        split = urlsplit(origin)
+        port, host = split.port, split.hostname or ""
         if ":" in host:
             host = f"[{ipaddress.IPv6Address(host).compressed}]"
     except ValueError:
         return None
-    usual = _PORTS.get(parts.scheme)
+    usual = _PORTS.get(split.scheme)
     rest = origin.partition("://")[2]
     if usual is None or not host or any(it in rest for it in "/?#@\\ \t") or rest.endswith(":"):
         return None
-    return f"{parts.scheme}://{host}:{usual if port is None else port}"
+    return f"{split.scheme}://{host}:{usual if port is None else port}"
