@@ -24,7 +24,7 @@ import microfin_worker.postgres_store
 import microfin_worker.worker
 from microfin.postgres.shards import ShardPlace
 from simulation.batch_writing import PlacedWrite
-from simulation.connections import SimulatedPool, copy_first_row
+from simulation.connections import SimulatedPool, fetch_first_row
 from simulation.database import Database
 from simulation.virtual_loop import VirtualLoop, current_process
 
@@ -87,7 +87,7 @@ def simulated_product(
             patch.object(microfin_api.commands.leases, "connect_pool", connect_pool)
         )
         stack.enter_context(
-            patch.object(microfin_api.commands.leases, "copy_first_row", copy_first_row)
+            patch.object(microfin_api.commands.leases, "fetch_first_row", fetch_first_row)
         )
         stack.enter_context(
             patch.object(microfin_worker.postgres_store, "batch_statement", PlacedWrite)

@@ -4,7 +4,7 @@ from typing import Any
 
 from api_under_test import Api, Ledger, User, running
 
-from microfin_api.middleware import Entrance
+from microfin_api.middleware import RequestMiddleware
 
 
 class CountedPool:
@@ -34,7 +34,7 @@ def count_calls(api: Api) -> CountedPool:
 async def test_the_hot_path_makes_no_call_to_postgresql(ledger: Ledger) -> None:
     # Looking up what takes long is no part of the hot path, and this machine may be busy.
     async with running(ledger.settings(look_up_after=4.0)) as api:
-        assert isinstance(api.app, Entrance)
+        assert isinstance(api.app, RequestMiddleware)
         user = await api.user()
         sender = await user.account(balance="100")
         receivers = [await user.account() for _ in range(4)]

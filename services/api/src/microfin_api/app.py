@@ -22,7 +22,7 @@ from microfin_api.documentation import Documents
 from microfin_api.endpoint import Endpoint
 from microfin_api.http.parameters import refuse_unknown
 from microfin_api.http.problems import Problem
-from microfin_api.middleware import Entrance
+from microfin_api.middleware import RequestMiddleware
 from microfin_api.routes import ENDPOINTS
 from microfin_api.services import Services
 
@@ -32,7 +32,7 @@ _LONGEST_SECONDS: Final = 25.0
 """When a request ends at the latest: past every deadline of its own, before a proxy gives up."""
 
 
-def create_app(settings: ApiSettings) -> Entrance:
+def create_app(settings: ApiSettings) -> RequestMiddleware:
     """Return the application. Its services start and stop with the server's lifespan.
 
     Raises `ValueError` where the settings lack what nothing works without.
@@ -62,7 +62,7 @@ def create_app(settings: ApiSettings) -> Entrance:
     app.router = ExactRouter(list(_routes(ENDPOINTS, services)), lifespan)
     app.state.documents = Documents.of(ENDPOINTS)
     app.state.services = services
-    return Entrance(app, services.origins, settings.request_limit, services.leaving)
+    return RequestMiddleware(app, services.origins, settings.request_limit, services.drain)
 
 
 def _routes(endpoints: Iterable[Endpoint], services: Services) -> Iterable[Route]:

@@ -22,7 +22,7 @@ class Parameter(msgspec.Struct, frozen=True):
     schema: Mapping[str, Any]
 
 
-class Given(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True):
     """One answer that is no problem: what it carries, as which media type, and its headers."""
 
     description: str
@@ -44,7 +44,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     summary: str
     tag: str
-    answers: Mapping[int, Given]
+    answers: Mapping[int, Answer]
     problems: tuple[str, ...] = ()
     body: type[msgspec.Struct] | None = None
     body_required: bool = True

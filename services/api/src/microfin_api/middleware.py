@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from microfin_api import metrics
 from microfin_api.documentation import STYLE_HASH
-from microfin_api.http.draining import Leaving
+from microfin_api.http.draining import Drain
 from microfin_api.http.problems import Problem
 from microfin_api.http.request_id import HEADER as REQUEST_ID_HEADER
 from microfin_api.http.request_id import REQUEST_ID, read_request_id
@@ -32,13 +32,11 @@ _ALWAYS_ANSWERED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """An overloaded process that seems dead would be restarted, which helps nobody."""
 
 
-class Entrance:
+class RequestMiddleware:
     """The outermost layer of the application."""
 
-    def __init__(
-        self, app: ASGIApp, origins: OriginRule, request_limit: int, leaving: Leaving
-    ) -> None:
-        self.leaving = leaving
+    def __init__(self, app: ASGIApp, origins: OriginRule, request_limit: int, drain: Drain) -> None:
+        self.drain = drain
         self._app = app
         self._origins = origins
         self._request_limit = request_limit
@@ -61,7 +59,7 @@ class Entrance:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *added]
-                if self.leaving.begun:
+                if self.drain.begun:
                     message["headers"].append(_CLOSE)
             await send(message)
 

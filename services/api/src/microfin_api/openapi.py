@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from microfin_api.endpoint import Endpoint, Given, Parameter
+from microfin_api.endpoint import Answer, Endpoint, Parameter
 from microfin_api.http.problems import CATALOGUE, MEDIA_TYPE, ProblemDocument
 
 _REFERENCE: Final = "#/components/schemas/{name}"
@@ -64,8 +64,8 @@ def _carried(endpoints: Iterable[Endpoint]) -> list[type[msgspec.Struct]]:
     for endpoint in endpoints:
         if endpoint.body is not None:
             carried[endpoint.body] = None
-        for given in endpoint.answers.values():
-            carried.update(dict.fromkeys(given.carries))
+        for answer in endpoint.answers.values():
+            carried.update(dict.fromkeys(answer.carries))
     return list(carried)
 
 
@@ -100,7 +100,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
-    responses = {str(status): _given(given) for status, given in endpoint.answers.items()}
+    responses = {str(status): _answer(answer) for status, answer in endpoint.answers.items()}
     by_status: defaultdict[int, list[str]] = defaultdict(list)
     for code in endpoint.problems:
         for status in _statuses(endpoint, code):
@@ -129,19 +129,19 @@ def _problems(status: int, codes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _given(given: Given) -> dict[str, Any]:
+def _answer(answer: Answer) -> dict[str, Any]:
     content: dict[str, Any] = {}
-    if given.carries:
-        references = [_reference(carried) for carried in given.carries]
+    if answer.carries:
+        references = [_reference(carried) for carried in answer.carries]
         schema = references[0] if len(references) == 1 else {"anyOf": references}
         content["application/json"] = {"schema": schema}
-    if given.other_media_type:
-        content[given.other_media_type] = {"schema": {}}
-    response: dict[str, Any] = {"description": given.description, "content": content}
-    if given.headers:
+    if answer.other_media_type:
+        content[answer.other_media_type] = {"schema": {}}
+    response: dict[str, Any] = {"description": answer.description, "content": content}
+    if answer.headers:
         response["headers"] = {
             name: {"description": _HEADERS[name][0], "schema": _HEADERS[name][1]}
-            for name in given.headers
+            for name in answer.headers
         }
     return response
 

@@ -23,7 +23,7 @@ from microfin_api.commands.sending_gate import SendingGate
 from microfin_api.commands.submission import Submission
 from microfin_api.commands.waiting import Waiting
 from microfin_api.http.client_address import TrustedProxies
-from microfin_api.http.draining import Leaving
+from microfin_api.http.draining import Drain
 from microfin_api.people.cross_origin import OriginRule
 from microfin_api.people.devices import Devices
 from microfin_api.people.passwords import Passwords
@@ -60,7 +60,7 @@ class Services:
         self.leases = Leases(self.instance, settings)
         self._lease_thread = LeaseThread(self.leases)
         self.gate = SendingGate(self.leases)
-        self.leaving = Leaving()
+        self.drain = Drain()
 
     async def start(self) -> None:
         """Connect to everything that answers; what does not is tried again, and shows in readyz."""
@@ -88,7 +88,7 @@ class Services:
 
     async def stop(self) -> None:
         """Let what is under way reach the log, give back the leases, and disconnect."""
-        self.leaving.begun = True
+        self.drain.begun = True
         await self.submission.finish(_FLUSH_SECONDS)
         for task in (self._producing, self._cleaning):
             task.cancel()
@@ -107,7 +107,7 @@ class Services:
 
         A lease on any shard suffices: what the others' accounts ask for is served.
         """
-        missing = ["this process is stopping"] if self.leaving.begun else []
+        missing = ["this process is stopping"] if self.drain.begun else []
         without_lease = self.leases.faults()
         if len(without_lease) == self.leases.shards:
             missing += without_lease

@@ -23,13 +23,13 @@ from microfin.postgres.connections import DATABASE_ERRORS, Pool, is_connection_l
 from microfin.postgres.literals import text
 from microfin.process.settings import ApiSettings
 from microfin_api.commands.leases import Leases
-from microfin_api.commands.one_round_trip import copy_first_row
+from microfin_api.commands.one_round_trip import fetch_first_row
 from microfin_api.http.problems import Problem
 
 logger = structlog.get_logger(__name__)
 
 _WAIT_SECONDS: Final = 1.0
-_ALLOWED_SECONDS: Final = 60.0
+_QUOTA_SECONDS: Final = 60.0
 _PROCESSES: Final = 16
 """Among how many processes the room that is left is shared out."""
 _REMEMBERED: Final = 10_000
@@ -38,7 +38,7 @@ _COUNT: Final = (
 )
 
 
-class _Allowed(msgspec.Struct):
+class _Quota(msgspec.Struct):
     """How many accounts a user may open here without a count, and until when (loop time)."""
 
     left: int
@@ -52,14 +52,14 @@ class AccountCap:
         self._most = settings.accounts_per_user
         self._pools = pools
         self._leases = leases
-        self._allowed: dict[str, _Allowed] = {}
+        self._quotas: dict[str, _Quota] = {}
 
     async def require_room(self, user: str, operation: str) -> None:
         """Raise `Problem` where `user` has all accounts that one may have.
 
         A repeat of an `operation` that has been decided passes: it gets its first answer.
         """
-        if self._use_allowed(user):
+        if self._use_quota(user):
             return
         room = await self._count_room(user)
         if room > 0 or operation in await queries.operations(self._pools, [operation]):
@@ -71,12 +71,12 @@ class AccountCap:
             operationId=operation,
         )
 
-    def _use_allowed(self, user: str) -> bool:
+    def _use_quota(self, user: str) -> bool:
         """Use one of the openings that need no count; return whether there was one."""
-        allowed = self._allowed.get(user)
-        if allowed is None or not allowed.left or _loop_time() > allowed.until:
+        quota = self._quotas.get(user)
+        if quota is None or not quota.left or _loop_time() > quota.until:
             return False
-        allowed.left -= 1
+        quota.left -= 1
         return True
 
     async def _count_room(self, user: str) -> int:
@@ -84,11 +84,11 @@ class AccountCap:
         begun = _loop_time()
         counts = await self._counts(user)
         room = self._most - sum(count for count in counts if count is not None)
-        self._allowed.pop(user, None)
+        self._quotas.pop(user, None)
         if None not in counts and (share := room // _PROCESSES):
-            self._allowed[user] = _Allowed(share, begun + _ALLOWED_SECONDS)
-            if len(self._allowed) > _REMEMBERED:
-                del self._allowed[next(iter(self._allowed))]
+            self._quotas[user] = _Quota(share, begun + _QUOTA_SECONDS)
+            if len(self._quotas) > _REMEMBERED:
+                del self._quotas[next(iter(self._quotas))]
         return room
 
     async def _counts(self, user: str) -> list[int | None]:
@@ -117,7 +117,7 @@ async def _count(pool: Pool, user: str, most: int) -> int | None:
     statement = _COUNT.format(owner=text(user), most=most)
     try:
         async with pool.acquire() as connection:
-            row = await copy_first_row(connection, statement)
+            row = await fetch_first_row(connection, statement)
     except DATABASE_ERRORS as error:
         if not is_connection_loss(error):
             raise

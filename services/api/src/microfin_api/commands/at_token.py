@@ -25,7 +25,7 @@ class At(msgspec.Struct, frozen=True):
 
     body_hash: bytes
 
-    def speaks_of(self, request: Outcome) -> bool:
+    def matches(self, request: Outcome) -> bool:
         """Tell whether `request` decided what the token's holder had asked for."""
         return not self.body_hash or same_body(request, self.body_hash)
 

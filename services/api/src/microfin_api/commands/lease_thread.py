@@ -27,17 +27,17 @@ class LeaseThread:
     async def start(self) -> None:
         """Take all leases, or begin to try."""
         self._thread.start()
-        await self._there(self._leases.start(asyncio.get_running_loop()))
+        await self._on_own_loop(self._leases.start(asyncio.get_running_loop()))
 
     async def stop(self) -> None:
         """Give all leases back, and end the thread."""
         if not self._thread.is_alive():
             return
-        await self._there(self._leases.stop())
+        await self._on_own_loop(self._leases.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.to_thread(self._thread.join)
 
-    async def _there(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def _on_own_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
     def _run(self) -> None:

@@ -22,7 +22,7 @@ from microfin.postgres.connections import Connection, Pool, connect_pool
 from microfin.postgres.literals import text
 from microfin.postgres.shards import ShardPlace
 from microfin.process.settings import ApiSettings
-from microfin_api.commands.one_round_trip import copy_first_row
+from microfin_api.commands.one_round_trip import fetch_first_row
 
 logger = structlog.get_logger(__name__)
 
@@ -94,11 +94,11 @@ class ShardLease:
         self._place = ShardPlace(shard, len(settings.database_urls))
         self._pool: Pool | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._home: asyncio.AbstractEventLoop | None = None
+        self._own_loop: asyncio.AbstractEventLoop | None = None
         self._users_loop: asyncio.AbstractEventLoop | None = None
-        self._wanted = asyncio.Event()  # on the loop that renews
-        self._wants = False
-        self._tried = asyncio.Event()  # on the loop of those who use the lease
+        self._wanted_event = asyncio.Event()  # on the loop that renews
+        self._renewal_wanted = False
+        self._attempted = asyncio.Event()  # on the loop of those who use the lease
         self._intent_since: float | None = None
         self.fault = f"shard {shard}: none yet"
         self.refusals = 0
@@ -114,7 +114,7 @@ class ShardLease:
 
         `users_loop` is the loop of those who use the lease, where it is another one.
         """
-        self._home = asyncio.get_running_loop()
+        self._own_loop = asyncio.get_running_loop()
         self._users_loop = users_loop
         self._pool = await self._connect()
         await self._renew()
@@ -150,27 +150,27 @@ class ShardLease:
         All who wait share a renewal, which is sent a little sooner for them.
         """
         while (lease := self.latest) is None or lease.sent <= moment:
-            self._want()
-            await self.tried()
+            self._ask_for_renewal()
+            await self.attempted()
         return lease
 
-    async def tried(self) -> None:
+    async def attempted(self) -> None:
         """Return after the next attempt to renew, however it ends. Wait with a deadline."""
-        await self._tried.wait()
+        await self._attempted.wait()
 
-    def _want(self) -> None:
+    def _ask_for_renewal(self) -> None:
         """Ask for a renewal soon. Whoever finds that asked already may rely on it: what is asked
         for is forgotten before the renewal is sent."""
-        if self._wants:
+        if self._renewal_wanted:
             return
-        self._wants = True
+        self._renewal_wanted = True
         if self._users_loop is None:
-            self._wanted.set()
-        elif self._home is not None:
+            self._wanted_event.set()
+        elif self._own_loop is not None:
             with contextlib.suppress(RuntimeError):  # that loop has ended: nothing is renewed
-                self._home.call_soon_threadsafe(self._wanted.set)
+                self._own_loop.call_soon_threadsafe(self._wanted_event.set)
 
-    def _tell(self) -> None:
+    def _notify_users(self) -> None:
         """Wake those who wait for an attempt."""
         if self._users_loop is None:
             self._wake()
@@ -179,8 +179,8 @@ class ShardLease:
                 self._users_loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        self._tried.set()
-        self._tried = asyncio.Event()
+        self._attempted.set()
+        self._attempted = asyncio.Event()
 
     async def _renew_for_ever(self) -> None:
         next_cleaning = time.monotonic() + _FORGET_EVERY
@@ -188,9 +188,9 @@ class ShardLease:
             await asyncio.sleep(_LEAST_PAUSE)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RENEWAL_SECONDS - _LEAST_PAUSE):
-                    await self._wanted.wait()
-            self._wanted.clear()
-            self._wants = False
+                    await self._wanted_event.wait()
+            self._wanted_event.clear()
+            self._renewal_wanted = False
             await self._renew()
             if time.monotonic() > next_cleaning:
                 next_cleaning = time.monotonic() + _FORGET_EVERY
@@ -205,7 +205,7 @@ class ShardLease:
             self._accept(renewal.result())
         else:
             await self._fail(renewal)
-        self._tell()
+        self._notify_users()
 
     def _accept(self, lease: Lease) -> None:
         if self.fault and self.latest is not None:
@@ -232,7 +232,7 @@ class ShardLease:
 
     async def _renewal(self, sent: float) -> Lease:
         async with self._acquire() as connection:
-            row = await copy_first_row(connection, self._statement)
+            row = await fetch_first_row(connection, self._statement)
         if row is None:
             raise self._place.not_migrated()
         found = msgspec.json.decode(row[0], type=_RoutingRow)

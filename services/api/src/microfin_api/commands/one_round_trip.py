@@ -12,7 +12,7 @@ from microfin.postgres.connections import Connection
 _HEADER_BYTES: Final = 19  # signature, flags, and the size of an extension that there is not
 
 
-async def copy_first_row(connection: Connection, statement: str) -> list[bytes] | None:
+async def fetch_first_row(connection: Connection, statement: str) -> list[bytes] | None:
     """Return the first row that `statement` returns, None where there is none.
 
     `statement` is one SELECT, or an INSERT with RETURNING, whose values are literals (see

@@ -92,7 +92,7 @@ class SendingGate:
                 while (lease := shard.valid()) is None:
                     if shard.refusals != refusals:
                         raise _no_lease()
-                    await shard.tried()
+                    await shard.attempted()
                 return lease
         except TimeoutError:
             raise _no_lease() from None

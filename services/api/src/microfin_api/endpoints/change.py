@@ -60,7 +60,7 @@ class Change:
             user=self.user,
             currency=currency,
         )
-        with self._telling_the_key():
+        with self._key_in_problems():
             await self.services.account_cap.require_room(self.user, operation)
         return await self._perform(command, "", status=status, at_once=at_once)
 
@@ -83,18 +83,18 @@ class Change:
         self, command: Command, noted_account: str, *, status: int, at_once: bool
     ) -> Response:
         phases = CommandPhases(self.request.scope["begun"])
-        self.request.scope["phases"] = phases  # the entrance knows when the request ends
-        with self._telling_the_key():
+        self.request.scope["phases"] = phases  # the middleware knows when the request ends
+        with self._key_in_problems():
             await refuse_other_use(
                 self.services.redis, self.user, self.key, command.kind, noted_account
             )
             result = await self.services.submission.submit(
                 command, at_once=at_once, trace=_trace(self.request), phases=phases
             )
-            return self._told(command, result, status)
+            return self._answer_for(command, result, status)
 
     @contextlib.contextmanager
-    def _telling_the_key(self) -> Iterator[None]:
+    def _key_in_problems(self) -> Iterator[None]:
         """Let every problem name the key, which may be one that we made."""
         try:
             yield
@@ -104,17 +104,17 @@ class Change:
                 problem.members["idempotencyKey"] = self.key.text
             raise
 
-    def _told(self, command: Command, result: Settled | Accepted, status: int) -> Response:
+    def _answer_for(self, command: Command, result: Settled | Accepted, status: int) -> Response:
         try:
             if isinstance(result, Accepted):
-                return self._accepted(command, result)
-            return self._settled(result, status)
+                return self._accepted_answer(command, result)
+            return self._final_answer(result, status)
         except Problem:
             raise
         except Exception as error:  # it has been sent: nobody may be told that nothing was done
             raise unknown_after(error, command.operation) from error
 
-    def _settled(self, settled: Settled, status: int) -> Response:
+    def _final_answer(self, settled: Settled, status: int) -> Response:
         operation = settled.operation
         metrics.OPERATIONS.labels(operation.kind, operation.status).inc()
         logger.debug("settled", operation=operation.operation, status=operation.status)
@@ -129,7 +129,7 @@ class Change:
             headers["Location"] = f"/api/accounts/{operation.account}"
         return answer(settled_view(operation), status, headers)
 
-    def _accepted(self, command: Command, accepted: Accepted) -> Response:
+    def _accepted_answer(self, command: Command, accepted: Accepted) -> Response:
         status: Literal["accepted", "in_transit"] = "in_transit" if accepted.debited else "accepted"
         metrics.OPERATIONS.labels(command.kind, status).inc()
         logger.debug("accepted", operation=accepted.operation, status=status)

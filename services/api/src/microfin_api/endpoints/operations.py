@@ -31,7 +31,7 @@ async def show_operation(request: Request, services: Services) -> Response:
     if found is not None:
         if found.request.user != session.user:
             raise Problem("operation_not_found")
-        if at is not None and not at.speaks_of(found.request):
+        if at is not None and not at.matches(found.request):
             raise Problem("key_reused", operationId=operation)
         return answer(operation_view(found.operation))
     if at is None:

@@ -5,7 +5,7 @@ from typing import Any
 from microfin.ledger.money import to_decimal_text
 from microfin.ledger.operation import Operation
 from microfin_api.http.answers import (
-    Answer,
+    AnswerBody,
     Moved,
     Opened,
     OperationView,
@@ -15,7 +15,7 @@ from microfin_api.http.answers import (
 from microfin_api.http.problems import Problem
 
 
-def settled_view(operation: Operation) -> Answer:
+def settled_view(operation: Operation) -> AnswerBody:
     """Return the answer for a settled operation."""
     currency = operation.currency
     balance = to_decimal_text(operation.balance or 0, currency)

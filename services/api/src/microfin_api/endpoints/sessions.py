@@ -26,7 +26,7 @@ async def change_password(request: Request, services: Services) -> Response:
     session = await services.sessions.require(request)
     body = await read_body(request, PasswordBody, services.settings.body_limit)
     new_password = read_new_password(body.new_password)
-    user = await _prove(services, session.user, body.current_password)
+    user = await _user_with_password(services, session.user, body.current_password)
     password_hash = await services.passwords.hash(new_password)
     changed = await services.sessions.change_password(user.id, user.epoch, password_hash)
     if changed is None:  # by somebody else meanwhile
@@ -42,14 +42,14 @@ async def change_password(request: Request, services: Services) -> Response:
     return response
 
 
-async def _prove(services: Services, identity: str, password: str) -> User:
+async def _user_with_password(services: Services, identity: str, password: str) -> User:
     """Return the user whose password this is. Wrong ones count as failed sign-ins do."""
     user = await services.users.with_id(identity)
     if user is None:
         raise Problem("not_signed_in", headers={"WWW-Authenticate": "Bearer"})
     attempt = services.sign_in_rate.attempt("too_many_sign_ins")
     try:
-        await attempt.take(services.sign_in_rate.of_user(user.id))
+        await attempt.acquire(services.sign_in_rate.of_user(user.id))
         fits = await services.passwords.verify(user.password_hash, password, "sign_in")
         attempt.failed = not fits
     finally:

@@ -79,13 +79,13 @@ async def _user_of(
     strangers = rate.of_stranger(email_form(forms[0]), address)
     attempt = rate.attempt("too_many_sign_ins")
     try:
-        if device := services.devices.told_by(request):
-            await attempt.take(rate.of_address(address))
+        if device := services.devices.claim_of(request):
+            await attempt.acquire(rate.of_address(address))
             user = await services.users.with_email(forms)
             known = user is not None and services.devices.is_known(device, user)
-            await attempt.take(rate.of_device(device) if known else strangers)
+            await attempt.acquire(rate.of_device(device) if known else strangers)
         else:
-            await attempt.take([*rate.of_address(address), *strangers])
+            await attempt.acquire([*rate.of_address(address), *strangers])
             user = await services.users.with_email(forms)
         stored = user.password_hash if user else None
         fits = await services.passwords.verify(stored, password, lane)

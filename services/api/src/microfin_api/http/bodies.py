@@ -171,7 +171,7 @@ def decode_body(data: bytes, body: type[_Body]) -> _Body:
     try:
         decoded: _Body = _DECODERS[body].decode(data)
         text = data.decode()
-        if not _is_plain(text):
+        if not _has_surely_no_duplicates(text):
             _DUPLICATES.decode(text)
     except msgspec.ValidationError as error:
         raise Problem("invalid_body", f"{error}.") from None
@@ -180,7 +180,7 @@ def decode_body(data: bytes, body: type[_Body]) -> _Body:
     return decoded
 
 
-def _is_plain(text: str) -> bool:
+def _has_surely_no_duplicates(text: str) -> bool:
     """Tell quickly that no key occurs twice: there are no more colons than different keys.
 
     Each occurrence of a key has a colon. Where there are more, one may stand in a text or in
@@ -244,7 +244,7 @@ def read_currency(text: str) -> str:
 
 def read_email(text: str) -> tuple[str, ...]:
     """Return the forms that a user's address may be stored in; `Problem` for what is none."""
-    with _fitting("email"):
+    with _problem_if_unfit("email"):
         return identity.read_email(text)
 
 
@@ -253,24 +253,24 @@ def read_new_email(text: str) -> tuple[str, ...]:
 
     Raises `Problem` for one that cannot be.
     """
-    with _fitting("email"):
+    with _problem_if_unfit("email"):
         return identity.read_new_email(text)
 
 
 def read_name(text: str) -> str:
     """Return a person's name without the spaces around it. Raises `Problem` for an unfit one."""
-    with _fitting("name"):
+    with _problem_if_unfit("name"):
         return identity.read_name(text)
 
 
 def read_new_password(text: str) -> str:
     """Return a password that may be chosen. Raises `Problem` for one that may not."""
-    with _fitting("password"):
+    with _problem_if_unfit("password"):
         return identity.read_new_password(text)
 
 
 @contextlib.contextmanager
-def _fitting(member: str) -> Iterator[None]:
+def _problem_if_unfit(member: str) -> Iterator[None]:
     try:
         yield
     except identity.Unfit as error:

@@ -11,7 +11,7 @@ from types import FrameType
 import uvicorn
 
 
-class Leaving:
+class Drain:
     """Whether this process is about to end."""
 
     def __init__(self) -> None:
@@ -21,16 +21,16 @@ class Leaving:
 class DrainingServer(uvicorn.Server):
     """Serves for `seconds` more when it is told to stop; told twice, it stops at once."""
 
-    def __init__(self, config: uvicorn.Config, leaving: Leaving, seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, seconds: float) -> None:
         super().__init__(config)
-        self._leaving = leaving
+        self._drain = drain
         self._seconds = seconds
         self._ends_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Be told by a signal to stop."""
         if self.started and self._seconds and self._ends_at is None:
-            self._leaving.begun = True
+            self._drain.begun = True
             self._ends_at = time.monotonic() + self._seconds
             return
         super().handle_exit(sig, frame)

@@ -23,29 +23,29 @@ from microfin_api.http.request_id import REQUEST_ID, new_request_id
 MESSAGE_SECONDS: Final = 10.0
 """How long a head may take to come, and then a body."""
 
-_MOST_GATHERED: Final = 64 * 1024  # bytes; then the transport must say whether it takes more
+_BUFFER_MOST: Final = 64 * 1024  # bytes; then the transport must say whether it takes more
 _HEAD_MOST: Final = 64 * 1024
 _BODY_MOST: Final = 8 * 2**20  # far above what the application reads, or reads to throw away
 _OFFERED: Final = frozenset({b"upgrade", b"http2-settings"})
 _METHODS: Final = "DELETE, GET, HEAD, POST"
 
 
-class _GatheringTransport:
+class _BufferedTransport:
     """A transport that writes at the end of the event loop's turn what the turn has given it."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._gathered: list[bytes] = []
+        self._buffer: list[bytes] = []
         self._size = 0
 
     def write(self, data: bytes) -> None:
         """Write soon."""
-        if not self._gathered:
+        if not self._buffer:
             self._loop.call_soon(self._write)
-        self._gathered.append(data)
+        self._buffer.append(data)
         self._size += len(data)
-        if self._size > _MOST_GATHERED:
+        if self._size > _BUFFER_MOST:
             self._write()
 
     def close(self) -> None:
@@ -54,15 +54,15 @@ class _GatheringTransport:
         self._transport.close()
 
     def _write(self) -> None:
-        gathered, self._gathered, self._size = self._gathered, [], 0
-        if gathered:
-            self._transport.write(b"".join(gathered))
+        buffer, self._buffer, self._size = self._buffer, [], 0
+        if buffer:
+            self._transport.write(b"".join(buffer))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
 
-class _NoRequest(Exception):
+class _Refusal(Exception):
     """What came is no request that is served; `problem` says so."""
 
     def __init__(self, problem: Problem) -> None:
@@ -70,7 +70,7 @@ class _NoRequest(Exception):
         self.problem = problem
 
 
-class GatheringProtocol(HttpToolsProtocol):
+class StrictHttpProtocol(HttpToolsProtocol):
     """Serves HTTP/1.1 on one connection.
 
     A body that ended before its end is told to the application by `body_fault` in the request's
@@ -79,35 +79,35 @@ class GatheringProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be told by asyncio that the connection stands."""
-        gathering = _GatheringTransport(cast("asyncio.Transport", transport))
-        super().connection_made(cast("asyncio.Transport", gathering))
+        buffered = _BufferedTransport(cast("asyncio.Transport", transport))
+        super().connection_made(cast("asyncio.Transport", buffered))
         self._in_head = False
         self._in_body = False
-        self._deaf = False  # what comes is no request any more
+        self._refusing = False  # what comes is no request any more
         self._incomplete = 0  # bytes of a head, or of a body, that has not ended
-        self._late: asyncio.TimerHandle | None = None
+        self._timeout: asyncio.TimerHandle | None = None
         self.parser = httptools.HttpRequestParser(self)
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Be told that the connection is gone."""
-        self._deaf = True
-        self._no_longer_late()
+        self._refusing = True
+        self._cancel_timeout()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read what came: the rest of a message, or several."""
-        if self._deaf:
+        if self._refusing:
             return
         self._unset_keepalive_if_required()
         begun_before = self._in_head or self._in_body
         try:
             self._feed(data)
-        except _NoRequest as error:
+        except _Refusal as error:
             self._refuse(error.problem)
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause.problem if isinstance(cause, _NoRequest) else _unreadable())
+            self._refuse(cause.problem if isinstance(cause, _Refusal) else _unreadable())
         else:
             if self._in_head or self._in_body:
                 self._wait_for_more(len(data) if begun_before else 0)
@@ -132,7 +132,7 @@ class GatheringProtocol(HttpToolsProtocol):
     def _head_without_offer(self) -> bytes:
         method = self.parser.get_method()
         if method == b"CONNECT":
-            raise _NoRequest(Problem("method_not_allowed", headers={"Allow": _METHODS}))
+            raise _Refusal(Problem("method_not_allowed", headers={"Allow": _METHODS}))
         lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
         for name, value in self.headers:
             if name == b"connection":
@@ -155,10 +155,10 @@ class GatheringProtocol(HttpToolsProtocol):
         """Be told that a head has ended."""
         if self.parser.should_upgrade():
             return  # it is parsed anew
-        self._require_sound_head()
+        self._require_unambiguous_head()
         super().on_headers_complete()
         self._in_head, self._in_body = False, True
-        self._ended()
+        self._reset_limits()
         self.headers = []  # trailers do not become headers of a request that is being served
 
     def on_message_complete(self) -> None:
@@ -166,22 +166,22 @@ class GatheringProtocol(HttpToolsProtocol):
         if self._in_head:
             return  # the message is parsed anew
         self._in_body = False
-        self._ended()
+        self._reset_limits()
         super().on_message_complete()
         if self.cycle.response_complete and not self.pipeline:
             self._await_request()
 
-    def _require_sound_head(self) -> None:
+    def _require_unambiguous_head(self) -> None:
         """Raise where somebody before or behind us could read this head in another way."""
         version = self.parser.get_http_version()
         names = [name for name, _ in self.headers]
         hosts = names.count(b"host")
         if hosts != 1 if version == "1.1" else hosts > 1 or version != "1.0":
-            raise _NoRequest(_unreadable())
+            raise _Refusal(_unreadable())
         if b"transfer-encoding" in names:
             codings = [value for name, value in self.headers if name == b"transfer-encoding"]
             if version != "1.1" or [coding.lower() for coding in codings] != [b"chunked"]:
-                raise _NoRequest(_unreadable())
+                raise _Refusal(_unreadable())
 
     # Limits -------------------------------------------------------------------------------------
 
@@ -197,21 +197,21 @@ class GatheringProtocol(HttpToolsProtocol):
             self._refuse(Problem("malformed_request", "The head is too large.", status=431))
         elif self._in_body and self._incomplete > _BODY_MOST:
             self._refuse(_unreadable())
-        elif self._late is None:
-            self._late = self.loop.call_later(MESSAGE_SECONDS, self._too_late)
+        elif self._timeout is None:
+            self._timeout = self.loop.call_later(MESSAGE_SECONDS, self._time_out)
 
-    def _ended(self) -> None:
+    def _reset_limits(self) -> None:
         """A head or a body has ended: what limits the next part begins anew."""
         self._incomplete = 0
-        self._no_longer_late()
+        self._cancel_timeout()
 
-    def _no_longer_late(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+    def _cancel_timeout(self) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
 
-    def _too_late(self) -> None:
-        self._late = None
+    def _time_out(self) -> None:
+        self._timeout = None
         if self.flow.read_paused:
             self._wait_for_more(0)  # we do not listen, because of requests before this one
         elif not self.transport.is_closing():
@@ -225,8 +225,8 @@ class GatheringProtocol(HttpToolsProtocol):
         An answer belongs to a request by its place: told at once, this one would be taken for that
         of a request which is still being served.
         """
-        self._deaf = True
-        self._no_longer_late()
+        self._refusing = True
+        self._cancel_timeout()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
@@ -237,9 +237,9 @@ class GatheringProtocol(HttpToolsProtocol):
         elif self._in_body:
             self.transport.close()  # it was answered before its body had come
         else:
-            self._tell(problem)
+            self._write_problem(problem)
 
-    def _tell(self, problem: Problem) -> None:
+    def _write_problem(self, problem: Problem) -> None:
         identity = new_request_id()
         REQUEST_ID.set(identity)
         body = problem.body()

@@ -20,18 +20,18 @@ LAPSE_MILLISECONDS: Final = 10_000
 """How long what was taken may wait to be settled. Longer than a password takes to be verified."""
 
 
-class Answer(IntEnum):
+class Result(IntEnum):
     """What a try to take comes to. Busy: all is taken, and some of it may be given back yet."""
 
-    TAKEN = 0
+    ACQUIRED = 0
     BUSY = 1
     FULL = 2
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Acquisition(msgspec.Struct, frozen=True):
     """An answer and, where nothing was taken, after how many milliseconds that can change."""
 
-    answer: Answer
+    result: Result
     milliseconds: int = 0
 
 
@@ -49,7 +49,7 @@ local function write()
     local value = string.format('%d %d %.0f %.0f', counted, taken, lapses, ends)
     redis.call('SET', KEYS[1], value, 'PX', string.format('%.0f', ends - now))
 end
-if verb == 'take' then
+if verb == 'acquire' then
     if counted >= limit then return {2, ends - now} end
     if counted + taken >= limit then return {1, math.min(lapses, ends) - now} end
     taken, lapses = taken + 1, now + lapse
@@ -72,14 +72,14 @@ class Allowances:
     def __init__(self, redis: GuardedRedis) -> None:
         self._redis = redis
 
-    async def take(self, key: str, limit: int, *, seconds: int) -> Reply:
+    async def acquire(self, key: str, limit: int, *, seconds: int) -> Acquisition:
         """Take one of the `limit` that `key` has in each window of `seconds`."""
-        answer, milliseconds = await self._run(key, "take", seconds, limit)
-        return Reply(Answer(answer), milliseconds)
+        answer, milliseconds = await self._run(key, "acquire", seconds, limit)
+        return Acquisition(Result(answer), milliseconds)
 
-    async def settle(self, key: str, *, seconds: int, counts: bool) -> None:
+    async def release(self, key: str, *, seconds: int, counts: bool) -> None:
         """Let what was taken count until the window ends, or give it back."""
-        await self._run(key, "count" if counts else "give back", seconds, 0)
+        await self._run(key, "count" if counts else "release", seconds, 0)
 
     async def _run(self, key: str, verb: str, seconds: int, limit: int) -> list[int]:
         now, window = time.time_ns() // 1_000_000, seconds * 1000
@@ -103,19 +103,19 @@ class OwnAllowances:
         self._remembered = remembered
         self._counters: dict[str, _Counter] = {}
 
-    def take(self, key: str, limit: int, *, seconds: int, now: int = 0) -> Reply:
+    def acquire(self, key: str, limit: int, *, seconds: int, now: int = 0) -> Acquisition:
         """Take one of the `limit` that `key` has in each window of `seconds`."""
         now = now or time.monotonic_ns() // 1_000_000
         counter = self._counter(key, now, seconds * 1000)
         if counter.counted >= limit:
-            return Reply(Answer.FULL, counter.ends - now)
+            return Acquisition(Result.FULL, counter.ends - now)
         if counter.counted + counter.taken >= limit:
-            return Reply(Answer.BUSY, min(counter.lapses, counter.ends) - now)
+            return Acquisition(Result.BUSY, min(counter.lapses, counter.ends) - now)
         counter.taken, counter.lapses = counter.taken + 1, now + LAPSE_MILLISECONDS
         self._keep(key, counter)
-        return Reply(Answer.TAKEN)
+        return Acquisition(Result.ACQUIRED)
 
-    def settle(self, key: str, *, seconds: int, counts: bool, now: int = 0) -> None:
+    def release(self, key: str, *, seconds: int, counts: bool, now: int = 0) -> None:
         """Let what was taken count until the window ends, or give it back."""
         now = now or time.monotonic_ns() // 1_000_000
         counter = self._counter(key, now, seconds * 1000)

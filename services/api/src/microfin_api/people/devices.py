@@ -30,7 +30,7 @@ class Devices:
         self._cookie_secure = settings.cookie_secure
         self._proxies = proxies
 
-    def told_by(self, request: Request) -> str:
+    def claim_of(self, request: Request) -> str:
         """Return which device the request says it comes from, or ''. Nothing is verified."""
         device = request.cookies.get(COOKIE, "")
         return device if device.isascii() and len(device) <= _LONGEST else ""
@@ -45,7 +45,7 @@ class Devices:
 
         Only signing in is sent it, so that no other request carries it.
         """
-        device = self.told_by(request)
+        device = self.claim_of(request)
         if not self.is_known(device, user):
             named = f"{user.id}.{secrets.token_urlsafe(_RANDOM_BYTES)}"
             device = f"{named}.{self._signer.tag(_signed(named, user))}"

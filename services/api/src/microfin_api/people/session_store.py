@@ -20,7 +20,7 @@ logger = structlog.get_logger(__name__)
 _MINUTE: Final = 60
 _DAY: Final = 24 * 60 * _MINUTE
 _LISTED: Final = 1_000
-_EXPIRED_AT_ONE_TIME: Final = 1_000
+_EXPIRED_AT_ONCE: Final = 1_000
 
 # The lock lets whoever changes the user's epoch wait until this session can be seen, and so be
 # ended.
@@ -71,7 +71,7 @@ _FORGET: Final = f"""
 WITH forgotten AS (
     DELETE FROM sessions WHERE token_hash IN (
         SELECT token_hash FROM sessions WHERE expires_at < clock_timestamp()
-        ORDER BY expires_at LIMIT {_EXPIRED_AT_ONE_TIME} FOR UPDATE SKIP LOCKED
+        ORDER BY expires_at LIMIT {_EXPIRED_AT_ONCE} FOR UPDATE SKIP LOCKED
     ) RETURNING 1
 ) SELECT count(*) FROM forgotten
 """  # noqa: S608 - no value is in it
@@ -180,5 +180,5 @@ class SessionStore:
             async with self._pool.acquire() as connection, connection.transaction():
                 forgotten = await connection.fetchval(_FORGET)
             total += int(forgotten)
-            if forgotten < _EXPIRED_AT_ONE_TIME:
+            if forgotten < _EXPIRED_AT_ONCE:
                 return total

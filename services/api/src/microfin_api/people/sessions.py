@@ -17,7 +17,7 @@ from starlette.requests import Request
 from microfin.people.access import CHANGE_PASSWORD, end_all_sessions
 from microfin.postgres.connections import Connection, Pool
 from microfin.process.settings import ApiSettings
-from microfin.redis.ended_sessions import bury
+from microfin.redis.ended_sessions import mark_ended
 from microfin.redis.guarded import GuardedRedis
 from microfin_api.http.client_address import TrustedProxies
 from microfin_api.http.problems import Problem
@@ -75,7 +75,7 @@ class Sessions:
         ended = await self._store.open(token_hash, user, epoch)
         if ended is None:
             return None
-        await bury(self._redis, ended)
+        await mark_ended(self._redis, ended)
         session = Session(user, read_at // 1000 + self._store.lifetime.at_first)
         await self._cache.put(token_hash, session, read_at, b"")
         return session_id
@@ -143,9 +143,9 @@ class Sessions:
 
     async def end_hashes(self, token_hashes: list[bytes]) -> bool:
         """End the sessions of these hashes; see `end`."""
-        early = await bury(self._redis, token_hashes)
+        early = await mark_ended(self._redis, token_hashes)
         await self._store.delete(token_hashes)
-        return await bury(self._redis, token_hashes) or early
+        return await mark_ended(self._redis, token_hashes) or early
 
     async def end_all(self, user: str) -> bool:
         """End all sessions of a user, and what signs in at this moment; see `end`."""
