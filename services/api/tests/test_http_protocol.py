@@ -232,6 +232,13 @@ async def test_a_head_without_end_is_refused(sent: bytes) -> None:
     assert app.asked == []
 
 
+async def test_a_head_that_begins_behind_a_large_body_is_not_too_large() -> None:
+    message = Message(body=b"x" * 100_000)
+    sent = message.encoded() + LAST
+    answers = await converse(Echo(), [sent[:200], sent[200:-10], sent[-10:]])
+    expect_answers(answers, [message])
+
+
 async def test_a_head_that_does_not_come_is_waited_for_no_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

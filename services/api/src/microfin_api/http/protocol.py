@@ -85,6 +85,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         self._in_body = False
         self._refusing = False  # what comes is no request any more
         self._incomplete = 0  # bytes of a head, or of a body, that has not ended
+        self._begun_before = False  # whether it began before the bytes that came last
         self._timeout: asyncio.TimerHandle | None = None
         self.parser = httptools.HttpRequestParser(self)
         self._await_request()
@@ -100,7 +101,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
         if self._refusing:
             return
         self._unset_keepalive_if_required()
-        begun_before = self._in_head or self._in_body
+        self._begun_before = self._in_head or self._in_body
         try:
             self._feed(data)
         except _Refusal as error:
@@ -110,7 +111,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
             self._refuse(cause.problem if isinstance(cause, _Refusal) else _unreadable())
         else:
             if self._in_head or self._in_body:
-                self._wait_for_more(len(data) if begun_before else 0)
+                self._wait_for_more(len(data) if self._begun_before else 0)
 
     def _feed(self, data: bytes) -> None:
         """Parse. Where a head offers an upgrade, its message is parsed anew without the offer.
@@ -203,6 +204,7 @@ class StrictHttpProtocol(HttpToolsProtocol):
     def _reset_limits(self) -> None:
         """A head or a body has ended: what limits the next part begins anew."""
         self._incomplete = 0
+        self._begun_before = False
         self._cancel_timeout()
 
     def _cancel_timeout(self) -> None:
