@@ -22,6 +22,7 @@ import microfin_api.commands.waiting
 import microfin_api.phases
 import microfin_worker.postgres_store
 import microfin_worker.worker
+from microfin.ledger.lease import LEASE_SECONDS
 from microfin.postgres.shards import ShardPlace
 from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool, fetch_first_row
@@ -42,8 +43,6 @@ _TIMED: Final = (
     microfin_api.commands.waiting,
 )
 """All modules on the simulated ways that read the machine's time."""
-
-_LEASE_TIMEOUT: Final = 1.0
 
 
 class VirtualTime:
@@ -76,7 +75,7 @@ def simulated_product(
         place: ShardPlace,
     ) -> SimulatedPool:
         return SimulatedPool(
-            databases[int(url.rpartition("/")[2])], current_process(), _LEASE_TIMEOUT
+            databases[int(url.rpartition("/")[2])], current_process(), LEASE_SECONDS
         )
 
     with contextlib.ExitStack() as stack:

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from microfin.ledger.lease import LEASE_SECONDS, RENEWAL_SECONDS
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.postgres.connections import Connection, Pool, connect_pool
 from microfin.postgres.literals import text
@@ -26,8 +27,6 @@ from microfin_api.commands.one_round_trip import fetch_first_row
 
 logger = structlog.get_logger(__name__)
 
-RENEWAL_SECONDS: Final = 0.25
-LEASE_SECONDS: Final = 1.0
 _LEAST_PAUSE: Final = 0.025  # between renewals that waiting answers ask for
 _FORGET_EVERY: Final = 600.0
 

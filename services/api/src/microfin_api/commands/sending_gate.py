@@ -11,17 +11,14 @@ from typing import Final
 
 import msgspec
 
+from microfin.ledger.lease import HOLD_SECONDS
 from microfin.ledger.routing import partition_of
 from microfin_api import metrics
 from microfin_api.commands.leases import Lease, Leases, ShardLease
 from microfin_api.http.problems import Problem
 
-HOLD_SECONDS: Final = 10.0
-"""Seconds after which a growth that is neither activated nor withdrawn holds nothing any more."""
-
 HELD_LIMIT: Final = 5_000
 """Commands that one process holds at most; more are refused as overload."""
-
 
 LEASE_WAIT_SECONDS: Final = 5.0
 """Seconds that a command waits for a late lease at most."""
