@@ -1,4 +1,4 @@
-"""An API in this process on real parts, with a worker process on each of its partitions."""
+"""An API in this process on the real platform, with a worker process on each partition."""
 
 import asyncio
 import contextlib

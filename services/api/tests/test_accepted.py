@@ -1,4 +1,4 @@
-"""Answers before the outcome: 202 with its Location, and what is told when not even that may be."""
+"""Answers before the outcome: 202 with its Location, and 503 if not even that is certain."""
 
 import asyncio
 import time
@@ -118,13 +118,13 @@ async def test_the_location_of_another_body_says_that_the_key_was_used(
 
         first = (await deposit("1")).headers["location"]
         assert (await finally_of(user, first, "settled"))["amount"] == "1.00"
-        told = []
+        answers = []
         for _ in range(5):  # a worker may be quicker than the lease that a 202 waits for
             refused = await deposit("7")
             if refused.status_code == 202:
                 refused = await until_decided(user, refused.headers["location"])
-            told.append((refused.status_code, refused.json()["code"]))
-        assert told == [(422, "key_reused")] * 5
+            answers.append((refused.status_code, refused.json()["code"]))
+        assert answers == [(422, "key_reused")] * 5
         repeat = (await deposit("1.00")).headers["location"]
         for location in (first, repeat, first.partition("?")[0], f"{first}x"):
             assert (await finally_of(user, location, "settled"))["amount"] == "1.00"
@@ -170,7 +170,7 @@ async def test_the_original_default_is_202(ledger: Ledger) -> None:
         movements = [
             ("/api/deposit", body),
             ("/api/withdraw", body),
-            ("/api/withdraw", body),  # will be rejected, which its Location tells
+            ("/api/withdraw", body),  # will be rejected, which its Location shows
             (
                 "/api/transfer",
                 {"senderAccountNumber": number, "receiverAccountNumber": other, "amount": "1"},
@@ -210,7 +210,7 @@ async def test_a_debit_alone_is_not_told_as_settled(quiet: Ledger, redis: str) -
         await quiet.stop_worker(partition_of(receiver, PARTITIONS))
         body = {"senderAccountNumber": sender, "receiverAccountNumber": receiver, "amount": "5"}
         headers = {"Idempotency-Key": "under way"}
-        for _ in range(2):  # a repeat is told of the debit by the worker, too
+        for _ in range(2):  # a repeat too learns of the debit from the worker
             answer = await user.client.post("/api/transfer", json=body, headers=headers)
             assert (answer.status_code, answer.json()["status"]) == (202, "in_transit")
         assert await user.balance(sender) == "15.00"

@@ -188,8 +188,8 @@ async def test_csv_without_a_limit_has_every_page(
     path = f"/api/accounts/{number}/entries"
     whole = await user.client.get(path, headers={"Accept": "text/csv"})
     assert [line.split(",")[0] for line in whole.text.splitlines()[1:]] == list("54321")
-    part = await user.client.get(f"{path}?limit=3", headers={"Accept": "text/csv"})
-    assert [line.split(",")[0] for line in part.text.splitlines()[1:]] == list("543")
+    first = await user.client.get(f"{path}?limit=3", headers={"Accept": "text/csv"})
+    assert [line.split(",")[0] for line in first.text.splitlines()[1:]] == list("543")
 
 
 async def test_an_operation_shows_its_end(user: User) -> None:

@@ -1,4 +1,4 @@
-"""What may happen so and so often: in Redis for all, and in one process."""
+"""Allowances: in Redis for all processes, and in one process."""
 
 import time
 from collections.abc import AsyncIterator
@@ -84,7 +84,7 @@ async def test_what_counts_is_full_until_the_window_ends(
     assert await allowances.acquire(key, 2, NOW + 60_000) == (ACQUIRED, 0)
 
 
-async def test_what_is_taken_keeps_busy_until_it_is_given_back(
+async def test_an_acquisition_keeps_the_allowance_busy_until_its_release(
     allowances: ByRedis | ByProcess, key: str
 ) -> None:
     assert await allowances.acquire(key, 1, NOW) == (ACQUIRED, 0)
@@ -93,7 +93,9 @@ async def test_what_is_taken_keeps_busy_until_it_is_given_back(
     assert await allowances.acquire(key, 1, NOW + 2000) == (ACQUIRED, 0)
 
 
-async def test_what_is_never_settled_lapses(allowances: ByRedis | ByProcess, key: str) -> None:
+async def test_an_acquisition_without_release_lapses(
+    allowances: ByRedis | ByProcess, key: str
+) -> None:
     """Its process died, or Redis' answer came too late."""
     assert await allowances.acquire(key, 2, NOW) == (ACQUIRED, 0)
     assert await allowances.acquire(key, 2, NOW) == (ACQUIRED, 0)

@@ -1,4 +1,4 @@
-"""Whatever breaks a request off whose command was sent, nobody is told that nothing was done."""
+"""A request that breaks off after its command was sent is never answered by "nothing was done"."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -30,8 +30,8 @@ FAULTS = [
 ]
 
 
-def name_of(part: str | BaseException) -> str:
-    return part if isinstance(part, str) else type(part).__name__
+def name_of(parameter: str | BaseException) -> str:
+    return parameter if isinstance(parameter, str) else type(parameter).__name__
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -115,7 +115,7 @@ async def test_an_error_in_telling_the_outcome_is_unknown(
 
 
 class SlowProducer:
-    """Sends when it is told to, and then fails as it was told to, if it was."""
+    """Sends when the test lets it, and then raises the error that it was given, if any."""
 
     def __init__(self, producer: CommandProducer, error: Exception | None = None) -> None:
         self.asked = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Whoever can write to Redis is nobody by it: what stands there is believed by its seal alone."""
+"""A writer to Redis gains nothing: a value there is believed only for its seal."""
 
 import asyncio
 import json
@@ -144,13 +144,13 @@ async def test_what_is_not_believed_is_replaced(api: Api, user: User) -> None:
 
 
 async def forge(services: Services, waiter: Waiter, status: str) -> None:
-    """Publish what a worker would, for whoever waits."""
+    """Publish what a worker would, for a request that waits."""
     command = waiter.command
     fields: dict[str, Any] = {
         name: getattr(command, name) for name in ("operation", "kind", "account")
     }
-    told = {"amount": 700, "currency": "EUR", "balance": 10**9, "seq": 9, "time": 1}
-    operation = Operation(**fields, **told, status=status)
+    amounts = {"amount": 700, "currency": "EUR", "balance": 10**9, "seq": 9, "time": 1}
+    operation = Operation(**fields, **amounts, status=status)
     request = command.reply.rpartition("/")[2]
     for refused in (False, True):
         payload = msgspec.json.encode([Reply(request, operation, refused=refused)])
@@ -158,7 +158,7 @@ async def forge(services: Services, waiter: Waiter, status: str) -> None:
 
 
 async def test_a_published_answer_is_only_a_reason_to_look(ledger: Ledger) -> None:
-    """With the workers stopped nothing can settle, whatever is said on the channel."""
+    """With the workers stopped nothing can settle, even if the channel says so."""
     others = {"look_up_after": 60.0, "answer_within": 2.0}
     async with running(ledger.settings(**others)) as api:
         user = await api.user()

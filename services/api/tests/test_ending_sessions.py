@@ -203,7 +203,7 @@ async def test_expired_sessions_are_deleted_as_fast_as_they_come(api: Api, user:
 
 
 async def test_a_session_that_the_last_release_opened_is_valid(api: Api, user: User) -> None:
-    """Its processes know of no epoch, and run beside ours."""
+    """Its processes know no epoch, and run together with ours."""
     assert (await user.client.post("/api/signout?everywhere")).status_code == 200
     session_id = api.services.sessions.new_id()
     async with api.services.pools[0].acquire() as connection, connection.transaction():

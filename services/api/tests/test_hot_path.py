@@ -1,4 +1,4 @@
-"""What moves money asks PostgreSQL for nothing."""
+"""Requests that move money query PostgreSQL for nothing."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def count_calls(api: Api) -> CountedPool:
 
 
 async def test_the_hot_path_makes_no_call_to_postgresql(ledger: Ledger) -> None:
-    # Looking up what takes long is no part of the hot path, and this machine may be busy.
+    # Look-ups of slow operations do not belong to the hot path, and this machine may be busy.
     async with running(ledger.settings(look_up_after=4.0)) as api:
         assert isinstance(api.app, RequestMiddleware)
         user = await api.user()

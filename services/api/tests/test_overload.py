@@ -13,7 +13,7 @@ from microfin_api.people.cross_origin import OriginRule
 
 
 class SlowApplication:
-    """Answers nothing until it is told to."""
+    """Answers nothing until the test lets it."""
 
     def __init__(self) -> None:
         self.answering = asyncio.Event()

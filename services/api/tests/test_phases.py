@@ -15,7 +15,7 @@ ROUTES = ("/api/accounts", "/api/deposit", "/api/withdraw", "/api/transfer")
 
 
 class ArtificialTime:
-    """What of the module `time` is used; both clocks go on only when they are told to."""
+    """What of the module `time` is used; both clocks go on only when the test moves them."""
 
     def __init__(self) -> None:
         self.seconds = 100.0

@@ -46,7 +46,7 @@ class AwayPool:
 async def take_away(
     api: Api, shard: int, monkeypatch: pytest.MonkeyPatch, *, hangs: bool = False
 ) -> None:
-    """Let the API find one shard away: its lease, and whatever it asks there."""
+    """Let the API find one shard away: its lease, and all its queries there."""
     lease = api.services.leases._shards[shard]
 
     async def refuse(_: float) -> None:
@@ -93,7 +93,7 @@ async def test_the_other_shard_goes_on(
             valid = float(shard != away)
             assert f'microfin_api_lease_valid{{shard="{shard}"}} {valid}' in metrics
 
-        # What the other shard decides and knows is told.
+        # The other shard's operations are shown.
         settled = await user.deposit(there, "1")
         assert settled["balance"] == "6.00"
         for operation in (settled, before[0]):

@@ -1,4 +1,4 @@
-"""A session that has ended is out, whatever was being read at that moment."""
+"""A session that has ended stays ended, even if it was being read at that moment."""
 
 import asyncio
 import contextlib

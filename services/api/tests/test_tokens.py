@@ -169,13 +169,13 @@ FORWARDED_FOR = "X-Forwarded-For"
             "10.0.0.1",
             "198.51.100.1",
         ),
-        # What cannot be read ends the look: what stands before it may be anybody's invention.
+        # An unreadable hop ends the search: everything before it may be invented.
         ([(FORWARDED_FOR, "6.6.6.6, nonsense")], "10.0.0.1", "10.0.0.1"),
         ([(FORWARDED_FOR, "6.6.6.6, unknown, 10.0.0.2")], "10.0.0.1", "10.0.0.2"),
         ([(FORWARDED_FOR, "6.6.6.6,")], "10.0.0.1", "10.0.0.1"),
         ([(FORWARDED_FOR, "6.6.6.6:port")], "10.0.0.1", "10.0.0.1"),
         ([(FORWARDED_FOR, "6.6.6.6:70000")], "10.0.0.1", "10.0.0.1"),
-        # Ports are no part of an address.
+        # A port does not belong to the address.
         ([(FORWARDED_FOR, "6.6.6.6, 198.51.100.1:4711")], "10.0.0.1", "198.51.100.1"),
         ([(FORWARDED_FOR, "198.51.100.1:1, 10.0.0.2:2")], "10.0.0.1", "198.51.100.1"),
         ([(FORWARDED_FOR, "[2001:db8:1:2::3]:4711")], "10.0.0.1", "2001:db8:1:2::/64"),

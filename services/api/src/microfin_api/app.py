@@ -1,4 +1,4 @@
-"""The application: the endpoints' routes, and what becomes of the errors that they raise."""
+"""The application: the endpoints' routes, and the answers to the errors that they raise."""
 
 import asyncio
 import contextlib
@@ -29,13 +29,13 @@ from microfin_api.services import Services
 logger = structlog.get_logger(__name__)
 
 _LONGEST_SECONDS: Final = 25.0
-"""When a request ends at the latest: past every deadline of its own, before a proxy gives up."""
+"""How long a request may take: longer than its own deadlines, shorter than a proxy waits."""
 
 
 def create_app(settings: ApiSettings) -> RequestMiddleware:
     """Return the application. Its services start and stop with the server's lifespan.
 
-    Raises `ValueError` where the settings lack what nothing works without.
+    Raises `ValueError` if a necessary setting is missing or cannot be read.
     """
     services = Services(settings)
 
@@ -74,14 +74,14 @@ def _routes(endpoints: Iterable[Endpoint], services: Services) -> Iterable[Route
 
 
 class ExactRouter(Router):
-    """Starlette's router, which finds a path without parameters by one look and not by many."""
+    """Starlette's router, which finds a path without parameters by one look-up in a dictionary."""
 
     def __init__(self, routes: Sequence[Route], lifespan: Lifespan[Starlette]) -> None:
         super().__init__(routes, redirect_slashes=False, lifespan=lifespan)
         self._exact = {route.path: route for route in routes if not route.param_convertors}
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand one request to its route."""
+        """Pass one request to its route."""
         route = self._exact.get(scope["path"]) if scope["type"] == "http" else None
         if route is None or scope.get("root_path"):
             await super().app(scope, receive, send)
@@ -149,12 +149,12 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
 
 
 async def _answer_wrong_shard(request: Request, error: Exception) -> Response:
-    logger.critical("not the shard that belongs here", path=request.url.path, error=str(error))
-    return Problem("unavailable", "The database is not the one it should be.").answer()
+    logger.critical("the database is of another shard", path=request.url.path, error=str(error))
+    return Problem("unavailable", "The database is of another shard.").answer()
 
 
 async def _answer_nobody(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # the client has gone before it had sent its body
+    return Response(status_code=400)  # the client hung up before it had sent its body
 
 
 async def _answer_unexpected(_: Request, __: Exception) -> Response:

@@ -1,7 +1,7 @@
 """The documentation that the API serves itself: the OpenAPI document, and pages made from it.
 
-The pages are plain HTML of our own, without scripts and without anything from elsewhere, so that
-they work offline and under the strictest content security policy.
+The pages are plain HTML of our own, without scripts and without foreign files, so that they
+work offline and under the strictest content security policy.
 """
 
 from base64 import b64encode
@@ -202,7 +202,7 @@ def _schema(schema: dict[str, Any]) -> str:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """Return a schema in a word or two; nothing for one that says nothing."""
+    """Return a schema in a word or two, or nothing if it names no type."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f'<a href="#{name}"><code>{name}</code></a>'

@@ -1,4 +1,4 @@
-"""How one endpoint is described: what its route and its documentation are made from."""
+"""The description of one endpoint, from which its route and its documentation are made."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
@@ -23,7 +23,7 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """One answer that is no problem: what it carries, as which media type, and its headers."""
+    """One answer other than a problem: its bodies, other media type, and headers."""
 
     description: str
     carries: tuple[type[msgspec.Struct], ...] = ()
@@ -34,8 +34,8 @@ class Answer(msgspec.Struct, frozen=True):
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path.
 
-    `answers` maps the status to what it carries, `problems` are codes of the catalogue. `body` is
-    the JSON that it takes. `safe`: a HEAD may be answered like a GET.
+    `answers` maps each status to its answer, `problems` are codes of the catalogue. `body` is the
+    JSON body of a request. `safe`: a HEAD request may be answered like a GET.
     """
 
     method: Method

@@ -1,4 +1,4 @@
-"""What every request passes first: overload, trailing slashes, headers of every answer, metrics."""
+"""What each request passes first: overload, trailing slashes, headers of all answers, metrics."""
 
 import time
 from typing import Final
@@ -29,7 +29,7 @@ _NO_STORE: Final = (b"cache-control", b"no-store")
 _CLOSE: Final = (b"connection", b"close")
 _NO_ROUTE: Final = "none"
 _ALWAYS_ANSWERED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""An overloaded process that seems dead would be restarted, which helps nobody."""
+"""An overloaded process must not seem dead: a restart would not help."""
 
 
 class RequestMiddleware:
@@ -79,7 +79,7 @@ class RequestMiddleware:
                 phases.ended(ended)
 
     def _begin(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """Give the request its id, and return the headers that its answer has in any case."""
+        """Set the request's id, and return the headers that every answer to it has."""
         headers = list(_HEADERS)
         sent_ids: list[bytes] = []
         if scope["path"].startswith("/api/"):

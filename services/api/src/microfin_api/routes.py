@@ -22,8 +22,8 @@ _TIME: Final = {"type": "string", "format": "date-time"}
 _KEY: Final = Parameter(
     HEADER,
     "header",
-    "Makes a repeat safe: the same key with the same request takes effect once and gets the first "
-    "answer. Without it one is made and answered.",
+    "Makes a repeat safe: the same request with the same key takes effect once and gets the first "
+    "answer. Without this header the API makes a key and returns it.",
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x20-\\x7e]+$"},
 )
 _PREFER: Final = Parameter(
@@ -61,32 +61,32 @@ _STATEMENT: Final = (
     Parameter(
         "cursor",
         "query",
-        "nextCursor of the page before.",
+        "The nextCursor of the previous page.",
         {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
     ),
     Parameter(
         "limit",
         "query",
-        f"Entries on a page; {statements.LIMIT_USUAL} if not sent. Without it CSV has all.",
+        f"Entries on a page; {statements.LIMIT_USUAL} by default. Without a limit, CSV has all.",
         {"type": "integer", "minimum": 1, "maximum": statements.LIMIT_MOST},
     ),
-    Parameter("from", "query", "The first moment that belongs (RFC 3339).", _TIME),
-    Parameter("to", "query", "The first moment that does not belong any more (RFC 3339).", _TIME),
+    Parameter("from", "query", "The beginning of the period, included (RFC 3339).", _TIME),
+    Parameter("to", "query", "The end of the period, not included (RFC 3339).", _TIME),
     Parameter("kind", "query", "Only this kind.", {"type": "string", "enum": list(get_args(Kind))}),
-    Parameter("at", "query", "Answer the balance at this moment instead (RFC 3339).", _TIME),
+    Parameter("at", "query", "Return the balance at this moment instead (RFC 3339).", _TIME),
 )
 
 _PAGE_OF_ACCOUNTS: Final = (
     Parameter(
         "cursor",
         "query",
-        "nextCursor of the page before.",
+        "The nextCursor of the previous page.",
         {"type": "string", "pattern": f"^{accounts.CURSOR}$"},
     ),
     Parameter(
         "limit",
         "query",
-        f"Accounts on a page; {accounts.LIMIT_MOST} if not sent.",
+        f"Accounts on a page; {accounts.LIMIT_MOST} by default.",
         {"type": "integer", "minimum": 1, "maximum": accounts.LIMIT_MOST},
     ),
 )
@@ -156,7 +156,7 @@ def _generation_endpoint(method: Any) -> Endpoint:
         path="/api/accountGeneration",
         handler=accounts.generate_account,
         name=f"accountGenerationBy{method.title()}",
-        summary="Open an account, as existing clients do; POST /api/accounts is the way to do it",
+        summary="Open an account, as existing clients do; new ones use POST /api/accounts",
         tag="accounts",
         body=bodies.OpenBody if method == "POST" else None,
         body_required=False,
@@ -256,7 +256,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/api/operations/{operation}",
         handler=operations.show_operation,
         name="showOperation",
-        summary="Show how far an operation is",
+        summary="Show the state of an operation",
         tag="money",
         answers={200: Answer("The operation", (answers.OperationView,))},
         problems=(*_READ_PROBLEMS, "operation_not_found", "key_reused"),
@@ -334,7 +334,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/api/me",
         handler=sign_in.me,
         name="me",
-        summary="Tell who is signed in",
+        summary="Show who is signed in",
         tag="people",
         answers={200: Answer("The user", (answers.Me,))},
         problems=_READ_PROBLEMS,
@@ -346,7 +346,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/healthz",
         handler=health.healthz,
         name="healthz",
-        summary="Tell whether the process lives",
+        summary="Report whether the process lives",
         tag="operating",
         answers={200: Answer("It lives", (answers.Health,))},
         signed_in=False,
@@ -356,11 +356,11 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/readyz",
         handler=health.readyz,
         name="readyz",
-        summary="Tell whether requests may be sent here",
+        summary="Report whether requests may be sent here",
         tag="operating",
         answers={
             200: Answer("Ready", (answers.Health,)),
-            503: Answer("Not ready; it says what is missing", (answers.Health,)),
+            503: Answer("Not ready; `missing` says why", (answers.Health,)),
         },
         signed_in=False,
     ),
@@ -390,7 +390,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/docs",
         handler=documentation.documentation_page,
         name="docs",
-        summary="Show this document to people",
+        summary="Show this document as a page",
         tag="documentation",
         answers={200: Answer("A page", other_media_type="text/html")},
         problems=("invalid_parameter",),
@@ -401,7 +401,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/docs/errors",
         handler=documentation.problems_page,
         name="docsErrors",
-        summary="Show every problem that an answer can name",
+        summary="Show every problem that an answer can report",
         tag="documentation",
         answers={200: Answer("A page", other_media_type="text/html")},
         problems=("invalid_parameter",),

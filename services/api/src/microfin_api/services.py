@@ -1,4 +1,4 @@
-"""The services of one API process: what it is made of, started and stopped in their order."""
+"""The services of one API process, started and stopped in order."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ class Services:
         self.devices = Devices(settings, self.proxies)
         self.clock = ClockCheck()
         self.redis = GuardedRedis(settings)
-        # Without a secret that workers share, API processes believe at least each other.
+        # Without the secret that workers share, API processes trust at least each other's entries.
         self.cache = AccountCache(
             self.redis, account_seal(settings.cache_secret or settings.secret)
         )
@@ -63,7 +63,7 @@ class Services:
         self.drain = Drain()
 
     async def start(self) -> None:
-        """Connect to everything that answers; what does not is tried again, and shows in readyz."""
+        """Connect to Kafka, PostgreSQL and Redis; /readyz shows those that do not answer yet."""
         settings = self.settings
         if not settings.cache_secret:
             logger.warning("MICROFIN_CACHE_SECRET is not set: answers are looked up in PostgreSQL")
@@ -87,7 +87,7 @@ class Services:
         logger.info("started", instance=self.instance)
 
     async def stop(self) -> None:
-        """Let what is under way reach the log, give back the leases, and disconnect."""
+        """Let commands under way reach the log, release the leases, and disconnect."""
         self.drain.begun = True
         await self.submission.finish(_FLUSH_SECONDS)
         for task in (self._producing, self._cleaning):
@@ -103,9 +103,9 @@ class Services:
         logger.info("stopped", instance=self.instance)
 
     def missing(self) -> list[str]:
-        """Return what keeps this process from taking requests; empty when it is ready.
+        """Return why this process cannot accept requests; empty when it is ready.
 
-        A lease on any shard suffices: what the others' accounts ask for is served.
+        A lease on one shard suffices: requests for that shard's accounts are served.
         """
         missing = ["this process is stopping"] if self.drain.begun else []
         without_lease = self.leases.faults()
@@ -116,13 +116,13 @@ class Services:
         return missing + self.clock.faults()
 
     def degraded(self) -> list[str]:
-        """Return what is served slowly, or not at all, by a process that is ready."""
+        """Return which requests a ready process serves slowly, or not at all, and why."""
         away = self.leases.faults()
         slow = [f"answers are slower: {self.redis.fault}"] if self.redis.fault else []
         return ([] if len(away) == self.leases.shards else away) + slow
 
     def _show_leases(self) -> None:
-        """Let the metrics tell of each lease as it is when they are asked for."""
+        """Let the metrics show whether each lease is valid when they are read."""
         for shard in range(self.leases.shards):
             lease = self.leases.of_shard(shard)
             metrics.LEASE_VALID.labels(shard).set_function(partial(_one_if_valid, lease))

@@ -1,14 +1,12 @@
-"""How many accounts a user may have, so that nobody fills the ledger alone.
+"""The limit on a user's accounts, so that nobody fills the ledger alone.
 
-The cap is asked before an account is opened, and it is a soft one: a number's partition is decided
-by its worker alone, who does not see the user's other accounts. What one user asks for at the same
-time may exceed it by as many as are under way, and a shard that does not answer counts as holding
-none.
+The cap is checked before an account is opened, and it is soft: the worker of the new number's
+partition decides alone, and does not see the user's other accounts. Requests that are under way at
+once may exceed the cap by their number, and a shard that does not answer counts as empty.
 
-Counting costs a query on every shard. So a process counts once and then gives away a part of the
-room that it found without counting again, for a minute: a sixteenth, so that sixteen processes
-which do the same together stay within the cap. Near the cap that part is none, and each opening
-counts.
+Counting costs a query on every shard. So a process counts once, and for a minute lets a sixteenth
+of the remaining accounts be opened without counting again: sixteen processes that do so stay within
+the cap together. Near the cap a sixteenth is none, and each opening counts.
 """
 
 import asyncio
@@ -31,7 +29,7 @@ logger = structlog.get_logger(__name__)
 _WAIT_SECONDS: Final = 1.0
 _QUOTA_SECONDS: Final = 60.0
 _PROCESSES: Final = 16
-"""Among how many processes the room that is left is shared out."""
+"""How many processes share the accounts that remain."""
 _REMEMBERED: Final = 10_000
 _COUNT: Final = (
     "SELECT count(*) FROM (SELECT FROM accounts WHERE owner = {owner} LIMIT {most}) AS own"
@@ -46,7 +44,7 @@ class _Quota(msgspec.Struct):
 
 
 class AccountCap:
-    """Keeps every user below the number of accounts that the settings allow."""
+    """Limits each user to the number of accounts in the settings."""
 
     def __init__(self, settings: ApiSettings, pools: Sequence[Pool], leases: Leases) -> None:
         self._most = settings.accounts_per_user
@@ -55,7 +53,7 @@ class AccountCap:
         self._quotas: dict[str, _Quota] = {}
 
     async def require_room(self, user: str, operation: str) -> None:
-        """Raise `Problem` where `user` has all accounts that one may have.
+        """Raise `Problem` if `user` has reached the limit.
 
         A repeat of an `operation` that has been decided passes: it gets its first answer.
         """
@@ -66,8 +64,8 @@ class AccountCap:
             return
         raise Problem(
             "too_many_accounts",
-            f"A user may have {self._most} accounts. This request was not sent; whether an earlier "
-            "one with this key takes effect, its operation tells.",
+            f"A user may have {self._most} accounts. This request was not sent. Its operation "
+            "shows whether an earlier one with this key takes effect.",
             operationId=operation,
         )
 
@@ -80,7 +78,7 @@ class AccountCap:
         return True
 
     async def _count_room(self, user: str) -> int:
-        """Count, remember what may be opened without a count, and return the room there is."""
+        """Count, set the quota, and return how many more accounts may be opened."""
         begun = _loop_time()
         counts = await self._counts(user)
         room = self._most - sum(count for count in counts if count is not None)
@@ -92,7 +90,7 @@ class AccountCap:
         return room
 
     async def _counts(self, user: str) -> list[int | None]:
-        """Return how many accounts `user` has on each shard, None where it does not answer."""
+        """Return how many accounts `user` has on each shard, None if it does not answer."""
         counting = [
             asyncio.create_task(_count(pool, user, self._most))
             for shard, pool in enumerate(self._pools)
@@ -103,7 +101,7 @@ class AccountCap:
             return away
         counted, silent = await asyncio.wait(counting, timeout=_WAIT_SECONDS)
         for count in silent:
-            count.cancel()  # whatever it hangs on, nobody waits for its end
+            count.cancel()  # it may hang: nobody waits for its end
             away.append(None)
         return away + [count.result() for count in counted]
 
@@ -113,7 +111,7 @@ def _loop_time() -> float:
 
 
 async def _count(pool: Pool, user: str, most: int) -> int | None:
-    """Return how many accounts `user` has on one shard, `most` at most; None: it is away."""
+    """Return how many accounts `user` has on one shard, at most `most`; None if it is away."""
     statement = _COUNT.format(owner=text(user), most=most)
     try:
         async with pool.acquire() as connection:

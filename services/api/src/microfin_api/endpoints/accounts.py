@@ -21,7 +21,7 @@ from microfin_api.http.problems import Problem
 from microfin_api.services import Services
 
 LIMIT_MOST: Final = 200
-"""Accounts on a page: that many if no limit was sent, so that most clients need one page only."""
+"""Accounts on a page, and the default: most clients need one page only."""
 
 CURSOR: Final = r"[0-9]{1,15}\.[0-9]{12}"
 """The place of a page's last account: when it was opened, in milliseconds, and its number."""
@@ -41,7 +41,7 @@ async def open_account(request: Request, services: Services) -> Response:
 
 
 async def generate_account(request: Request, services: Services) -> Response:
-    """Open an account the way that existing clients do: by GET too, answered with 200."""
+    """Open an account as existing clients do: by GET too, and answered with 200."""
     change = await Change.begin(request, services)
     body = OpenBody()
     if request.method == "POST":
@@ -77,13 +77,13 @@ def _read_cursor(request: Request) -> AccountPlace | None:
     if text is None:
         return None
     if not _CURSOR.fullmatch(text):
-        raise Problem("invalid_parameter", "cursor is the nextCursor of the page before.")
+        raise Problem("invalid_parameter", "cursor is the nextCursor of the previous page.")
     opened_at, _, number = text.partition(".")
     return AccountPlace(int(opened_at), number)
 
 
 async def show_account(request: Request, services: Services) -> Response:
-    """Show one account: from the cache, or where the client wants it so, from PostgreSQL."""
+    """Show one account: from the cache, or if the client asks for it, from PostgreSQL."""
     session = await services.sessions.require(request)
     number = request.path_params["number"]
     if "no-cache" not in request.headers.get("cache-control", "").lower():
@@ -99,7 +99,7 @@ async def show_account(request: Request, services: Services) -> Response:
 async def find_stored(services: Services, number: str) -> StoredAccount:
     """Return the account as PostgreSQL has it, and fill the cache with it.
 
-    Raises `Problem` where there is none of this number.
+    Raises `Problem` if there is no account of this number.
     """
     if not is_account_number(number):
         raise Problem("account_not_found")
@@ -124,9 +124,9 @@ async def find_stored(services: Services, number: str) -> StoredAccount:
 
 
 async def require_own_account(services: Services, number: str, user: str) -> str:
-    """Return the currency of the user's account. Raises `Problem` where it is not theirs.
+    """Return the currency of the user's account. Raises `Problem` if it is not the user's.
 
-    Neither owner nor currency ever changes, so a cached account says it as well as any.
+    An account's owner and currency never change, so a cached account is good enough.
     """
     known = await services.cache.get(number) if is_account_number(number) else None
     account = known or await find_stored(services, number)

@@ -1,4 +1,4 @@
-"""What all operations of clients have in common: their key, their id, and how their end is told."""
+"""What all operations of clients have in common: their key, their id, and their answer."""
 
 import contextlib
 import re
@@ -95,7 +95,7 @@ class Change:
 
     @contextlib.contextmanager
     def _key_in_problems(self) -> Iterator[None]:
-        """Let every problem name the key, which may be one that we made."""
+        """Add the key to every problem: it may be one that we made."""
         try:
             yield
         except Problem as problem:
@@ -111,7 +111,7 @@ class Change:
             return self._final_answer(result, status)
         except Problem:
             raise
-        except Exception as error:  # it has been sent: nobody may be told that nothing was done
+        except Exception as error:  # it was sent: no answer may say that nothing was done
             raise unknown_after(error, command.operation) from error
 
     def _final_answer(self, settled: Settled, status: int) -> Response:
@@ -146,7 +146,7 @@ class Change:
 
 
 def prefers_async(request: Request) -> bool:
-    """Tell whether the client asks for an answer before the outcome (RFC 7240)."""
+    """Return whether the client asks for an answer before the outcome (RFC 7240)."""
     preferences = ",".join(request.headers.getlist("prefer")).lower().split(",")
     return any(
         preference.partition(";")[0].strip() == "respond-async" for preference in preferences
@@ -154,6 +154,6 @@ def prefers_async(request: Request) -> bool:
 
 
 def _trace(request: Request) -> TraceHeaders:
-    """Return the W3C trace context for the record's headers, where the client sent one."""
+    """Return the W3C trace context for the record's headers, if the client sent one."""
     parent = request.headers.get("traceparent", "")
     return [("traceparent", parent.encode())] if _TRACE_PARENT.fullmatch(parent) else []

@@ -1,4 +1,4 @@
-"""Whether this process lives, is ready, and how it fares."""
+"""Whether this process lives and is ready, and its metrics."""
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
@@ -9,12 +9,12 @@ from microfin_api.services import Services
 
 
 async def healthz(request: Request, services: Services) -> Response:  # noqa: ARG001 - every endpoint's form
-    """Say that the process lives."""
+    """Report that the process lives."""
     return answer(Health(status="ok"))
 
 
 async def readyz(request: Request, services: Services) -> Response:  # noqa: ARG001 - every endpoint's form
-    """Say whether requests may be sent here, what is missing, and what makes answers slower."""
+    """Report whether requests may be sent here, what is missing, and what slows answers."""
     missing, degraded = services.missing(), services.degraded()
     if missing:
         health = Health(status="not ready", missing=missing, degraded=degraded)

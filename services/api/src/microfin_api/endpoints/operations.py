@@ -1,4 +1,4 @@
-"""How far an operation is."""
+"""The state of an operation."""
 
 import re
 
@@ -17,9 +17,8 @@ _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 async def show_operation(request: Request, services: Services) -> Response:
     """Show one of the user's operations, from all shards.
 
-    An operation that no partition has decided yet is `accepted` for whoever holds the `at` that it
-    was answered with. Where it was decided with another body than that `at` stands for, the key had
-    been used before.
+    An operation that no partition has decided yet is `accepted` for a client that sends the `at` of
+    its 202. If it was decided with another body than that `at` names, the key had been used before.
     """
     session = await services.sessions.require(request)
     operation: str = request.path_params["operation"]

@@ -1,4 +1,4 @@
-"""One's own sessions and password: seeing who else is in, and putting them out."""
+"""A user's own sessions and password: listing and ending sessions, changing the password."""
 
 from msgspec.structs import replace
 from starlette.requests import Request
@@ -29,21 +29,21 @@ async def change_password(request: Request, services: Services) -> Response:
     user = await _user_with_password(services, session.user, body.current_password)
     password_hash = await services.passwords.hash(new_password)
     changed = await services.sessions.change_password(user.id, user.epoch, password_hash)
-    if changed is None:  # by somebody else meanwhile
+    if changed is None:  # somebody else changed it meanwhile
         raise Problem("wrong_password")
     view = PasswordChanged(
         session_id=changed.session_id, effective_within_seconds=effective_within(changed.certain)
     )
     cookie = services.sessions.cookie(changed.session_id, request)
     response = answer(view, headers={"Set-Cookie": cookie})
-    # The new password makes a stranger of the device that it was changed from, as of all others.
+    # The new password makes all devices unknown: this one becomes known again.
     known = services.devices.cookie(request, replace(user, password_hash=password_hash))
     response.headers.append("Set-Cookie", known)
     return response
 
 
 async def _user_with_password(services: Services, identity: str, password: str) -> User:
-    """Return the user whose password this is. Wrong ones count as failed sign-ins do."""
+    """Return the user if the password fits. A wrong one counts as a failed sign-in."""
     user = await services.users.with_id(identity)
     if user is None:
         raise Problem("not_signed_in", headers={"WWW-Authenticate": "Bearer"})

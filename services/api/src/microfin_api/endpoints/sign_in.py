@@ -26,8 +26,8 @@ from microfin_api.services import Services
 async def sign_up(request: Request, services: Services) -> Response:
     """Add a user and sign in, in one transaction.
 
-    A repeat, whose first answer may have been lost, signs in: it is a sign-in by its password, and
-    counts as one.
+    A repeat, whose first answer may have been lost, is a sign-in by its password, and counts as
+    one.
     """
     services.origins.check(request)
     body = await read_body(request, SignUpBody, services.settings.body_limit)
@@ -47,7 +47,7 @@ async def sign_up(request: Request, services: Services) -> Response:
 
 
 async def _add(services: Services, user: User, forms: Sequence[str]) -> str | None:
-    """Add the user and a session; return the session's id, None where the address is taken."""
+    """Add the user and a session; return the session's id, None if the address is in use."""
     async with services.pools[0].acquire() as connection, connection.transaction():
         if not await services.users.add(connection, user, forms):
             return None
@@ -55,7 +55,7 @@ async def _add(services: Services, user: User, forms: Sequence[str]) -> str | No
 
 
 async def sign_in(request: Request, services: Services) -> Response:
-    """Open a session. An unknown address and a wrong password get one answer, in one time."""
+    """Open a session. Unknown addresses and wrong passwords get one answer, in the same time."""
     services.origins.check(request)
     body = await read_body(request, SignInBody, services.settings.body_limit)
     user = await _user_of(request, services, read_email(body.email), body.password, "sign_in")
@@ -69,10 +69,10 @@ async def sign_in(request: Request, services: Services) -> Response:
 async def _user_of(
     request: Request, services: Services, forms: Sequence[str], password: str, lane: Lane
 ) -> User | None:
-    """Return the user with this address and password, None where one does not fit.
+    """Return the user with this address and password, None if one of them does not fit.
 
-    Raises `Problem` where too many have failed. Only who says that they are known here makes us
-    look for the user before all limits are asked.
+    Raises `Problem` if too many have failed. Only a device that claims to be known makes us read
+    the user before all limits are checked.
     """
     services.passwords.require_room(lane)
     rate, address = services.sign_in_rate, services.proxies.client_of(request)
@@ -119,7 +119,7 @@ async def sign_out(request: Request, services: Services) -> Response:
 
 
 async def me(request: Request, services: Services) -> Response:
-    """Tell who is signed in."""
+    """Show who is signed in."""
     session = await services.sessions.require(request)
     user = await services.users.with_id(session.user)
     if user is None:

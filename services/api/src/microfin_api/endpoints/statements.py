@@ -22,7 +22,7 @@ from microfin_api.services import Services
 
 LIMIT_MOST = 200
 LIMIT_USUAL = 50
-_CSV_PAGE = LIMIT_MOST  # so that no page keeps the event loop for long
+_CSV_PAGE = LIMIT_MOST  # so that no page blocks the event loop for long
 _QUALITY = re.compile(r"[01](\.[0-9]{1,3})?", re.ASCII)
 _HIGHEST_SEQ = 2**62
 _CLOCKS_DIFFER = 5_000  # milliseconds; the times in answers are the broker's
@@ -47,7 +47,7 @@ async def statement(request: Request, services: Services) -> Response:
     at = read_moment(request, "at")
     if at is not None:
         if at > time.time() * 1000 + _CLOCKS_DIFFER:
-            raise Problem("invalid_parameter", "at lies in the future.")
+            raise Problem("invalid_parameter", "at is in the future.")
         return await _balance_at(services, number, currency, at)
     wanted = StatementFilter(
         before_seq=read_number(request, "cursor", _HIGHEST_SEQ),
@@ -62,10 +62,10 @@ async def statement(request: Request, services: Services) -> Response:
 
 
 def _wants_csv(request: Request) -> bool:
-    """Whether the client asks for CSV, and not for JSON at least as much (RFC 9110, 12.5.1)."""
+    """Return whether the client prefers CSV to JSON (RFC 9110, 12.5.1)."""
     weights: dict[str, Decimal] = {}
-    for part in request.headers.get("accept", "").lower().split(","):
-        kind, *parameters = (it.strip() for it in part.split(";"))
+    for media_range in request.headers.get("accept", "").lower().split(","):
+        kind, *parameters = (it.strip() for it in media_range.split(";"))
         quality = next((it[2:] for it in parameters if it.startswith("q=")), "1")
         weights[kind] = Decimal(quality) if _QUALITY.fullmatch(quality) else Decimal(1)
     return weights.get("text/csv", Decimal(0)) > weights.get("application/json", Decimal(0))
@@ -114,8 +114,8 @@ def _as_csv(
 ) -> Response:
     """Return the entries as text/csv (RFC 4180): `limit` of them, or all, page by page.
 
-    No column holds a text that somebody chose, so none can be a spreadsheet's formula; a leading
-    minus is a number's.
+    No column holds a text that a person chose, so none can be a spreadsheet's formula; a leading
+    minus belongs to a number.
     """
     return StreamingResponse(
         _csv_pages(services, number, currency, wanted, limit),

@@ -1,4 +1,4 @@
-"""What answers carry. Amounts and balances are decimal strings, times RFC 3339 in UTC."""
+"""The bodies of answers. Amounts and balances are decimal strings, times RFC 3339 in UTC."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ OperationId = Annotated[
 
 
 class AnswerBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Base of all answers: camelCase, and what is not known is left out."""
+    """Base of all answers' bodies: names in camelCase, unknown values left out."""
 
 
 class SignedIn(AnswerBody, frozen=True):
@@ -39,8 +39,8 @@ class SignedIn(AnswerBody, frozen=True):
 EffectiveWithin = Annotated[
     int,
     msgspec.Meta(
-        description="Sent where Redis could not be told: for so many seconds a session that has "
-        "ended may still be honoured."
+        description="Sent if Redis could not be reached: for this number of seconds a session that "
+        "has ended may still be accepted."
     ),
 ]
 
@@ -53,7 +53,7 @@ class SignedOut(AnswerBody, frozen=True):
 
 
 class PasswordChanged(AnswerBody, frozen=True):
-    """All sessions have ended but a new one, `sessionId`, also set as a cookie."""
+    """All earlier sessions have ended. `sessionId` is a new one, also set as a cookie."""
 
     session_id: str
     effective_within_seconds: EffectiveWithin = 0
@@ -67,11 +67,11 @@ class SessionView(AnswerBody, frozen=True):
     last_used_at: Annotated[
         str,
         msgspec.Meta(
-            description="Noted every few minutes.", extra_json_schema={"format": "date-time"}
+            description="Updated every few minutes.", extra_json_schema={"format": "date-time"}
         ),
     ]
     expires_at: Moment
-    current: Annotated[bool, msgspec.Meta(description="Whether it is this request's.")] = False
+    current: Annotated[bool, msgspec.Meta(description="Whether this request uses it.")] = False
 
 
 class SessionList(AnswerBody, frozen=True):
@@ -100,7 +100,7 @@ class AccountView(AnswerBody, frozen=True):
 
 
 class AccountList(AnswerBody, frozen=True):
-    """The user's accounts, oldest first. `nextCursor` is there where there may be more."""
+    """The user's accounts, oldest first. `nextCursor` is present if there may be more."""
 
     accounts: list[AccountView]
     next_cursor: str | None = None
@@ -153,7 +153,7 @@ class AcceptedOperation(AnswerBody, frozen=True):
 
 
 class OperationView(AnswerBody, frozen=True):
-    """An operation. `reason` is a problem's code, where it was rejected or refunded."""
+    """An operation. `reason` is a problem's code, if it was rejected or refunded."""
 
     operation_id: OperationId
     status: OperationStatus
@@ -172,7 +172,7 @@ class OperationView(AnswerBody, frozen=True):
 
 
 class EntryView(AnswerBody, frozen=True):
-    """One line of a statement. `amount` is negative where money left the account."""
+    """One line of a statement. `amount` is negative if money left the account."""
 
     seq: int
     time: Moment
@@ -185,7 +185,7 @@ class EntryView(AnswerBody, frozen=True):
 
 
 class Statement(AnswerBody, frozen=True):
-    """Entries, newest first. `nextCursor` is there where there may be more."""
+    """Entries, newest first. `nextCursor` is present if there may be more."""
 
     account_number: str
     currency: str
@@ -205,7 +205,7 @@ class BalanceAt(AnswerBody, frozen=True):
 
 class Health(AnswerBody, frozen=True):
     """Whether a process lives, or is ready. `missing` says what it waits for, `degraded` what it
-    goes on without: answers are slower, or some are not given."""
+    works without: answers are slower, or some requests are refused."""
 
     status: Literal["ok", "ready", "not ready"]
     missing: list[str] = []
@@ -223,7 +223,7 @@ def answer(
 
 
 def effective_within(certain: bool) -> int:
-    """Return what `effectiveWithinSeconds` says of sessions that have ended."""
+    """Return `effectiveWithinSeconds`; `certain`: Redis knows that the sessions have ended."""
     return 0 if certain else UNCERTAIN_SECONDS
 
 

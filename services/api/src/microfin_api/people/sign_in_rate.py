@@ -1,8 +1,9 @@
-"""The limits on what strangers may try: failed sign-ins, and sign-ups.
+"""The limits on attempts of strangers: failed sign-ins, and sign-ups.
 
-Counted in Redis for all processes; while Redis is away, each process counts for itself. A try takes
-one of each allowance before it is made, and gives it back unless it fails, so that many at once
-gain nothing and right passwords cost nothing. Where others hold what is left, it waits for them.
+They are counted in Redis for all processes; while Redis is away, each process counts alone. An
+attempt acquires one of each allowance before it is made, and gives it back unless it fails: many
+attempts at once gain nothing, and right passwords cost nothing. If others hold the rest of an
+allowance, the attempt waits for them.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class SignInRate:
-    """Knows the limits, and counts."""
+    """Knows the limits, and counts attempts."""
 
     def __init__(self, settings: ApiSettings, redis: GuardedRedis) -> None:
         self._settings = settings
@@ -43,11 +44,11 @@ class SignInRate:
         self._releases: set[asyncio.Task[None]] = set()
 
     def of_address(self, address: str) -> list[Limit]:
-        """Return the limits on failed sign-ins from a client's address, whoever is meant."""
+        """Return the limits on failed sign-ins from a client's address, for whichever user."""
         return [Limit(f"rate:in:address:{address}", self._settings.sign_in_address_rate)]
 
     def of_stranger(self, email: str, address: str) -> list[Limit]:
-        """Return the limits on failed sign-ins to `email` by a device that is not known to it."""
+        """Return the limits on failed sign-ins to `email` by an unknown device."""
         hashed = _hashed(email)
         return [
             Limit(f"rate:in:pair:{hashed}:{address}", self._settings.sign_in_rate),
@@ -55,30 +56,30 @@ class SignInRate:
         ]
 
     def of_device(self, device: str) -> list[Limit]:
-        """Return the limits on failed sign-ins by a device to the user whom it is known to.
+        """Return the limits on failed sign-ins by a device that is known to the user.
 
-        Its own only: what strangers do to the user's address does not keep it out.
+        They are its own: attempts of strangers at the user's address do not keep it out.
         """
         return [Limit(f"rate:in:device:{_hashed(device)}", self._settings.sign_in_rate)]
 
     def of_user(self, user: str) -> list[Limit]:
-        """Return the limits on wrong passwords by somebody who is signed in as `user`."""
+        """Return the limits on wrong passwords by a person who is signed in as `user`."""
         return [Limit(f"rate:in:user:{user}", self._settings.sign_in_rate)]
 
     async def count_sign_up(self, address: str) -> None:
-        """Count a sign-up from `address`. Raises `Problem` where there were too many."""
+        """Count a sign-up from `address`. Raises `Problem` if there were too many."""
         attempt = self.attempt("too_many_sign_ups")
         limit = Limit(f"rate:up:address:{address}", self._settings.sign_up_address_rate)
         await attempt.acquire([limit])
-        attempt.failed = True  # what counts here is that it was tried
+        attempt.failed = True  # here the attempt itself counts
         attempt.end()
 
     def attempt(self, code: Code) -> "Attempt":
-        """Return a try that nothing was taken for yet; too many of its kind are a `code`."""
+        """Return an attempt that has acquired nothing yet; too many of its kind are a `code`."""
         return Attempt(self, code)
 
     async def try_to_acquire(self, limits: Sequence[Limit]) -> list[Acquisition]:
-        """Take one of each, or of none; return what keeps from it, nothing where it was taken."""
+        """Acquire one of each, or none; return what prevents it, or nothing if it was acquired."""
         own = [self._own.acquire(limit.key, limit.most, seconds=WINDOW_SECONDS) for limit in limits]
         if blocked := _blocked(own):
             self._release_own(_acquired(limits, own), counts=False)
@@ -90,7 +91,7 @@ class SignInRate:
         return blocked
 
     def release(self, limits: Sequence[Limit], *, counts: bool) -> None:
-        """Let what was taken count, or give it back. Redis is told without being waited for."""
+        """Count what was acquired, or give it back. Nobody waits for Redis to do so."""
         self._release_own(limits, counts=counts)
         self._release_for_all(limits, counts=counts)
 
@@ -119,7 +120,7 @@ class SignInRate:
 
 
 class Attempt:
-    """One try: what it has taken, and whether it failed. `end` it, whatever comes."""
+    """One attempt: what it has acquired, and whether it failed. `end` it in any case."""
 
     def __init__(self, rate: SignInRate, code: Code) -> None:
         self.failed = False
@@ -128,7 +129,7 @@ class Attempt:
         self._acquired: list[Limit] = []
 
     async def acquire(self, limits: Iterable[Limit]) -> None:
-        """Take one of each allowance. Raises `Problem` where there is none left of one."""
+        """Acquire one of each allowance. Raises `Problem` if one of them is used up."""
         limits = [limit for limit in limits if limit.most > 0]
         loop = asyncio.get_running_loop()
         patient_until = loop.time() + _PATIENCE_SECONDS
@@ -136,12 +137,12 @@ class Attempt:
             milliseconds = max(acquisition.milliseconds for acquisition in blocked)
             if any(it.result is Result.FULL for it in blocked) or loop.time() > patient_until:
                 raise Problem(self._code, headers={"Retry-After": str(milliseconds // 1000 + 1)})
-            # Unequal waits, so that tries which hold what each other needs do not meet again.
+            # Unequal waits, so that attempts that need what the other holds do not meet again.
             await asyncio.sleep(_RETRY_SECONDS * (0.5 + random.random()))  # noqa: S311
         self._acquired += limits
 
     def end(self) -> None:
-        """Give back what was taken, unless it failed."""
+        """Give back what was acquired, unless the attempt failed."""
         self._rate.release(self._acquired, counts=self.failed)
         self._acquired = []
 

@@ -1,7 +1,7 @@
 """Ending all sessions of a user, at once, whatever Redis has cached.
 
 One transaction raises the user's epoch and deletes the sessions. A sign-in that was under way holds
-an older epoch, and cannot open a session any more. In Redis the sessions are buried before and
+an older epoch, and cannot open a session any more. In Redis the sessions are marked before and
 after it (`microfin.redis.ended_sessions`).
 """
 
