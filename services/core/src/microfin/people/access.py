@@ -1,7 +1,7 @@
 """Ending all sessions of a user, at once, whatever Redis has cached.
 
 One transaction raises the user's epoch and deletes the sessions. A sign-in that was under way holds
-an older epoch, and cannot open a session any more. In Redis the sessions are buried before and
+an older epoch, and cannot open a session any more. In Redis the sessions are marked before and
 after it (`microfin.redis.ended_sessions`).
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from microfin.postgres.connections import Connection, Pool
-from microfin.redis.ended_sessions import bury
+from microfin.redis.ended_sessions import mark_ended
 from microfin.redis.guarded import GuardedRedis
 
 _RAISE: Final = "UPDATE users SET session_epoch = session_epoch + 1"
@@ -57,7 +57,7 @@ async def end_all_sessions(
             "SELECT token_hash FROM sessions WHERE user_id = $1", identity
         )
     known = {row["token_hash"] for row in rows}
-    early = await bury(redis, list(known))
+    early = await mark_ended(redis, list(known))
     async with pool.acquire() as connection, connection.transaction():
         epoch = await connection.fetchval(change, identity, *values)
         if epoch is None:
@@ -68,5 +68,5 @@ async def end_all_sessions(
         if also is not None:
             await also(connection, epoch)
     ended = [row["token_hash"] for row in rows]
-    late = await bury(redis, ended)
+    late = await mark_ended(redis, ended)
     return Ended(len(ended), certain=late or (early and known.issuperset(ended)))

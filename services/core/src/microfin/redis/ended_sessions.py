@@ -29,7 +29,7 @@ def session_key(token_hash: bytes) -> str:
     return f"session:{token_hash.hex()}"
 
 
-async def bury(redis: GuardedRedis, token_hashes: Sequence[bytes]) -> bool:
+async def mark_ended(redis: GuardedRedis, token_hashes: Sequence[bytes]) -> bool:
     """Let Redis know that these sessions have ended, or are about to; False where it could not be.
 
     Called before the sessions are deleted and again after it: whichever of the two fails, the other
@@ -37,14 +37,14 @@ async def bury(redis: GuardedRedis, token_hashes: Sequence[bytes]) -> bool:
     """
     for begin in range(0, len(token_hashes), _AT_ONE_TIME):
         told = await asyncio.gather(
-            *(_bury_one(redis, it) for it in token_hashes[begin : begin + _AT_ONE_TIME])
+            *(_mark_one(redis, it) for it in token_hashes[begin : begin + _AT_ONE_TIME])
         )
         if not all(told):
             return False
     return True
 
 
-async def _bury_one(redis: GuardedRedis, token_hash: bytes) -> bool:
+async def _mark_one(redis: GuardedRedis, token_hash: bytes) -> bool:
     try:
         await redis.set(session_key(token_hash), TOMBSTONE, seconds=_SECONDS)
     except RedisUnavailable:
