@@ -1,13 +1,13 @@
-# The images of microfin, one target each:
+# The images of microfin. Each image is a target:
 #
 #   docker build --target worker -t ghcr.io/microfin/worker:1.0.0 .
 #
-# The last stages hold an interpreter, one virtual environment and nothing that compiles or
-# installs. They run as any user, with a read-only root.
+# The final images contain an interpreter and one virtual environment, and no compiler and no
+# installer. They run as any user, with a read-only root.
 ARG PYTHON=docker.io/library/python:3.13-slim-trixie
 
 FROM ${PYTHON} AS build
-# Certificates of the system, so that a company's own CA can be mounted where images are built.
+# Uses the certificates of the system, so that a company can mount its own CA for the build.
 ENV UV_SYSTEM_CERTS=true UV_NO_CACHE=true UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never \
     PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
@@ -55,7 +55,7 @@ FROM run AS operator
 COPY --from=build-operator /app /app
 CMD ["python", "-m", "microfin_operator"]
 
-# For `skaffold dev`: starts the process anew when its sources were changed in the container.
+# For `skaffold dev`: restarts the process when its sources change in the container.
 FROM api AS development-api
 COPY images/reload.py /reload.py
 CMD ["python", "/reload.py", "microfin_api"]

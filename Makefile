@@ -1,6 +1,7 @@
 # microfin: `make` shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup run start stop grow status observe clean lint test simulate faults \
+.PHONY: help setup setup-python run start stop grow status observe clean lint fmt test test-quick \
+	simulate faults site \
 	deploy undeploy kind-up kind-down e2e bench load load-k8s overload reference pins
 
 PYTHON := .venv/bin/python
@@ -27,6 +28,9 @@ help:  ## Show this help
 setup:  ## Install what is missing: packages, Kafka, .venv (the targets below do it too)
 	@local/setup.sh
 
+setup-python:
+	@local/setup.sh python
+
 run: setup  ## Start the platform and stay in the foreground; Ctrl-C stops it
 	@$(PLATFORM) run
 
@@ -48,11 +52,18 @@ observe: setup  ## Run Prometheus beside the running platform, with the charts' 
 clean: stop  ## Forget data, logs and passwords (.venv and downloads stay)
 	@if [ -x $(PYTHON) ]; then $(PLATFORM) clean; fi
 
-lint: setup  ## Check style, format, types and imports
+lint: setup-python  ## Check style, format, types and imports
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+fmt: setup-python  ## Format the Python files and fix what ruff can fix
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+test-quick: setup-python  ## Run the tests that start no real component; two minutes
+	.venv/bin/pytest --quick --numprocesses=2 --dist=worksteal $(ARGS)
 
 # Two at a time: the tests of faults wait more than they compute. One file stays in one process, and
 # the files keep their order, so that the long ones do not come last.
@@ -101,7 +112,10 @@ reference: setup  ## Make the generated pages of docs/reference anew
 	$(PYTHON) charts/reference.py
 	$(PYTHON) charts/custom_resource_reference.py
 
-pins: setup  ## Renew requirements.txt and images/*.txt from the pyproject files
+site: setup-python  ## Build the documentation as a site into build/site (no network needed to read it)
+	@website/build.sh
+
+pins: setup  ## Renew requirements.txt, images/*.txt and website/requirements.txt
 	$(PYTHON) -m uv pip compile pyproject.toml --group development --universal --generate-hashes \
 		--no-emit-index-url --no-emit-find-links \
 		--no-emit-package microfin --no-emit-package microfin-api \

@@ -9,8 +9,10 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from microfin_local import database_home
-from microfin_local.configuration import DATA_PARTS, Configuration
+from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform
+
+pytest_plugins = ["quick.tier"]
 
 _PERSONAL = re.compile(r"[\w.+-]+@example\.(com|org)|\$argon2")
 
@@ -25,14 +27,17 @@ def _expect_nobody_in(logs: Path) -> None:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def platform_parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def platform_parts(
+    real_components: None,  # noqa: ARG001 - it marks the tests that request this fixture
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Platform]:
     """PostgreSQL (one shard), PgBouncer, a Redis Cluster and Kafka; no workers and no API.
 
     Tests share it: make a database and a topic of your own with `create_database` and
     `create_topic`, and leave every part running.
     """
     state = tmp_path_factory.mktemp("platform")
-    configuration = Configuration(state=state, random_ports=True, parts=DATA_PARTS)
+    configuration = Configuration(state=state, random_ports=True, components=DATA_COMPONENTS)
     try:
         async with Platform(configuration) as platform:
             yield platform

@@ -2,11 +2,12 @@
 # Judges what the charts render, with every values file and with what is off in all of them, by the
 # schemas of Kubernetes and of the vendors' CustomResourceDefinitions. It needs no cluster, and of
 # the internet only what helm and go fetch once: the schemas are made here, from Go modules.
-# STRIMZI_CRDS names a folder with Strimzi's definitions; they are in no Go module.
+# STRIMZI_CRDS names a folder with Strimzi's definitions, which are in no Go module; otherwise helm
+# fetches them.
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-../.venv/bin/python}
-strimzi=${STRIMZI_CRDS:-${LAB_HOME:-$HOME/.cache/lab}/strimzi/crds}
+strimzi=${STRIMZI_CRDS:-}
 
 runner=${KUBECONFORM:-$(command -v kubeconform || true)}
 if [ -z "$runner" ]; then

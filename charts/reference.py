@@ -3,8 +3,8 @@
     python charts/reference.py          # write them
     python charts/reference.py --check  # exit 1 and say which are stale
 
-A value is described by the comment right above it, which begins with `# -- `. A line `# @schema`
-with a JSON object adds to what the schema says of it.
+The comment right above a value describes it and begins with `# -- `. A line `# @schema` with a JSON
+object adds to the schema of this value.
 """
 
 import json
@@ -53,12 +53,12 @@ def read_values(text: str) -> list[Value]:
 
 def _value(path: tuple[str, ...], comment: list[str], defaults: Any) -> Value:
     begin = next(index for index, it in enumerate(comment) if it.startswith("-- "))
-    told = [it.removeprefix("-- ") for it in comment[begin:] if not it.startswith("@schema")]
+    words = [it.removeprefix("-- ") for it in comment[begin:] if not it.startswith("@schema")]
     extra = [it.removeprefix("@schema ") for it in comment if it.startswith("@schema ")]
     schema = json.loads(extra[0]) if extra else {}
     for name in path:
         defaults = defaults[name]
-    return Value(path, " ".join(told), schema, defaults)
+    return Value(path, " ".join(words), schema, defaults)
 
 
 def schema_of(chart: str, values: list[Value]) -> dict[str, Any]:
@@ -75,8 +75,8 @@ def schema_of(chart: str, values: list[Value]) -> dict[str, Any]:
 
 
 def _object(description: str) -> dict[str, Any]:
-    told = {"description": description} if description else {}
-    return {"type": "object", **told, "additionalProperties": False, "properties": {}}
+    about = {"description": description} if description else {}
+    return {"type": "object", **about, "additionalProperties": False, "properties": {}}
 
 
 def _leaf(value: Value) -> dict[str, Any]:
@@ -103,9 +103,9 @@ def readme_of(chart: dict[str, Any], introduction: str, values: list[Value]) -> 
             "",
             "## Values",
             "",
-            "Made from [values.yaml](values.yaml) by `python charts/reference.py`.",
+            "`python charts/reference.py` makes this table from [values.yaml](values.yaml).",
             "",
-            "| value | default | what it is |",
+            "| value | default | meaning |",
             "|---|---|---|",
             *rows,
             "",
@@ -126,7 +126,7 @@ def documents(folder: Path) -> dict[Path, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the files, or tell which are stale."""
+    """Write the files, or say which are stale."""
     charts = sorted(path.parent for path in CHARTS.glob("*/Chart.yaml"))
     wanted = {path: text for chart in charts for path, text in documents(chart).items()}
     stale = [

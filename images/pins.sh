@@ -1,5 +1,6 @@
 #!/bin/sh
-# Writes the hashed pins of each image from the workspace's pins (make pins).
+# Writes the pinned and hashed packages of each image and of the site, from the workspace's pins
+# (make pins).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,3 +18,4 @@ compile services/api/pyproject.toml --constraint requirements.txt -o images/api.
 compile services/worker/pyproject.toml services/tools/pyproject.toml \
     --constraint requirements.txt -o images/worker.txt
 compile operator/pyproject.toml --constraint requirements.txt -o images/operator.txt
+compile website/requirements.in --constraint requirements.txt -o website/requirements.txt

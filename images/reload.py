@@ -1,11 +1,10 @@
-"""Runs a module of microfin, and starts it anew when its sources change (`skaffold dev`).
+"""Runs a module of microfin, and restarts it when its sources change (`skaffold dev`).
 
     python reload.py microfin_api
 
-A container's root is read-only, so the packages are copied to memory (/dev/shm) first, and from
-there they run; skaffold writes changed files into the copy. Where the module ends by itself, for
-instance because of a mistake, this waits for the next change: a new container would have the old
-sources.
+A container's root is read-only. So this program first copies the packages to memory (/dev/shm) and
+runs the copy; skaffold writes changed files into the copy. If the module ends, for example because
+of a mistake, this program waits for the next change: a new container would have the old sources.
 """
 
 import importlib.util
@@ -23,7 +22,7 @@ _PAUSE = 0.5
 
 
 def copy_packages(folder: Path) -> None:
-    """Copy those of our packages that are installed."""
+    """Copy the packages of microfin that are installed."""
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin is not None:
@@ -31,12 +30,12 @@ def copy_packages(folder: Path) -> None:
 
 
 def changes(folder: Path) -> dict[str, int]:
-    """Return when each source was changed."""
+    """Return the time of the last change of each source file."""
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.py")}
 
 
 def run(module: str, folder: Path) -> int:
-    """Run the module from `folder` until we are told to end; return its exit code then."""
+    """Run the module from `folder` until a signal asks us to end, and return its exit code."""
     asked = False
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -51,16 +50,16 @@ def run(module: str, folder: Path) -> int:
         process = subprocess.Popen([sys.executable, "-m", module], env=environment)
         while not asked and changes(folder) == seen:
             time.sleep(_PAUSE)
-            process.poll()  # One that has ended is taken notice of.
+            process.poll()  # Reaps the process if it has ended.
         process.terminate()
         code = process.wait()
         if asked:
             return code
-        print(f"reload: {module} starts anew, its sources were changed", flush=True)
+        print(f"reload: {module} restarts because its sources changed", flush=True)
 
 
 def main() -> None:
-    """Run the module that is named."""
+    """Run the module that the command line names."""
     folder = Path(os.environ.get("MICROFIN_RELOAD_FOLDER", "/dev/shm/source"))  # noqa: S108 - the pod's
     copy_packages(folder)
     sys.exit(run(sys.argv[1], folder))

@@ -1,4 +1,4 @@
-// The mix, while `make grow` runs beside it: `make load SCRIPT=growth.js GROW=6` grows to 6
+// The mix, while the platform grows: `make load SCRIPT=growth.js GROW=6` runs `make grow` to 6
 // partitions when a third of the run is over.
 
 export { default, handleSummary, options } from './mix.js';

@@ -1,5 +1,5 @@
-// Every transfer pays one account. HOT=0.5 pays it with every second transfer, HOT=0 never: then
-// receivers are uniform, which is what the hot account is compared with.
+// Every transfer pays one account. With HOT=0.5 every second transfer pays it. With HOT=0 none does,
+// and receivers are uniform: the hot account is compared with that.
 
 import {
     handleSummary, optionsFor, otherIndex, randomIndex, signEveryoneIn, transfer, users,

@@ -1,8 +1,8 @@
-// What all load scripts share: prepared users, requests that are counted by endpoint and status,
-// and the summary that `python -m microfin_loadtest` reads.
+// Shared by all load scripts: prepared users, requests that are counted by endpoint and status, and
+// the summary that `python -m microfin_loadtest` reads.
 //
 // Environment: API (base URL), RATE (iterations a second), DURATION (such as 60s), USERS (file of
-// prepared users), SUMMARY (where the summary goes), VUS and MAX_VUS (virtual users).
+// prepared users), SUMMARY (the summary's file), VUS and MAX_VUS (virtual users).
 
 import http from 'k6/http';
 import exec from 'k6/execution';
@@ -19,7 +19,7 @@ const ENDPOINTS = [
     'showAccount', 'showStatement', 'listAccounts',
 ];
 const OPERATIONS = ['accountGeneration', 'deposit', 'withdraw', 'transfer'];
-// 0 is k6's: no answer came.
+// k6 reports 0 if no answer came.
 const STATUSES = [0, 200, 201, 202, 400, 401, 403, 404, 409, 422, 429, 500, 502, 503, 504];
 const CODES = [
     'insufficient_funds', 'account_not_found', 'account_frozen', 'account_closed', 'balance_limit',
@@ -27,8 +27,8 @@ const CODES = [
     'too_many_sign_ins', 'overloaded', 'unavailable', 'unknown', 'internal', 'not_settled', 'other',
 ];
 
-// A metric for each number costs k6 less than one metric with tags, which it would have to sort
-// every sample by; metrics without samples are not in the summary.
+// One metric for each number costs k6 less than one metric with tags, because k6 sorts every sample
+// by its tags; metrics without samples are not in the summary.
 const answers = {};
 const latencies = {};
 for (const endpoint of ENDPOINTS) {
@@ -41,7 +41,7 @@ for (const endpoint of ENDPOINTS) {
 }
 const problems = {};
 for (const code of CODES) problems[code] = new Counter(`problem_${code}`);
-// The run in SLOTS equal parts: the plot's latency and throughput over time.
+// The run is divided into SLOTS equal time slots: the plot's latency and throughput over time.
 const slots = [];
 for (let slot = 0; slot < SLOTS; slot++) slots.push(new Trend(`slot_${slot}`, true));
 const slotMilliseconds = Math.max(milliseconds(DURATION) / SLOTS, 1);
@@ -57,7 +57,7 @@ function milliseconds(duration) {
     return total;
 }
 
-// The options of a script whose iteration sends this many requests.
+// Returns the options of a script whose iterations each send `requests` requests.
 export function optionsFor(requests) {
     const preAllocatedVUs = Number(__ENV.VUS || Math.max(50, Math.ceil(RATE * requests * 0.4)));
     return {
@@ -86,7 +86,7 @@ export function randomUser() {
     return users[randomIndex(users.length)];
 }
 
-// Another than the one at this index, so that nobody pays himself.
+// Returns an index other than this one, so that no user pays himself.
 export function otherIndex(index, length) {
     return (index + 1 + randomIndex(length - 1)) % length;
 }
@@ -94,7 +94,7 @@ export function otherIndex(index, length) {
 const unsigned = { headers: { 'Content-Type': 'application/json' } };
 let signed = { session: '', params: unsigned };
 
-// An iteration's requests are one user's: they share what is made for the first of them.
+// All requests of an iteration are by one user: they share the first one's parameters.
 function paramsOf(session) {
     if (signed.session !== session) {
         const headers = { ...unsigned.headers, Authorization: `Bearer ${session}` };
@@ -144,7 +144,7 @@ export function signIn(user) {
     return response.status === 200 ? response.json('sessionId') : '';
 }
 
-// Returns the account's number, or '' if it is not there (yet).
+// Returns the account's number, or '' if the account was not opened (yet).
 export function generateAccount(session) {
     const response = post('accountGeneration', session, '{}');
     return response.status === 200 ? response.json('accountNumber') : '';
@@ -176,7 +176,7 @@ export function listAccounts(session) {
     return get('listAccounts', session, '/api/accounts');
 }
 
-// For `setup`: signs every prepared user in, uncounted, and returns their sessions in order.
+// For `setup`: signs in every prepared user without counting, and returns their sessions in order.
 export function signEveryoneIn() {
     const sessions = [];
     for (let first = 0; first < users.length; first += 10) {

@@ -1,6 +1,7 @@
-// The original's mix, six requests an iteration: a prepared user signs in, opens two accounts, and
-// deposits on the first new one and withdraws from it (so the deposit that was just answered must
-// count); then a transfer from the user's funded account to another prepared user's.
+// The mix of the platform that microfin replaces, six requests in each iteration: a prepared user
+// signs in, opens two accounts, deposits into the first new one and withdraws from it (so the deposit
+// that was just answered must count), and transfers from the user's funded account to another
+// prepared user's.
 
 import {
     deposit, generateAccount, handleSummary, optionsFor, otherIndex, randomIndex, signIn,

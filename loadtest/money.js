@@ -1,4 +1,4 @@
-// Deposits, withdrawals and transfers in equal parts; users sign in once, before the run.
+// Deposits, withdrawals and transfers in equal numbers; users sign in once, before the run.
 
 import exec from 'k6/execution';
 import {
@@ -17,10 +17,10 @@ export default function (sessions) {
     const index = randomIndex(users.length);
     const session = sessions[index];
     const account = users[index].accounts[0];
-    const part = exec.scenario.iterationInTest % 3;
-    if (part === 0) {
+    const turn = exec.scenario.iterationInTest % 3;
+    if (turn === 0) {
         deposit(session, account, '1.00');
-    } else if (part === 1) {
+    } else if (turn === 1) {
         withdraw(session, account, '1.00');
     } else {
         transfer(session, account, users[otherIndex(index, users.length)].accounts[0], '1.00');

@@ -1,10 +1,10 @@
--- Offers money.js's requests at a constant rate by wrk, which costs a hundredth of what k6 does, so
--- that the platform and not the generator is what is overloaded. Requests have their due times
--- whatever the answers take; one that no connection was free for within a second is dropped.
+-- Offers money.js's requests at a constant rate by wrk, which costs a hundredth of k6's CPU, so that
+-- the platform is overloaded and not the generator. Requests are due at fixed times, however long the
+-- answers need; a request without a free connection within a second is dropped.
 --
 -- Environment: RATE (requests a second), SESSIONS (file of lines "session account").
--- Prints one JSON object as its last line: answers by status, dropped, and how many were settled
--- after how many milliseconds.
+-- Prints one JSON object as its last line: answers by status, dropped requests, and the number of
+-- settled ones by their milliseconds.
 
 local ffi = require('ffi')
 ffi.cdef [[
@@ -24,7 +24,7 @@ end
 local interval = 1 / tonumber(os.getenv('RATE'))
 local people, due, number = {}, 0, 0
 
--- Of this thread, read by `done`.
+-- The counts of this thread, which `done` reads.
 answers, settled = {}, {}
 dropped, without_retry_after = 0, 0
 
@@ -37,7 +37,7 @@ function init()
     due = now()
 end
 
--- wrk asks how many milliseconds a free connection shall wait before it sends.
+-- wrk calls this for the milliseconds that a free connection should wait before it sends.
 function delay()
     local moment_now = now()
     due = due + interval
@@ -60,7 +60,7 @@ local function command(sender)
         .. '","receiverAccountNumber":"' .. receiver.account .. '","amount":"1.00"}'
 end
 
--- The key tells the response when its request was sent: wrk does not.
+-- The key has the time at which the request was sent, because wrk does not give it to `response`.
 function request()
     number = number + 1
     local sender = people[math.random(#people)]
@@ -105,7 +105,7 @@ local function object(counts)
 end
 
 function done(summary)
-    local thread = threads[1] -- there is one, because its due times are
+    local thread = threads[1] -- the only one, because each thread would have its own due times
     local errors = summary.errors
     print(string.format(
         '{"answers":%s,"settled_by_ms":%s,"dropped":%d,"without_retry_after":%d,"unanswered":%d}',

@@ -1,4 +1,4 @@
-// Pairs of accounts pay each other, both ways at the same time (PAIRS, default 8).
+// Pairs of accounts pay each other, in both directions at once (PAIRS, default 8).
 
 import exec from 'k6/execution';
 import { handleSummary, optionsFor, signEveryoneIn, transfer, users } from './lib.js';

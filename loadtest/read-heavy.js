@@ -17,9 +17,9 @@ export default function (sessions) {
     const index = randomIndex(users.length);
     const session = sessions[index];
     const account = users[index].accounts[0];
-    const part = exec.scenario.iterationInTest % 10;
-    if (part === 0) deposit(session, account, '1.00');
-    else if (part === 1) listAccounts(session);
-    else if (part < 4) showStatement(session, account);
+    const turn = exec.scenario.iterationInTest % 10;
+    if (turn === 0) deposit(session, account, '1.00');
+    else if (turn === 1) listAccounts(session);
+    else if (turn < 4) showStatement(session, account);
     else showAccount(session, account);
 }

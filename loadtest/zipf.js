@@ -1,4 +1,4 @@
-// Transfers whose senders and receivers follow Zipf's law: the account of rank r takes part in
+// Transfers whose senders and receivers follow Zipf's law: the account of rank r is chosen in
 // proportion to 1 / r^ZIPF (default 1.1).
 
 import { handleSummary, optionsFor, signEveryoneIn, transfer, users } from './lib.js';

@@ -1,22 +1,23 @@
 #!/bin/sh
-# Sets this checkout up: the machine's packages, Kafka's jars, .venv. `make` calls it before
-# everything that needs it; where nothing is missing it takes a blink and says nothing.
+# Sets this checkout up: the machine's packages, Kafka's jars, .venv. `make` calls it before every
+# target that needs it; if nothing is missing it ends at once and prints nothing.
+# `local/setup.sh python` makes only .venv.
 set -eu
 cd "$(dirname "$0")/.."
 
 say() { echo "setup: $*"; }
 fail() { echo "setup: $*" >&2; exit 1; }
 
-# Two at the same time would trip over each other.
+# Only one setup at a time: two would overwrite each other's files.
 if command -v flock >/dev/null && [ -z "${MICROFIN_SETUP_LOCKED:-}" ]; then
     mkdir -p .local
     MICROFIN_SETUP_LOCKED=1 exec flock .local/setup "$0" "$@"
 fi
 
-# Debian keeps servers in sbin, which an ordinary user's PATH may not have.
+# Debian installs servers in sbin, which an ordinary user's PATH may lack.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
-# The distribution's Python first: one built by hand without its optimisations costs a third more.
+# The distribution's Python first: one that was built without optimisations needs a third more CPU.
 python=${MICROFIN_PYTHON:-/usr/bin/python3}
 is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 [ -n "${MICROFIN_PYTHON:-}" ] || is_recent "$python" || python=python3
@@ -39,6 +40,10 @@ recent_java_package() {
     echo default-jre-headless
 }
 
+missing_for_python() {
+    [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
 missing_packages() {
     { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null; } || echo postgresql
     command -v pgbouncer >/dev/null || echo pgbouncer
@@ -50,15 +55,16 @@ missing_packages() {
     # Prometheus and promtool, for the alerts' tests and for `make observe`.
     command -v promtool >/dev/null || echo prometheus
     command -v prometheus-redis-exporter >/dev/null || echo prometheus-redis-exporter
-    # For the fault suite's clocks that jump.
+    # For the fault tests' jumping clocks.
     command -v cc >/dev/null || echo gcc libc6-dev
-    # What follows is only needed until its product is there.
+    # The following are needed only until their product exists.
     [ -e "$jars/$reporter" ] || command -v mvn >/dev/null || echo maven
-    [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    missing_for_python
 }
 
-# Debian starts a server when its package is installed. Ours are started by ourselves, on ports of
-# their own, so the packages that we install (and no others) stay stopped, now and after a reboot.
+# Debian starts a server when its package is installed. The platform starts its own servers on other
+# ports, so the services of the packages that this script installs (and no others) stay stopped, now
+# and after a reboot.
 install_packages() {
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
@@ -67,7 +73,7 @@ install_packages() {
         as_root chmod 755 "$policy"
     fi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" ||
-        fail "the packages could not be installed; what is wrong is said above."
+        fail "the packages could not be installed; see the error above."
     command -v systemctl >/dev/null || return 0
     for package in "$@"; do
         case $package in
@@ -78,7 +84,7 @@ install_packages() {
 }
 
 set_up_packages() {
-    missing=$(missing_packages | tr '\n' ' ')
+    missing=$("$1" | tr '\n' ' ')
     [ -n "$missing" ] || return 0
     command -v apt-get >/dev/null || fail "these are missing, and this machine has no apt-get to install them with: $missing
 Install them (java: 17 or later) with your package manager, then run make again."
@@ -108,8 +114,9 @@ set_up_kafka() {
     rm -rf "$jars.draft"
     mvn --batch-mode --quiet -Dstyle.color=never --file local/kafka/pom.xml dependency:copy-dependencies \
         -DincludeScope=runtime -DoutputDirectory="$PWD/$jars.draft" ||
-        fail "Maven could not fetch Kafka's jars; what is wrong is said above. Run make again to retry."
-    # One by one, because a platform may be running from that folder; the reporter says that all came.
+        fail "Maven could not fetch Kafka's jars; see the error above. Run make again to retry."
+    # One by one, because a platform may be running from that folder. The reporter comes last: if it
+    # is there, all jars are.
     mkdir -p "$jars"
     mv "$jars.draft/$reporter" "$jars.$reporter"
     mv -f "$jars.draft"/* "$jars/"
@@ -125,7 +132,7 @@ python_state() {
     {
         .venv/bin/python --version 2>&1
         pwd
-        cat requirements.txt pyproject.toml local/setup.sh
+        cat requirements.txt images/build.txt pyproject.toml local/setup.sh
         for member in $members; do cat "$member/pyproject.toml"; done
     } | sha256sum
 }
@@ -140,7 +147,10 @@ set_up_python() {
     stamp=.venv/microfin-setup
     if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(python_state)" ]; then return 0; fi
     say "installing Python packages into .venv"
-    .venv/bin/python -c 'import uv' 2>/dev/null || .venv/bin/python -m pip install --quiet uv
+    # The uv of the images, with its hashes.
+    pinned=$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' images/build.txt)
+    .venv/bin/python -m uv --version 2>/dev/null | grep -qF "uv $pinned" ||
+        .venv/bin/python -m pip install --quiet --require-hashes --requirement images/build.txt
     uv() { VIRTUAL_ENV="$PWD/.venv" .venv/bin/python -m uv "$@"; }
     uv pip sync --quiet --require-hashes requirements.txt
     editable=
@@ -150,6 +160,10 @@ set_up_python() {
     python_state >"$stamp"
 }
 
-set_up_packages
-set_up_kafka
+if [ "${1:-}" = python ]; then
+    set_up_packages missing_for_python
+else
+    set_up_packages missing_packages
+    set_up_kafka
+fi
 set_up_python

@@ -1,26 +1,27 @@
-"""What `make deploy` tells helm, and what it tells people; no cluster needed."""
+"""The values that `make deploy` gives helm, and its summary; no cluster needed."""
 
-from pathlib import Path
+import json
 
 import pytest
 import yaml
 
+from microfin_deploy import platform
 from microfin_deploy.commands import ROOT, DeployError, run
-from microfin_deploy.images import PARTS, image, source_tag
+from microfin_deploy.images import COMPONENTS, image, source_tag
 from microfin_deploy.kind import VENDORS, values_files
-from microfin_deploy.platform import Platform
+from microfin_deploy.platform import ExistingKafka, Platform, require_permission
 from microfin_deploy.releases import (
     Wanted,
     application_values,
     data_values,
-    lab_kafka,
     merged,
     operator_values,
 )
-from microfin_deploy.summary import parts, summary
+from microfin_deploy.summary import components, summary
 
-LAB = Platform(Path("/lab"), strimzi=False, ingress_class="")
-REAL = Platform(None, strimzi=True, ingress_class="nginx")
+KAFKA = ExistingKafka("kafka", "main")
+EXISTING = Platform(KAFKA, ingress_class="")
+REAL = Platform(None, ingress_class="nginx")
 WANTED = Wanted(
     "bank", "bank-system", "dev", "dev-1", shards=2, host="bank.test", topic="b.commands"
 )
@@ -41,22 +42,49 @@ def test_with_strimzi_the_charts_fit_by_their_defaults() -> None:
     assert data_values(WANTED, REAL)["kafka"] == {"enabled": True, "topic": "b.commands"}
 
 
-def test_in_the_lab_kafka_is_the_labs() -> None:
-    values = application_values(WANTED, LAB)
-    assert values["kafka"] == {"bootstrap": "lab-kafka-bootstrap.kafka:9092", "tls": False}
-    assert values["topic"]["strimzi"] == {"cluster": "lab", "namespace": "kafka"}
+def test_an_existing_kafka_is_used_without_tls() -> None:
+    values = application_values(WANTED, EXISTING)
+    assert values["kafka"] == {"bootstrap": "main-kafka-bootstrap.kafka:9092", "tls": False}
+    assert values["topic"]["strimzi"] == {"cluster": "main", "namespace": "kafka"}
     assert values["topic"]["name"] == "b.commands"
     assert values["networkPolicy"].keys() == {"kafka", "operator"}
     assert "ingress" not in values
-    assert data_values(WANTED, LAB)["kafka"]["enabled"] is False
+    assert data_values(WANTED, EXISTING)["kafka"]["enabled"] is False
 
 
 def test_the_operator_serves_the_banks_and_no_more() -> None:
     assert operator_values(WANTED, REAL, set())["namespaces"] == ["bank"]
     assert operator_values(WANTED, REAL, {"other"})["namespaces"] == ["bank", "other"]
-    assert operator_values(WANTED, LAB, set())["namespaces"] == ["bank", "kafka"]
-    allowed = lab_kafka("bank")["metadata"]["annotations"]
-    assert allowed == {"microfin.io/allow-namespaces": "bank"}
+    assert operator_values(WANTED, EXISTING, set())["namespaces"] == ["bank", "kafka"]
+
+
+def kubectl_that_finds(monkeypatch: pytest.MonkeyPatch, *, topic: bool, allowed: str) -> None:
+    """Answer for a cluster whose Kafka allows these namespaces."""
+    found = {"metadata": {"annotations": {"microfin.io/allow-namespaces": allowed}}}
+    monkeypatch.setattr(platform, "exists", lambda *_: topic)
+    monkeypatch.setattr(platform, "kubectl", lambda *_: json.dumps(found))
+
+
+@pytest.mark.parametrize(("topic", "allowed"), [(False, "other, bank"), (True, "other")])
+def test_an_existing_kafka_that_allows_the_bank_is_used(
+    monkeypatch: pytest.MonkeyPatch, topic: bool, allowed: str
+) -> None:
+    kubectl_that_finds(monkeypatch, topic=topic, allowed=allowed)
+    require_permission(KAFKA, "bank", "b.commands")
+
+
+def test_an_existing_kafka_that_does_not_allow_the_bank_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kubectl_that_finds(monkeypatch, topic=False, allowed="other")
+    with pytest.raises(DeployError, match="allow-namespaces=other,bank --overwrite"):
+        require_permission(KAFKA, "bank", "b.commands")
+
+
+@pytest.mark.parametrize("text", ["main", "/main", "kafka/", "a/b/c"])
+def test_what_names_no_kafka_is_refused(text: str) -> None:
+    with pytest.raises(DeployError, match="NAMESPACE/NAME"):
+        ExistingKafka.parse(text)
 
 
 def test_the_operator_is_let_in_where_it_is() -> None:
@@ -66,16 +94,18 @@ def test_the_operator_is_let_in_where_it_is() -> None:
     }
 
 
-def test_it_says_what_stands_in() -> None:
-    told = dict(parts(WANTED, LAB))
-    assert told["Kafka"].startswith("stands in")
-    assert told["Ingress"].startswith("missing")
-    assert told["PostgreSQL"].startswith("real")
-    assert all(it.startswith(("real", "enforced")) for it in dict(parts(WANTED, REAL)).values())
+def test_the_summary_says_what_is_missing() -> None:
+    states = dict(components(WANTED, EXISTING))
+    assert states["Kafka"].startswith("existing")
+    assert states["Ingress"].startswith("missing")
+    assert states["PostgreSQL"].startswith("real")
+    assert all(
+        it.startswith(("real", "enforced")) for it in dict(components(WANTED, REAL)).values()
+    )
     assert "scale mfc/microfin --replicas=12" in summary(WANTED, REAL)
 
 
-def test_the_tag_tells_what_the_images_are_made_of() -> None:
+def test_the_tag_changes_with_the_images_sources() -> None:
     assert source_tag() == source_tag()
     untracked = ROOT / "services/core/src/microfin/tag_test_only.py"
     before = source_tag()
@@ -89,12 +119,12 @@ def test_the_tag_tells_what_the_images_are_made_of() -> None:
 
 def test_the_images_are_the_dockerfiles_targets() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    assert all(f" AS {part}\n" in dockerfile for part in PARTS)
+    assert all(f" AS {part}\n" in dockerfile for part in COMPONENTS)
     assert image("api", "1.0.0") == "ghcr.io/microfin/api:1.0.0"
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_a_vendors_version_stands_in_one_place(vendor: str) -> None:
+def test_a_vendors_version_is_in_one_place(vendor: str) -> None:
     """The README's command installs what `make kind-up` installs."""
     folder = ROOT / "k8s" / vendor
     release = yaml.safe_load((folder / "release.yaml").read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from microfin_loadtest.overload import phase_part, why_invalid
+from microfin_loadtest.overload import phase_figures, why_invalid
 
 PRINTED = {
     "answers": {"503": 900, "200": 100},
@@ -16,19 +16,23 @@ PRINTED = {
 
 
 def test_latencies_are_of_the_settled_alone() -> None:
-    phase = phase_part(PRINTED, 500, 2)
+    phase = phase_figures(PRINTED, 500, 2)
     assert phase["settled_per_second"] == 50
     assert phase["settled_ms"] == {"p50": 7, "p95": 7, "p99": 25, "max": 30}
 
 
 def test_without_a_settled_request_there_is_no_latency() -> None:
-    phase = phase_part({**PRINTED, "settled_by_ms": {}}, 500, 2)
+    phase = phase_figures({**PRINTED, "settled_by_ms": {}}, 500, 2)
     assert phase["settled_ms"] == {"p50": None, "p95": None, "p99": None, "max": None}
 
 
 def phases(**overload: Any) -> dict[str, Any]:
-    fine = phase_part({**PRINTED, "answers": {"200": 100}}, 500, 2)
-    return {"peak": fine, "overload": {**phase_part(PRINTED, 5000, 2), **overload}, "after": fine}
+    fine = phase_figures({**PRINTED, "answers": {"200": 100}}, 500, 2)
+    return {
+        "peak": fine,
+        "overload": {**phase_figures(PRINTED, 5000, 2), **overload},
+        "after": fine,
+    }
 
 
 def test_a_run_counts_where_only_the_overload_was_refused() -> None:

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from canned import figures
 
 from microfin_loadtest.summary import LoadFigures
 from microfin_loadtest.validity import why_invalid
+from support.canned import figures
 
 CLEAN = {"ok": True}
 FUNDS = frozenset({"insufficient_funds"})

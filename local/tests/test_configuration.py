@@ -69,9 +69,9 @@ def test_an_impossible_form_is_refused(
         from_environment(environment, tmp_path)
 
 
-def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlatformError, match="no part called zookeeper"):
-        Configuration(state=tmp_path, parts=frozenset({"zookeeper"}))
+def test_an_unknown_component_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="no component called zookeeper"):
+        Configuration(state=tmp_path, components=frozenset({"zookeeper"}))
 
 
 def test_maven_fetches_the_kafka_that_python_starts() -> None:

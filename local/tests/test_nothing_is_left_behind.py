@@ -21,14 +21,14 @@ from microfin_local.configuration import Configuration
 from microfin_local.foreground import run_until_stopped
 
 configuration = Configuration(
-    state=Path(sys.argv[1]), random_ports=True, parts=frozenset(sys.argv[2].split(","))
+    state=Path(sys.argv[1]), random_ports=True, components=frozenset(sys.argv[2].split(","))
 )
 asyncio.run(run_until_stopped(configuration, print, lambda _: print("ready", flush=True)))
 """
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
+def state(real_components: None, tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     database_home.forget(tmp_path)
 
@@ -70,7 +70,7 @@ def test_a_stopped_supervisor_stops_everything_first(state: Path, number: signal
     assert not (state / "environment").exists()
 
 
-def test_a_killed_supervisor_takes_everything_with_it(state: Path) -> None:
+def test_everything_ends_with_a_killed_supervisor(state: Path) -> None:
     supervisor = _start(state, "postgres,pgbouncer,redis,kafka")
     family = _family(state)
     supervisor.kill()

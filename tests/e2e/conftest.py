@@ -1,7 +1,8 @@
 """Ends a run with the figures of its tests."""
 
 import pytest
-from figures import FIGURES
+
+from e2e.figures import FIGURES
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,8 +4,8 @@ import functools
 from pathlib import Path
 from typing import Any, Final
 
-from kubernetes_cluster import ROOT
-from rendered_chart import Item, objects, of_kind, template
+from e2e.kubernetes_cluster import ROOT
+from e2e.rendered_chart import Item, objects, of_kind, template
 
 CHART: Final = ROOT / "charts/microfin-data"
 DEV: Final = CHART / "values-dev.yaml"

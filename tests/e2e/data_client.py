@@ -4,8 +4,8 @@ import json
 import subprocess
 from typing import Any, Final
 
-from data_plane import KAFKA, WORKER_IMAGE
-from kubernetes_cluster import apply, kubectl
+from e2e.data_plane import KAFKA, WORKER_IMAGE
+from e2e.kubernetes_cluster import apply, kubectl
 
 POD: Final = "client"
 TOPIC: Final = "microfin.commands"

@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-from kubernetes_cluster import apply, kubectl, until
+from e2e.kubernetes_cluster import apply, kubectl, until
 
 WORKER_IMAGE = os.environ.get("MICROFIN_E2E_WORKER_IMAGE", "ghcr.io/microfin/worker:e2e")
 NEXT_WORKER_IMAGE = os.environ.get(

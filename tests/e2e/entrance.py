@@ -7,8 +7,8 @@ import re
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 
-from kubernetes_bank import Bank
-from kubernetes_cluster import kubectl
+from e2e.kubernetes_bank import Bank
+from e2e.kubernetes_cluster import kubectl
 
 _CONTROLLER = "app.kubernetes.io/component=controller"
 

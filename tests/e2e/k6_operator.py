@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from kubernetes_cluster import ROOT, kubectl
 
+from e2e.kubernetes_cluster import ROOT, kubectl
 from microfin_deploy.commands import exists, helm
 
 _NAMESPACE = "k6-operator-system"  # the run's NetworkPolicy lets it in

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from figures import figure
-from kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl, until
-
+from e2e.existing_kafka import existing_kafka, kafka_resource
+from e2e.figures import figure
+from e2e.kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl, until
 from microfin_deploy.commands import helm, progress
-from microfin_deploy.platform import Platform, prepare_platform
+from microfin_deploy.platform import Platform, inspect_platform
 from microfin_deploy.releases import (
     Wanted,
     install_application,
@@ -117,10 +117,13 @@ async def new_bank(shards: int = 1, **data: Any) -> AsyncIterator[Bank]:
     """Install operator, data plane and bank; remove everything after, the topic too."""
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CUSTOM_RESOURCE))
     say = progress()
-    platform = await asyncio.to_thread(prepare_platform, say)
+    kafka = existing_kafka()
+    platform = await asyncio.to_thread(inspect_platform, say, kafka)
     mark = uuid4().hex[:6]
-    # Without Strimzi the topics are where the lab's Kafka is.
-    namespaces = [f"microfin-e2e-{mark}"] if platform.strimzi else [f"microfin-e2e-{mark}", "kafka"]
+    namespaces = [f"microfin-e2e-{mark}"]
+    if kafka is not None:
+        namespaces.append(kafka.namespace)  # its topics are there
+        apply(kafka_resource(kafka, f"microfin-e2e-{mark}"))
     wanted = Wanted(
         namespace=f"microfin-e2e-{mark}",
         operator_namespace=f"microfin-e2e-{mark}-system",
@@ -157,7 +160,7 @@ def _remove(wanted: Wanted, platform: Platform) -> None:
         (wanted.operator_release, wanted.operator_namespace),
     ):
         helm("uninstall", release, "--namespace", namespace, "--ignore-not-found")
-    place = wanted.namespace if platform.strimzi else "kafka"
+    place = wanted.namespace if platform.kafka is None else platform.kafka.namespace
     kubectl("-n", place, "delete", "kafkatopic", wanted.topic, "--ignore-not-found", check=False)
     for namespace in (wanted.namespace, wanted.operator_namespace):
         kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")

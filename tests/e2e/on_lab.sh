@@ -1,21 +1,22 @@
 #!/bin/sh
-# Runs the end-to-end tests on the lab's node (LAB names its script): builds the images, boots the
-# node, installs CloudNativePG and Kafka, tests, and stops the node again. Arguments go to pytest.
+# Runs the end-to-end tests on the lab, a Kubernetes node for tests (LAB names its script). It builds
+# the images, boots the node, installs CloudNativePG and Kafka, runs the tests, and stops the node
+# again. Arguments go to pytest.
 set -eu
 cd "$(dirname "$0")/../.."
 lab=${LAB:-../shared/lab/lab}
 home=${LAB_HOME:-$HOME/.cache/lab}
 store=$home/buildah
 
-# As `lab build` does, whose argument parser takes no option first. The machine's certificates are
-# lent to the build, for a package index behind a CA of its own.
+# Does the same as `lab build`, whose argument parser accepts no option first. The build uses the
+# machine's certificates, for a package index with its own CA.
 build() {
     buildah --root "$store/root" --runroot "$store/run" --storage-driver overlay bud --quiet \
         --isolation chroot --network host --pull-never --layers \
         --volume /etc/ssl/certs:/etc/ssl/certs:ro "$@" >/dev/null
 }
 
-# Helm 3, for what helm does to a MicrofinCluster that people scale; the lab's is Helm 4.
+# Helm 3, to test what it does to a MicrofinCluster that people scale; the lab has Helm 4.
 helm3() {
     [ -x "$home/bin/helm3" ] && return
     GOBIN=$home/helm3 go install helm.sh/helm/v3/cmd/helm@v3.21.3
@@ -23,11 +24,11 @@ helm3() {
     rmdir "$home/helm3"
 }
 
-# Finds the folder of a Go module; `go install` would ask the proxy for all versions, too. A proxy
-# that does not have it is no reason to test nothing: what needs it is skipped, and says so.
+# Finds the folder of a Go module; `go install` would also ask the proxy for all versions. If the proxy
+# does not have the module, only the tests that need it are skipped, and they say so.
 find_module() {
     folder=$(go mod download -json "$1" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
-    [ -n "$folder" ] || echo "$0: the Go module $1 cannot be had; tests that need it are skipped" >&2
+    [ -n "$folder" ] || echo "$0: the Go module $1 is not available; tests that need it are skipped" >&2
 }
 
 # Builds a program of that folder, unless it is there.
@@ -35,7 +36,7 @@ program() {
     [ -x "$2" ] || (cd "$folder" && CGO_ENABLED=0 go build -ldflags '-s -w' -o "$2" "$1")
 }
 
-# What audits' alerts stand on; the lab has none.
+# The alerts on audits need kube-state-metrics; the lab has none.
 kube_state_metrics() {
     find_module k8s.io/kube-state-metrics/v2@v2.18.0
     [ -n "$folder" ] || return 0
@@ -82,6 +83,8 @@ k6_and_prometheus
 "$lab" install cnpg kafka
 "$lab" volumes
 eval "$("$lab" env)"
+# For `make deploy` on this node: its broker, and the images that it has.
+export MICROFIN_DEPLOY_KAFKA=kafka/lab MICROFIN_DEPLOY_TAG=e2e
 if command -v go >/dev/null; then
     helm3
     kube_state_metrics
@@ -90,7 +93,7 @@ if command -v go >/dev/null; then
 fi
 failed=0
 .venv/bin/pytest tests/e2e --durations=20 "$@" || failed=$?
-# What the tests' namespaces held is gone before the node stops, and with it their volumes.
+# Waits until Kubernetes has deleted the tests' namespaces with their volumes; then the node stops.
 kubectl get namespaces -o name | grep /microfin-e2e- |
     xargs -r kubectl wait --for=delete --timeout=120s || true
 exit "$failed"

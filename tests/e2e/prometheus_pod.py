@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from kubernetes_cluster import apply, kubectl
+from e2e.kubernetes_cluster import apply, kubectl
 
 IMAGE = os.environ.get("MICROFIN_E2E_PROMETHEUS_IMAGE", "docker.io/prom/prometheus:v2.53.5")
 RUNS_ALERT = "MicrofinHotAccount"

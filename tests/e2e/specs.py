@@ -131,8 +131,8 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     ),
     "no shards": ("spec/shards", 0, "the number of PostgreSQL clusters"),
     "too many shards": ("spec/shards", 65, "between 1 and 64"),
-    "a topic name with a space": (f"{TOPIC}/name", "my topic", "take microfin.commands"),
-    "a topic name of dots": (f"{TOPIC}/name", "..", "as Kafka wants it"),
+    "a topic name with a space": (f"{TOPIC}/name", "my topic", "use microfin.commands"),
+    "a topic name of dots": (f"{TOPIC}/name", "..", "as Kafka requires"),
     "a topic name that is too long": (f"{TOPIC}/name", "a" * 250, "1 to 249 letters"),
     "a topic name that no KafkaTopic can have": (
         f"{TOPIC}/name",
@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         {"bootstrap": {"servers": "a:9092, b:9092"}},
         "without spaces",
     ),
-    "no replicas": (f"{TOPIC}/replicas", 0, "take 3, or 1 where there is only one broker"),
+    "no replicas": (f"{TOPIC}/replicas", 0, "use 3, or 1 if there is only one broker"),
     "too many replicas": (f"{TOPIC}/replicas", 8, "between 1 and 7"),
     "retention by age": (f"{TOPIC}/config", {"retention.ms": "604800000"}, "microfin log trim"),
     "retention by size": (f"{TOPIC}/config", {"retention.bytes": "1000"}, "microfin log trim"),
@@ -237,7 +237,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         {"requests": {"memory": "1Gi"}, "limits": {"memory": "512Mi"}},
         "raise the limit or lower the request",
     ),
-    "too little grace": (f"{WORKER}/terminationGracePeriodSeconds", 5, "take 30"),
+    "too little grace": (f"{WORKER}/terminationGracePeriodSeconds", 5, "use 30"),
     "too much grace": (f"{WORKER}/terminationGracePeriodSeconds", 601, "between 10 and 600"),
     "the operator's labels": (
         f"{WORKER}/podTemplate/metadata",
@@ -252,7 +252,11 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         {"serviceAccountName": "deployer"},
         "can only be the name of this MicrofinCluster",
     ),
-    "another account by its old name": (POD, {"serviceAccount": "x"}, "workers are nobody else"),
+    "another account by its old name": (
+        POD,
+        {"serviceAccount": "x"},
+        "workers have no other identity",
+    ),
     "a token of the API server": (
         POD,
         {"automountServiceAccountToken": True},
@@ -272,7 +276,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "the system's priority": (
         POD,
         {"priorityClassName": "system-node-critical"},
-        "take a PriorityClass of your own",
+        "use a PriorityClass of your own",
     ),
     "ephemeral containers": (POD, {"ephemeralContainers": [{"name": "e"}]}, "adds them to a pod"),
     "root for all containers": (
@@ -303,7 +307,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "a port of the node": (
         POD,
         {"containers": [{"name": "worker", "ports": [{"containerPort": 1, "hostPort": 1}]}]},
-        "must not take a hostPort",
+        "must not use a hostPort",
     ),
     "a host name": (POD, {"hostname": "x"}, "knows its partition from its host name"),
     "the worker's image in the template": (
@@ -325,8 +329,8 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
 """What is refused, and part of what the user is told to do."""
 
 REFUSED_NAMES = {
-    "a" * 41: "Take a shorter name",
-    "my.bank": 'Take a name such as "microfin"',
+    "a" * 41: "Choose a shorter name",
+    "my.bank": 'Choose a name such as "microfin"',
     "1bank": "must begin with a letter",
 }
 

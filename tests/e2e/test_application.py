@@ -10,14 +10,14 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
-import kubernetes_bank
 import pytest
 import pytest_asyncio
-from entrance import way_in
-from figures import figure
-from kubernetes_bank import Bank, moving_money
-from kubernetes_cluster import ROOT, get, kubectl, until
 
+from e2e import kubernetes_bank
+from e2e.entrance import way_in
+from e2e.figures import figure
+from e2e.kubernetes_bank import Bank, moving_money
+from e2e.kubernetes_cluster import ROOT, get, kubectl, until
 from microfin_deploy.commands import helm
 
 pytestmark = pytest.mark.timeout(600)

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 
-import kubernetes_bank
 import pytest
 import pytest_asyncio
-from figures import figure
-from kubernetes_bank import Bank, moving_money
-from kubernetes_cluster import get
+
+from e2e import kubernetes_bank
+from e2e.figures import figure
+from e2e.kubernetes_bank import Bank, moving_money
+from e2e.kubernetes_cluster import get
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -5,12 +5,11 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import kubernetes_cluster
 import pytest
 import pytest_asyncio
-import specs
-from kubernetes_cluster import kubectl, refusal
 
+from e2e import kubernetes_cluster, specs
+from e2e.kubernetes_cluster import kubectl, refusal
 from microfin_operator.kinds import MICROFIN_CLUSTER
 from microfin_operator.kubernetes_api import KubernetesApi
 

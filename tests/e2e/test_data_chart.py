@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-import data_client
-import kubernetes_cluster
 import pytest
 import pytest_asyncio
-from data_chart import CHART, DEV, PRODUCTION, rendered
-from figures import figure
-from kubernetes_cluster import get, kubectl, until
 
+from e2e import data_client, kubernetes_cluster
+from e2e.data_chart import CHART, DEV, PRODUCTION, rendered
+from e2e.figures import figure
+from e2e.kubernetes_cluster import get, kubectl, until
 from microfin_tools.migrations.run import ROLES
 
 pytestmark = pytest.mark.timeout(300)
@@ -232,7 +231,7 @@ async def main():
     await api.delete("session:x")
     told["first"] = (await api.remember_first("key:u:k", b"deposit", seconds=60)).decode()
     told["again"] = (await api.remember_first("key:u:k", b"withdraw", seconds=60)).decode()
-    told["rate"] = (await Allowances(api).take("rate:in:email:x", 9, seconds=60)).answer
+    told["rate"] = (await Allowances(api).acquire("rate:in:email:x", 9, seconds=60)).result
     for client, number in ((worker, "100000000001"), (api, "100000000002")):
         cache = AccountCache(client, account_seal("a secret of API and workers"))
         account = CachedAccount(number, "o", "EUR", 5, "open", 1, 1)

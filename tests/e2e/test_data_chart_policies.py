@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from data_chart import CHART, named, render
-from rendered_chart import Item, of_kind
+from e2e.data_chart import CHART, named, render
+from e2e.rendered_chart import Item, of_kind
 
 Flow = tuple[str, str, str, str]
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from data_chart import DEV, PRODUCTION, named, names, render
-from rendered_chart import Item, of_kind
 
+from e2e.data_chart import DEV, PRODUCTION, named, names, render
+from e2e.rendered_chart import Item, of_kind
 from microfin_local.pgbouncer import _SETTINGS as ONE_MACHINE
 from microfin_tools.migrations.run import ROLES
 

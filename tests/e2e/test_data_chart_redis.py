@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import yaml
-from data_chart import DEV, PRODUCTION, named, names, render
-from rendered_chart import Item, of_kind
+
+from e2e.data_chart import DEV, PRODUCTION, named, names, render
+from e2e.rendered_chart import Item, of_kind
 
 
 def stateful_set(*values: str, **more: Any) -> Item:

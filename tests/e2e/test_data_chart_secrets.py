@@ -2,8 +2,8 @@
 
 import base64
 
-from data_chart import named, names, render
-from rendered_chart import of_kind
+from e2e.data_chart import named, names, render
+from e2e.rendered_chart import of_kind
 
 ALL = [
     "microfin-postgres-api",

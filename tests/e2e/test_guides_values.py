@@ -5,8 +5,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from kubernetes_cluster import ROOT
-from rendered_chart import objects, template
+
+from e2e.kubernetes_cluster import ROOT
+from e2e.rendered_chart import objects, template
 
 GUIDE = ROOT / "docs/guide/production.md"
 BLOCK = re.compile(r"^ *```yaml\n *# ([\w-]+\.yaml)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)

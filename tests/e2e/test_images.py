@@ -4,12 +4,13 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import kubernetes_cluster
 import pytest
 import pytest_asyncio
-from image_pins import TOOLS_ONLY, pins
-from kubernetes_bank import TAG
-from kubernetes_cluster import apply, get, kubectl, until
+
+from e2e import kubernetes_cluster
+from e2e.kubernetes_bank import TAG
+from e2e.kubernetes_cluster import apply, get, kubectl, until
+from source.image_pins import TOOLS_ONLY, pins
 
 pytestmark = pytest.mark.timeout(180)
 

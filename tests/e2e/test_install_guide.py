@@ -1,7 +1,8 @@
 """The install guide's commands, pasted into a shell as a stranger does.
 
-Run are the blocks that are marked so: those that need no internet. What a block is said to print
-must be in what it printed. Everything lives in a namespace of its own but the operator, which
+The test runs the marked blocks, which need no internet. The lines that the guide shows below a
+block must be in the block's output. A block that loads the bank runs only where K6_IMAGE names an
+image that the nodes have. Everything lives in a namespace of its own, except the operator, which
 `make deploy` puts into `microfin-system`, as it does for anybody.
 """
 
@@ -15,12 +16,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from kubernetes_cluster import ROOT, kubectl
-from shell_blocks import ShellBlock, missing, shell_blocks
 
+from e2e.existing_kafka import existing_kafka, kafka_resource
+from e2e.kubernetes_cluster import ROOT, apply, kubectl
 from microfin_deploy.commands import exists
-from microfin_deploy.platform import lab_script
 from microfin_deploy.releases import OPERATOR_NAMESPACE
+from source.shell_blocks import ShellBlock, missing, shell_blocks
 
 PATIENCE = 1500
 pytestmark = pytest.mark.timeout(PATIENCE + 300)
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.timeout(PATIENCE + 300)
 GUIDE = ROOT / "docs/guide/install.md"
 DEFINITION = "crd/microfinclusters.microfin.io"
 MARK = "pasted by a test"
-MARK_ON_LAB = "pasted by a test on the lab"
+MARK_WITH_K6 = "pasted by a test with K6_IMAGE"
 
 
 @pytest.fixture
@@ -47,6 +48,8 @@ def namespace() -> Iterator[str]:
     # Other tests leave it, and a chart does not take over what it has not made.
     kubectl("delete", DEFINITION, "--ignore-not-found")
     name = f"microfin-e2e-{uuid4().hex[:6]}"
+    if kafka := existing_kafka():
+        apply(kafka_resource(kafka, name))
     try:
         yield name
     finally:
@@ -64,15 +67,12 @@ def _within(seconds: float, probe: Callable[[], bool]) -> bool:
 
 
 def test_the_guides_commands_work_as_pasted(namespace: str, tmp_path: Path) -> None:
-    lab = lab_script()
-    marks = (MARK, MARK_ON_LAB) if lab else (MARK,)
+    marks = (MARK, MARK_WITH_K6) if "K6_IMAGE" in os.environ else (MARK,)
     blocks = [block for block in shell_blocks(GUIDE) if block.mark in marks]
     left_out = [block.line for block in shell_blocks(GUIDE) if block.mark not in marks]
     print(f"not run here: the blocks of {GUIDE.name} in lines {left_out}")
 
-    code, output = paste(
-        blocks, {"NAMESPACE": namespace} | ({"LAB": str(lab)} if lab else {}), tmp_path
-    )
+    code, output = paste(blocks, {"NAMESPACE": namespace}, tmp_path)
 
     print(output)
     assert code == 0, f"a command of the guide failed (exit code {code}):\n{output}"

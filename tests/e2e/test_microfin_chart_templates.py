@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes_cluster import ROOT
-from rendered_chart import Item, objects, template
+
+from e2e.kubernetes_cluster import ROOT
+from e2e.rendered_chart import Item, objects, template
 
 CHART = ROOT / "charts/microfin"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))

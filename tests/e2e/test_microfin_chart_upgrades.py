@@ -8,11 +8,12 @@ import os
 import subprocess
 from collections.abc import AsyncIterator
 
-import kubernetes_cluster
 import pytest
 import pytest_asyncio
 import yaml
-from kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl
+
+from e2e import kubernetes_cluster
+from e2e.kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl
 
 HELMS = ["helm", *os.environ.get("MICROFIN_E2E_HELMS", "").split()]
 QUIET = ("--set", "migrations.enabled=false,audit.enabled=false,trim.enabled=false,paused=true")

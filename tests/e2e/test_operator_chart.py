@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-import data_plane
-import kubernetes_cluster
 import pytest
 import pytest_asyncio
-from figures import figure
-from kubernetes_cluster import ROOT, apply, get, kubectl, until
 
-from microfin_deploy.releases import lab_kafka
+from e2e import data_plane, kubernetes_cluster
+from e2e.existing_kafka import LAB_KAFKA, kafka_resource
+from e2e.figures import figure
+from e2e.kubernetes_cluster import ROOT, apply, get, kubectl, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -62,7 +61,7 @@ async def test_with_its_permissions_a_bank_becomes_ready_and_grows(
     namespaces: tuple[str, str],
 ) -> None:
     _, banks = namespaces
-    apply(lab_kafka(banks))
+    apply(kafka_resource(LAB_KAFKA, banks))
     topic = f"chart-{uuid4().hex[:6]}.commands"
     apply(bank(banks, topic))
     kubectl("-n", banks, "wait", "--for=condition=Ready", "mfc/bank", "--timeout=120s")

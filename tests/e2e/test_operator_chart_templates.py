@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes_cluster import CUSTOM_RESOURCE, ROOT
-from rendered_chart import Item, objects, of_kind, template
+
+from e2e.kubernetes_cluster import CUSTOM_RESOURCE, ROOT
+from e2e.rendered_chart import Item, objects, of_kind, template
 
 CHART = ROOT / "charts/microfin-operator"
 

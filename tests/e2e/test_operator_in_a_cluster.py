@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import data_plane
-import kubernetes_cluster
 import pytest
 import pytest_asyncio
-from figures import figure
-from kubernetes_cluster import apply, get, kubectl, until
-from operator_process import OperatorProcess
 
-from microfin_deploy.releases import lab_kafka
+from e2e import data_plane, kubernetes_cluster
+from e2e.existing_kafka import LAB_KAFKA, kafka_resource
+from e2e.figures import figure
+from e2e.kubernetes_cluster import apply, get, kubectl, until
+from e2e.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -51,7 +50,7 @@ async def bank(namespace: str, operator: OperatorProcess) -> AsyncIterator[str]:
     """A cluster with three workers on a Kafka of Strimzi."""
     topic = f"bank-{uuid4().hex[:6]}.commands"
     began = time.monotonic()
-    apply(lab_kafka(namespace))
+    apply(kafka_resource(LAB_KAFKA, namespace))
     apply(
         cluster(
             namespace,

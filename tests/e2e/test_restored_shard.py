@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import kubernetes_bank
 import pytest
 import pytest_asyncio
-from figures import figure
-from kubernetes_bank import Bank, moving_money
-from kubernetes_cluster import apply, get, until
 
+from e2e import kubernetes_bank
+from e2e.figures import figure
+from e2e.kubernetes_bank import Bank, moving_money
+from e2e.kubernetes_cluster import apply, get, until
 from microfin_deploy.commands import progress
 from microfin_deploy.releases import install_data
 

@@ -20,7 +20,7 @@ EVIDENCE = results.REPOSITORY / ".local" / "faults" / "evidence"
 
 
 @pytest.fixture(scope="module")
-async def stage() -> AsyncIterator[Stage]:
+async def stage(real_components: None) -> AsyncIterator[Stage]:
     async with Stage(WORKERS, ACCOUNTS, print) as stage:
         yield stage
 

@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
-from bank import Bank
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
+
+from integration.bank import Bank
 
 _NAMES = ("ca.pem", "user.pem", "user.key")
 

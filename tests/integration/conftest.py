@@ -5,20 +5,22 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from bank import Bank, MakeBank
 
-from microfin_local.configuration import DATA_PARTS, Configuration
+from integration.bank import Bank, MakeBank
+from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform
 
 
 @pytest.fixture(scope="session")
-async def parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def parts(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Platform]:
     """PostgreSQL (two shards), PgBouncer, Redis Cluster and Kafka."""
     configuration = Configuration(
         state=tmp_path_factory.mktemp("parts"),
         workers=4,
         shards=2,
-        parts=DATA_PARTS,
+        components=DATA_COMPONENTS,
         random_ports=True,
     )
     async with Platform(configuration) as platform:

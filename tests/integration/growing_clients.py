@@ -12,8 +12,8 @@ from typing import Any, Self
 from uuid import uuid4
 
 import httpx
-from bank import Bank, until
 
+from integration.bank import Bank, until
 from microfin.postgres import queries
 
 

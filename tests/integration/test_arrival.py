@@ -1,13 +1,13 @@
 """Transfers that cannot arrive: refused credits, refunds, and their repeats."""
 
 import msgspec
-from bank import ANNA, Bank, MakeBank
 
+from integration.bank import ANNA, Bank, MakeBank
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.operation import operation_id
 from microfin.ledger.routing import partition_of
 from microfin.ledger.wire import Command
-from microfin_worker.worker import LOOK_UP_BATCHES
+from microfin_worker.tenure import LOOK_UP_BATCHES
 
 
 async def between_two_partitions(make_bank: MakeBank) -> tuple[Bank, str, str]:

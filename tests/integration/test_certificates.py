@@ -15,11 +15,11 @@ from uuid import uuid4
 import aiokafka
 import httpx
 import pytest
-from bank import Process, until
-from certificates import Authority, Mounted, TlsBank
 
+from integration.bank import Process, until
+from integration.certificates import Authority, Mounted, TlsBank
 from microfin_local import database_home
-from microfin_local.configuration import DATA_PARTS, Configuration
+from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform
 from microfin_local.wait import accepts_connections
 
@@ -28,14 +28,16 @@ AUTHORITY = Authority()
 
 
 @pytest.fixture(scope="module")
-async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def secured(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Platform]:
     """The data parts, with three brokers that have a TLS listener each."""
     state = tmp_path_factory.mktemp("secured")
     AUTHORITY.make_broker(state / "tls")
     configuration = Configuration(
         state=state / "parts",
         brokers=3,
-        parts=DATA_PARTS,
+        components=DATA_COMPONENTS,
         random_ports=True,
         kafka_tls=state / "tls",
     )

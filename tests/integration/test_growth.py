@@ -12,9 +12,9 @@ import aiokafka
 import httpx
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
-from bank import Bank, MakeBank
-from growing_clients import GrowingClients
 
+from integration.bank import Bank, MakeBank
+from integration.growing_clients import GrowingClients
 from microfin.ledger.routing import Routing, partition_of
 from microfin_tools.growth import PostgresRouting
 from microfin_tools.growth.postgres_routing import AnotherGrowth

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
-from bank import ANNA, Bank, MakeBank, until
 
+from integration.bank import ANNA, Bank, MakeBank, until
 from microfin.ledger import wire
 from microfin.ledger.operation import operation_id
 from microfin.postgres import queries
-from microfin_worker.worker import LOOK_UP_BATCHES
+from microfin_worker.tenure import LOOK_UP_BATCHES
 
 
 async def append_raw(bank: Bank, partition: int, key: bytes | None, value: bytes | None) -> int:

@@ -19,13 +19,13 @@ import httpx
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin.records_to_delete import RecordsToDelete
-from bank import ANNA, Bank, MakeBank, Process
-from growing_clients import GrowingClients
-from restored_shard import back_up, lose_and_restore, unlock
 from test_growth import grown, widen
 from test_log_faults import admin
 
-from microfin_local.configuration import DATA_PARTS, Configuration
+from integration.bank import ANNA, Bank, MakeBank, Process
+from integration.growing_clients import GrowingClients
+from integration.restored_shard import back_up, lose_and_restore, unlock
+from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbooks" / "restored-shard.md"
@@ -40,13 +40,15 @@ SIGN_UP = "INSERT INTO users (id, email, name, password_hash) VALUES ($1, 'a@b.e
 
 
 @pytest.fixture(scope="module")
-async def own_parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def own_parts(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Platform]:
     """Data parts of our own: a restored shard takes every database on it back in time."""
     configuration = Configuration(
         state=tmp_path_factory.mktemp("recovery"),
         workers=4,
         shards=2,
-        parts=DATA_PARTS,
+        components=DATA_COMPONENTS,
         random_ports=True,
     )
     async with Platform(configuration) as platform:

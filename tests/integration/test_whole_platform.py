@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
 import pytest
-from clients import Clients
 
+from integration.clients import Clients
 from microfin_local.configuration import Configuration
 from microfin_local.credentials import SUPERUSER
 from microfin_local.platform import Platform
@@ -19,7 +19,9 @@ Fault = Callable[[Platform], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
-async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def platform(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Platform]:
     configuration = Configuration(
         state=tmp_path_factory.mktemp("whole"),
         workers=4,

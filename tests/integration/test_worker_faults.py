@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from bank import MakeBank, until
-from faulty_worker import POINTS
 
+from integration.bank import MakeBank, until
+from integration.faulty_worker import POINTS
 from microfin.ledger import wire
 from microfin.postgres.connections import connect_pool
 from microfin.process.clock import SystemClock
@@ -16,10 +16,9 @@ from microfin.redis.guarded import GuardedRedis
 from microfin.redis.replies import Reply, channel_of, read_message, reply_address
 from microfin_worker import postgres_store
 from microfin_worker.account_memory import AccountMemory
-from microfin_worker.batch import PlaceLost, RoutingChanged, commit_batch, decide_ahead, gather
-from microfin_worker.batch_statement import Place
-from microfin_worker.edges import Record
-from microfin_worker.worker import LOOK_UP_BATCHES
+from microfin_worker.batch import PlaceLost, RoutingChanged, commit_batch, decide_ahead, read_batch
+from microfin_worker.ports import Fenced, Place, Record
+from microfin_worker.tenure import LOOK_UP_BATCHES
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -133,7 +132,7 @@ async def test_a_claim_sees_what_its_predecessor_commits_meanwhile(make_bank: Ma
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ("epoch = epoch + 1", postgres_store.Fenced),
+        ("epoch = epoch + 1", Fenced),
         ("next_offset = next_offset + 1", PlaceLost),
         ("generation = 2", RoutingChanged),
         ("partition_count = 2", RoutingChanged),
@@ -155,7 +154,7 @@ async def test_a_batch_from_another_place_is_not_committed(
         before = await bank.fetch("SELECT * FROM partitions")
         command = bank.opening("too late")
         record = Record(row.next_offset, 1_000, command.account.encode(), wire.encode(command))
-        batch, memory = gather([record], 500, (), SystemClock()), AccountMemory(10)
+        batch, memory = read_batch([record], 500, (), SystemClock()), AccountMemory(10)
         if is_ahead:
             await decide_ahead(batch, place, memory, None, SystemClock())
             assert batch.decisions is not None

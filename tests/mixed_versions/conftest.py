@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from bank import Bank
-from two_releases import LAST_RELEASE, PRESENT, Release, check_out, last_release
 
+from integration.bank import Bank
 from microfin_local.platform import Platform
+from mixed_versions.two_releases import LAST_RELEASE, PRESENT, Release, check_out, last_release
 
 
 @pytest.fixture(scope="session")

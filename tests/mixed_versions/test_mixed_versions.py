@@ -4,12 +4,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from bank import Bank, Process
-from growing_clients import GrowingClients
 from test_log_faults import append_raw
-from two_releases import PRESENT, Release
 
+from integration.bank import Bank, Process
+from integration.growing_clients import GrowingClients
 from microfin.ledger import wire
+from mixed_versions.two_releases import PRESENT, Release
 
 
 async def worker(bank: Bank, release: Release, partition: int) -> Process:
@@ -86,8 +86,8 @@ async def test_a_partition_waits_for_a_worker_that_reads_its_records(bank: Bank)
         await stopping.end()
     assert await bank.operation(behind) is None
 
-    environment = {"PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-m", "newer_worker"]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "mixed_versions.newer_worker"]
     await (await bank.worker(0, command=command, **environment)).ready()
     assert (await bank.final(ahead.operation)).status == "settled"
     assert (await bank.final(behind)).status == "settled"

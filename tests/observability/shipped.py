@@ -79,8 +79,8 @@ def used_metrics() -> set[str]:
 
 
 def metrics_of_others() -> dict[str, str]:
-    """Return the reference's table of other parts' metrics: by name, who tells it."""
-    text = REFERENCE.read_text(encoding="utf-8").partition("## Of other parts")[2]
+    """Return the reference's table of other components' metrics: by name, what exports it."""
+    text = REFERENCE.read_text(encoding="utf-8").partition("## Metrics of other components")[2]
     return {name: told_by for name, told_by, _ in _ROW.findall(text)}
 
 

@@ -23,11 +23,13 @@ def promtool(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("real_components")
 @pytest.mark.parametrize("path", RULES, ids=lambda path: path.parts[-3])
 def test_promtool_accepts_the_rules(path: Path) -> None:
     promtool("check", "rules", str(path))
 
 
+@pytest.mark.usefixtures("real_components")
 @pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.parts[-4])
 def test_the_alerts_fire_when_they_should(path: Path) -> None:
     promtool("test", "rules", str(path))

@@ -54,6 +54,7 @@ def test_what_they_ask_for_is_whole(path: Path) -> None:
         assert set(expression) <= set(string.printable), expression
 
 
+@pytest.mark.usefixtures("real_components")
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_prometheus_understands_what_they_ask_for(path: Path, tmp_path: Path) -> None:
     """As recording rules, with something in place of Grafana's variables."""

@@ -38,7 +38,7 @@ prometheus.metrics.reporter.allowlist={names}
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def page(tmp_path: Path) -> AsyncIterator[str]:
+async def page(real_components: None, tmp_path: Path) -> AsyncIterator[str]:
     """The address of a broker's metrics, in whose topic there is a record."""
     ports = Ports(tmp_path / "ports.json", random_ports=True)
     port, controller, metrics = (ports.choose(it, 0) for it in ("kafka", "controller", "metrics"))

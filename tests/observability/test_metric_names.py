@@ -1,8 +1,9 @@
-"""Every metric that an alert or a dashboard names is told by somebody.
+"""Some program exports every metric that an alert or a dashboard names.
 
-microfin's own are compared with what its processes register. Other parts' stand in the table "Of
-other parts" of docs/reference/metrics.md; `tests/redis_keeper/test_redis_metrics.py` and
-`tests/e2e/undisturbed/test_metrics.py` look for them in scrapes of the real parts.
+microfin's own metrics are compared with those that its processes register. Those of other
+components are in the table "Metrics of other components" of docs/reference/metrics.md;
+`tests/redis_keeper/test_redis_metrics.py` and `tests/e2e/undisturbed/test_metrics.py` look for
+them in scrapes of the real components.
 """
 
 import importlib

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from kept_cluster import FILES, KeptCluster, until
+
+from redis_keeper.kept_cluster import FILES, KeptCluster, until
 
 THIRDS: Final = ["0-5460", "5461-10921", "10922-16383"]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[KeptCluster]:
+def cluster(real_components: None, tmp_path: Path) -> Iterator[KeptCluster]:
     made = KeptCluster(tmp_path)
     yield made
     made.kill()
@@ -97,7 +98,7 @@ def test_a_third_that_went_with_its_replicas_is_taken_again(cluster: KeptCluster
     assert cluster.ask(0, "CLUSTER", "REPLICATE", other) == "OK"
     cluster.kill()
     start(cluster, 10, 3)
-    assert "following nobody any more" in cluster.said(0)
+    assert "stops following a master" in cluster.said(0)
     assert cluster.roles()["microfin-redis-0"][::2] == ("master", THIRDS[0])
 
 

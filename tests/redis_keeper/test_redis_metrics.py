@@ -8,18 +8,20 @@ from itertools import pairwise
 
 import httpx
 import pytest
-from kept_cluster import KeptCluster, running_cluster
 from prometheus_client.parser import text_string_to_metric_families
 
 from microfin_local.programs import find_program
 from observability.shipped import metrics_of_others
+from redis_keeper.kept_cluster import KeptCluster, running_cluster
 
 ADDRESSES = ["127.77.30.1", "127.77.30.2", "127.77.30.3"]
 EXPORTER = "127.77.30.1:9121"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptCluster]:
+def cluster(
+    real_components: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KeptCluster]:
     with running_cluster(tmp_path_factory.mktemp("redis") / "cluster", ADDRESSES) as made:
         yield made
 

@@ -22,7 +22,7 @@ Run the real decision core, workers, API waiting logic and growth on simulated e
 Each schedule is drawn from its seed: accounts, clients, partitions, and faults - crashes and pauses
 at any turn, lost and repeated replies, commits and records that nobody acknowledged or that come
 late, two owners, growths in the middle. Time is virtual, so thousands run in a minute. In the end
-faults stop, the logs are drained, and invariants 1 to 8 of the design are checked against a naive
+faults stop, the logs are drained, and invariants 1 to 8 are checked against a naive
 ledger and against what the clients were told.
 
 \b

@@ -6,9 +6,9 @@ import asyncpg
 import msgspec
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Decisions, Entry
 from microfin.ledger.operation import Outcome
-from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place
+from microfin.ledger.records import Decisions, Entry
+from microfin_worker.ports import BatchWrite, OutboxPlace, Place
 from simulation.column_types import (
     refuse_account,
     refuse_entry,

@@ -9,7 +9,7 @@ from microfin.kafka.producer import Appended, Headers, ProduceRefused, ProduceUn
 from microfin.ledger import wire
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
-from microfin_worker.edges import PartitionMissing, Record
+from microfin_worker.ports import PartitionMissing, Record
 from simulation.history import History
 from simulation.network import Network
 from simulation.plan import LostProduce
@@ -137,7 +137,7 @@ class SimulatedProducer:
 
 
 class SimulatedLog:
-    """One partition as its worker sees it; `microfin_worker.edges.Log`."""
+    """One partition as its worker sees it; `microfin_worker.ports.Log`."""
 
     def __init__(self, topic: Topic, network: Network, process: str, partition: int) -> None:
         self._topic = topic

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import asyncpg
 
-from microfin.ledger.decision import Account, Decisions, Entry
 from microfin.ledger.operation import Outcome
-from microfin_worker.batch_statement import Quarantined
+from microfin.ledger.records import Account, Decisions, Entry
+from microfin_worker.ports import Quarantined
 
 _UUID = re.compile(r"[0-9a-f]{32}")
 _LAST_MOMENT = 9_223_372_036_854_000  # milliseconds; then an interval ends, and 30 years later time

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 
-from microfin_worker.batch_statement import BatchWrite, Place
+from microfin_worker.ports import BatchWrite, Place
 from simulation.history import History
 from simulation.network import Network
 from simulation.sessions import Execution, Row, Running, Session, Tables, Transaction

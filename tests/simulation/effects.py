@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import msgspec
 from aiokafka.partitioner import murmur2
 
-from microfin.ledger.decision import Entry
 from microfin.ledger.operation import Outcome
-from microfin_worker.batch_statement import BatchWrite, Place
+from microfin.ledger.records import Entry
+from microfin_worker.ports import BatchWrite, Place
 from simulation.broker import Topic
 from simulation.database import Database
 from simulation.history import History
@@ -122,7 +122,7 @@ def committed_outcomes(databases: Sequence[Database], operation: str) -> dict[st
 
 
 def committed_status(databases: Sequence[Database], operation: str) -> str:
-    """Return an operation's status as the design derives it."""
+    """Return an operation's status, derived from the outcomes of its legs."""
     legs = committed_outcomes(databases, operation)
     request, credit, refund = (legs.get(leg) for leg in ("request", "credit", "refund"))
     if request is None:

@@ -1,4 +1,4 @@
-"""The invariants of the design's section 3, checked when a schedule has come to rest."""
+"""Invariants 1 to 8 (docs/guide/invariants.md), checked when a schedule has come to rest."""
 
 import json
 from collections import defaultdict

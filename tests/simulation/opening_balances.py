@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from microfin.ledger.decision import Account, Entry
+from microfin.ledger.records import Account, Entry
 from simulation.database import Database
 from simulation.effects import partition_of
 from simulation.plan import Plan

@@ -13,20 +13,20 @@ import msgspec
 from msgspec.structs import replace
 
 import microfin_worker.batch
-import microfin_worker.worker
+import microfin_worker.tenure
 from microfin.ledger import wire
-from microfin.ledger.decision import Deciding, OutboxRow
-from microfin.postgres.connections import is_connection_loss
+from microfin.ledger.decision import Deciding
+from microfin.ledger.records import OutboxRow
 from microfin_api.commands.sending_gate import Destination
 from microfin_api.commands.submission import Submission
 from microfin_api.commands.waiting import Waiter
 from microfin_tools.growth import MarkedLog, PostgresRouting
 from microfin_worker import postgres_store
 from microfin_worker.batch import Batch, PlaceLost, RoutingChanged
-from microfin_worker.batch_statement import BatchWrite, Place
 from microfin_worker.outbox import Outbox
-from microfin_worker.postgres_store import Claim, PartitionRow, PostgresStore
-from microfin_worker.worker import Worker
+from microfin_worker.ports import BatchWrite, Claim, Fenced, PartitionRow, Place, StoreUnavailable
+from microfin_worker.postgres_store import PostgresStore
+from microfin_worker.tenure import Tenure
 from simulation import batch_writing
 from simulation.database import Database
 from simulation.sessions import Execution, Row, Transaction
@@ -59,7 +59,7 @@ def _check_without_epoch(row: PartitionRow, place: Place) -> None:
 
 def _check_without_offset(row: PartitionRow, place: Place) -> None:
     if row.epoch != place.epoch:
-        raise postgres_store.Fenced("another epoch")
+        raise Fenced("another epoch")
     _check_routing(row, place)
 
 
@@ -84,11 +84,11 @@ def _is_at_but_for(*columns: str) -> Callable[[Row, Place], bool]:
 async def _commit_believing(
     own_store: Any, place: Place, memory: Any, batch: Batch, sent: Any
 ) -> Any:
-    """Take a commit whose answer was lost for done."""
+    """Treat a commit whose answer was lost as done."""
     try:
         return await microfin_worker.batch.commit_batch(own_store, place, memory, batch, sent)
-    except Exception as error:
-        if is_connection_loss(error) and batch.decisions is not None:
+    except StoreUnavailable:
+        if batch.decisions is not None:
             return batch.decisions
         raise
 
@@ -148,13 +148,13 @@ async def _check_first_and_append_then(
     await asyncio.shield(waiter.appended)
 
 
-def _adopt_and_remember(self: Worker, change: RoutingChanged) -> None:
+def _adopt_and_remember(self: Tenure, change: RoutingChanged) -> None:
     remembered = dict(self._memory._accounts)
     _ADOPT(self, change)
     self._memory.remember(remembered)
 
 
-_ADOPT = Worker._adopt
+_ADOPT = Tenure._adopt_routing
 
 
 async def _recheck_nothing(*_: Any) -> None:
@@ -192,7 +192,7 @@ BUGS = [
         (6,),
         [
             (microfin_worker.batch, "check", _check_without_epoch),
-            (microfin_worker.worker, "check", _check_without_epoch),
+            (microfin_worker.tenure, "check", _check_without_epoch),
             (batch_writing, "is_at", _is_at_but_for("epoch")),
         ],
     ),
@@ -200,9 +200,9 @@ BUGS = [
         "no offset check after an ambiguous commit",
         (5,),
         [
-            (microfin_worker.worker, "commit_batch", _commit_believing),
+            (microfin_worker.tenure, "commit_batch", _commit_believing),
             (microfin_worker.batch, "check", _check_without_offset),
-            (microfin_worker.worker, "check", _check_without_offset),
+            (microfin_worker.tenure, "check", _check_without_offset),
             (batch_writing, "is_at", _is_at_but_for("next_offset")),
         ],
     ),
@@ -234,7 +234,7 @@ BUGS = [
     PlantedBug(
         "accounts kept in memory across a generation change",
         (7,),
-        [(Worker, "_adopt", _adopt_and_remember)],
+        [(Tenure, "_adopt_routing", _adopt_and_remember)],
     ),
     PlantedBug(
         "activation without rechecking token and cuts",

@@ -24,9 +24,10 @@ from microfin_tools.growth import (
     MarkedLog,
     PostgresRouting,
 )
-from microfin_worker.edges import Edges
+from microfin_worker.limits import Limits
+from microfin_worker.ports import Ports
 from microfin_worker.postgres_store import PostgresStore
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.worker import Worker
 from simulation.broker import SimulatedLog, SimulatedProducer
 from simulation.connections import SimulatedPool
 from simulation.parts import Parts
@@ -64,7 +65,7 @@ class WorkerProcess:
         parts, process = self._parts, self.process
         shard = shard_of_partition(self.partition, len(parts.databases))
         redis: Any = SimulatedRedis(parts.channels)
-        edges = Edges(
+        ports = Ports(
             log=SimulatedLog(parts.topic, parts.network, process.name, self.partition),
             store=PostgresStore(
                 SimulatedPool(parts.databases[shard], process), self.partition, len(parts.databases)
@@ -75,7 +76,7 @@ class WorkerProcess:
         )
         tuning = parts.plan.tuning
         limits = Limits(tuning.batch, tuning.memory, interval=tuning.interval)
-        self._worker = Worker(self.partition, len(parts.databases), edges, limits)
+        self._worker = Worker(self.partition, len(parts.databases), ports, limits)
         process.start(self._work(self._worker))
 
     async def _work(self, worker: Worker) -> None:

@@ -3,8 +3,8 @@
 import asyncpg
 import msgspec
 
-from microfin.ledger.decision import Account
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Account
 from simulation.sessions import Row
 
 

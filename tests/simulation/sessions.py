@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Generator, Hashable
 from typing import Any, Final
 
-from microfin.ledger.decision import Entry
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Entry
 from microfin.ledger.routing import Routing
-from microfin_worker.batch_statement import BatchWrite, Place
+from microfin_worker.ports import BatchWrite, Place
 
 Row = dict[str, Any]
 Execution = Generator[Hashable, None, Any]

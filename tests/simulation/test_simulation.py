@@ -21,6 +21,7 @@ SECONDS = 60.0
 TESTS = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_product_breaks_no_invariant() -> None:
     found = search(count(), seconds=SECONDS)
@@ -39,6 +40,7 @@ def test_the_product_breaks_no_invariant() -> None:
             assert found.faults[f"{what} {outcome}"] > 0, (what, outcome)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found(bug: PlantedBug) -> None:
@@ -85,6 +87,7 @@ def print_histories(seeds: range) -> None:
                 print(line)
 
 
+@pytest.mark.long
 def test_a_seed_is_always_the_same_schedule() -> None:
     seeds = range(40)
     assert digest_of(seeds, "1") == digest_of(seeds, "2")

@@ -11,12 +11,12 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import pytest
-from postgres_ledger import make_ledger_databases
 
 import microfin_worker.postgres_store
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import Received, account_numbers, decide, leg_keys
+from microfin.ledger.decision import account_numbers, decide, leg_keys
 from microfin.ledger.operation import operation_id
+from microfin.ledger.records import Received
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from microfin.postgres import queries
@@ -25,15 +25,19 @@ from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.growth import PostgresRouting
 from microfin_tools.growth.postgres_routing import AnotherGrowth, NotActivated
-from microfin_worker.batch_statement import BatchWrite, Place, Quarantined
-from microfin_worker.postgres_store import (
+from microfin_worker.ports import (
+    BatchWrite,
     Fenced,
     PartitionRow,
+    Place,
     PlaceChanged,
-    PostgresStore,
+    Quarantined,
     RepeatsFound,
     StaleAccounts,
+    StoreError,
+    origin,
 )
+from microfin_worker.postgres_store import PostgresStore
 from simulation.batch_writing import PlacedWrite
 from simulation.connections import SimulatedPool
 from simulation.database import Database
@@ -44,6 +48,7 @@ from simulation.plan import Plan, Tuning
 from simulation.product_edges import simulated_product
 from simulation.sessions import Tables
 from simulation.virtual_loop import STARTS_AT, Process, VirtualLoop
+from support.postgres_ledger import make_ledger_databases
 
 STEPS = 300
 DECIDED = 2  # partitions, as the decisions see it: what is of partition 1 goes to the outbox
@@ -65,6 +70,14 @@ FITS: list[dict[str, Any]] = [
     {"needed": 2**63 - 1}, {"available": -(2**63)}, {"time": 9_223_372_036_000_000},
     {"time": -210_866_803_200_000}, {"counterparty": "'\"\\,{}" * 9_000}, {"currency": "X" * 500},
 ]  # fmt: skip
+
+
+def expected(failure: Exception) -> BaseException:
+    """Return what the database itself raised, if the drive may meet it."""
+    error = origin(failure)
+    if not isinstance(error, EXPECTED):
+        raise failure
+    return error
 
 
 class Drive:
@@ -89,7 +102,8 @@ class Drive:
             )  # fmt: skip
             try:
                 self.told.append((step, call.__name__, await call()))
-            except EXPECTED as error:
+            except (StoreError, *EXPECTED) as failure:
+                error = expected(failure)
                 constraint = getattr(error, "constraint_name", None)
                 self.told.append((step, call.__name__, type(error).__name__, constraint))
                 if isinstance(error, PlaceChanged):
@@ -255,8 +269,8 @@ class DriveMisfits(Drive):
         )
         try:
             await self.stores[0].commit(place, write)
-        except EXPECTED as error:
-            return type(error).__name__
+        except (StoreError, *EXPECTED) as failure:
+            return type(expected(failure)).__name__
         self.advance(place, write)
         return "taken"
 

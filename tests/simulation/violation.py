@@ -12,7 +12,7 @@ INVARIANTS = {
     7: "order",
     8: "arrival",
 }
-"""The names of the design's section 3."""
+"""The names of invariants 1 to 8, as in docs/guide/invariants.md."""
 
 
 class Violation(msgspec.Struct, frozen=True):

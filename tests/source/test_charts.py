@@ -31,7 +31,7 @@ def test_what_is_generated_is_up_to_date(generator: str) -> None:
 
 
 def reasons() -> Iterator[str]:
-    """Yield the reasons that the operator gives: conditions, Events, and the parts behind them."""
+    """Yield the reasons that the operator gives: conditions, Events, and the states behind them."""
     for module in ("decide.py", "topic.py", "workers.py", "routing.py"):
         for node in ast.walk(ast.parse((OPERATOR / module).read_text(encoding="utf-8"))):
             match node:
@@ -39,7 +39,15 @@ def reasons() -> Iterator[str]:
                     yield from _words(value)
                 case ast.keyword(arg="reason", value=value):
                     yield from _words(value)
-                case ast.Call(func=ast.Name(id="Part" | "Note"), args=[_, reason, *_]):
+                case ast.Call(func=ast.Name(id="Note"), args=[_, reason, *_]):
+                    yield from _words(reason)
+                # `state` is a variable that holds one of the classes.
+                case ast.Call(
+                    func=ast.Name(
+                        id="InSync" | "Progressing" | "NeedsPerson" | "Unknown" | "state"
+                    ),
+                    args=[reason, *_],
+                ):
                     yield from _words(reason)
                 case ast.Call(func=ast.Name(id="Condition"), args=[_, _, reason, *_]):
                     yield from _words(reason)

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from image_pins import ROOT, TOOLS_ONLY, imported, needed_by, pins
+
+from source.image_pins import ROOT, TOOLS_ONLY, imported, needed_by, pins
 
 MODULES = {
     "api": ["microfin_api.__main__"],

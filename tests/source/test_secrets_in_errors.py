@@ -86,6 +86,7 @@ def test_what_is_right_is_not_shown_either() -> None:
     assert CANARY not in repr(settings) + str(settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", PROCESSES, ids=lambda it: " ".join(it[1:]))
 @pytest.mark.parametrize("name", sorted(SECRETS))
 @pytest.mark.parametrize("place", ["variable", "file"])

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from skaffold_schema import violations
+
+from source.skaffold_schema import violations
 
 ROOT = Path(__file__).resolve().parents[2]
 

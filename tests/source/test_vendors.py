@@ -37,7 +37,7 @@ def has_path(values: Any, path: str) -> bool:
     return True
 
 
-def test_the_folders_are_those_of_the_design_and_kind_installs_all_releases() -> None:
+def test_the_folders_are_those_that_the_charts_need_and_kind_installs_all_releases() -> None:
     assert {"strimzi", "cnpg", "redis-cluster", "ingress-nginx"} <= {it.name for it in FOLDERS}
     assert set(VENDORS) == {folder.name for folder in RELEASED}
 
@@ -87,7 +87,7 @@ def test_redis_is_the_version_that_its_readme_names() -> None:
 
 def test_kafka_is_the_version_that_strimzis_readme_names() -> None:
     version = load(ROOT / "charts/microfin-data/values.yaml")["kafka"]["version"]
-    assert f"microfin-data takes {version} " in text_of(ROOT / "k8s/strimzi/README.md")
+    assert f"microfin-data uses {version} " in text_of(ROOT / "k8s/strimzi/README.md")
 
 
 def test_redis_users_are_those_that_its_readme_names() -> None:

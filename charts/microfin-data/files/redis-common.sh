@@ -1,5 +1,5 @@
-# What the scripts of a Redis node share. Commands are given as the user microfin_admin, whose
-# password is in REDISCLI_AUTH.
+# Functions that the scripts of a Redis node share. They run commands as the user microfin_admin,
+# whose password is in REDISCLI_AUTH.
 
 MASTERS=3
 STATEFUL_SET=${POD_NAME%-*}
@@ -9,18 +9,18 @@ host_of() {
     echo "$STATEFUL_SET-$1.$DOMAIN"
 }
 
-ask() { # ask ADDRESS COMMAND...: fails where the node does not answer or refuses
+ask() { # ask ADDRESS COMMAND...: fails if the node does not answer or refuses
     address=$1
     shift
-    told=$(timeout 2 redis-cli -e -h "$address" --user microfin_admin --no-auth-warning "$@") || return 1
-    echo "$told" | tr -d '\r'
+    answer=$(timeout 2 redis-cli -e -h "$address" --user microfin_admin --no-auth-warning "$@") || return 1
+    echo "$answer" | tr -d '\r'
 }
 
 ask_self() {
     ask 127.0.0.1 "$@"
 }
 
-myself() { # the line about this node in what CLUSTER NODES told
+myself() { # the line about this node in the answer to CLUSTER NODES
     echo "$1" | awk '$3 ~ /myself/'
 }
 

@@ -1,14 +1,16 @@
 #!/bin/sh
-# Keeps this node in the cluster, for as long as the pod lives. It looks at what is, not at what has
-# happened, and changes only its own node; so it makes a new cluster, and mends one whose pods all
-# came back under other addresses, or one of whose volumes is gone, by the same few rules:
+# The keeper: it keeps this node in the cluster as long as the pod lives. It looks at the current
+# state of the cluster, and not at past events, and it changes only its own node. With the same few
+# rules it makes a new cluster, and repairs one whose pods all have new addresses or that has lost a
+# volume:
 #
-#   1. A node of ours that answers, but that we do not know or know elsewhere, is met where it is.
-#   2. A node that is missed, and whose name belongs to another by now or to nobody, is replaced by
-#      its replica. Once no node follows it any more, it is forgotten.
-#   3. When all nodes are known: each of the first three takes the slots of its third that nobody has,
-#      and gives up following another for that. A node without slots becomes a replica of the master
-#      that has the fewest.
+#   1. If a node of the cluster answers, and this node does not know it or knows it at another address,
+#      this node meets it at its current address.
+#   2. If a node is missing, and its name now belongs to another node or to none, its replica replaces
+#      it. When no node follows the missing node any more, the other nodes forget it.
+#   3. When this node knows all nodes: if it is one of the first three, it acquires the slots of its
+#      third that no node has, and stops following another node for that. A node without slots becomes
+#      a replica of the master that has the fewest.
 set -u
 . /etc/redis/common.sh
 
@@ -16,23 +18,23 @@ say() {
     echo "$(date -u +%H:%M:%S) $*"
 }
 
-is_well_known() { # is_well_known NODES HOST: a connected node of that name that nobody misses
+is_well_known() { # is_well_known NODES HOST: there is a connected node of that name, and no node misses it
     echo "$1" | awk -v host="$2" '
         { split($2, place, ",") }
         place[2] == host && $3 !~ /fail|noaddr|handshake/ && ($8 == "connected" || $3 ~ /myself/) { found = 1 }
         END { exit !found }'
 }
 
-meet() { # meet HOST: by the address that its name has now, if it is indeed that node
+meet() { # meet HOST: at the current address of its name, if that node has this name
     address=$(getent hosts "$1" | awk '{ print $1; exit }')
     [ -n "$address" ] || return 1
-    told=$(ask "$address" config get cluster-announce-hostname 2>/dev/null | tail -n 1)
-    [ "$told" = "$1" ] || return 1
+    name=$(ask "$address" config get cluster-announce-hostname 2>/dev/null | tail -n 1)
+    [ "$name" = "$1" ] || return 1
     say "meeting $1 at $address"
     ask_self cluster meet "$address" 6379 > /dev/null
 }
 
-is_gone() { # is_gone ID HOST: whether that name belongs to another node by now, or to nobody
+is_gone() { # is_gone ID HOST: whether that name now belongs to another node, or to none
     ordinal=${2%%.*}
     ordinal=${ordinal##*-}
     [ "${2#"$STATEFUL_SET-"}" != "$2" ] && [ "$ordinal" -lt "$NODES" ] || return 0
@@ -49,7 +51,7 @@ replace_the_gone() { # replace_the_gone NODES
         END {
             for (id in lost) {
                 if (!(id in followed)) print "forget", id, lost[id]
-                # A node that never knew the name of what it replaces has nothing of it.
+                # A replica that never knew the name of its master has none of the data.
                 if (id == master && lost[id] != "") print "replace", id, lost[id]
             }
         }' |
@@ -58,13 +60,13 @@ replace_the_gone() { # replace_the_gone NODES
         say "$rule $id, which was $host"
         case $rule in
             forget) ask_self cluster forget "$id" > /dev/null ;;
-            # Nobody will miss it so that a vote is held: what has no address is not asked either.
+            # There will be no vote: the nodes do not ask a node without an address, so none misses it.
             replace) ask_self cluster failover takeover > /dev/null ;;
         esac
     done
 }
 
-free_slots() { # free_slots NODES: "FIRST LAST" for each range of our third that nobody has
+free_slots() { # free_slots NODES: "FIRST LAST" for each range of this node's third that no node has
     echo "$1" | awk -v third="$ORDINAL" -v masters="$MASTERS" '
         { for (field = 9; field <= NF; field++) if ($field !~ /^\[/) {
               split($field, range, "-"); last = range[2] == "" ? range[1] : range[2]
@@ -79,7 +81,7 @@ free_slots() { # free_slots NODES: "FIRST LAST" for each range of our third that
         }'
 }
 
-lonely_master() { # lonely_master NODES: the one with the fewest replicas, if equal our own
+lonely_master() { # lonely_master NODES: the master with the fewest replicas; among equals, this node's own
     echo "$1" | awk -v wanted="$STATEFUL_SET-$((ORDINAL % MASTERS))" '
         $3 ~ /fail|handshake|noaddr/ { next }
         $3 ~ /slave/ { replicas[$4]++ }
@@ -93,15 +95,15 @@ lonely_master() { # lonely_master NODES: the one with the fewest replicas, if eq
         }'
 }
 
-find_a_part() { # find_a_part NODES: for this node, when all are known
+find_a_role() { # find_a_role NODES: for this node, when it knows all nodes
     line=$(myself "$1")
     free=
     [ "$ORDINAL" -ge "$MASTERS" ] || free=$(free_slots "$1")
     if [ -n "$free" ] && is_replica "$line"; then
-        say "following nobody any more: our third is free"
+        say "stops following a master: slots of this node's third are free"
         ask_self cluster reset soft > /dev/null
     elif [ -n "$free" ]; then
-        say "taking the slots $free"
+        say "acquiring the slots $free"
         # shellcheck disable=SC2086 - one word each
         ask_self cluster addslotsrange $free > /dev/null
     elif ! has_slots "$line" && ! is_replica "$line"; then
@@ -110,7 +112,8 @@ find_a_part() { # find_a_part NODES: for this node, when all are known
 }
 
 follow_somebody() { # follow_somebody NODES
-    # Not while some master is still taking its slots: all would choose the one that is known first.
+    # Waits until the masters have acquired all slots. Otherwise all replicas would choose the first
+    # master that they know.
     ask_self cluster info | grep -q '^cluster_slots_assigned:16384$' || return
     master=$(lonely_master "$1")
     [ -n "$master" ] || return
@@ -118,19 +121,19 @@ follow_somebody() { # follow_somebody NODES
     ask_self cluster replicate "$master" > /dev/null
 }
 
-is_settled() { # is_settled NODES: whether nothing is left to do, told by one look at all of them
+is_complete() { # is_complete NODES: whether nothing is left to do, judged by one look at all nodes
     echo "$1" | awk -v count="$NODES" '
         { split($2, place, ","); if (!(place[2] in seen)) { seen[place[2]] = 1; known++ } }
         $3 ~ /fail|noaddr|handshake/ || ($8 != "connected" && $3 !~ /myself/) { strange = 1 }
-        $3 ~ /myself/ && ($3 ~ /slave/ || NF >= 9) { part = 1 }
+        $3 ~ /myself/ && ($3 ~ /slave/ || NF >= 9) { role = 1 }
         { for (field = 9; field <= NF; field++) if ($field !~ /^\[/) {
               split($field, range, "-"); slots += 1 + (range[2] == "" ? 0 : range[2] - range[1]) } }
-        END { exit !(part && !strange && known == count && NR == count && slots == 16384) }'
+        END { exit !(role && !strange && known == count && NR == count && slots == 16384) }'
 }
 
 look() {
     nodes=$(ask_self cluster nodes 2>/dev/null) || return
-    is_settled "$nodes" && return
+    is_complete "$nodes" && return
     unknown=0
     ordinal=0
     while [ "$ordinal" -lt "$NODES" ]; do
@@ -142,7 +145,7 @@ look() {
         ordinal=$((ordinal + 1))
     done
     replace_the_gone "$nodes"
-    [ "$unknown" != 0 ] || find_a_part "$nodes"
+    [ "$unknown" != 0 ] || find_a_role "$nodes"
 }
 
 trap 'exit 0' TERM

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Before the node stops: a master lets one of its replicas take over, so that nobody misses it.
-# What is asked can be refused or missed while nodes are still getting to know each other, and Redis
-# gives a failover up after five seconds: so it is asked again, for ten seconds in all.
+# Runs before the node stops: a master hands its role to one of its replicas, so that no client
+# notices that the master is gone. The nodes may refuse or miss the request while they do not know each
+# other yet, and Redis cancels a failover after five seconds. So the script asks again, for ten seconds
+# in total.
 set -u
 . /etc/redis/common.sh
 
-replica_of() { # replica_of NODES ID: "ADDRESS LINK-STATE" of one that follows it, a connected one first
+replica_of() { # replica_of NODES ID: "ADDRESS LINK-STATE" of a replica of ID, a connected one first
     echo "$1" | awk -v master="$2" '
         $4 == master && $3 !~ /fail|noaddr/ { split($2, place, ":"); print place[1], $8 }' | sort -k 2 | head -n 1
 }
@@ -23,4 +24,4 @@ while [ "$attempt" -lt 20 ]; do
     attempt=$((attempt + 1))
     sleep 0.5
 done
-echo "no replica took over within ten seconds: the others will notice that this node is gone" >&2
+echo "no replica became master within ten seconds: the other nodes will notice that this node is gone" >&2

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Succeeds when this node has its part in a cluster that works.
+# Succeeds when the cluster works and this node has its role in it.
 set -eu
 . /etc/redis/common.sh
 

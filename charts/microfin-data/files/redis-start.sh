@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes who may do what, and where this node is now, and becomes redis-server.
+# Writes the users' rights and this node's current address, and then becomes redis-server.
 set -eu
 . /etc/redis/common.sh
 umask 077
@@ -9,8 +9,8 @@ password() {
     printf %s "$1" | sha256sum | cut -d ' ' -f 1
 }
 
-# The worker caches accounts and answers; the API keeps sessions, notes on keys and counts of failed
-# sign-ins as well, and listens for answers. The rest is what a cluster's client asks for itself.
+# The worker caches accounts and publishes answers. The API also stores sessions, notes on keys and counts
+# of failed sign-ins, and listens for answers. A client of a cluster needs the other commands.
 connect='+ping +command +cluster|slots +cluster|info +client|setinfo +asking'
 cache='+get +set +eval +evalsha'
 cat > /run/redis/users.acl <<END
@@ -20,14 +20,14 @@ user microfin_worker reset on $(password "$WORKER_PASSWORD") $connect ~account:*
 user microfin_api reset on $(password "$API_PASSWORD") $connect ~account:* ~session:* ~key:* ~rate:* $cache +del +incr +expire &replies:* +spublish +ssubscribe +sunsubscribe
 END
 
-# Reads figures and no key. There is one where an exporter asks.
+# This user reads figures, and no keys. It exists only if there is an exporter.
 if [ -n "${METRICS_PASSWORD:-}" ]; then
     cat >> /run/redis/users.acl <<END
 user microfin_metrics reset on $(password "$METRICS_PASSWORD") +ping +info +cluster|info
 END
 fi
 
-# A word in double quotes, as a settings file wants it.
+# Puts a word in double quotes, as a settings file needs it.
 quoted=$(printf %s "$REDISCLI_AUTH" | sed 's/["\\]/\\&/g')
 cat > /run/redis/redis.conf <<END
 include /etc/redis/redis.conf
@@ -37,7 +37,7 @@ cluster-announce-ip $POD_IP
 cluster-announce-hostname $(host_of "$ORDINAL")
 END
 
-# nodes.conf tells this node who it is. The address in it is that of an earlier pod.
+# nodes.conf contains this node's id. The address in it is that of an earlier pod.
 if [ -s /data/nodes.conf ]; then
     sed -E "/ myself,|,myself | myself /s/ [0-9a-fA-F.:]*:6379@/ $POD_IP:6379@/" /data/nodes.conf > /data/nodes.conf.new
     mv /data/nodes.conf.new /data/nodes.conf

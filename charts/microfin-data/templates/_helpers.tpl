@@ -19,8 +19,8 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{- /* Which pods are spread: a dict of root and labels. Over nodes as .Values.spread says, over zones
-where that is possible. */ -}}
+{{- /* Rules that spread pods over nodes, as .Values.spread says, and over zones if possible. The
+argument is a dict of root and labels. */ -}}
 {{- define "microfin-data.spread" -}}
 - topologyKey: kubernetes.io/hostname
   maxSkew: 1
@@ -34,7 +34,7 @@ where that is possible. */ -}}
     matchLabels: {{- toYaml .labels | nindent 6 }}
 {{- end -}}
 
-{{- /* Copies of a record, and how many must be written before it is acknowledged. */ -}}
+{{- /* The number of copies of a record, and how many must be written before Kafka acknowledges it. */ -}}
 {{- define "microfin-data.kafka.copies" -}}
 {{- ge (int .Values.kafka.brokers.replicas) 3 | ternary 3 1 -}}
 {{- end -}}
@@ -42,7 +42,7 @@ where that is possible. */ -}}
 {{- ge (int .Values.kafka.brokers.replicas) 3 | ternary 2 1 -}}
 {{- end -}}
 
-{{- /* Names of a shard: a dict of root and shard. */ -}}
+{{- /* The names of a shard. The argument is a dict of root and shard. */ -}}
 {{- define "microfin-data.postgres.cluster" -}}
 {{ .root.Values.name }}-postgres-{{ .shard }}
 {{- end -}}
@@ -74,8 +74,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{- /* microfin's own pods of some components, as NetworkPolicyPeers, and whoever else is let in: a dict
-of root and components. */ -}}
+{{- /* microfin's own pods of some components, and networkPolicy.clients, as NetworkPolicyPeers. The
+argument is a dict of root and components. */ -}}
 {{- define "microfin-data.clients" -}}
 - podSelector:
     matchLabels:
@@ -89,7 +89,7 @@ of root and components. */ -}}
 {{- end }}
 {{- end -}}
 
-{{- /* Names are looked up anywhere: some clusters answer on the nodes, outside of any namespace. */ -}}
+{{- /* DNS may be anywhere: in some clusters it runs on the nodes, outside of any namespace. */ -}}
 {{- define "microfin-data.dns" -}}
 - ports:
     - port: 53
@@ -104,7 +104,7 @@ of root and components. */ -}}
     {{- end }}
 {{- end -}}
 
-{{- /* What Kafka's pods have in common. */ -}}
+{{- /* The fields that all of Kafka's pods share. */ -}}
 {{- define "microfin-data.kafka.pod" -}}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}

@@ -6,12 +6,12 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* Ends with words unless it is said which namespaces the operator may touch. */}}
+{{- /* Fails with a message unless the values say which namespaces the operator may touch. */}}
 {{- define "microfin-operator.checkScope" -}}
 {{- if and .Values.namespaces .Values.watchAllNamespaces -}}
 {{- fail "namespaces and watchAllNamespaces contradict each other: name namespaces, or set watchAllNamespaces=true, not both" -}}
 {{- else if not (or .Values.namespaces .Values.watchAllNamespaces) -}}
-{{- fail "namespaces is empty: name those of your MicrofinClusters and of their Kafka, such as --set 'namespaces={microfin}'. To let the operator change workers and topics in every namespace, say --set watchAllNamespaces=true" -}}
+{{- fail "namespaces is empty: name those of your MicrofinClusters and of their Kafka, such as --set 'namespaces={microfin}'. To let the operator change workers and topics in every namespace, use --set watchAllNamespaces=true" -}}
 {{- end -}}
 {{- end -}}
 

@@ -1,12 +1,13 @@
-"""What `helm test` runs: moves money through the API and checks where it has gone.
+"""The program of `helm test`: it moves money through the API and checks every balance.
 
-A user signs up, opens four accounts (so that most likely several partitions are met), deposits on
-one, and transfers from each to the next. Ends with 1 and says why where a balance is wrong.
+A user signs up, opens four accounts (so that several partitions are very likely involved), deposits
+to one account, and transfers from each account to the next. If a balance is wrong, the program ends
+with 1 and says why.
 
     python move_money.py URL [HOST]
 
-HOST is what the requests name as their host where it is not that of the URL: the way through an
-ingress whose name no resolver knows.
+HOST is the host name in the requests, if it is not that of the URL. It is for an ingress whose name
+no resolver knows.
 """
 
 import json
@@ -30,7 +31,7 @@ class Bank:
         self._session = ""
 
     def sign_up(self) -> None:
-        """Sign up as somebody new, and stay signed in."""
+        """Sign up as a new user, and stay signed in."""
         email = f"helm-test-{uuid.uuid4().hex}@example.com"
         body = {"name": "Helm Test", "email": email, "password": uuid.uuid4().hex}
         self._session = str(self.ask("POST", "/api/signup", body)["sessionId"])
@@ -38,7 +39,7 @@ class Bank:
     def ask(
         self, method: str, path: str, body: dict[str, object] | None = None
     ) -> dict[str, object]:
-        """Return the API's answer; an operation that is not final yet is waited for."""
+        """Return the API's answer; wait if an operation is not final yet."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         if self._host:
@@ -46,25 +47,25 @@ class Bank:
         if self._session:
             headers["Authorization"] = f"Bearer {self._session}"
         request = urllib.request.Request(self._url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
-            told: dict[str, object] = json.load(answer)
-            if answer.status != 202:
-                return told
-            later = answer.headers["Location"]
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as response:
+            answer: dict[str, object] = json.load(response)
+            if response.status != 202:
+                return answer
+            later = response.headers["Location"]
         time.sleep(0.5)
         return self._wait_for(later)
 
     def _wait_for(self, path: str) -> dict[str, object]:
         deadline = time.monotonic() + _PATIENCE
-        while (told := self.ask("GET", path))["status"] in ("accepted", "in_transit"):
+        while (answer := self.ask("GET", path))["status"] in ("accepted", "in_transit"):
             if time.monotonic() > deadline:
-                sys.exit(f"{path} is not decided after {_PATIENCE:.0f} s: {told}")
+                sys.exit(f"{path} is not decided after {_PATIENCE:.0f} s: {answer}")
             time.sleep(0.5)
-        return told
+        return answer
 
 
 def move_money(bank: Bank) -> None:
-    """Open accounts, send 100.00 round and check every balance."""
+    """Open accounts, send 100.00 from account to account and check every balance."""
     bank.sign_up()
     accounts = [str(bank.ask("POST", "/api/accounts", {})["accountNumber"]) for _ in range(4)]
     print("opened", *accounts)
@@ -75,8 +76,8 @@ def move_money(bank: Bank) -> None:
             "receiverAccountNumber": receiver,
             "amount": f"{90 - 10 * index}.00",
         }
-        told = bank.ask("POST", "/api/transfer", body)
-        print("transferred", body["amount"], told["status"])
+        answer = bank.ask("POST", "/api/transfer", body)
+        print("transferred", body["amount"], answer["status"])
     for number, expected in zip(accounts, ("10.00", "10.00", "10.00", "70.00"), strict=True):
         balance = bank.ask("GET", f"/api/accounts/{number}")["balance"]
         if Decimal(str(balance)) != Decimal(expected):

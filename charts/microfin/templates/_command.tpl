@@ -1,6 +1,7 @@
-{{- /* The spec of a pod that runs `microfin …` and ends. A dict: root, serviceAccount, name (of the
-container), command, settings (the ConfigMap with the settings for Kafka, or empty), kafka (the Secret
-of the KafkaUser, or empty), variable, secret and host (of the databases), resources. */}}
+{{- /* The spec of a pod that runs `microfin …` and ends. The argument is a dict: root,
+serviceAccount, name (of the container), command, settings (the ConfigMap with the settings for Kafka, or
+empty), kafka (the Secret of the KafkaUser, or empty), variable, secret and host (of the databases),
+resources. */}}
 {{- define "microfin.command" -}}
 {{ include "microfin.podCommon" . }}
 restartPolicy: Never

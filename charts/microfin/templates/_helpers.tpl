@@ -1,12 +1,12 @@
-{{- /* The release's name is the MicrofinCluster's, and all other names begin with it. */}}
+{{- /* The MicrofinCluster has the release's name, and all other names begin with it. */}}
 {{- define "microfin.name" -}}
 {{- if gt (len .Release.Name) 40 -}}
-{{- fail "the release's name must have at most 40 characters, because worker pods are named after it: take a shorter one" -}}
+{{- fail "the release's name must have at most 40 characters, because the names of worker pods contain it: use a shorter one" -}}
 {{- end -}}
 {{- .Release.Name -}}
 {{- end -}}
 
-{{- /* The labels by which a component's pods are selected; the operator gives workers the same. */}}
+{{- /* The labels that select a component's pods. The operator gives workers the same labels. */}}
 {{- define "microfin.selector" -}}
 app.kubernetes.io/name: microfin
 app.kubernetes.io/instance: {{ include "microfin.name" .root }}
@@ -43,7 +43,7 @@ capabilities:
 readOnlyRootFilesystem: true
 {{- end -}}
 
-{{- /* What every pod of the chart has. */}}
+{{- /* The fields that every pod of the chart has. */}}
 {{- define "microfin.podCommon" -}}
 serviceAccountName: {{ .serviceAccount }}
 automountServiceAccountToken: false
@@ -62,8 +62,8 @@ securityContext: {{- include "microfin.podSecurity" . | nindent 2 }}
       key: {{ .key }}
 {{- end -}}
 
-{{- /* Variables for the databases of all shards: names and passwords from Secrets, then URLs that
-the kubelet puts together. */}}
+{{- /* Variables for the databases of all shards: names and passwords from Secrets, and URLs that the
+kubelet builds from them. */}}
 {{- define "microfin.databases" -}}
 {{- $postgres := .root.Values.postgres -}}
 {{- $urls := list -}}
@@ -98,7 +98,7 @@ the kubelet puts together. */}}
   value: {{ join " " $urls | quote }}
 {{- end -}}
 
-{{- /* Settings that are no secret, the same for everybody who speaks to Kafka. */}}
+{{- /* Settings for Kafka that are not secret. They are the same for all processes that use Kafka. */}}
 {{- define "microfin.commonSettings" -}}
 MICROFIN_DATABASE_STATEMENT_CACHE: {{ .Values.postgres.statementCache | quote }}
 MICROFIN_KAFKA: {{ .Values.kafka.bootstrap | quote }}
@@ -185,7 +185,7 @@ MICROFIN_DRAIN_SECONDS: {{ .Values.api.drainSeconds | quote }}
 {{- .Values.session.existingSecret | default (printf "%s-session" (include "microfin.name" .)) -}}
 {{- end -}}
 
-{{- /* Optional: a Secret of one's own from before it does without, and is slower. */}}
+{{- /* Optional: your own Secret may lack this key; answers are then slower. */}}
 {{- define "microfin.cacheSecret" -}}
 - name: MICROFIN_CACHE_SECRET
   valueFrom:

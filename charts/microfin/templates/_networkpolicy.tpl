@@ -1,4 +1,4 @@
-{{- /* The ports of host:port, each once, as JSON. */}}
+{{- /* The ports in a list of host:port, each once, as JSON. */}}
 {{- define "microfin.ports" -}}
 {{- $ports := list -}}
 {{- range . -}}
@@ -15,7 +15,7 @@
 {{- toYaml $ports -}}
 {{- end -}}
 
-{{- /* What a component's pods may receive and send; DNS always. */}}
+{{- /* The connections that a component's pods may accept and make. DNS is always allowed. */}}
 {{- define "microfin.policy" -}}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy

@@ -8,7 +8,7 @@ import typer
 from microfin_deploy.commands import DeployError, exists, helm, kubectl, progress, run
 from microfin_deploy.images import provide_images, source_tag
 from microfin_deploy.kind import CLUSTER, make_cluster
-from microfin_deploy.platform import prepare_platform
+from microfin_deploy.platform import ExistingKafka, inspect_platform, require_permission
 from microfin_deploy.releases import (
     OPERATOR_NAMESPACE,
     Wanted,
@@ -25,31 +25,49 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_NAMESPACE = Annotated[str, typer.Option(help="Where the bank and its data live.")]
+_NAMESPACE = Annotated[str, typer.Option(help="The namespace of the bank and its data.")]
 
 
 @application.command()
 def deploy(
     namespace: _NAMESPACE = "microfin",
     size: Annotated[
-        str, typer.Option(help="Which values-….yaml of the charts: dev or production.")
+        str, typer.Option(help="The charts' values-….yaml to use: dev or production.")
     ] = "dev",
     tag: Annotated[
-        str, typer.Option(help="Tag of images that the nodes can pull; left out, they are built.")
+        str,
+        typer.Option(
+            envvar="MICROFIN_DEPLOY_TAG",
+            help="Tag of images that the nodes can pull; without it they are built.",
+        ),
     ] = "",
-    shards: Annotated[int, typer.Option(min=1, help="PostgreSQL clusters; chosen once.")] = 1,
+    kafka: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMESPACE/NAME",
+            envvar="MICROFIN_DEPLOY_KAFKA",
+            help="A Kafka that the cluster has already, with a listener without TLS on port 9092; "
+            "without this option Strimzi makes one for the bank.",
+        ),
+    ] = "",
+    shards: Annotated[
+        int, typer.Option(min=1, help="Number of PostgreSQL clusters; it cannot change later.")
+    ] = 1,
     host: Annotated[
-        str, typer.Option(help="Host name of the Ingress, where there is a controller.")
+        str, typer.Option(help="Host name of the Ingress, if there is an Ingress controller.")
     ] = "bank.localhost",
 ) -> None:
     """Install what is missing, in order, and wait until the bank works. Safe to repeat."""
     say = progress()
-    platform = prepare_platform(say)
+    existing = ExistingKafka.parse(kafka) if kafka else None
+    platform = inspect_platform(say, existing)
+    topic = "microfin.commands" if namespace == "microfin" else f"{namespace}.commands"
+    if existing is not None:
+        require_permission(existing, namespace, topic)
     built = tag or source_tag()
     if not tag:
         say(f"images of this checkout: {built}")
-        provide_images(built, platform.lab, say)
-    topic = "microfin.commands" if namespace == "microfin" else f"{namespace}.commands"
+        provide_images(built, say)
     wanted = Wanted(namespace, OPERATOR_NAMESPACE, size, built, shards, host, topic)
     make_namespaces(wanted)
     install_operator(wanted, platform, say)
@@ -61,7 +79,7 @@ def deploy(
 
 @application.command()
 def undeploy(namespace: _NAMESPACE = "microfin") -> None:
-    """Remove the bank, its data and its topic. The operator goes with the last bank."""
+    """Remove the bank, its data and its topic; with the last bank also the operator."""
     say = progress()
     topics = _topics(namespace)
     for release in ("microfin", "microfin-data"):
@@ -87,25 +105,25 @@ def _topics(namespace: str) -> list[tuple[str, str]]:
     if not exists("crd", "microfinclusters.microfin.io"):
         return []
     path = "{range .items[*]}{.spec.topic.strimzi.namespace} {.spec.topic.name}{'\\n'}{end}"
-    told = kubectl("-n", namespace, "get", "mfc", "-o", f"jsonpath={path}")
-    found = [line.split() for line in told.splitlines()]
+    output = kubectl("-n", namespace, "get", "mfc", "-o", f"jsonpath={path}")
+    found = [line.split() for line in output.splitlines()]
     return [(line[0], line[1]) for line in found if len(line) == 2]
 
 
 @application.command()
 def kind_up() -> None:
-    """Make a kind cluster with Strimzi, CloudNativePG, ingress-nginx and the k6 operator."""
+    """Create a kind cluster with Strimzi, CloudNativePG, ingress-nginx and the k6 operator."""
     make_cluster(progress())
 
 
 @application.command()
 def kind_down() -> None:
-    """Delete that cluster."""
+    """Delete the kind cluster."""
     run("kind", "delete", "cluster", "--name", CLUSTER)
 
 
 def main() -> None:
-    """Run; a DeployError is shown as what it says."""
+    """Run the command line; print a DeployError's message without a traceback."""
     try:
         application()
     except DeployError as error:

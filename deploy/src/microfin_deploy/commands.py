@@ -1,4 +1,4 @@
-"""Runs kubectl, helm and the like, and says what went wrong in their own words."""
+"""Runs kubectl, helm and other programs, and reports their own error messages."""
 
 import json
 import shutil
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
-"""The checkout."""
+"""The root folder of the checkout."""
 
 Say = Callable[[str], None]
-"""Tells a person of one step."""
+"""Prints one step for a person."""
 
 
 class DeployError(Exception):
-    """Something a person can act on; the message says what is wrong and what to do."""
+    """An error that a person can act on; the message says what is wrong and what to do."""
 
 
 def progress() -> Say:
-    """Return what prints a line with the seconds since now."""
+    """Return a function that prints a line with the seconds since this call."""
     began = time.monotonic()
 
     def say(message: str) -> None:
@@ -30,20 +30,20 @@ def progress() -> Say:
 
 
 def run(*command: str, stdin: str | None = None) -> str:
-    """Run a command in the checkout and return what it printed. Raises DeployError."""
+    """Run a command in the checkout and return its output. Raises DeployError."""
     if shutil.which(command[0]) is None:
         raise DeployError(f"{command[0]} is not installed, or not on the PATH. Install it.")
     done = subprocess.run(
         command, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT
     )
     if done.returncode:
-        told = (done.stderr or done.stdout).strip()
-        raise DeployError(f"{' '.join(command[:6])} failed:\n{told}")
+        output = (done.stderr or done.stdout).strip()
+        raise DeployError(f"{' '.join(command[:6])} failed:\n{output}")
     return done.stdout
 
 
 def succeeds(*command: str) -> bool:
-    """Tell whether a command ends well."""
+    """Return whether a command succeeds."""
     return subprocess.run(command, capture_output=True, check=False, cwd=ROOT).returncode == 0
 
 
@@ -59,10 +59,10 @@ def apply(*items: Mapping[str, Any]) -> None:
 
 
 def exists(*what: str) -> bool:
-    """Tell whether an object is there, or at least one of those that a selector names."""
+    """Return whether an object exists, or at least one object that a selector matches."""
     try:
         return bool(kubectl("get", *what, "--ignore-not-found", "-o", "name").strip())
-    except DeployError:  # the API server does not even know such objects
+    except DeployError:  # the API server does not know the kind
         return False
 
 

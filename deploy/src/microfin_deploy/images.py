@@ -1,18 +1,16 @@
-"""Builds the images and brings them to the cluster's nodes."""
+"""Builds the images and loads them into the cluster's nodes."""
 
 import hashlib
-import os
 import shutil
-from pathlib import Path
 
 from microfin_deploy.commands import ROOT, DeployError, Say, kubectl, run, succeeds
 
-PARTS = ("api", "worker", "operator")
+COMPONENTS = ("api", "worker", "operator")
 _SOURCES = ("Dockerfile", "images", "services", "operator")
 
 
 def source_tag() -> str:
-    """Return a tag made from what the images are made of, so that a change is rolled out."""
+    """Return a tag that is a hash of the images' sources, so that every change is rolled out."""
     listed = run("git", "ls-files", "-co", "--exclude-standard", *_SOURCES).splitlines()
     digest = hashlib.sha256()
     for name in sorted(listed):
@@ -22,50 +20,28 @@ def source_tag() -> str:
     return f"dev-{digest.hexdigest()[:12]}"
 
 
-def image(part: str, tag: str) -> str:
-    """Return the name of a part's image."""
-    return f"ghcr.io/microfin/{part}:{tag}"
+def image(component: str, tag: str) -> str:
+    """Return the name of a component's image."""
+    return f"ghcr.io/microfin/{component}:{tag}"
 
 
-def provide_images(tag: str, lab: Path | None, say: Say) -> None:
-    """Build what is missing and load it into the nodes. Raises DeployError."""
-    names = [image(part, tag) for part in PARTS]
-    if lab is not None:
-        _build_in_lab(lab, tag, say)
-        run(str(lab), "push", *names)
-        return
+def provide_images(tag: str, say: Say) -> None:
+    """Build the images that are missing and load them into the nodes. Raises DeployError."""
+    names = [image(component, tag) for component in COMPONENTS]
     if shutil.which("docker") is None:
         raise DeployError(
-            "There is no docker to build the images with. Build and push them elsewhere, and give "
-            "their tag: make deploy ARGS='--tag 1.0.0'"
+            "docker, which builds the images, is not installed. Build and push them elsewhere, and "
+            "give their tag: make deploy ARGS='--tag 1.0.0'"
         )
-    for part, name in zip(PARTS, names, strict=True):
+    for component, name in zip(COMPONENTS, names, strict=True):
         if not succeeds("docker", "image", "inspect", name):
             say(f"building {name}")
-            run("docker", "build", "--quiet", "--target", part, "--tag", name, ".")
+            run("docker", "build", "--quiet", "--target", component, "--tag", name, ".")
     context = kubectl("config", "current-context").strip()
     if not context.startswith("kind-"):
         raise DeployError(
-            f"The images are built, but nobody knows how to bring them to the nodes of {context}. "
+            f"The images are built, but this command cannot load them into the nodes of {context}. "
             f"Push them to a registry that the nodes reach, and run: make deploy ARGS='--tag {tag}'"
         )
     say("loading the images into kind's nodes")
     run("kind", "load", "docker-image", "--name", context.removeprefix("kind-"), *names)
-
-
-def _build_in_lab(lab: Path, tag: str, say: Say) -> None:
-    """As `lab build` does, whose argument parser takes no option first. The machine's certificates
-    are lent to the build, for a package index behind a CA of its own."""
-    run(str(lab), "images", "pause", "python", "redis")
-    home = Path(os.environ.get("LAB_HOME", Path.home() / ".cache/lab"))
-    store = ("--root", f"{home}/buildah/root", "--runroot", f"{home}/buildah/run")
-    buildah = ("buildah", *store, "--storage-driver", "overlay")
-    for part in PARTS:
-        if succeeds(*buildah, "inspect", "--type", "image", image(part, tag)):
-            continue
-        say(f"building {image(part, tag)}")
-        run(
-            *buildah, "bud", "--quiet", "--isolation", "chroot", "--network", "host",
-            "--pull-never", "--layers", "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro",
-            "--target", part, "--tag", image(part, tag), ".",
-        )  # fmt: skip

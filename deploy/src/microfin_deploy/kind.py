@@ -1,4 +1,4 @@
-"""A kind cluster with everything that microfin stands on, from the vendors' own charts."""
+"""A kind cluster with everything that microfin needs, from the vendors' own charts."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,7 @@ CLUSTER: Final = "microfin"
 VENDORS: Final = ("strimzi", "cnpg", "ingress-nginx", "k6-operator")
 """Folders of k8s/, in the order in which they are installed."""
 
-# ingress-nginx listens on the node's ports, which kind lends to this machine.
+# ingress-nginx listens on the node's ports, which kind forwards from this machine.
 _NODE: Final[dict[str, Any]] = {
     "kind": "Cluster",
     "apiVersion": "kind.x-k8s.io/v1alpha4",
@@ -29,7 +29,7 @@ _NODE: Final[dict[str, Any]] = {
 
 
 def make_cluster(say: Say) -> None:
-    """Make the cluster unless it is there, and install the vendors' charts. Safe to repeat."""
+    """Create the cluster if it is missing, and install the vendors' charts. Safe to repeat."""
     if CLUSTER not in run("kind", "get", "clusters").split():
         say(f"making kind cluster {CLUSTER}")
         create = ("kind", "create", "cluster", "--name", CLUSTER, "--config", "-")
@@ -43,7 +43,7 @@ def make_cluster(say: Say) -> None:
 def _install(folder: Path, say: Say) -> None:
     release = yaml.safe_load((folder / "release.yaml").read_text(encoding="utf-8"))
     say(f"installing {release['chart']} {release['version']}")
-    values = [part for file in values_files(folder) for part in ("--values", str(file))]
+    values = [argument for file in values_files(folder) for argument in ("--values", str(file))]
     helm(
         *("upgrade", "--install", folder.name, release["chart"]),
         *("--repo", release["repository"], "--version", release["version"]),
@@ -53,6 +53,6 @@ def _install(folder: Path, say: Say) -> None:
 
 
 def values_files(folder: Path) -> list[Path]:
-    """Return a vendor's values for kind, each over the one before."""
+    """Return a vendor's values files for kind; each overrides those before it."""
     files = (folder / name for name in ("values.yaml", "values-dev.yaml", "values-kind.yaml"))
     return [file for file in files if file.is_file()]

@@ -1,13 +1,13 @@
-"""Which cluster this is, and what stands in it: the parts that microfin needs of others."""
+"""The cluster, and the components of other vendors in it."""
 
-import os
+import json
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Self
 
-from microfin_deploy.commands import ROOT, DeployError, Say, exists, kubectl, run, succeeds
+from microfin_deploy.commands import DeployError, Say, exists, kubectl, succeeds
 
-LAB_KAFKA = "lab-kafka-bootstrap.kafka:9092"
 _CNPG = "clusters.postgresql.cnpg.io"
+_ALLOWED = "microfin.io/allow-namespaces"
 _MISSING = (
     "{what} is not in this cluster. Install it as k8s/{folder}/README.md says, or use "
     "`make kind-up` for a cluster with everything."
@@ -15,53 +15,75 @@ _MISSING = (
 
 
 @dataclass(frozen=True)
-class Platform:
-    """The cluster; `lab` is the script of the lab where it is one."""
+class ExistingKafka:
+    """A Kafka that the cluster has already. It serves clients without TLS, by Strimzi's names."""
 
-    lab: Path | None
-    strimzi: bool
+    namespace: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `NAMESPACE/NAME`. Raises DeployError."""
+        namespace, _, name = text.partition("/")
+        if not namespace or not name or "/" in name:
+            raise DeployError(f"{text!r} names no Kafka: write NAMESPACE/NAME, as in kafka/main.")
+        return cls(namespace, name)
+
+    @property
+    def bootstrap(self) -> str:
+        """Return the address of the listener without TLS."""
+        return f"{self.name}-kafka-bootstrap.{self.namespace}:9092"
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What is known of the cluster. Without an existing Kafka, Strimzi makes one for the bank."""
+
+    kafka: ExistingKafka | None
     ingress_class: str
 
+    @property
+    def strimzi(self) -> bool:
+        """Return whether Strimzi makes the bank's Kafka."""
+        return self.kafka is None
 
-def lab_script() -> Path | None:
-    """Return the lab's script where KUBECONFIG leads to the lab's node."""
-    script = (ROOT / os.environ.get("LAB", "../shared/lab/lab")).resolve()
-    return script if script.is_file() and exists("node/lab") else None
 
-
-def prepare_platform(say: Say) -> Platform:
-    """Look what there is; install what is missing where we may. Raises DeployError."""
+def inspect_platform(say: Say, kafka: ExistingKafka | None = None) -> Platform:
+    """Find out what the cluster has. Raises DeployError if something is missing."""
     if not succeeds("kubectl", "version", "--request-timeout=10s"):
         raise DeployError(
-            "No cluster answers. Set KUBECONFIG, or make a cluster with `make kind-up`."
+            "No cluster answers. Set KUBECONFIG, or create a cluster with `make kind-up`."
         )
-    lab = lab_script()
-    _prepare_cnpg(lab, say)
-    strimzi = exists("deployments", "-A", "-l", "strimzi.io/kind=cluster-operator")
-    if not strimzi:
-        _prepare_lab_kafka(lab, say)
-    return Platform(lab, strimzi, _ingress_class())
+    _wait_for_cnpg(say)
+    if kafka is None and not exists("deployments", "-A", "-l", "strimzi.io/kind=cluster-operator"):
+        raise DeployError(_MISSING.format(what="Strimzi", folder="strimzi"))
+    return Platform(kafka, _ingress_class())
 
 
-def _prepare_cnpg(lab: Path | None, say: Say) -> None:
+def require_permission(kafka: ExistingKafka, namespace: str, topic: str) -> None:
+    """Raise DeployError unless the Kafka allows a bank in `namespace` to have its topic there.
+
+    A bank that already has its topic needs no permission any more.
+    """
+    if exists("-n", kafka.namespace, f"kafkatopic/{topic}"):
+        return
+    found = kubectl("-n", kafka.namespace, "get", f"kafka/{kafka.name}", "-o", "json")
+    allowed = json.loads(found)["metadata"].get("annotations", {}).get(_ALLOWED, "")
+    if namespace not in allowed.replace(",", " ").split():
+        raise DeployError(
+            f"The Kafka {kafka.namespace}/{kafka.name} does not allow topics of banks in "
+            f"{namespace}. If it should: kubectl -n {kafka.namespace} annotate kafka/{kafka.name} "
+            f"{_ALLOWED}={','.join(filter(None, [allowed, namespace]))} --overwrite"
+        )
+
+
+def _wait_for_cnpg(say: Say) -> None:
     if not exists("crd", _CNPG):
-        if lab is None:
-            raise DeployError(_MISSING.format(what="CloudNativePG", folder="cnpg"))
-        say("installing CloudNativePG's operator in the lab")
-        run(str(lab), "install", "cnpg")
+        raise DeployError(_MISSING.format(what="CloudNativePG", folder="cnpg"))
     say("waiting for CloudNativePG's operator, whose webhook must answer")
     kubectl("wait", "--for=condition=Established", f"crd/{_CNPG}", "--timeout=60s")
     selector = ("-l", "app.kubernetes.io/name=cloudnative-pg")
     kubectl(*("wait", "--for=condition=Available", "deployment", "-A", *selector, "--timeout=180s"))
-
-
-def _prepare_lab_kafka(lab: Path | None, say: Say) -> None:
-    if lab is None:
-        raise DeployError(_MISSING.format(what="Strimzi", folder="strimzi"))
-    if not exists("-n", "kafka", "statefulset/kafka"):
-        say("installing the lab's Kafka")
-        run(str(lab), "install", "kafka")
-    kubectl("-n", "kafka", "rollout", "status", "statefulset/kafka", "--timeout=180s")
 
 
 def _ingress_class() -> str:

@@ -1,4 +1,4 @@
-"""The three releases: what each is told, in their order, with what each must wait for."""
+"""The three releases: the values of each, their order, and the conditions that they wait for."""
 
 from dataclasses import dataclass, field
 from tempfile import NamedTemporaryFile
@@ -15,7 +15,7 @@ from microfin_deploy.commands import (
     helm,
     kubectl,
 )
-from microfin_deploy.platform import LAB_KAFKA, Platform
+from microfin_deploy.platform import ExistingKafka, Platform
 
 OPERATOR_NAMESPACE = "microfin-system"
 _DEFINITION = "microfinclusters.microfin.io"
@@ -24,7 +24,7 @@ _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be installed. `data` and `application` are values over those of `size`."""
+    """What to install. `data`, `application` and `operator` are values that override others."""
 
     namespace: str
     operator_namespace: str
@@ -40,14 +40,14 @@ class Wanted:
 
 
 def make_namespaces(wanted: Wanted) -> None:
-    """Make both namespaces, which enforce the restricted Pod Security Standard."""
+    """Create both namespaces, which enforce the restricted Pod Security Standard."""
     for name in (wanted.namespace, wanted.operator_namespace):
         metadata = {"name": name, "labels": _RESTRICTED}
         apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
 def install_operator(wanted: Wanted, platform: Platform, say: Say) -> None:
-    """Install the operator and its CustomResourceDefinition, for all banks that there are."""
+    """Install the operator and its CustomResourceDefinition for this bank and all others."""
     say(f"installing microfin-operator in {wanted.operator_namespace}")
     values = merged(operator_values(wanted, platform, _served()), wanted.operator)
     _install("microfin-operator", wanted.operator_namespace, values, (), wanted.operator_release)
@@ -60,7 +60,7 @@ def install_operator(wanted: Wanted, platform: Platform, say: Say) -> None:
 def install_data(wanted: Wanted, platform: Platform, say: Say) -> None:
     """Install databases, Redis and, with Strimzi, Kafka, and wait until they serve."""
     if not (ROOT / "charts/microfin-data").is_dir():
-        raise DeployError("charts/microfin-data is not there: use a complete checkout.")
+        raise DeployError("charts/microfin-data does not exist: use a complete checkout.")
     say(f"installing microfin-data in {wanted.namespace}")
     values = merged(data_values(wanted, platform), wanted.data)
     _install("microfin-data", wanted.namespace, values, (wanted.size,))
@@ -78,8 +78,6 @@ def install_data(wanted: Wanted, platform: Platform, say: Say) -> None:
 def install_application(wanted: Wanted, platform: Platform, say: Say) -> None:
     """Install the application and wait until every partition has its worker."""
     say(f"installing microfin in {wanted.namespace}: migrations first")
-    if not platform.strimzi:
-        apply(lab_kafka(wanted.namespace))
     values = merged(application_values(wanted, platform), wanted.application)
     _install("microfin", wanted.namespace, values, (wanted.size,))
     _wait(wanted, "mfc/microfin", say)
@@ -87,14 +85,15 @@ def install_application(wanted: Wanted, platform: Platform, say: Say) -> None:
 
 
 def operator_values(wanted: Wanted, platform: Platform, served: set[str]) -> dict[str, Any]:
-    """Return what microfin-operator is told. `served` are the namespaces of the banks so far."""
-    kafkas = set() if platform.strimzi else {_LAB_KAFKA["topic"]["strimzi"]["namespace"]}
+    """Return microfin-operator's values. `served` are the namespaces of the existing banks."""
+    kafkas = set() if platform.kafka is None else {platform.kafka.namespace}
     namespaces = sorted({wanted.namespace, *served, *kafkas})
     return {"image": {"tag": wanted.tag}, "namespaces": namespaces}
 
 
 def _served() -> set[str]:
-    """Return the namespaces that have a MicrofinCluster; a second bank must not end the first."""
+    """Return the namespaces that have a MicrofinCluster: the operator must still serve them when
+    a second bank is installed."""
     if not exists("crd", _DEFINITION):
         return set()
     path = "jsonpath={.items[*].metadata.namespace}"
@@ -102,7 +101,7 @@ def _served() -> set[str]:
 
 
 def data_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
-    """Return what microfin-data is told."""
+    """Return microfin-data's values."""
     return {
         "kafka": {"enabled": platform.strimzi, "topic": wanted.topic},
         "postgres": {"shards": wanted.shards},
@@ -110,7 +109,7 @@ def data_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
 
 
 def application_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
-    """Return what microfin is told."""
+    """Return microfin's values."""
     values: dict[str, Any] = {
         "image": {"tag": wanted.tag},
         "postgres": {"shards": wanted.shards},
@@ -122,38 +121,18 @@ def application_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
             "enabled": True, "className": platform.ingress_class, "host": wanted.host,
             "tlsSecret": "",
         }  # fmt: skip
-    if not platform.strimzi:
-        values = merged(values, _LAB_KAFKA)
+    if platform.kafka is not None:
+        values = merged(values, _existing_kafka(platform.kafka))
     return values
 
 
-_LAB_KAFKA: dict[str, Any] = {
-    "kafka": {"bootstrap": LAB_KAFKA, "tls": False},
-    "topic": {"replicas": 1, "strimzi": {"cluster": "lab", "namespace": "kafka"}},
-    "networkPolicy": {
-        "kafka": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}]
-    },
-}
-"""One plaintext broker outside the namespace, where a stand-in acts on KafkaTopics."""
-
-
-def lab_kafka(namespace: str) -> dict[str, Any]:
-    """Return the Kafka that stands for the lab's broker: it allows a topic to `namespace`.
-
-    A bank that has its topic already goes on without it.
-    """
-    place = _LAB_KAFKA["topic"]["strimzi"]
-    annotations = {"microfin.io/allow-namespaces": namespace}
-    listener = {"name": "plain", "port": 9092, "type": "internal", "tls": False}
+def _existing_kafka(kafka: ExistingKafka) -> dict[str, Any]:
+    """Return microfin's values for a Kafka outside the bank's namespace, without TLS."""
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": kafka.namespace}}}
     return {
-        "apiVersion": "kafka.strimzi.io/v1",
-        "kind": "Kafka",
-        "metadata": {
-            "name": place["cluster"],
-            "namespace": place["namespace"],
-            "annotations": annotations,
-        },
-        "spec": {"kafka": {"listeners": [listener]}},
+        "kafka": {"bootstrap": kafka.bootstrap, "tls": False},
+        "topic": {"replicas": 1, "strimzi": {"cluster": kafka.name, "namespace": kafka.namespace}},
+        "networkPolicy": {"kafka": [peer]},
     }
 
 
@@ -166,7 +145,7 @@ def _operator_peer(wanted: Wanted) -> dict[str, Any]:
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with `over` over it, key by key."""
+    """Return `base` merged with `over`, whose values win, key by key."""
     both = {
         name: merged(base[name], value)
         if isinstance(value, dict) and isinstance(base.get(name), dict)
@@ -184,12 +163,12 @@ def _install(
     release: str = "",
 ) -> None:
     files = [
-        part
+        argument
         for size in sizes
         if (ROOT / f"charts/{chart}/values-{size}.yaml").is_file()
-        for part in ("--values", f"charts/{chart}/values-{size}.yaml")
+        for argument in ("--values", f"charts/{chart}/values-{size}.yaml")
     ]
-    # Without --wait: what is waited for is waited for by name, and said.
+    # Without --wait: the callers wait for each object by name, and say so.
     place = ("upgrade", "--install", release or chart, f"charts/{chart}", "--namespace", namespace)
     _with_values((*place, *files), values)
 

@@ -1,42 +1,41 @@
-"""What a person is told at the end: which parts are real, which stand in, and what to do next."""
+"""The summary at the end: which components are real, which are substitutes, and what to do next."""
 
 from microfin_deploy.platform import Platform
 from microfin_deploy.releases import Wanted
 
 
-def parts(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
-    """Return each part, and whether it is the real one."""
+def components(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
+    """Return each component, and whether it is the real one."""
     kafka = (
         "real: Strimzi's, mutual TLS"
-        if platform.strimzi
-        else "stands in: the lab's one broker, plaintext; KafkaTopics acted on by the lab"
+        if platform.kafka is None
+        else f"existing: {platform.kafka.namespace}/{platform.kafka.name}, without TLS"
     )
     ingress = (
         f"real: class {platform.ingress_class}, host {wanted.host}"
         if platform.ingress_class
         else "missing: no controller in this cluster; use the Service"
     )
-    policies = "not enforced by the lab's node" if platform.lab else "enforced if your network can"
     return [
         ("API, workers, operator", f"real: images {wanted.tag}"),
         ("PostgreSQL", f"real: CloudNativePG, {wanted.shards} shards, each with its pooler"),
         ("Redis", "real: Redis Cluster of the chart microfin-data"),
         ("Kafka", kafka),
         ("Ingress", ingress),
-        ("NetworkPolicies", policies),
+        ("NetworkPolicies", "enforced if your network can"),
     ]
 
 
 def summary(wanted: Wanted, platform: Platform) -> str:
-    """Return what stands where and what one may do with it."""
-    listed = parts(wanted, platform)
+    """Return the list of components, and commands to try next."""
+    listed = components(wanted, platform)
     width = max(len(name) for name, _ in listed)
-    lines = [f"  {name:{width}}  {told}" for name, told in listed]
+    lines = [f"  {name:{width}}  {state}" for name, state in listed]
     space = wanted.namespace
     return "\n".join(
         (
             "",
-            "Parts",
+            "Components",
             *lines,
             "",
             "Next",

@@ -30,7 +30,7 @@ _started = time.monotonic()
 
 
 def _say(message: str) -> None:
-    """Tell how far the run is, beside the report."""
+    """Print the run's progress to stderr, apart from the report."""
     print(f"{time.monotonic() - _started:6.1f} s  {message}", file=sys.stderr, flush=True)
 
 
@@ -39,18 +39,18 @@ def run(
     script: Annotated[str, typer.Argument(help="A script of loadtest/, such as mix.js.")],
     *,
     rate: Annotated[int, typer.Option(min=1, help="Iterations a second.")] = 100,
-    duration: Annotated[str, typer.Option(help="How long, such as 60s or 10m.")] = "60s",
+    duration: Annotated[str, typer.Option(help="The run's length, such as 60s or 10m.")] = "60s",
     state: Annotated[Path, typer.Option(help="The platform's folder.")] = REPOSITORY / ".local",
-    users: Annotated[int, typer.Option(min=2, help="Prepared users.")] = 200,
+    users: Annotated[int, typer.Option(min=2, help="The number of prepared users.")] = 200,
     allow: Annotated[
-        str, typer.Option(envvar="ALLOW", help="Statuses to expect besides, such as 503.")
+        str, typer.Option(envvar="ALLOW", help="More statuses that are expected, such as 503.")
     ] = "",
     grow: Annotated[
         int, typer.Option(envvar="GROW", help="Grow to this many partitions during the run.")
     ] = 0,
     results: Annotated[Path, typer.Option(help="The file that the report is added to.")] = RESULTS,
 ) -> None:
-    """Make one run; the report is the last line. Exit code 1 where the run does not count."""
+    """Make one run; the report is the last line. The exit code is 1 if the run does not count."""
     request = Request(
         script=script,
         rate=rate,
@@ -65,7 +65,7 @@ def run(
     if results.resolve() == RESULTS:
         renew_page()
         renew_model()
-    _tell(report)
+    _print_report(report)
 
 
 @application.command()
@@ -73,7 +73,7 @@ def kubernetes(  # noqa: PLR0913 - each is an option
     script: Annotated[str, typer.Argument(help="A script of loadtest/, such as mix.js.")],
     *,
     rate: Annotated[int, typer.Option(min=1, help="Iterations a second.")] = 100,
-    duration: Annotated[str, typer.Option(help="How long, such as 60s or 10m.")] = "60s",
+    duration: Annotated[str, typer.Option(help="The run's length, such as 60s or 10m.")] = "60s",
     namespace: Annotated[
         str, typer.Option(envvar="NAMESPACE", help="The bank's namespace.")
     ] = "microfin",
@@ -85,28 +85,29 @@ def kubernetes(  # noqa: PLR0913 - each is an option
         str,
         typer.Option(
             envvar="REMOTE_WRITE",
-            help="Where k6 writes samples to besides: …/api/v1/write. The run counts only if that "
-            "Prometheus has its requests, none failed, and no critical alert of the bank fired.",
+            help="A Prometheus that k6 also writes samples to: …/api/v1/write. The run counts only "
+            "if it has the run's requests, none failed, and no critical alert of the bank fired.",
         ),
     ] = "",
     prometheus: Annotated[
         str,
         typer.Option(
             envvar="PROMETHEUS",
-            help="The address of its query API without /api/v1/query, seen from a pod, if "
-            "REMOTE_WRITE does not tell it.",
+            help="The address of its query API without /api/v1/query, seen from a pod, if it does "
+            "not follow from REMOTE_WRITE.",
         ),
     ] = "",
     operator: Annotated[
-        bool | None, typer.Option(help="Whether the k6 operator runs it; left out: if it is there.")
+        bool | None,
+        typer.Option(help="Whether the k6 operator runs it; by default if it is installed."),
     ] = None,
-    state: Annotated[Path, typer.Option(help="Where users are remembered.")] = REPOSITORY
+    state: Annotated[Path, typer.Option(help="The folder of the prepared users.")] = REPOSITORY
     / ".local",
-    users: Annotated[int, typer.Option(min=2, help="Prepared users.")] = 200,
+    users: Annotated[int, typer.Option(min=2, help="The number of prepared users.")] = 200,
     allow: Annotated[
-        str, typer.Option(envvar="ALLOW", help="Statuses to expect besides, such as 503.")
+        str, typer.Option(envvar="ALLOW", help="More statuses that are expected, such as 503.")
     ] = "",
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the run's objects there.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Do not delete the run's objects.")] = False,
 ) -> None:
     """Load the bank in the cluster of KUBECONFIG from inside it; the report is the last line."""
     place = Namespace(namespace, release)
@@ -123,15 +124,15 @@ def kubernetes(  # noqa: PLR0913 - each is an option
         k6_operator=place.has_k6_operator() if operator is None else operator,
         keep=keep,
     )
-    _tell(asyncio.run(run_in_cluster(request, place, _say)))
+    _print_report(asyncio.run(run_in_cluster(request, place, _say)))
 
 
 def _statuses(text: str) -> frozenset[int]:
     return frozenset(map(int, text.replace(",", " ").split()))
 
 
-def _tell(report: dict[str, Any]) -> None:
-    """Print a report; exit code 1 where the run does not count."""
+def _print_report(report: dict[str, Any]) -> None:
+    """Print a report; the exit code is 1 if the run does not count."""
     for reason in report["reasons"]:
         _say(f"does not count: {reason}")
     print(encode(report))
@@ -142,29 +143,31 @@ def _tell(report: dict[str, Any]) -> None:
 @application.command()
 def overload(
     *,
-    peak: Annotated[int, typer.Option(min=3, help="What the platform carries, requests/s.")] = 1500,
-    rate: Annotated[int, typer.Option(min=1, help="What to offer, requests/s.")] = 5000,
-    seconds: Annotated[int, typer.Option(min=1, help="How long each.")] = 60,
+    peak: Annotated[
+        int, typer.Option(min=3, help="The rate that the platform can serve, requests/s.")
+    ] = 1500,
+    rate: Annotated[int, typer.Option(min=1, help="The rate of the overload, requests/s.")] = 5000,
+    seconds: Annotated[int, typer.Option(min=1, help="The length of each phase.")] = 60,
     state: Annotated[Path, typer.Option(help="The platform's folder.")] = REPOSITORY / ".local",
 ) -> None:
-    """Offer the peak, then far more, then less again; the report is the last line (needs wrk)."""
-    _tell(asyncio.run(run_overload(Overload(peak, rate, seconds, state.resolve()), _say)))
+    """Offer the peak, then an overload, then less; the report is the last line (needs wrk)."""
+    _print_report(asyncio.run(run_overload(Overload(peak, rate, seconds, state.resolve()), _say)))
 
 
 @application.command()
 def table() -> None:
-    """Make the table of docs/performance.md anew from the results file."""
+    """Renew the table in loadtest/results/diary.md from the results file."""
     renew_page()
 
 
 @application.command()
 def scaling() -> None:
-    """Make the cost model of docs/scaling.md anew from the results file."""
+    """Renew the cost model in docs/scaling.md from the results file."""
     renew_model()
 
 
 def main() -> None:
-    """Run the command line; what a person can act on is said in a sentence, exit code 1."""
+    """Run the command line; print an error that a person can act on, with exit code 1."""
     try:
         application()
     except (LoadImpossible, DeployError) as error:

@@ -1,4 +1,4 @@
-"""Waits until the platform is at rest: nothing undecided in the log, nothing in an outbox."""
+"""Waits until the platform is at rest: no undecided command in the log, and empty outboxes."""
 
 import asyncio
 import time
@@ -8,12 +8,12 @@ from typing import Any, Final
 import httpx
 
 _PAUSE_SECONDS: Final = 0.02
-#: The status is renewed with each fetch, so one reading may be older than the last command.
+#: A worker updates its status with each fetch, so one reading may be older than the last command.
 _READINGS: Final = 3
 
 
 def is_at_rest(status: Mapping[str, Any]) -> bool:
-    """Tell whether a worker's `/status` says that nothing waits."""
+    """Return whether a worker's `/status` says that nothing waits."""
     waiting: int = status["lag_records"] + status["outbox_size"]
     return waiting == 0 and status["state"] == "working"
 
@@ -23,7 +23,7 @@ async def wait_for_rest(
 ) -> float | None:
     """Return the time (`time.time()`) at which the workers came to rest, None if they did not.
 
-    `workers` returns their base URLs, which may become more.
+    `workers` returns their base URLs, whose number may grow.
     """
     deadline = time.monotonic() + within_seconds
     at_rest_since, readings = 0.0, 0

@@ -1,4 +1,4 @@
-"""What keeps a load run from being made, in sentences for a person."""
+"""The error of a load run that cannot be made, with a sentence for a person."""
 
 
 class LoadImpossible(Exception):

@@ -1,4 +1,4 @@
-"""k6: found on PATH, or built from its Go module; and one run of it."""
+"""k6: finds it on PATH or builds it from its Go module, and runs it."""
 
 import json
 import os
@@ -16,15 +16,15 @@ QUIET: Final = {
     "K6_AUTO_EXTENSION_RESOLUTION": "false",
     "K6_NO_COLOR": "true",
 }
-# One thread of Go does: on few cores its idle ones look for work where the platform needs the CPU.
-# Garbage is collected at five times what is in use instead of twice: some 100 MB for less work.
+# One thread of Go is enough: on few cores, idle ones search for work and use the platform's CPU.
+# Garbage is collected at five times the used memory instead of twice: 100 MB more for less work.
 _CHEAP: Final = {"GOMAXPROCS": "1", "GOGC": "400"}
 
 
 def find_k6(folder: Path, say: Callable[[str], None]) -> Path:
     """Return a k6 program: the one on PATH, or one that is built in `folder` the first time.
 
-    Raises LoadImpossible where there is none and none can be built.
+    Raises LoadImpossible if there is none and none can be built.
     """
     if found := shutil.which("k6"):
         return Path(found)
@@ -42,12 +42,12 @@ def find_k6(folder: Path, say: Callable[[str], None]) -> Path:
     environment = {**os.environ, "GOBIN": str(built.parent)}
     done = subprocess.run([go, "install", MODULE], env=environment, check=False)
     if done.returncode != 0:
-        raise LoadImpossible("k6 could not be built; what is wrong is said above.")
+        raise LoadImpossible("k6 could not be built; see the error above.")
     return built
 
 
 class K6Run:
-    """One run of k6. `process_id` is k6's, while it runs."""
+    """One run of k6. `process_id` is the id of k6's process while it runs."""
 
     def __init__(
         self, program: Path, script: Path, summary: Path, variables: Mapping[str, str]
@@ -55,10 +55,10 @@ class K6Run:
         self._summary = summary
         summary.unlink(missing_ok=True)
         self._process = subprocess.Popen(
-            # No address: its control API would want a port that another run may hold.
+            # No address: its control API would need a port that another run may use.
             [program, "run", "--quiet", "--no-thresholds", "--address", "", script],
             stdin=subprocess.DEVNULL,
-            stdout=2,  # Progress goes to our stderr; the report is alone on stdout.
+            stdout=2,  # Progress goes to stderr, so that only the report is on stdout.
             env={**_CHEAP, **os.environ, **QUIET, **variables, "SUMMARY": str(summary)},
         )
         self.process_id = self._process.pid
@@ -66,18 +66,18 @@ class K6Run:
     def wait(self) -> tuple[dict[str, Any], float]:
         """Return the summary that the script wrote, and k6's CPU seconds.
 
-        Raises LoadImpossible where k6 ended without a summary.
+        Raises LoadImpossible if k6 ended without a summary.
         """
         _, status, usage = os.wait4(self.process_id, 0)
         code = os.waitstatus_to_exitcode(status)
         self._process.returncode = code
         if code != 0 or not self._summary.exists():
-            raise LoadImpossible(f"k6 failed (exit code {code}); what is wrong is said above.")
+            raise LoadImpossible(f"k6 failed (exit code {code}); see the error above.")
         summary: dict[str, Any] = json.loads(self._summary.read_text())
         return summary, usage.ru_utime + usage.ru_stime
 
     def stop(self) -> None:
-        """End k6 if it still runs: we were interrupted."""
+        """End k6 if it still runs because the run was interrupted."""
         if self._process.returncode is None:
             self._process.terminate()
             self._process.wait()

@@ -1,4 +1,4 @@
-"""Whether the ledger is right."""
+"""The audit's verdict on the ledger."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from microfin_tools.audit import AuditImpossible, AuditReport, audit
 
 
 async def audit_at_rest(urls: Sequence[str]) -> dict[str, Any]:
-    """Return the verdict of a full audit: `ok`, and otherwise what is wrong."""
+    """Return the verdict of a full audit: `ok`, and what is wrong if it is not."""
     try:
         report = await audit(urls, at_rest=True)
     except AuditImpossible as error:
@@ -16,7 +16,7 @@ async def audit_at_rest(urls: Sequence[str]) -> dict[str, Any]:
 
 
 def verdict(report: AuditReport) -> dict[str, Any]:
-    """Return what a load report says of an audit."""
+    """Return a load report's section about an audit."""
     return {
         "ok": report.ok,
         "violations": report.violations_total,

@@ -1,7 +1,7 @@
-"""Overload: three times what the platform can do, and whether it is well before and after.
+"""Overload: three times the rate that the platform can serve, and lower rates before and after.
 
-k6 needs as much CPU for a request as the platform does for a refusal, so on one machine it slows
-down before the platform is overloaded. wrk with `overload.lua` does not.
+k6 needs as much CPU for a request as the platform for a refusal, so on one machine k6 slows down
+before the platform is overloaded. wrk with `overload.lua` does not.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx
 
 from microfin_loadtest.backlog import wait_for_rest
-from microfin_loadtest.decided import count_decided
+from microfin_loadtest.decision_counts import count_decided
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.ledger import audit_at_rest
 from microfin_loadtest.scripts import FOLDER
@@ -33,7 +33,7 @@ _REST_WITHIN_SECONDS: Final = 300.0
 
 @dataclass(frozen=True)
 class Overload:
-    """What to run: `peak` is the rate the platform is thought to carry, `rate` what to offer."""
+    """What to run: `peak` is the highest rate the platform should serve, `rate` the overload."""
 
     peak: int
     rate: int
@@ -44,7 +44,7 @@ class Overload:
 async def overload(request: Overload, say: Callable[[str], None]) -> dict[str, Any]:
     """Offer the peak, then the overload, then a third of the peak; audit; return the report.
 
-    Raises LoadImpossible where it cannot be done.
+    Raises LoadImpossible if the run cannot be made.
     """
     wrk = shutil.which("wrk")
     if wrk is None:
@@ -66,7 +66,7 @@ async def overload(request: Overload, say: Callable[[str], None]) -> dict[str, A
     phases = {
         "peak": await offer(request.peak, request.seconds),
         "overload": await offer(request.rate, request.seconds),
-        # At once: whatever the overload has left behind is in these figures.
+        # At once, so that the overload's after-effects are in these figures.
         "after": await offer(max(request.peak // 3, 1), _AFTER_SECONDS),
     }
     say("waiting for the backlog, and auditing")
@@ -117,10 +117,10 @@ def _offer(wrk: str, api: str, sessions: Path, rate: int, seconds: int) -> dict[
     )
     if done.returncode != 0:
         raise LoadImpossible(f"wrk failed (exit code {done.returncode}): {done.stderr[-500:]}")
-    return phase_part(json.loads(done.stdout.splitlines()[-1]), rate, seconds)
+    return phase_figures(json.loads(done.stdout.splitlines()[-1]), rate, seconds)
 
 
-def phase_part(printed: Mapping[str, Any], rate: int, seconds: int) -> dict[str, Any]:
+def phase_figures(printed: Mapping[str, Any], rate: int, seconds: int) -> dict[str, Any]:
     """Return the figures of one phase from what overload.lua has printed; latencies in ms."""
     settled = {int(after): number for after, number in printed["settled_by_ms"].items()}
     total = sum(settled.values())
@@ -151,7 +151,7 @@ def _percentile(counts: Mapping[int, int], wanted: float) -> int | None:
 def why_invalid(
     phases: Mapping[str, Any], decided: int, audit: Mapping[str, Any], *, rested: bool
 ) -> list[str]:
-    """Return why the run does not count, a sentence each."""
+    """Return why the run does not count, as sentences; empty if it counts."""
     reasons = []
     settled = 0
     for name, phase in phases.items():

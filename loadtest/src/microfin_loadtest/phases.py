@@ -1,7 +1,8 @@
-"""Where the time of the answers went: the platform's phase histograms over a run.
+"""The phases of the answers' time: the platform's phase histograms over a run.
 
-The phases of API and workers, but for the API's `wait`, which the workers' explain, must add up to
-the time of the answers. That holds for runs in which every command was answered with its outcome.
+The phases of API and workers must add up to the time of the answers. The API's `wait` is left out,
+because the workers' phases explain it. The sum is right for runs in which every command was
+answered with its outcome.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 PHASES: Final = ("admit", "produce", "queue", "apply", "commit", "notify", "respond")
-"""In their order; a command that a worker sends on goes through `produce` to `notify` again."""
+"""The phases in order; a command that a worker sends on repeats `produce` to `notify`."""
 
 _COMMANDS: Final = frozenset(
     {
@@ -26,17 +27,20 @@ _COMMANDS: Final = frozenset(
     }
 )
 _ANSWERS: Final = "microfin_api_request_seconds"
-_PARTS: Final = {"microfin_api_phase_seconds": "api", "microfin_worker_phase_seconds": "worker"}
+_COMPONENTS: Final = {
+    "microfin_api_phase_seconds": "api",
+    "microfin_worker_phase_seconds": "worker",
+}
 
 Totals = defaultdict[str, float]
 """Sums and counts of one process's histograms, such as `worker_queue_sum`."""
 
 Scrape = Mapping[str, Totals]
-"""Totals by the process: its URL, or its pod."""
+"""Totals by process: its URL or its pod."""
 
 
 def read_totals(text: str) -> Totals:
-    """Return what one process's `/metrics` tells of phases and of answers to commands."""
+    """Return the phases and the answers to commands from one process's `/metrics`."""
     totals: Totals = defaultdict(float)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -44,15 +48,15 @@ def read_totals(text: str) -> Totals:
             if ending not in ("_sum", "_count"):
                 continue
             labels = sample.labels
-            if family.name in _PARTS:
-                totals[f"{_PARTS[family.name]}_{labels['phase']}{ending}"] += sample.value
+            if family.name in _COMPONENTS:
+                totals[f"{_COMPONENTS[family.name]}_{labels['phase']}{ending}"] += sample.value
             elif family.name == _ANSWERS and (labels["method"], labels["route"]) in _COMMANDS:
                 totals[f"answers{ending}"] += sample.value
     return totals
 
 
 async def scrape(urls: Iterable[str]) -> Scrape | None:
-    """Return the totals of the processes at `urls`; None where one does not tell them."""
+    """Return the totals of the processes at `urls`; None if one does not answer."""
     places = list(urls)
     async with httpx.AsyncClient(timeout=5) as client:
         try:
@@ -62,11 +66,11 @@ async def scrape(urls: Iterable[str]) -> Scrape | None:
     return {url: read_totals(answer.text) for url, answer in zip(places, answers, strict=True)}
 
 
-def phases_part(before: Scrape | None, after: Scrape | None) -> dict[str, Any] | None:
+def phases_between(before: Scrape | None, after: Scrape | None) -> dict[str, Any] | None:
     """Return the phases between two scrapes, in milliseconds for an answered command.
 
-    None where there is nothing to tell. `ratio` is what the phases add up to, in parts of the time
-    of the answers; `legs` are the commands that workers decided, for each that was answered.
+    None if there is nothing to report. `ratio` is the sum of the phases divided by the time of the
+    answers; `legs` are the commands that workers decided for each command that was answered.
     """
     if before is None or after is None:
         return None
@@ -92,7 +96,7 @@ def phases_part(before: Scrape | None, after: Scrape | None) -> dict[str, Any] |
 
 
 def _difference(before: Scrape, after: Scrape) -> Totals:
-    """Return what was added. A process that was started meanwhile counts from its start."""
+    """Return the increase of each total. A process that started meanwhile counts from its start."""
     added: Totals = defaultdict(float)
     for process, totals in after.items():
         earlier = before.get(process, defaultdict(float))

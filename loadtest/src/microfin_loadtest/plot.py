@@ -1,4 +1,4 @@
-"""The plot of a run: answers a second, and latency, over time; SVG by hand."""
+"""The plot of a run: answers per second and latency over time, as an SVG without a library."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -18,7 +18,7 @@ _PARENT, _TIMES, _RESIDENT = 1, slice(11, 15), 21
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _SAMPLE_SECONDS: Final = 1.0
-# The kernel walks all pages of a process to tell its share of them (ten times as dear as the rest).
+# The kernel reads all pages of a process for its share of memory (ten times the rest's cost).
 _SHARES_EVERY: Final = 10
 
 Identity = tuple[int, int]
@@ -31,8 +31,9 @@ def group_of(name: str) -> str:
 
 @dataclass
 class Usage:
-    """What the groups used. `largest_bytes` is the most that one process had resident; `memory`
-    counts shared pages by their share (PSS), so that PostgreSQL's are not counted for each."""
+    """CPU and memory of the groups. `largest_bytes` is the largest resident memory of one process.
+    `peak_bytes` counts shared pages once (PSS), so that PostgreSQL's do not count for each process.
+    """
 
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
@@ -40,11 +41,10 @@ class Usage:
 
 
 class Sampler:
-    """Watches the processes in a platform's record, in a thread, until it is stopped.
+    """Measures the processes in a platform's record, in a thread, until it is stopped.
 
-    CPU time is counted for each of the record's processes with all its descendants: a child that
-    ended is counted by its parent. A process that is started again, or added, counts from its
-    start.
+    The CPU time of each process in the record includes all its descendants: a child that has ended
+    counts in its parent. A process that was restarted or added counts from its start.
     """
 
     def __init__(self, record: Path) -> None:
@@ -58,12 +58,12 @@ class Sampler:
         self._thread = threading.Thread(target=self._watch, name="sampler", daemon=True)
 
     def start(self) -> None:
-        """Begin to count."""
+        """Begin to measure."""
         self._sample(is_first=True)
         self._thread.start()
 
     def stop(self) -> Usage:
-        """Return what was used since the start."""
+        """Return the usage since the start."""
         self._stopped.set()
         self._thread.join()
         self._sample()
@@ -107,7 +107,8 @@ class Sampler:
 
 
 def _identity(process: dict[str, Any]) -> Identity | None:
-    """Return what tells this process from a later one of the same id; None where it is gone."""
+    """Return a process's identity, which differs from a later one's with the same id; None if the
+    process is gone."""
     process_id, started = process["process_id"], process["start_time"]
     if process_id is None or start_time(process_id) != started:
         return None
@@ -115,8 +116,8 @@ def _identity(process: dict[str, Any]) -> Identity | None:
 
 
 def _all_processes() -> tuple[dict[int, list[int]], dict[int, int], dict[int, int]]:
-    """Return each process's children, the ticks that it and its ended children used, and the bytes
-    that it has resident."""
+    """Return each process's children, the ticks that it and its ended children used, and its
+    resident bytes."""
     children: dict[int, list[int]] = {}
     ticks: dict[int, int] = {}
     resident: dict[int, int] = {}
@@ -150,7 +151,7 @@ def _share(process_id: int) -> int:
 
 
 def _read(path: Path) -> str:
-    """Return a file of /proc, '' where its process is gone or not ours to look into."""
+    """Return a file of /proc, '' if its process is gone or belongs to another user."""
     try:
         return path.read_text()
     except OSError:

@@ -21,7 +21,7 @@ def whole_report(
     audit: Mapping[str, Any],
     usage: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the report of a run. `offered` says what was run: script, rate, duration_seconds,
+    """Return the report of a run. `offered` describes the run: script, rate, duration_seconds,
     users, platform."""
     return {
         "valid": not reasons,
@@ -29,7 +29,7 @@ def whole_report(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         **offered,
-        **load_part(figures, offered["duration_seconds"]),
+        **load_figures(figures, offered["duration_seconds"]),
         "decided": dict(sorted(decided.items())),
         "drain_seconds": drain_seconds,
         "audit": audit,
@@ -37,8 +37,8 @@ def whole_report(
     }
 
 
-def load_part(figures: LoadFigures, seconds: float) -> dict[str, Any]:
-    """Return what clients saw. Rates are per second of the run's length."""
+def load_figures(figures: LoadFigures, seconds: float) -> dict[str, Any]:
+    """Return the clients' figures. Rates are per second of the run's length."""
     return {
         "offered": figures.done + figures.dropped,
         "done": figures.done,
@@ -57,7 +57,7 @@ def load_part(figures: LoadFigures, seconds: float) -> dict[str, Any]:
     }
 
 
-def usage_part(usage: Usage, k6_seconds: float, requests: int) -> dict[str, Any]:
+def usage_figures(usage: Usage, k6_seconds: float, requests: int) -> dict[str, Any]:
     """Return CPU and memory by group. CPU per request leaves k6 out."""
     whole = sum(usage.cpu_seconds.values())
     return {
@@ -72,7 +72,7 @@ def usage_part(usage: Usage, k6_seconds: float, requests: int) -> dict[str, Any]
 
 
 def unknown_usage(why: str) -> dict[str, Any]:
-    """Return the same fields where nobody can tell, and why."""
+    """Return the fields of `usage_figures` without values, and why there are none."""
     fields = ("cpu_seconds", "cpu_ms_per_request", "memory_peak_mib", "largest_process_mib")
     return {**dict.fromkeys(fields), "not_measured": dict.fromkeys(fields, why)}
 

@@ -1,4 +1,4 @@
-"""The results file, one report a line, and the table of it in docs/performance.md."""
+"""The results file, with one report per line, and its table in loadtest/results/diary.md."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Final
 from microfin_loadtest.scripts import FOLDER
 
 RESULTS: Final = FOLDER / "results" / "results.jsonl"
-PAGE: Final = FOLDER.parent / "docs" / "performance.md"
+PAGE: Final = FOLDER / "results" / "diary.md"
 _BEGIN: Final = "<!-- results: made by `python -m microfin_loadtest table` -->"
 _END: Final = "<!-- end of results -->"
 
@@ -83,13 +83,13 @@ def _latency(report: dict[str, Any], endpoint: str) -> str:
 
 
 def page_with_table(page: str, reports: list[dict[str, Any]]) -> str:
-    """Return the page with its table made anew; what people wrote around it stays."""
+    """Return the page with a new table; the text around it stays."""
     before, _, rest = page.partition(_BEGIN)
     after = rest.partition(_END)[2]
     return f"{before}{_BEGIN}\n\n{table(reports)}\n\n{_END}{after}"
 
 
 def renew_page() -> None:
-    """Write the table of the committed results into docs/performance.md."""
+    """Write the table of the committed results into loadtest/results/diary.md."""
     page = PAGE.read_text()
     PAGE.write_text(page_with_table(page, read_results(RESULTS)))

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from microfin_loadtest.backlog import wait_for_rest
-from microfin_loadtest.decided import count_decided
+from microfin_loadtest.decision_counts import count_decided
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.growing import grow_later
+from microfin_loadtest.growth import grow_later
 from microfin_loadtest.k6 import K6Run, find_k6
 from microfin_loadtest.ledger import audit_at_rest
-from microfin_loadtest.phases import phases_part, scrape
+from microfin_loadtest.phases import phases_between, scrape
 from microfin_loadtest.plot import draw
 from microfin_loadtest.processes import Sampler, Usage
-from microfin_loadtest.report import usage_part, whole_report
+from microfin_loadtest.report import usage_figures, whole_report
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, FOLDER, find_script
 from microfin_loadtest.subject import form_of, measured_urls, running_platform, worker_urls
 from microfin_loadtest.summary import LoadFigures, read_figures
@@ -34,7 +34,7 @@ _REST_WITHIN_SECONDS: Final = 300.0
 
 
 def seconds_of(duration: str) -> int:
-    """Return a run's length. Raises LoadImpossible for a duration that is none."""
+    """Return a run's length in seconds. Raises LoadImpossible for an invalid duration."""
     match = _DURATION.fullmatch(duration)
     if match is None or int(match[1]) == 0:
         raise LoadImpossible(f"DURATION is {duration}; write it like 60s, 10m or 1h.")
@@ -43,8 +43,8 @@ def seconds_of(duration: str) -> int:
 
 @dataclass(frozen=True)
 class Request:
-    """What to run. `allowed_statuses` count as expected besides the script's own; `grow_to` is how
-    many partitions to grow to during the run, 0 for none."""
+    """What to run. `allowed_statuses` are expected in addition to the script's own; `grow_to` is
+    the number of partitions to grow to during the run, 0 for no growth."""
 
     script: str
     rate: int
@@ -56,7 +56,7 @@ class Request:
 
     @property
     def seconds(self) -> int:
-        """The run's length. Raises LoadImpossible for a duration that is none."""
+        """The run's length in seconds. Raises LoadImpossible for an invalid duration."""
         return seconds_of(self.duration)
 
 
@@ -71,7 +71,7 @@ class _Measured:
 
 
 async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
-    """Make the run and return its report. Raises LoadImpossible where it cannot be made."""
+    """Make the run and return its report. Raises LoadImpossible if it cannot be made."""
     script, seconds = find_script(request.script), request.seconds
     endpoints = running_platform(request.state)
     program = await asyncio.to_thread(find_k6, _PROGRAMS, say)
@@ -117,7 +117,7 @@ async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
         decided=decided,
         drain_seconds=measured.drain_seconds,
         audit=audit,
-        usage=usage_part(measured.usage, measured.k6_seconds, measured.figures.requests),
+        usage=usage_figures(measured.usage, measured.k6_seconds, measured.figures.requests),
     )
     report["phases"] = measured.phases
     return report if measured.growth is None else {**report, "growth": measured.growth}
@@ -139,7 +139,7 @@ async def _measure(request: Request, k6: K6Run, say: Callable[[str], None]) -> _
     finally:
         k6.stop()
         usage = sampler.stop()
-    phases = phases_part(before, await scrape(measured_urls(request.state)))
+    phases = phases_between(before, await scrape(measured_urls(request.state)))
     figures = read_figures(summary)
     drain = None if rested is None else round(max(rested - figures.ended, 0), 2)
     return _Measured(figures, k6_seconds, usage, drain, growth, phases)

@@ -1,4 +1,5 @@
-"""The cost model: from measured CPU per operation to the machines for a rate (docs/scaling.md)."""
+"""The cost model: the machines that a rate needs, from measured CPU per operation
+(docs/scaling.md)."""
 
 import math
 from collections.abc import Sequence
@@ -15,18 +16,18 @@ _BEGIN: Final = "<!-- model: made by `python -m microfin_loadtest scaling` -->"
 _END: Final = "<!-- end of model -->"
 
 UTILISATION: Final = 0.6
-"""The share of a core that is planned with; the rest is for peaks and for lost machines."""
+"""The share of a core that the plan uses; the rest is for peaks and for lost machines."""
 
 COPIES: Final = {"postgres": 3, "kafka": 3, "redis": 2}
-"""Instances of each part that hold the same data. A copy is taken to cost as much as the first."""
+"""Instances of a component with the same data. Each is assumed to cost as much as the first."""
 
 SHARD_CORES: Final = 16
-"""Cores of one shard's primary; more load than they take needs another shard."""
+"""Cores of one shard's primary; more load needs another shard."""
 
 MACHINE_CORES: Final = 16
 
 TARGETS: Final[tuple[tuple[str, str, int], ...]] = (
-    ("the original's 3,626 requests/s of the mix", "mix.js", 3_626),
+    ("3,626 requests/s of the mix", "mix.js", 3_626),
     ("10,000 operations/s", "money.js", 10_000),
     ("100,000 operations/s", "money.js", 100_000),
     ("1,000,000 operations/s", "money.js", 1_000_000),
@@ -45,7 +46,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a rate needs: cores by group with all copies, workers, shards, and machines."""
+    """The needs of a rate: cores by group with all copies, workers, shards, and machines."""
 
     cores: dict[str, int]
     workers: int
@@ -56,7 +57,7 @@ class Plan:
 def measured_cost(reports: Sequence[dict[str, Any]], script: str) -> Cost | None:
     """Return the medians over the valid runs of a script at its highest rate; None without any.
 
-    Runs with the naive mode or a hash cost other than the comparison's do not count.
+    Runs in naive mode do not count, nor do runs with another hash cost than the comparison's.
     """
     valid = [report for report in reports if report["valid"] and report["script"] == script]
     valid = [
@@ -80,10 +81,10 @@ def measured_cost(reports: Sequence[dict[str, Any]], script: str) -> Cost | None
 
 
 def plan(cost: Cost, rate: int) -> Plan:
-    """Return what `rate` requests or operations a second need at this cost.
+    """Return the plan for `rate` requests or operations per second at this cost.
 
-    A worker is one process, so it has one core at most and there is one for each core of theirs.
-    The number of partitions is a multiple of the shards.
+    A worker is one process and can use one core, so there is one worker for each core that the
+    workers need. The number of partitions is a multiple of the shards.
     """
     one_copy = {
         group: rate * milliseconds / 1000 / UTILISATION
@@ -145,7 +146,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def page_with_model(page: str, reports: Sequence[dict[str, Any]]) -> str:
-    """Return the page with the model made anew; what people wrote around it stays."""
+    """Return the page with a new model; the text around it stays."""
     before, _, rest = page.partition(_BEGIN)
     after = rest.partition(_END)[2]
     return f"{before}{_BEGIN}\n\n{model(reports)}\n\n{_END}{after}"

@@ -1,4 +1,4 @@
-"""The k6 scripts: where they are, and which rejections by a rule belong to each."""
+"""The k6 scripts: their folder, and the rejections by a rule that each expects."""
 
 from pathlib import Path
 from typing import Final
@@ -8,7 +8,7 @@ from microfin_loadtest.errors import LoadImpossible
 FOLDER: Final = Path(__file__).resolve().parents[2]
 
 _NONE: Final[frozenset[str]] = frozenset()
-#: Accounts that are paid from more often than others may run dry over many runs.
+#: Accounts that pay more often than others may be empty after many runs.
 _FUNDS: Final = frozenset({"insufficient_funds"})
 
 EXPECTED_REJECTIONS: Final[dict[str, frozenset[str]]] = {
@@ -23,7 +23,7 @@ EXPECTED_REJECTIONS: Final[dict[str, frozenset[str]]] = {
 
 
 def find_script(name: str) -> Path:
-    """Return the script's path. Raises LoadImpossible where there is none of this name."""
+    """Return the script's path. Raises LoadImpossible if no script has this name."""
     if name not in EXPECTED_REJECTIONS:
         known = ", ".join(EXPECTED_REJECTIONS)
         raise LoadImpossible(f"There is no script called {name}; there are: {known}.")

@@ -1,4 +1,4 @@
-"""What is loaded: the running platform, its form, and the commit it was made from."""
+"""The subject of a run: the running platform, its form, and its commit."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ _REPOSITORY: Final = FOLDER.parent
 
 
 def running_platform(state: Path) -> Endpoints:
-    """Return where the platform listens. Raises LoadImpossible where it may not be loaded."""
+    """Return the platform's addresses. Raises LoadImpossible if the run may not load it."""
     endpoints = read_endpoints(state)
     if endpoints is None or not endpoints.api:
         raise LoadImpossible("The platform is not running. Start it first: make start")
@@ -51,12 +51,12 @@ def form_of(state: Path, endpoints: Endpoints) -> dict[str, Any]:
 
 
 def worker_urls(state: Path) -> list[str]:
-    """Return where the workers listen now: they may have become more."""
+    """Return the workers' current URLs, whose number may have grown."""
     return _endpoints_now(state).workers
 
 
 def measured_urls(state: Path) -> list[str]:
-    """Return where all processes listen now that tell of phases."""
+    """Return the current URLs of all processes that report phases."""
     endpoints = _endpoints_now(state)
     return [*endpoints.apis, *endpoints.workers]
 
@@ -69,7 +69,7 @@ def _endpoints_now(state: Path) -> Endpoints:
 
 
 def commit() -> str:
-    """Return the checkout's commit, with a + where files differ from it."""
+    """Return the checkout's commit, with a + if files differ from it."""
 
     def git(*arguments: str) -> str:
         command = (shutil.which("git") or "git", "-C", str(_REPOSITORY), *arguments)

@@ -1,4 +1,4 @@
-"""What k6 measured: `handleSummary` of lib.js, read into figures."""
+"""k6's measurements: reads the output of lib.js's `handleSummary` into figures."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Slot:
-    """One of the equal parts of a run; times in milliseconds."""
+    """One of the equal time slots of a run; times in milliseconds."""
 
     answers: int
     p50: float
@@ -51,7 +51,7 @@ class LoadFigures:
 
     @property
     def accepted(self) -> int:
-        """How many operations were answered as accepted, their end not known yet."""
+        """How many operations were answered as accepted, without their final state."""
         return self._operations(202)
 
     def _operations(self, status: int) -> int:

@@ -1,4 +1,4 @@
-"""Prepared users: signed up, each with two funded accounts, remembered for the next run."""
+"""Prepared users: signed up, each with two funded accounts, and stored for the next run."""
 
 import asyncio
 import json
@@ -12,9 +12,9 @@ import httpx
 from microfin_loadtest.errors import LoadImpossible
 from microfin_local.files import PRIVATE, write_atomically
 
-#: On each account: enough for years of runs, far below the most that an account may hold.
+#: The balance of each account: enough for years of runs, and far below an account's limit.
 FUNDS: Final = "10000000.00"
-_AT_ONE_TIME: Final = 8
+_AT_ONCE: Final = 8
 
 User = dict[str, Any]
 
@@ -27,29 +27,29 @@ async def prepare_users(
     say: Callable[[str], None],
     platform: str = "",
 ) -> None:
-    """Write `number` users with funded accounts to `file`, unless they are there from last time.
+    """Write `number` users with funded accounts to `file`, unless the last run's can be used.
 
-    `form` is what the users depend on besides the platform, such as the cost of their password
-    hashes; `platform` names the platform where its address is another one each time. Raises
-    LoadImpossible where the API refuses.
+    `form` are settings that the users depend on, such as the cost of their password hashes;
+    `platform` identifies the platform if its address changes with each run. Raises LoadImpossible
+    if the API refuses.
     """
     wanted = {"api": platform or api, "number": number, **form}
     async with httpx.AsyncClient(base_url=api, timeout=60) as client:
         try:
-            if await _are_known(client, _kept_users(file, wanted)):
+            if await _are_known(client, _remembered_users(file, wanted)):
                 return
             say(f"preparing {number} users with two funded accounts each")
             users = await _make_users(client, number)
         except httpx.HTTPError as error:
             raise LoadImpossible(
-                f"Users could not be prepared at {api} ({error}). Is the platform well? "
+                f"Users could not be prepared at {api} ({error}). Does the platform work? "
                 "`make status` shows it."
             ) from error
     write_atomically(file, json.dumps({**wanted, "users": users}), PRIVATE)
 
 
-def _kept_users(file: Path, wanted: dict[str, Any]) -> list[User]:
-    """Return the users of last time, none where there are none or others are wanted."""
+def _remembered_users(file: Path, wanted: dict[str, Any]) -> list[User]:
+    """Return the last run's users; none if there are none or this run needs others."""
     if not file.exists():
         return []
     kept = json.loads(file.read_text())
@@ -58,10 +58,10 @@ def _kept_users(file: Path, wanted: dict[str, Any]) -> list[User]:
 
 
 async def _are_known(client: httpx.AsyncClient, users: list[User]) -> bool:
-    """Tell whether there are users whom this platform knows, with room for more accounts.
+    """Return whether there are users whom this platform knows, with room for more accounts.
 
-    It may have been cleaned; and `mix.js` opens two accounts an iteration, of which a user may have
-    MICROFIN_ACCOUNTS_PER_USER.
+    The platform may have been cleaned. `mix.js` opens two accounts in each iteration, and a user
+    may have MICROFIN_ACCOUNTS_PER_USER of them.
     """
     if not users:
         return False
@@ -77,7 +77,7 @@ async def _are_known(client: httpx.AsyncClient, users: list[User]) -> bool:
 
 
 async def _make_users(client: httpx.AsyncClient, number: int) -> list[User]:
-    gate = asyncio.Semaphore(_AT_ONE_TIME)
+    gate = asyncio.Semaphore(_AT_ONCE)
 
     async def make() -> User:
         async with gate:
@@ -102,15 +102,15 @@ async def _make_user(client: httpx.AsyncClient) -> User:
 async def _post(
     client: httpx.AsyncClient, path: str, session: str, body: dict[str, str]
 ) -> dict[str, Any]:
-    """Return the answer to a request whose end must be known: 202 is no end."""
+    """Return the answer to a request whose operation must be finished: 202 is not enough."""
     headers = {"Authorization": f"Bearer {session}"} if session else {}
     while True:
         answer = await client.post(path, json=body, headers=headers)
-        # The client keeps cookies for all users alike; the session is told by the header alone.
+        # The client would send a user's cookies for all users; only the header names the session.
         client.cookies.clear()
         if answer.status_code != 429:
             break
-        # All users come from one address, which a bank lets sign up so many a minute.
+        # All users have one address, and a bank limits the sign-ups of an address per minute.
         await asyncio.sleep(int(answer.headers["Retry-After"]))
     if answer.status_code not in (200, 201):
         raise LoadImpossible(

@@ -1,4 +1,4 @@
-"""Whether a run counts: nothing dropped, nothing unexpected, nothing lost, the ledger right."""
+"""Decides whether a run counts: nothing dropped, unexpected or lost, and a correct ledger."""
 
 from collections import Counter
 from collections.abc import Mapping, Set
@@ -17,10 +17,10 @@ def why_invalid(
     decided: Mapping[str, int],
     audit: Mapping[str, Any],
 ) -> list[str]:
-    """Return why a run does not count, as sentences; empty where it does.
+    """Return why a run does not count, as sentences; empty if it counts.
 
-    `rejections` are the codes by which a rule may reject in this script, `decided` the operations
-    that the databases have decided since the run began, by the request's status.
+    `rejections` are the codes by which a rule may reject in this script; `decided` are the
+    operations that the databases have decided since the run began, by the request's status.
     """
     reasons = []
     if figures.done == 0:

@@ -1,1 +1,1 @@
-"""The whole microfin platform on one machine: real parts, no containers."""
+"""The whole microfin platform on one machine: real components, no containers."""

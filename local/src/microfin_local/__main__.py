@@ -15,21 +15,21 @@ from rich.table import Table
 
 from microfin_local import process_tree
 from microfin_local.background import start_detached, stop_detached
-from microfin_local.cleaning import clean as forget_state
+from microfin_local.cleanup import clean as forget_state
 from microfin_local.complaints import complaints
 from microfin_local.configuration import from_environment, recall, refuse_changed_form
 from microfin_local.endpoints import Endpoints, read_endpoints
 from microfin_local.errors import PlatformError
 from microfin_local.foreground import run_until_stopped
-from microfin_local.growing import ask_to_grow
-from microfin_local.observing import observe as run_prometheus
+from microfin_local.growth import ask_to_grow
 from microfin_local.ownership import owner
 from microfin_local.platform import PROCESSES_FILE, REPOSITORY
+from microfin_local.prometheus import observe as run_prometheus
 from microfin_local.session import summary, where_things_are
 from microfin_local.supervisor import read_record, running
 
 application = typer.Typer(
-    help="The whole microfin platform on one machine: real parts, no containers. "
+    help="The whole microfin platform on one machine: real components, no containers. "
     "WORKERS, SHARDS, BROKERS (1 or 3), REDIS_REPLICAS (0 or 1) and API_PROCESSES are environment "
     "variables; MICROFIN_ settings are passed on to the API and the workers.",
     no_args_is_help=True,
@@ -62,30 +62,30 @@ def _choose_state(
 def run(
     context: typer.Context,
     *,
-    quiet: Annotated[bool, typer.Option(help="Do not print where things are.")] = False,
+    quiet: Annotated[bool, typer.Option(help="Do not print addresses and folders.")] = False,
 ) -> None:
     """Start everything and stay in the foreground until Ctrl-C."""
     state: Path = context.obj
 
-    def tell(endpoints: Endpoints) -> None:
+    def print_summary(endpoints: Endpoints) -> None:
         if not quiet:
             _console.print("\n" + summary(state, endpoints, "Ctrl-C"))
 
     configuration = from_environment(os.environ, state)
-    asyncio.run(run_until_stopped(configuration, _timed_speaker(), tell))
+    asyncio.run(run_until_stopped(configuration, _timed_speaker(), print_summary))
 
 
 @application.command()
 def start(context: typer.Context) -> None:
-    """Start everything in the background; returns when all is ready."""
+    """Start everything in the background, and return when all is ready."""
     state: Path = context.obj
     refuse_changed_form(from_environment(os.environ, state), recall(state))
     running_already = owner(state)
     endpoints = read_endpoints(state)
     if running_already is not None and endpoints is not None:
         _console.print(
-            f"The platform is running already (process {running_already}), as it was started: for "
-            "other settings `make stop` first.\n"
+            f"The platform is running already (process {running_already}). To change its settings, "
+            "stop it with `make stop` first.\n"
         )
     else:
         endpoints = start_detached(state, os.environ, _console.print)
@@ -94,7 +94,7 @@ def start(context: typer.Context) -> None:
 
 @application.command()
 def stop(context: typer.Context) -> None:
-    """Stop the platform, wherever it was started."""
+    """Stop the platform, also one that another shell started."""
     stopped = stop_detached(context.obj)
     _console.print("Stopped." if stopped else "The platform is not running.")
 
@@ -103,7 +103,7 @@ def stop(context: typer.Context) -> None:
 def grow(
     context: typer.Context,
     workers: Annotated[
-        int, typer.Option(envvar="WORKERS", min=1, help="How many partitions and workers.")
+        int, typer.Option(envvar="WORKERS", min=1, help="The number of partitions and workers.")
     ],
 ) -> None:
     """Grow the running platform to more partitions and workers while money moves."""
@@ -112,13 +112,13 @@ def grow(
 
 @application.command()
 def observe(context: typer.Context) -> None:
-    """Run Prometheus beside the running platform, with the charts' alerts, until Ctrl-C."""
+    """Run Prometheus for the running platform, with the charts' alerts, until Ctrl-C."""
     asyncio.run(run_prometheus(context.obj, _console.print))
 
 
 @application.command()
 def status(context: typer.Context) -> None:
-    """Show the processes, where everything listens and what is wrong; 1 if it does not run."""
+    """Show processes, addresses and problems. The exit code is 1 if the platform does not run."""
     state: Path = context.obj
     if owner(state) is None:
         _console.print("The platform is not running. `make start` starts it.")
@@ -139,7 +139,7 @@ def status(context: typer.Context) -> None:
 
 @application.command()
 def clean(context: typer.Context) -> None:
-    """Forget data, logs and passwords; downloads stay."""
+    """Remove data, logs and passwords; downloads stay."""
     forget_state(context.obj)
     _console.print(f"{context.obj} is clean.")
 
@@ -163,28 +163,28 @@ def kill(context: typer.Context, name: _NAME) -> None:
 
 @application.command()
 def restart(context: typer.Context, name: _NAME) -> None:
-    """Ask a process to end in its own time; it is started again."""
+    """Ask a process to end gracefully; it is started again."""
     process_id, number = _process_of(context, name)
     try:
         os.kill(process_id, number)
     except ProcessLookupError:
-        raise PlatformError(f"{name} has just ended by itself.") from None
+        raise PlatformError(f"{name} has just ended.") from None
 
 
 @application.command()
 def pause(context: typer.Context, name: _NAME) -> None:
-    """Freeze a process and its children (SIGSTOP): alive, connected, and not answering."""
+    """Freeze a process and its children (SIGSTOP): they stay connected and do not answer."""
     process_tree.signal_tree(_process_of(context, name)[0], signal.SIGSTOP)
 
 
 @application.command()
 def resume(context: typer.Context, name: _NAME) -> None:
-    """Let a frozen process go on."""
+    """Continue a frozen process."""
     process_tree.signal_tree(_process_of(context, name)[0], signal.SIGCONT)
 
 
 def main() -> None:
-    """Run the command line; what a person can act on is said in a sentence, exit code 1."""
+    """Run the command line; print a PlatformError as a sentence, with exit code 1."""
     try:
         application()
     except PlatformError as error:

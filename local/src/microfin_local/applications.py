@@ -10,12 +10,12 @@ from microfin_local.errors import PlatformError
 from microfin_local.files import last_lines
 from microfin_local.supervised import Program, run_to_end
 
-# -P: nothing in the folder it runs in is taken for a module.
+# -P: Python imports no module from the working folder.
 _PYTHON_MODULE = (sys.executable, "-P", "-m")
 
 
 def _environment(settings: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
-    """Return a process's settings; what connects it to this platform wins over what was asked."""
+    """Return a process's settings; those that connect it to this platform override `extra`."""
     return {"PYTHONUNBUFFERED": "1", **extra, **settings}
 
 
@@ -75,7 +75,7 @@ def api(
     number: int, port: int, folder: Path, settings: Mapping[str, str], extra: Mapping[str, str]
 ) -> Program:
     """Return how to run one API process."""
-    # Everybody here has one address, and load runs sign hundreds up.
+    # All clients have the same address here, and load runs sign up hundreds of users.
     extra = {"MICROFIN_SIGN_UP_ADDRESS_RATE": "0", **extra}
     own = {
         "MICROFIN_API_HOST": "127.0.0.1",
@@ -92,7 +92,7 @@ def api(
 
 
 async def is_ready(base_url: str) -> bool:
-    """Tell whether a process answers 200 to `/readyz`. Raises OSError if it does not answer."""
+    """Return whether a process answers 200 to `/readyz`. Raises OSError if it does not answer."""
     async with httpx.AsyncClient(timeout=4) as client:
         try:
             answer = await client.get(f"{base_url}/readyz")

@@ -1,4 +1,4 @@
-"""Starts a platform that stays when we go, and stops it again."""
+"""Starts a platform that continues when this process ends, and stops it again."""
 
 import contextlib
 import os
@@ -20,10 +20,10 @@ _STOP_SECONDS = 90
 def start_detached(
     state: Path, environment: Mapping[str, str], say: Callable[[str], None]
 ) -> Endpoints:
-    """Start `microfin_local run` in a session of its own; return when all is ready.
+    """Start `microfin_local run` in its own session; return when all is ready.
 
-    What it says is said here too while we wait. Raises PlatformError if it ends before it is
-    ready, or is being started already.
+    Its messages are repeated here until then. Raises PlatformError if it ends before it is ready,
+    or if another process is starting it already.
     """
     with starting(state):
         return _start(state, environment, say)
@@ -72,7 +72,7 @@ def _follow(
 
 
 def stop_detached(state: Path) -> bool:
-    """Stop the platform in this state folder, wherever it was started. False if none runs."""
+    """Stop the platform in this state folder. Return False if none runs."""
     process_id = owner(state)
     if process_id is None:
         return False

@@ -1,4 +1,4 @@
-"""What the running processes say is wrong, for `status`."""
+"""The problems that the running processes report, for `status`."""
 
 import asyncio
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from microfin_local.endpoints import Endpoints
 
 
 async def complaints(endpoints: Endpoints) -> list[str]:
-    """Return what the API processes and the workers complain of, each line with who says it."""
+    """Return the problems that API processes and workers report, each with the processes' names."""
     async with httpx.AsyncClient(timeout=4) as client:
         said = await asyncio.gather(
             *(_ask(client, f"api-{n}", f"{url}/readyz") for n, url in enumerate(endpoints.apis)),
@@ -24,17 +24,17 @@ async def complaints(endpoints: Endpoints) -> list[str]:
 
 async def _ask(client: httpx.AsyncClient, name: str, url: str) -> list[tuple[str, str]]:
     try:
-        told: dict[str, Any] = (await client.get(url)).json()
+        status: dict[str, Any] = (await client.get(url)).json()
     except (httpx.HTTPError, ValueError):
         return [(name, "it does not answer")]
-    lines = [*told.get("missing", ()), *told.get("degraded", ())]
-    if told.get("reason"):
-        lines.append(f"{told['state']}: {told['reason']}")
+    lines = [*status.get("missing", ()), *status.get("degraded", ())]
+    if status.get("reason"):
+        lines.append(f"{status['state']}: {status['reason']}")
     return [(name, line) for line in lines]
 
 
 def _together(said: Iterable[tuple[str, str]]) -> list[str]:
-    """Say once what several say."""
+    """Join equal problems of several processes into one line."""
     by_line: dict[str, list[str]] = {}
     for name, line in said:
         by_line.setdefault(line, []).append(name)

@@ -1,4 +1,4 @@
-"""What a platform consists of, where its state is, and what may not change once it has state."""
+"""A platform's form and state folder, and the rules for changes once it has state."""
 
 import json
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from pathlib import Path
 from microfin_local.errors import PlatformError
 from microfin_local.files import write_atomically
 
-PARTS = frozenset({"postgres", "pgbouncer", "redis", "kafka", "nginx", "workers", "api"})
-#: What the store, the worker and the API need; tests start those by themselves.
-DATA_PARTS = frozenset({"postgres", "pgbouncer", "redis", "kafka"})
+COMPONENTS = frozenset({"postgres", "pgbouncer", "redis", "kafka", "nginx", "workers", "api"})
+#: The components that the store, the worker and the API need; tests start those themselves.
+DATA_COMPONENTS = frozenset({"postgres", "pgbouncer", "redis", "kafka"})
 
 TOPIC = "microfin.commands"
 _MEMORY = "platform.json"
@@ -26,12 +26,12 @@ _LIMITS = {
 class Configuration:
     """The form of one platform. `extra` are settings (MICROFIN_…) for API and workers.
 
-    What follows is for tests of faults. `proxy` is the command of a proxy that is to stand between
-    the parts (see `detours`); it is given the file with the ways as its last argument. `own` are
-    environment variables of single processes, by name. `database_folder` is where PostgreSQL and
-    PgBouncer have their files, for example a file system of a limited size. `kafka_tls` is a folder
-    with `ca.pem` and `broker.pem` (a key and its certificate): each broker then has one more place
-    (port `kafka-1 tls` and so on), where it lets in only whom that CA has given a certificate.
+    The other fields are for tests of faults. `proxy` is the command of a proxy between the
+    components (see `detours`); its last argument is the file with the routes. `own` are environment
+    variables of single processes, by name. `database_folder` is the folder of PostgreSQL's and
+    PgBouncer's files, for example on a file system of a limited size. `kafka_tls` is a folder with
+    `ca.pem` and `broker.pem` (a key and its certificate): each broker then has one more listener
+    (port `kafka-1 tls` and so on), which accepts only clients with a certificate from that CA.
     """
 
     state: Path
@@ -40,7 +40,7 @@ class Configuration:
     brokers: int = 1
     redis_replicas: int = 0
     api_processes: int = 2
-    parts: frozenset[str] = PARTS
+    components: frozenset[str] = COMPONENTS
     random_ports: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
     proxy: tuple[str, ...] = ()
@@ -49,10 +49,10 @@ class Configuration:
     kafka_tls: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse forms that cannot work, with a sentence."""
-        unknown = self.parts - PARTS
+        """Raise PlatformError for a form that cannot work."""
+        unknown = self.components - COMPONENTS
         if unknown:
-            raise PlatformError(f"There is no part called {', '.join(sorted(unknown))}.")
+            raise PlatformError(f"There is no component called {', '.join(sorted(unknown))}.")
         for name, (least, most) in _LIMITS.items():
             if not least <= getattr(self, name) <= most:
                 raise PlatformError(
@@ -74,7 +74,7 @@ class Configuration:
 
 
 def recall(state: Path) -> dict[str, int]:
-    """Return the form that existing state was made with; empty if there is none."""
+    """Return the form of the existing state; empty if there is no state."""
     try:
         memory: dict[str, int] = json.loads((state / _MEMORY).read_text())
     except FileNotFoundError:
@@ -83,7 +83,7 @@ def recall(state: Path) -> dict[str, int]:
 
 
 def remember(configuration: Configuration) -> None:
-    """Write down the form that the state is made with, for `recall`."""
+    """Write the form of the state into a file, for `recall`."""
     form = {name: getattr(configuration, name) for name in ("workers", "shards", "brokers")}
     write_atomically(configuration.state / _MEMORY, json.dumps(form, indent=2))
 
@@ -115,7 +115,7 @@ def refuse_changed_form(configuration: Configuration, memory: Mapping[str, int])
 
 
 def from_environment(environment: Mapping[str, str], state: Path) -> Configuration:
-    """Read WORKERS, SHARDS and the like; what is not said is as the state remembers it."""
+    """Read WORKERS, SHARDS and the like; a missing variable has the existing state's value."""
     memory = recall(state)
 
     def number(name: str, otherwise: int) -> int:
@@ -136,7 +136,7 @@ def from_environment(environment: Mapping[str, str], state: Path) -> Configurati
         extra={
             name: text
             for name, text in environment.items()
-            # The owner's URLs, which an operator's shell may hold, are for no process.
+            # An operator's shell may have the owner's URLs, which no process may receive.
             if name.startswith("MICROFIN_") and name != "MICROFIN_DATABASES_DIRECT"
         },
     )

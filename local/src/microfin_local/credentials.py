@@ -24,7 +24,7 @@ class Credentials:
 
 
 def load_or_make(path: Path) -> Credentials:
-    """Return the credentials in this file (only we may read it), making those that are missing."""
+    """Return the credentials in this file, which only its owner may read. Make missing ones."""
     kept = json.loads(path.read_text()) if path.exists() else {}
     made = Credentials(
         **{

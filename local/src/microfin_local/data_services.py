@@ -1,4 +1,4 @@
-"""Starts what holds and carries data: PostgreSQL, PgBouncer, Kafka and the Redis Cluster."""
+"""Starts the components with data: PostgreSQL, PgBouncer, Kafka and the Redis Cluster."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -28,23 +28,23 @@ def lay_out(
     home: DatabaseHome,
     jars: Path,
 ) -> DataServices:
-    """Choose ports and folders of every part that was asked for; starts nothing."""
-    parts, state = configuration.parts, configuration.state
+    """Choose the ports and folders of the configured components; start nothing."""
+    components, state = configuration.components, configuration.state
     shards = [
         PostgresShard(
             shard, ports.choose(f"postgres-{shard}", 5432 + shard),
             home.folder / f"postgres-{shard}", credentials,
         )
         for shard in range(configuration.shards)
-        if "postgres" in parts
+        if "postgres" in components
     ]  # fmt: skip
     pooler = None
-    if "pgbouncer" in parts:
+    if "pgbouncer" in components:
         folder = home.folder / "pgbouncer"
         port = ports.choose("pgbouncer", 6432)
         pooler = PgBouncer(port, folder, home, credentials, shards, detours)
     cluster = None
-    if "kafka" in parts:
+    if "kafka" in components:
         brokers = [
             Broker(
                 node,
@@ -64,13 +64,13 @@ def lay_out(
             state / f"redis-{number}",
         )
         for number in range(MASTERS * (1 + configuration.redis_replicas))
-        if "redis" in parts
+        if "redis" in components
     ]
     return DataServices(credentials, shards, pooler, cluster, nodes)
 
 
 def _listeners(node: int, ports: Ports, detours: Detours, *, tls: bool) -> tuple[Listener, ...]:
-    """Return where a broker listens: one place, one for each kind of client of a proxy, and TLS."""
+    """Return a broker's listeners: one for all, one per kind of client of a proxy, and TLS."""
     port = ports.choose(f"kafka-{node}", 9091 + node)
     listeners = [Listener(PLAIN, port, port)]
     if detours.wanted:
@@ -85,7 +85,7 @@ def _listeners(node: int, ports: Ports, detours: Detours, *, tls: bool) -> tuple
 
 
 class DataStarter:
-    """Starts the parts side by side, because together they take as long as the slowest."""
+    """Starts the components at once, which needs only as long as the slowest one."""
 
     def __init__(
         self,
@@ -102,9 +102,9 @@ class DataStarter:
         self._say = say
 
     async def start(self, moved: set[str], migrate: Callable[[], Awaitable[None]]) -> None:
-        """Start all parts, and migrate as soon as the databases are ready.
+        """Start all components, and migrate as soon as the databases are ready.
 
-        `moved` are the names whose ports are not those of the last start.
+        `moved` are the names whose ports differ from those of the last start.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._start_databases(migrate))

@@ -1,4 +1,4 @@
-"""Who runs PostgreSQL and PgBouncer, which refuse to run as root, and where their files can be."""
+"""The user and the folder of PostgreSQL and PgBouncer, which refuse to run as root."""
 
 import hashlib
 import os
@@ -15,13 +15,13 @@ from microfin_local.supervised import as_user
 _USERS = ("postgres", "nobody")
 _ELSEWHERE = Path("/var/tmp")  # noqa: S108 - the folder made in it is private to its owner.
 _OWNER = "state-folder"
-# A socket's path has 108 bytes, its end included (unix(7)); the servers' names for it are short.
+# A socket's path has 108 bytes with its end (unix(7)); the servers' file names are short.
 _SOCKET_FOLDER = re.compile(r"/[\w./-]{0,79}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class DatabaseHome:
-    """A folder for the databases' files, and the user who owns it; None means ourselves."""
+    """A folder for the databases' files, and the user who owns it; None is the current user."""
 
     folder: Path
     user: str | None
@@ -49,20 +49,20 @@ class DatabaseHome:
 
 
 def sockets_fit(folder: Path) -> bool:
-    """Tell whether a server can listen in this folder: its path must be short, and so plain that
-    it means the same in every server's settings and in a URL."""
+    """Return whether a server can listen in this folder: its path must be short, and have only
+    characters that need no quoting in any server's settings or in a URL."""
     return _SOCKET_FOLDER.fullmatch(str(folder)) is not None
 
 
 def elsewhere(state: Path) -> Path:
-    """Return where the databases' files go when their user cannot reach the state's folder."""
+    """Return the folder of the databases' files if their user cannot enter the state's folder."""
     return _ELSEWHERE / f"microfin-{hashlib.sha256(bytes(state.resolve())).hexdigest()[:12]}"
 
 
 def choose_home(state: Path, wanted: Path | None = None) -> DatabaseHome:
-    """Choose the user and the folder: `wanted`, or what suits the state's folder.
+    """Choose the user and the folder: `wanted`, or the state's folder, or another one.
 
-    As root, the folder must be reachable for that user.
+    If root starts the platform, that user must be able to enter the folder.
     """
     state.mkdir(parents=True, exist_ok=True)
     if wanted is not None:
@@ -78,7 +78,7 @@ def choose_home(state: Path, wanted: Path | None = None) -> DatabaseHome:
 
 
 def _user() -> str | None:
-    """Return whom to run the databases as; None means ourselves. Raises PlatformError."""
+    """Return the user who runs the databases; None is the current user. Raises PlatformError."""
     if os.geteuid() != 0:
         return None
     user = next((name for name in _USERS if _exists(name)), None)
@@ -91,14 +91,14 @@ def _user() -> str | None:
 
 
 def forget(state: Path) -> None:
-    """Remove what `choose_home` put outside the state's folder."""
+    """Remove the folder that `choose_home` made outside the state's folder."""
     folder = elsewhere(state)
     if folder.is_dir() and _is_ours(folder):
         shutil.rmtree(folder)
 
 
 def forget_orphans() -> None:
-    """Remove what was put elsewhere for states that are gone: tests that were cut off, mostly."""
+    """Remove such folders whose state is gone; mostly of tests that were interrupted."""
     for mark in _ELSEWHERE.glob(f"microfin-*/{_OWNER}"):
         if _is_ours(mark.parent) and not Path(mark.read_text().strip()).exists():
             shutil.rmtree(mark.parent, ignore_errors=True)

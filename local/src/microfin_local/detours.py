@@ -1,6 +1,6 @@
-"""Ways between parts that lead through somebody's proxy, so that faults can be put on them.
+"""Connections between components that lead through a proxy, so that tests can inject faults.
 
-Where no proxy was asked for (as always but in tests), every way is direct.
+Only tests configure a proxy; without one, every connection is direct.
 """
 
 import json
@@ -18,7 +18,7 @@ _FILE = "detours.json"
 
 @dataclass(frozen=True)
 class Detour:
-    """One way: the proxy listens on `port` and passes on to the part that listens on `target`."""
+    """One connection: the proxy listens on `port` and forwards to the component on `target`."""
 
     name: str
     port: int
@@ -26,7 +26,7 @@ class Detour:
 
 
 class Detours:
-    """All ways of one platform that lead through the proxy, by name (`api-pgbouncer`, …)."""
+    """All connections of one platform through the proxy, by name (`api-pgbouncer`, …)."""
 
     def __init__(self, ports: Ports, *, wanted: bool) -> None:
         self.wanted = wanted
@@ -34,7 +34,7 @@ class Detours:
         self._detours: dict[str, Detour] = {}
 
     def around(self, name: str, target: int) -> int:
-        """Return the port to connect to for the way `name` to the part that listens on `target`."""
+        """Return the port to connect to for the connection `name` to the port `target`."""
         if not self.wanted:
             return target
         if name not in self._detours:
@@ -43,21 +43,21 @@ class Detours:
         return self._detours[name].port
 
     def __getitem__(self, name: str) -> Detour:
-        """Return a way by name. Raises KeyError where there is none."""
+        """Return a connection by name. Raises KeyError if there is none."""
         return self._detours[name]
 
     @property
     def all(self) -> list[Detour]:
-        """All ways that were asked for so far."""
+        """All connections so far."""
         return list(self._detours.values())
 
     @property
     def control(self) -> int:
-        """The port on which the proxy takes orders."""
+        """The port on which the proxy receives orders."""
         return self._ports.choose("proxy control", 9999)
 
     def program(self, command: Sequence[str], folder: Path) -> Program:
-        """Write the ways into a file, and return how to run the proxy, which is told the file."""
+        """Write the connections into a file, and return how to run the proxy with that file."""
         path = folder / _FILE
         ways = [{"name": it.name, "port": it.port, "target": it.target} for it in self.all]
         write_atomically(path, json.dumps({"control": self.control, "ways": ways}, indent=2))

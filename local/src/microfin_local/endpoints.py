@@ -1,4 +1,4 @@
-"""What a platform listens on, as programs and people read it."""
+"""The addresses of a platform, for programs and people."""
 
 import json
 import shlex
@@ -13,7 +13,7 @@ ENVIRONMENT_FILE = "environment"
 
 @dataclass(frozen=True)
 class Endpoints:
-    """URLs of every part; empty where a part was not asked for. URLs hold passwords."""
+    """The URLs of every component; empty for one that is not configured. They contain passwords."""
 
     #: The base URL behind nginx.
     api: str = ""
@@ -31,12 +31,12 @@ class Endpoints:
     kafka: str = ""
     #: Every node of the Redis Cluster.
     redis: list[str] = field(default_factory=list)
-    #: What an operator's shell needs for `microfin`.
+    #: The environment variables for `microfin` in an operator's shell.
     environment: dict[str, str] = field(default_factory=dict)
 
 
 def write_endpoints(state: Path, endpoints: Endpoints) -> None:
-    """Write `endpoints.json` and, for a shell's `source`, `environment`; readable by us alone."""
+    """Write `endpoints.json` and, for a shell's `source`, `environment`, readable by the owner."""
     exports = "\n".join(
         f"export {name}={shlex.quote(value)}" for name, value in endpoints.environment.items()
     )
@@ -45,7 +45,7 @@ def write_endpoints(state: Path, endpoints: Endpoints) -> None:
 
 
 def remove_endpoints(state: Path) -> None:
-    """Remove both files: nothing listens any more."""
+    """Remove both files, because nothing listens any more."""
     (state / ENDPOINTS_FILE).unlink(missing_ok=True)
     (state / ENVIRONMENT_FILE).unlink(missing_ok=True)
 

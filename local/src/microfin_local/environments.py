@@ -1,4 +1,4 @@
-"""Settings (MICROFIN_…) for each kind of process, made from what the platform listens on."""
+"""Settings (MICROFIN_…) for each kind of process, made from the platform's addresses."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from microfin_local.redis_cluster import RedisNode
 
 @dataclass(frozen=True)
 class DataServices:
-    """Everything that holds or carries data; a part that was not asked for is empty or None."""
+    """The components with data; one that is not configured is empty or None."""
 
     credentials: Credentials
     postgres: list[PostgresShard]
@@ -25,13 +25,13 @@ class DataServices:
     ) -> dict[str, str]:
         """Return the settings of a process of this role.
 
-        `role` is `worker`, `api`, `auditor` or `operator`. An operator's shell reads through the
-        auditor's role and administers as the owner; nobody else knows the owner's password.
+        `role` is `worker`, `api`, `auditor` or `operator`. An operator's shell reads with the
+        auditor's role and administers as the owner; no other role has the owner's password.
         """
         login = f"microfin_{'auditor' if role == 'operator' else role}"
         settings = {"MICROFIN_TOPIC": topic}
         if self.pgbouncer is not None:
-            # People's own clients may run as users who cannot enter the sockets' folder.
+            # A person's client may run as a user who cannot enter the sockets' folder.
             url = self.pgbouncer.url if login == "microfin_auditor" else self.pgbouncer.local_url
             settings["MICROFIN_DATABASES"] = " ".join(
                 url(login, shard.shard, database) for shard in self.postgres

@@ -1,5 +1,5 @@
-"""The one error that is shown to a person as a sentence, without a traceback."""
+"""The error that is shown to a person as a sentence, without a traceback."""
 
 
 class PlatformError(Exception):
-    """Something a person can act on; the message says what is wrong and what to do."""
+    """An error that a person can act on; the message says what is wrong and what to do."""

@@ -1,4 +1,4 @@
-"""Small files of the platform's state, written so that no reader ever sees half of one."""
+"""Small files of the platform's state, written so that a reader never sees half a file."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ def last_lines(path: Path, lines: int = 15) -> str:
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a text file in one step, with the given permissions from its first moment."""
+    """Write a text file in one step; it has the given permissions from the start."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from microfin_local.configuration import Configuration
 from microfin_local.endpoints import Endpoints
-from microfin_local.growing import SIGNAL, grant
+from microfin_local.growth import SIGNAL, grant
 from microfin_local.ownership import owning
 from microfin_local.platform import Platform
 
@@ -15,13 +15,13 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _StopRequest:
-    """Set by the first signal; the second one ends us at once, and the kernel our children."""
+    """Set by the first signal; the second one ends this process, and the kernel its children."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def receive(self) -> None:
-        """Take a signal."""
+        """Receive a signal."""
         if self._event.is_set():
             os._exit(130)
         self._event.set()
@@ -38,7 +38,7 @@ async def run_until_stopped(
 ) -> None:
     """Start the platform, call `when_ready`, and stop it on SIGINT, SIGTERM or SIGHUP.
 
-    Raises PlatformError if it does not start; nothing is left running then.
+    Raises PlatformError if it does not start; then no process is left running.
     """
     with owning(configuration.state):
         request = _StopRequest()

@@ -17,11 +17,11 @@ from microfin_local.wait import accepts_connections
 KAFKA_VERSION = "4.3.1"
 
 # The voters are static: their addresses come from this file at every start, so the ports can
-# change. What a broker led must be led by another within the five seconds that an answer may take,
-# also where the dead broker was the active controller (1 s until the others miss it, half a second
-# for the election, then a whole session of the brokers) and where a connection between brokers has
-# become half-open (request.timeout.ms, by which followers miss their leader's answer; Kafka's own
-# are 30 s).
+# change. When a broker dies, another must lead its partitions within five seconds, the longest time
+# that an answer may need. That must hold if the dead broker was the active controller (1 s until
+# the others notice, half a second for the election, then a whole session of the brokers), and if a
+# connection between brokers is half-open (request.timeout.ms: how long a follower waits for its
+# leader; Kafka's default is 30 s).
 _SETTINGS = """\
 process.roles=broker,controller
 node.id={node}
@@ -80,15 +80,15 @@ _JAVA_OPTIONS = (
 
 
 PLAIN = "PLAINTEXT"
-#: Where clients need a certificate.
+#: The listener on which clients need a certificate.
 TLS = "TLS"
-#: Besides PLAIN, where a proxy stands between the parts: who connects by which listener.
+#: With a proxy between the components, each kind of client has its own listener.
 LISTENERS_BY_CLIENT = {"api": "API", "worker": "WORKER", "kafka": "REPLICATION"}
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Where a broker listens, and the port that it tells clients to connect to."""
+    """A port that a broker listens on, and the port that clients connect to."""
 
     name: str
     port: int
@@ -99,7 +99,7 @@ class Listener:
 class Broker:
     """One node: broker and controller in one process. Nodes are numbered from 1.
 
-    Everybody uses the first listener, unless there is another one for them (a way through a proxy).
+    Clients use the first listener, unless they have their own (a connection through a proxy).
     """
 
     node: int
@@ -109,11 +109,11 @@ class Broker:
 
     @property
     def port(self) -> int:
-        """Where it is reached directly."""
+        """The port for a direct connection."""
         return self.listeners[0].port
 
     def listener(self, client: str) -> Listener:
-        """Return the listener for a client: `api`, `worker`, `kafka` or anybody else."""
+        """Return the listener for a client: `api`, `worker`, `kafka` or any other name."""
         name = LISTENERS_BY_CLIENT.get(client)
         return next((it for it in self.listeners if it.name == name), self.listeners[0])
 
@@ -143,12 +143,12 @@ class KafkaCluster:
 
     @property
     def replication(self) -> int:
-        """How many copies of a record there are."""
+        """The number of copies of a record."""
         return len(self.brokers)
 
     @property
     def in_sync(self) -> int:
-        """How many copies an acknowledgement needs."""
+        """The number of copies that an acknowledgement needs."""
         return 2 if len(self.brokers) > 1 else 1
 
 
@@ -167,7 +167,7 @@ def make_cluster_id(path: Path) -> str:
 
 
 def _random_id() -> str:
-    """Return an id that does not begin with a dash: Kafka's tools would take it for an option."""
+    """Return an id that does not begin with a dash: Kafka's tools would treat it as an option."""
     while True:
         identifier = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
         if not identifier.startswith("-"):
@@ -175,7 +175,7 @@ def _random_id() -> str:
 
 
 async def prepare(cluster: KafkaCluster, broker: Broker, cluster_id: str, log: Path) -> Program:
-    """Write a broker's settings, format its storage if that is new, and return how to run it."""
+    """Write a broker's settings, format new storage, and return how to run the broker."""
     broker.folder.mkdir(parents=True, exist_ok=True)
     settings = broker.folder / "server.properties"
     data = broker.folder / "data"
@@ -219,16 +219,16 @@ async def prepare(cluster: KafkaCluster, broker: Broker, cluster_id: str, log: P
         name=broker.name,
         arguments=(*java, "kafka.Kafka", str(settings)),
         directory=broker.folder,
-        # The last of several has no quorum left to say goodbye to, and would wait for one.
+        # The last of several brokers has no quorum any more, and would wait for one when it stops.
         grace_seconds=20 if len(cluster.brokers) == 1 else 5,
     )
 
 
 async def make_topic(cluster: KafkaCluster, name: str, partitions: int) -> bool:
-    """Make a commands topic unless it is there; False while the brokers are not ready for it.
+    """Make a commands topic unless it exists. Return False while the brokers are not ready.
 
-    Records are kept until `microfin log trim` removes them, never by age, and carry the broker's
-    time (DESIGN, section 4).
+    Records stay until `microfin log trim` removes them, never by age, and have the broker's time
+    (docs/reference/wire-format.md).
     """
     if not await accepts_connections(cluster.brokers[0].port):
         return False
@@ -259,7 +259,7 @@ async def make_topic(cluster: KafkaCluster, name: str, partitions: int) -> bool:
 
 
 async def widen_topic(cluster: KafkaCluster, name: str, partitions: int) -> None:
-    """Give a topic more partitions; one that has as many already is left alone."""
+    """Give a topic more partitions; do nothing if it already has that many."""
     admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap, request_timeout_ms=5000)
     try:
         await admin.start()

@@ -1,4 +1,4 @@
-"""nginx in front of the API processes, as the ingress is in front of them on Kubernetes."""
+"""nginx in front of the API processes, like the Ingress on Kubernetes."""
 
 import json
 from pathlib import Path
@@ -8,27 +8,27 @@ from microfin_local.files import write_atomically
 from microfin_local.programs import find_program
 from microfin_local.supervised import Program
 
-# proxy_next_upstream: another process is tried where this one did not answer, but a POST only if
-# it was not sent yet (nginx repeats none without `non_idempotent`). GET accountGeneration opens an
-# account, so it is never repeated.
-# keepalive_timeout: shorter than the API keeps idle connections (75 s), so that no request is sent
-# into one that is just being closed.
-# limit_conn: requests under way, not idle connections. Above it nginx refuses, for a part of what
-# a refusal costs the API; an API process behind an ingress that does not, refuses by itself.
-# keepalive: as many as requests may be under way; a new connection for each that finds none costs
-# the API more than the request's own head does.
-# backlog, multi_accept: where a queue of connections to accept overflows, the kernel drops, and the
-# client's kernel repeats after 1, 3, 7, 15 s: the slowest answers under overload were those.
+# proxy_next_upstream: if a process does not answer, nginx tries another one; a POST only if it was
+# not sent yet (nginx repeats none without `non_idempotent`). GET accountGeneration opens an
+# account, so nginx never repeats it.
+# keepalive_timeout: shorter than the time for which the API keeps idle connections (75 s), so that
+# nginx sends no request into a connection that is being closed.
+# limit_conn: counts requests in progress, not idle connections. Above it nginx refuses, which costs
+# a fraction of a refusal by the API; behind an Ingress without a limit the API process refuses.
+# keepalive: the number of requests that may be in progress. A request without an idle connection
+# opens a new one, which costs the API more than the request's head does.
+# backlog, multi_accept: if the queue of new connections overflows, the kernel drops connections,
+# and the client's kernel repeats after 1, 3, 7, 15 s: those were the slowest answers in overload.
 # max_fails=0: with few processes, leaving one out for 10 s would turn its restart into an outage.
-# proxy_read_timeout: longer than the API's own deadlines, so that its answer is the one told.
-# X-Forwarded-For: ours alone; what a client says about itself is not passed on.
-# Connection, Upgrade, HTTP2-Settings: an offer to upgrade is the proxy's business and ends here.
-# error_page: what nginx itself refuses is a problem of the API's catalogue, too. The API's own
-# answers pass untouched, because nothing is intercepted. 494 (nginx's number for a head that is
-# too large) is told as 431, an HTTP version that nobody speaks as 400: the request is at fault.
-# 502 and 504 are told as 503, which is the catalogue's status for them: whether an API process that
-# has hung up had sent the command is `unknown`, unless the request could change nothing.
-# $request_method: the API's server knows no others and would answer in plain text.
+# proxy_read_timeout: longer than the API's own deadlines, so that the client gets the API's answer.
+# X-Forwarded-For: only the address that nginx sees; a client's own header is not passed on.
+# Connection, Upgrade, HTTP2-Settings: an offer to upgrade concerns only the proxy and ends here.
+# error_page: nginx's own refusals are problems of the API's catalogue, too. The API's answers pass
+# unchanged, because nothing is intercepted. 494 (nginx's number for a head that is too large)
+# becomes 431, and an unknown HTTP version 400: the request is at fault. 502 and 504 become 503, the
+# catalogue's status for them: if an API process has hung up, nobody knows whether it had sent the
+# command (`unknown`), unless the request could change nothing.
+# $request_method: the API's server knows no other methods and would answer in plain text.
 _SETTINGS = """\
 daemon off;
 {user}worker_processes 1;
@@ -127,7 +127,7 @@ http {{
 }}
 """
 
-_MOST_UNDER_WAY = 800  # of one API process: fewer than it takes itself, whose refusals cost more
+_MOST_UNDER_WAY = 800  # for one API process: below its own limit, whose refusals cost more
 _REFUSAL = """\
         location = /problem/{status} {{
             internal;
@@ -158,13 +158,13 @@ def _refusal(problem: Problem) -> str:
 
 
 def _text(problem: Problem) -> str:
-    """Return the problem's JSON as nginx reads it between single quotes; $ is its variables'."""
+    """Return the problem's JSON for nginx's single quotes; `$` would begin a variable there."""
     text = json.dumps(problem.document()).replace("'", "\\u0027").replace("$", "\\u0024")
     return text.replace("\\", "\\\\")
 
 
 def prepare(folder: Path, port: int, api_ports: list[int], *, as_root: bool) -> Program:
-    """Write nginx's settings and return how to run it. Everything it writes is in its folder."""
+    """Write nginx's settings and return how to run it. It writes only into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "nginx.conf"
     write_atomically(
@@ -188,7 +188,7 @@ def prepare(folder: Path, port: int, api_ports: list[int], *, as_root: bool) -> 
     )
     return Program(
         name="nginx",
-        # -e: without it nginx first tries its built-in log, which only root may write.
+        # -e: without it nginx first opens its built-in log, which only root may write.
         arguments=(find_program("nginx"), "-e", "stderr", "-p", str(folder), "-c", str(settings)),
         directory=folder,
     )

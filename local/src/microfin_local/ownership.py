@@ -1,4 +1,4 @@
-"""One supervisor for one state folder: who holds its lock owns the platform in it."""
+"""One supervisor for one state folder: the process with the folder's lock owns the platform."""
 
 import contextlib
 import fcntl
@@ -23,9 +23,9 @@ def _try_lock(file: TextIO) -> bool:
 
 @contextlib.contextmanager
 def _holding(state: Path, name: str, otherwise: str) -> Iterator[None]:
-    """Hold a lock file. Raises PlatformError if another process does; `otherwise` is the sentence.
+    """Hold a lock file. Raises PlatformError with the text `otherwise` if another process holds it.
 
-    The kernel lets go of the lock when we end, however that happens.
+    The kernel releases the lock when this process ends for any reason.
     """
     state.mkdir(parents=True, exist_ok=True)
     with (state / name).open("a+") as file:
@@ -48,7 +48,7 @@ def owning(state: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def starting(state: Path) -> contextlib.AbstractContextManager[None]:
-    """Be the one who starts the platform in a folder. Raises PlatformError if another does."""
+    """Hold the right to start the platform in a folder. Raises PlatformError if another does."""
     return _holding(
         state,
         _STARTING_FILE,

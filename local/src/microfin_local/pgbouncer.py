@@ -11,10 +11,10 @@ from microfin_local.programs import find_program
 from microfin_local.supervised import Program
 
 # server_login_retry: after a restart of PostgreSQL clients wait one second, not 15.
-# server_connect_timeout: log-ins are tried one at a time; one that nobody answers holds up all.
-# query_wait_timeout: a client that got no server for so long is told so, not kept; ours have given
-# up by then.
-# Debian 12 has 1.18, which knows no prepared statements in transaction mode; nobody may use them.
+# server_connect_timeout: log-ins are tried one at a time; an unanswered one delays all others.
+# query_wait_timeout: a client that has no server after this time gets an error; microfin's clients
+# have given up by then.
+# Debian 12 has 1.18, which has no prepared statements in transaction mode; no client may use them.
 _SETTINGS = """\
 [databases]
 {databases}
@@ -46,7 +46,7 @@ log_disconnections = 0
 
 @dataclass
 class PgBouncer:
-    """Where the pooler listens, and which databases of which shards it knows."""
+    """The pooler's port and folder, and the shards' databases that it knows."""
 
     port: int
     folder: Path
@@ -60,7 +60,7 @@ class PgBouncer:
     name = "pgbouncer"
 
     def __post_init__(self) -> None:
-        """Know every shard's own database as microfin_0, microfin_1 and so on, and all ways."""
+        """Add every shard's database as microfin_0, microfin_1 and so on, and all connections."""
         for shard in self.shards:
             self.databases[f"{DATABASE}_{shard.shard}"] = (shard.shard, DATABASE)
             self._port_of(shard)
@@ -73,9 +73,9 @@ class PgBouncer:
         return f"postgresql://{role}:{password}@127.0.0.1:{port or self.port}/{database}_{shard}"
 
     def local_url(self, role: str, shard: int, database: str = DATABASE) -> str:
-        """Return the same by a socket file, which costs less than TCP, if one fits.
+        """Return the same URL by a socket file, which costs less than TCP, if the path is valid.
 
-        Through a proxy it is TCP, by a way of the role's own.
+        Through a proxy it is TCP, and each role has its own connection.
         """
         if self.detours.wanted:
             return self.url(role, shard, database, self._port_for(role))

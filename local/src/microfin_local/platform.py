@@ -1,7 +1,8 @@
-"""The platform: starts the parts in their order, says where they listen, stops them all.
+"""The platform: starts the components in order, says where they listen, and stops them all.
 
-async with Platform(Configuration(state=folder, random_ports=True, parts=DATA_PARTS)) as it:
-    print(it.endpoints.kafka)
+configuration = Configuration(state=folder, random_ports=True, components=DATA_COMPONENTS)
+async with Platform(configuration) as platform:
+    print(platform.endpoints.kafka)
 """
 
 import asyncio
@@ -40,7 +41,7 @@ PROCESSES_FILE = "processes.json"
 
 
 def _be_silent(_message: str) -> None:
-    """Say nothing: a test reads the logs if it must."""
+    """Print nothing: a test reads the logs if it needs them."""
 
 
 class Platform:
@@ -67,7 +68,7 @@ class Platform:
         self._services: DataServices | None = None
 
     async def __aenter__(self) -> Self:
-        """Start; a start that fails leaves nothing running."""
+        """Start; if that fails, no process is left running."""
         try:
             await self.start()
         except BaseException:
@@ -80,7 +81,7 @@ class Platform:
         await self.stop()
 
     async def start(self) -> None:
-        """Start every part and return when all are ready. Raises PlatformError if one is not."""
+        """Start all components and return when all are ready. Raises PlatformError if one fails."""
         memory = recall(self.configuration.state)
         refuse_changed_form(self.configuration, memory)
         self._clean_up_after_last_time()
@@ -98,14 +99,14 @@ class Platform:
         starter = DataStarter(services, self._supervisor, self.configuration, self._home, self._say)
         try:
             await starter.start(self._ports.changed, self._migrate)
-        except* Exception as failures:  # noqa: BLE001 - told with the logs
-            raise PlatformError(self._told(failures)) from None
+        except* Exception as failures:  # noqa: BLE001 - reported with the logs
+            raise PlatformError(self._explanation(failures)) from None
         self.endpoints = self._data_endpoints(services)
         await self._start_applications()
         write_endpoints(self.configuration.state, self.endpoints)
 
-    def _told(self, failures: ExceptionGroup[Exception]) -> str:
-        """Return what went wrong, and where the logs are where that does not say it itself."""
+    def _explanation(self, failures: ExceptionGroup[Exception]) -> str:
+        """Return what went wrong, with the logs' folder if a message does not name a log."""
         lines = [
             str(it)
             if isinstance(it, PlatformError)
@@ -118,12 +119,12 @@ class Platform:
         """Stop every process and wait until all are gone."""
         remove_endpoints(self.configuration.state)
         await self._supervisor.stop_all()
-        self._ports.let_go()
+        self._ports.release()
 
     async def grow(self, workers: int) -> str:
-        """Grow to `workers` partitions, each with its worker, while money moves; say what is.
+        """Grow to `workers` partitions, each with its worker, while money moves; return the result.
 
-        Raises PlatformError where that cannot be. May be asked again after any failure.
+        Raises PlatformError if that is impossible. A failed growth can be repeated.
         """
         before = self.configuration.workers
         if workers < before:
@@ -137,7 +138,7 @@ class Platform:
             raise PlatformError("This platform was started without Kafka.")
         self._say(f"growing from {before} to {workers} partitions")
         await kafka.widen_topic(cluster, TOPIC, workers)
-        # Remembered before accounts move: a partition in use is never without its worker again.
+        # Written before accounts move: from then on every start runs the new partitions' workers.
         remember(configuration)
         self.configuration = configuration
         urls = self.endpoints.workers + await self._start_workers(before)
@@ -159,7 +160,7 @@ class Platform:
         return self._supervisor[name]
 
     def port_of(self, name: str) -> int:
-        """Return the port that a process listens on, whatever proxy is in front of it."""
+        """Return the port that a process itself listens on, also if a proxy is in front of it."""
         return self._ports[name]
 
     @property
@@ -181,7 +182,7 @@ class Platform:
         self.process(name).pause()
 
     async def resume(self, name: str) -> None:
-        """Let a frozen process go on."""
+        """Continue a frozen process."""
         self.process(name).resume()
 
     async def stop_process(self, name: str) -> None:
@@ -197,7 +198,7 @@ class Platform:
     ) -> dict[str, str]:
         """Return the settings of a process that is started by hand.
 
-        `role` is `worker`, `api`, `auditor` or `operator` (who knows the owner's direct URLs).
+        `role` is `worker`, `api`, `auditor` or `operator` (which has the owner's direct URLs).
         """
         return self._started_services().environment(role, database, topic)
 
@@ -244,7 +245,7 @@ class Platform:
         remove_endpoints(self.configuration.state)
         left = end_leftovers(self.configuration.state / PROCESSES_FILE)
         if left:
-            self._say(f"ended what was left of the last time: {', '.join(left)}")
+            self._say(f"killed processes that the last run left behind: {', '.join(left)}")
 
     def _data_endpoints(self, services: DataServices) -> Endpoints:
         pooler = services.pgbouncer
@@ -263,7 +264,7 @@ class Platform:
         )
 
     async def _start_proxy(self) -> None:
-        """Start the proxy between the parts, if there is to be one, before all that it leads to."""
+        """Start the configured proxy, before the components that it forwards to."""
         if not self.configuration.proxy:
             return
         for number in range(self.configuration.api_processes):
@@ -280,8 +281,8 @@ class Platform:
         return self._ports.choose("nginx", 8000)
 
     async def _migrate(self) -> None:
-        """Make or renew the schema for the workers and the API, if there will be any."""
-        if not self.configuration.parts & {"workers", "api"}:
+        """Create or update the schema if workers or the API are configured."""
+        if not self.configuration.components & {"workers", "api"}:
             return
         await applications.migrate(
             self.environment("operator"),
@@ -292,16 +293,16 @@ class Platform:
         self._say("the schema is as it should be (microfin migrate)")
 
     async def _start_applications(self) -> None:
-        parts = self.configuration.parts
-        workers = await self._start_workers(0) if "workers" in parts else []
-        apis = await self._start_apis() if "api" in parts else []
+        components = self.configuration.components
+        workers = await self._start_workers(0) if "workers" in components else []
+        apis = await self._start_apis() if "api" in components else []
         self.endpoints = dataclasses.replace(self.endpoints, workers=workers, apis=apis)
-        if "nginx" in parts:
+        if "nginx" in components:
             await self._start_nginx()
         await self._wait_until_ready()
 
     async def _start_workers(self, first: int) -> list[str]:
-        """Start the workers of the partitions from `first` on; return where they listen."""
+        """Start the workers of partition `first` and later ones; return their URLs."""
         urls = []
         settings = self._started_services().environment("worker")
         for partition in range(first, self.configuration.workers):

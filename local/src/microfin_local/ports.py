@@ -1,7 +1,7 @@
-"""Which loopback ports the parts listen on: the usual ones, or free ones where those are taken.
+"""The loopback ports of the components: the usual ones, or free ones where those are in use.
 
-Seconds pass between the choice of a port and its program's listening, in which another platform may
-choose. So each holds what it has chosen, for as long as it runs, whether a program listens or not.
+Seconds pass between the choice of a port and the moment its program listens, in which another
+platform may choose. So each platform holds its ports while it runs, also those without a program.
 """
 
 import json
@@ -12,16 +12,16 @@ from pathlib import Path
 
 from microfin_local.files import write_atomically
 
-# Below Linux's range for outgoing connections (32768 and up), so that no connection takes a port
-# while its owner is down for a restart.
+# Below Linux's range for outgoing connections (32768 and up), so that no connection uses a port
+# while its owner restarts.
 _RANDOM_FIRST, _RANDOM_LAST = 20000, 32000
 _SEARCH_UPWARDS = 200
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen on this loopback port now."""
+    """Return whether a server could listen on this loopback port now."""
     with socket.socket() as probe:
-        # As servers do it: a port whose old connections linger in TIME_WAIT counts as free.
+        # As servers do: a port with old connections in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -32,17 +32,17 @@ def is_free(port: int) -> bool:
 
 
 class _Holdings:
-    """Ports that this process holds against others, each for one platform's memory file.
+    """Ports that this process reserves, each for one platform's memory file.
 
-    The name of an abstract Unix socket belongs to one process, in all of the network namespace that
-    ports belong to, too; and the kernel takes it back when the process ends, however that happens.
+    In a network namespace, to which ports also belong, only one process can have the name of an
+    abstract Unix socket; and the kernel frees the name when the process ends for any reason.
     """
 
     def __init__(self) -> None:
         self._held: dict[int, tuple[Path, socket.socket]] = {}
 
     def hold(self, port: int, holder: Path) -> bool:
-        """Hold a port; False where another platform does."""
+        """Hold a port. Return False if another platform holds it."""
         if port in self._held:
             return self._held[port][0] == holder
         name = socket.socket(socket.AF_UNIX)
@@ -54,8 +54,8 @@ class _Holdings:
         self._held[port] = (holder, name)
         return True
 
-    def let_go(self, port: int, holder: Path) -> None:
-        """Hold a port no longer."""
+    def release(self, port: int, holder: Path) -> None:
+        """Release a port."""
         if port in self._held and self._held[port][0] == holder:
             self._held.pop(port)[1].close()
 
@@ -73,7 +73,7 @@ def _candidates(usual: int | None, remembered: int | None) -> Iterable[int]:
 
 
 class Ports:
-    """Chooses a port for each name, remembers the choice in a file, and keeps to it while free."""
+    """Chooses a port for each name, writes it into a file, and reuses it while it is free."""
 
     def __init__(self, memory: Path, *, random_ports: bool = False) -> None:
         self._memory = memory.resolve()
@@ -85,7 +85,7 @@ class Ports:
         self.changed: set[str] = set()
 
     def __getitem__(self, name: str) -> int:
-        """Return the port that was chosen for a name. Raises KeyError where none was."""
+        """Return the port that was chosen for a name. Raises KeyError if none was."""
         return self._chosen[name]
 
     def choose(self, name: str, usual: int) -> int:
@@ -93,11 +93,11 @@ class Ports:
         if name in self._chosen:
             return self._chosen[name]
         remembered = self._remembered.get(name)
-        taken = set(self._chosen.values())
-        # Others' remembered ports are left to them unless this is the one that was ours.
+        chosen = set(self._chosen.values())
+        # A port that the file names for another name stays reserved for that name.
         reserved = {port for other, port in self._remembered.items() if other != name}
         for port in _candidates(None if self._random else usual, remembered):
-            if port not in taken and port not in reserved and self._take(port):
+            if port not in chosen and port not in reserved and self._hold_if_free(port):
                 break
         if port != remembered:
             self.changed.add(name)
@@ -106,16 +106,16 @@ class Ports:
         write_atomically(self._memory, json.dumps(self._remembered, indent=2, sort_keys=True))
         return port
 
-    def let_go(self) -> None:
-        """Leave all ports to others: nothing listens on them any more."""
+    def release(self) -> None:
+        """Release all ports, because nothing listens on them any more."""
         for port in self._chosen.values():
-            _HOLDINGS.let_go(port, self._memory)
+            _HOLDINGS.release(port, self._memory)
 
-    def _take(self, port: int) -> bool:
-        """Hold a port if nobody else holds it or listens on it."""
+    def _hold_if_free(self, port: int) -> bool:
+        """Hold a port if no other platform holds it and no program listens on it."""
         if not _HOLDINGS.hold(port, self._memory):
             return False
         if is_free(port):
             return True
-        _HOLDINGS.let_go(port, self._memory)
+        _HOLDINGS.release(port, self._memory)
         return False

@@ -15,8 +15,8 @@ from microfin_local.supervised import Program, run_to_end
 
 DATABASE = "microfin"
 
-# Durable as in production: fsync and synchronous_commit stay on; only sizes are those of one
-# machine. Roles' time limits come with the migrations.
+# Durable as in production: fsync and synchronous_commit stay on; only sizes are for one machine.
+# The migrations set the roles' time limits.
 _SETTINGS = """\
 listen_addresses = '127.0.0.1'
 port = {port}
@@ -45,7 +45,7 @@ log_timezone = UTC
 timezone = UTC
 """
 _HOST_ACCESS = """\
-# Everybody by password, from this machine only.
+# All roles need a password, and only this machine may connect.
 local all all scram-sha-256
 host all all 127.0.0.1/32 scram-sha-256
 # pg_basebackup.
@@ -55,7 +55,7 @@ host replication {superuser} 127.0.0.1/32 scram-sha-256
 
 @dataclass(frozen=True)
 class PostgresShard:
-    """Where one shard's instance listens and keeps its files."""
+    """The port and the folder of one shard's instance."""
 
     shard: int
     port: int
@@ -69,7 +69,7 @@ class PostgresShard:
 
     @property
     def pooler_host(self) -> str:
-        """Where the pooler reaches it: by a socket file, which costs less than TCP, if one fits."""
+        """The host for the pooler: a socket's folder, which costs less than TCP, or loopback."""
         return str(self.data) if sockets_fit(self.data) else "127.0.0.1"
 
     def url(self, role: str = OWNER, database: str = DATABASE) -> str:
@@ -85,7 +85,7 @@ class PostgresShard:
             raise ConnectionRefusedError(str(error)) from error
 
     async def answers(self) -> bool:
-        """Tell whether the server takes connections."""
+        """Return whether the server accepts connections."""
         connection = await self.connect(SUPERUSER, "postgres")
         await connection.close()
         return True
@@ -142,22 +142,22 @@ async def _initialize(shard: PostgresShard, home: DatabaseHome, binaries: Path, 
 
 
 async def make_roles(shard: PostgresShard) -> None:
-    """Make microfin's roles and its database; what is there already stays as it is."""
+    """Create microfin's roles and its database; existing ones stay unchanged."""
     connection = await shard.connect(SUPERUSER, "postgres")
     try:
-        # A statement that is logged because it was slow would show a password.
+        # The log of a slow statement would show a password.
         await connection.execute("SET log_min_duration_statement = -1")
         known = {record[0] for record in await connection.fetch("SELECT rolname FROM pg_roles")}
         for role in (OWNER, *ROLES):
             if role not in known:
-                # Passwords are hexadecimal, made by us; a role's name cannot be a parameter.
+                # Our passwords are hexadecimal; a role's name cannot be a parameter.
                 rights = "LOGIN CREATEROLE" if role == OWNER else "LOGIN"
                 password = shard.credentials.passwords[role]
                 await connection.execute(f"CREATE ROLE {role} {rights} PASSWORD '{password}'")
-        # Its batches carry their values as literals: the metrics tell when one was slow.
+        # Its batches contain values as literals, so none is logged; metrics show slow ones.
         await connection.execute(f"ALTER ROLE {WORKER} SET log_min_duration_statement = -1")
         if connection.get_server_version().major >= 16:
-            # From 16 on, CREATEROLE alone does not let the owner set others' time limits.
+            # Since 16, CREATEROLE alone does not allow the owner to set others' time limits.
             await connection.execute(f"GRANT {', '.join(ROLES)} TO {OWNER} WITH ADMIN OPTION")
     finally:
         await connection.close()
@@ -165,7 +165,7 @@ async def make_roles(shard: PostgresShard) -> None:
 
 
 async def make_database(shard: PostgresShard, database: str) -> None:
-    """Make a database that belongs to the owner, unless it is there."""
+    """Create a database that belongs to the owner, unless it exists."""
     connection = await shard.connect(SUPERUSER, "postgres")
     try:
         known = await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database)

@@ -1,7 +1,7 @@
-"""Reads /proc: who is alive, who descends from whom, and signals to whole trees.
+"""Reads living processes and their descendants from /proc, and signals whole trees.
 
-PostgreSQL gives each of its processes a session of its own, so a signal to a process group does
-not reach them; a walk over parents does.
+PostgreSQL gives each of its processes its own session, so a signal to a process group does not
+reach them; a walk over the parents does.
 """
 
 import os
@@ -24,7 +24,7 @@ def _stat(process_id: int) -> list[str] | None:
 def start_time(process_id: int) -> int | None:
     """Return when a process started, in clock ticks since boot, or None if it is gone.
 
-    Process ids are used again; the pair of id and start time is not.
+    Process ids are reused; the pair of id and start time is unique.
     """
     fields = _stat(process_id)
     if fields is None or fields[_STATE] == "Z":
@@ -33,7 +33,7 @@ def start_time(process_id: int) -> int | None:
 
 
 def is_alive(process_id: int, started: int) -> bool:
-    """Tell whether the process with this id is still the one that started then."""
+    """Return whether the process with this id is still the one that started then."""
     return start_time(process_id) == started
 
 

@@ -1,4 +1,4 @@
-"""Where the machine's programs are; Debian keeps some of them outside an ordinary PATH."""
+"""Finds the machine's programs, some of which Debian installs outside an ordinary PATH."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ def find_program(name: str) -> str:
 
 
 def find_postgresql() -> Path:
-    """Return the folder of PostgreSQL's programs: the newest major of Debian's, else the PATH's."""
+    """Return the folder of PostgreSQL's programs: Debian's newest version, else the PATH's."""
     majors = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/postgres"),
         key=lambda path: int(path.parts[-3]) if path.parts[-3].isdigit() else 0,

@@ -1,4 +1,4 @@
-"""A Redis Cluster: three masters, each with no or one replica. It is a cache and keeps no data."""
+"""A Redis Cluster: three masters, each with at most one replica. It is a cache without files."""
 
 import asyncio
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ maxmemory-policy volatile-lru
 class RedisNode:
     """One node; the first three are masters when the cluster is made.
 
-    `announced_port` is where everybody is to connect to: its own port, or a proxy's.
+    `announced_port` is the port for clients: the node's own port, or a proxy's.
     """
 
     number: int
@@ -101,13 +101,13 @@ async def _information(node: RedisNode) -> dict[str, str]:
 
 
 async def answers(node: RedisNode) -> bool:
-    """Tell whether the node takes commands. Raises OSError if not."""
+    """Return whether the node answers commands. Raises OSError if not."""
     await _command(node, "PING")
     return True
 
 
 async def has_layout(nodes: list[RedisNode]) -> bool:
-    """Tell whether these nodes form a cluster already."""
+    """Return whether these nodes already form a cluster."""
     information = await asyncio.gather(*(_information(node) for node in nodes))
     return all(
         facts["cluster_known_nodes"] == str(len(nodes))
@@ -117,8 +117,8 @@ async def has_layout(nodes: list[RedisNode]) -> bool:
 
 
 async def make_layout(nodes: list[RedisNode]) -> None:
-    """Spread the slots over the masters and let the nodes meet (what redis-cli --cluster does)."""
-    for node in nodes:  # It may belong to a cluster of another size, of an earlier start.
+    """Spread the slots over the masters and join the nodes, as `redis-cli --cluster` does."""
+    for node in nodes:  # An earlier start may have made a cluster of another size.
         await _command(node, "CLUSTER RESET", "HARD")
     masters = nodes[:MASTERS]
     for index, node in enumerate(masters):
@@ -131,7 +131,7 @@ async def make_layout(nodes: list[RedisNode]) -> None:
 
 
 async def attach_replicas(nodes: list[RedisNode]) -> bool:
-    """Make the nodes past the third replicas; False while they do not know their master yet."""
+    """Make the nodes after the third replicas. Return False until they know their masters."""
     for index, node in enumerate(nodes[MASTERS:]):
         master = await _command(nodes[index % MASTERS], "CLUSTER MYID")
         identity = master.decode() if isinstance(master, bytes) else str(master)
@@ -143,7 +143,7 @@ async def attach_replicas(nodes: list[RedisNode]) -> bool:
 
 
 async def is_whole(nodes: list[RedisNode]) -> bool:
-    """Tell whether every node sees the whole cluster working."""
+    """Return whether every node reports that the whole cluster works."""
     information = await asyncio.gather(*(_information(node) for node in nodes))
     return all(
         facts["cluster_state"] == "ok"

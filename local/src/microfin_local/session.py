@@ -1,4 +1,4 @@
-"""What is printed when the platform is ready: where things are, and a session to paste."""
+"""The text that is printed when the platform is ready: addresses, and a session to paste."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def _without_password(url: str) -> str:
 
 
 def where_things_are(state: Path, endpoints: Endpoints) -> str:
-    """Return where everything listens, and where logs, data and passwords are."""
+    """Return all addresses, and the places of logs, data and passwords."""
     rows = [
         ("API (nginx)", endpoints.api and f"{endpoints.api}   documentation: {endpoints.api}/docs"),
         ("API processes", " ".join(endpoints.apis)),
@@ -50,7 +50,7 @@ def where_things_are(state: Path, endpoints: Endpoints) -> str:
 
 
 def summary(state: Path, endpoints: Endpoints, how_to_stop: str) -> str:
-    """Return everything that is printed once the platform is ready; the session comes last."""
+    """Return the text that is printed when the platform is ready; the session comes last."""
     return "\n".join(
         [
             f"microfin is ready. {how_to_stop} stops it.",

@@ -1,4 +1,4 @@
-"""One process that is kept running: started again when it dies, until it is told to stop."""
+"""One supervised process: it is started again when it dies, until it is stopped."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,8 @@ from typing import IO
 
 from microfin_local import process_tree
 
-# The first restart is immediate (a killed worker must settle again within 3 s); a process that
-# keeps dying is started ever more slowly. One that has lived this long counts as well again.
+# The first restart is immediate (a killed worker must settle operations again within 3 s); the
+# delay grows for a process that dies repeatedly. After this time it counts as healthy again.
 _FIRST_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 _WELL_AGAIN_SECONDS = 10.0
 _ORPHAN_POLLS, _ORPHAN_POLL_SECONDS = 100, 0.02
@@ -21,7 +21,7 @@ _ORPHAN_POLLS, _ORPHAN_POLL_SECONDS = 100, 0.02
 
 @dataclass(frozen=True)
 class Program:
-    """How to run one process. `user` is whom to run it as, None for ourselves."""
+    """How to run one process. `user` is the user to run it as, None for the current one."""
 
     name: str
     arguments: tuple[str, ...]
@@ -29,16 +29,16 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
     stop_signal: signal.Signals = signal.SIGTERM
-    #: What the kernel sends when the supervisor is gone, however it went.
+    #: The signal that the kernel sends when the supervisor has ended for any reason.
     death_signal: signal.Signals = signal.SIGKILL
     grace_seconds: float = 10.0
 
     def command(self) -> list[str]:
         """Return the whole command line, with chrt(1) and setpriv(1) in front.
 
-        chrt makes it a batch process: when it wakes up it does not interrupt another. With all
-        parts on a few cores that saves many switches, and what waits meanwhile is done at one go.
-        setpriv asks the kernel for the death signal after it changed the user (a change of user
+        chrt makes it a batch process, which does not interrupt another process when it wakes up.
+        With all components on a few cores that saves many switches, and waiting work is done in one
+        go. setpriv changes the user, requests the death signal from the kernel (a change of user
         would clear it), and then becomes the program, so the process id is the program's own.
         """
         return [
@@ -54,12 +54,12 @@ class Program:
 
 
 def as_user(user: str | None) -> list[str]:
-    """Return setpriv's arguments that change to a user; nothing for ourselves."""
+    """Return setpriv's arguments that change to a user; nothing for the current user."""
     return [] if user is None else [f"--reuid={user}", f"--regid={user}", "--init-groups"]
 
 
 def bare_environment() -> dict[str, str]:
-    """Return what any program needs of our environment, and nothing that would configure it."""
+    """Return the environment variables that every program needs, without any that configure it."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -68,7 +68,7 @@ def bare_environment() -> dict[str, str]:
 
 
 class SupervisedProcess:
-    """A program's process, its log file, and the task that keeps it running."""
+    """A program's process, its log file, and the task that restarts it."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class SupervisedProcess:
         self._say = say
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._restarting: asyncio.Task[None] | None = None
         self._wanted = False
         self._spawning = asyncio.Lock()
 
@@ -102,7 +102,7 @@ class SupervisedProcess:
         return "restarting" if self._wanted else "stopped"
 
     async def start(self) -> None:
-        """Start it and keep it running. Does nothing if it is already kept."""
+        """Start it and restart it when it ends. Does nothing if it was started already."""
         if self._wanted:
             return
         self._wanted = True
@@ -110,12 +110,12 @@ class SupervisedProcess:
         await asyncio.shield(asyncio.create_task(self._begin()))
 
     async def stop(self) -> None:
-        """Stop it and keep it stopped: asked first, killed with its children after the grace."""
+        """Stop it for good: ask it to end, and kill it with its children after the grace period."""
         self._wanted = False
-        async with self._spawning:  # A process that is being started is waited for, not lost.
-            if self._keeper is not None:
-                self._keeper.cancel()
-                self._keeper = None
+        async with self._spawning:  # Wait for a process that is being started.
+            if self._restarting is not None:
+                self._restarting.cancel()
+                self._restarting = None
         if self._process is None or self.process_id is None:
             return
         family = process_tree.descendants(self._process.pid)
@@ -133,24 +133,24 @@ class SupervisedProcess:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process alone (not to its children), if it is still there.
 
-        It may have ended, and asyncio not have told us yet.
+        It may have ended without asyncio having noticed yet.
         """
         if self.process_id is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process_id, number)
 
     def kill(self) -> None:
-        """Kill it and its children at once, as a crash would. It is restarted if it is kept."""
+        """Kill it and its children at once, as a crash would. It restarts unless it was stopped."""
         if self.process_id is not None:
             process_tree.signal_tree(self.process_id, signal.SIGKILL)
 
     def pause(self) -> None:
-        """Freeze it and its children: alive, connected, and not answering."""
+        """Freeze it and its children: they stay connected and do not answer."""
         if self.process_id is not None:
             process_tree.signal_tree(self.process_id, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after `pause`."""
+        """Continue it after `pause`."""
         if self.process_id is not None:
             process_tree.signal_tree(self.process_id, signal.SIGCONT)
 
@@ -158,14 +158,16 @@ class SupervisedProcess:
         async with self._spawning:
             if self._wanted:
                 await self._spawn()
-                self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.program.name}")
+                self._restarting = asyncio.create_task(
+                    self._restart_on_exit(), name=f"restart {self.program.name}"
+                )
 
     async def _spawn(self) -> None:
         with self.log.open("ab") as output:
             self._process = await spawn(self.program, output)
         self._changed()
 
-    async def _keep(self) -> None:
+    async def _restart_on_exit(self) -> None:
         failures = 0
         while True:
             assert self._process is not None  # noqa: S101 - start() spawned it before this task.
@@ -188,7 +190,7 @@ class SupervisedProcess:
 
 
 async def spawn(program: Program, output: IO[bytes]) -> asyncio.subprocess.Process:
-    """Start a program in a session of its own, with its output going to a file.
+    """Start a program in its own session, with its output in a file.
 
     The death signal belongs to the thread that starts the process (prctl(2)), so call this from
     the thread that lives as long as the platform: the one that runs the event loop.
@@ -205,9 +207,9 @@ async def spawn(program: Program, output: IO[bytes]) -> asyncio.subprocess.Proce
 
 
 async def run_to_end(program: Program, log: Path) -> int:
-    """Run a program until it ends by itself, and return its exit code.
+    """Run a program until it ends, and return its exit code.
 
-    Its output is added to the log. It is killed if we are cancelled.
+    Its output is added to the log. If this task is cancelled, the program is killed.
     """
     with log.open("ab") as output:
         process = await spawn(program, output)

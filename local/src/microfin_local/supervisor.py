@@ -1,4 +1,4 @@
-"""All processes of one platform by name, and the file that says which ones there are."""
+"""All processes of one platform by name, and the file that lists them."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ _BURIAL_POLL_SECONDS = 0.1
 
 
 class Supervisor:
-    """Keeps programs running, and writes down their process ids for `status` and for clean-up."""
+    """Runs and restarts programs, and records their process ids for `status` and for clean-up."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Supervisor:
         logs.mkdir(parents=True, exist_ok=True)
 
     def __getitem__(self, name: str) -> SupervisedProcess:
-        """Return a process by name. Raises PlatformError with the names there are."""
+        """Return a process by name. Raises PlatformError with all names if there is none."""
         if name not in self._processes:
             known = ", ".join(self._processes) or "none"
             raise PlatformError(f"There is no process called {name}; there are: {known}.")
@@ -50,7 +50,7 @@ class Supervisor:
         return list(self._processes)
 
     async def start(self, program: Program) -> SupervisedProcess:
-        """Start a program, with the environment of its own that was asked for, and keep it."""
+        """Start a program with its configured environment, and restart it when it ends."""
         own = {**program.environment, **self._own.get(program.name, {})}
         program = dataclasses.replace(program, environment=own)
         if program.name not in self._processes:
@@ -63,7 +63,7 @@ class Supervisor:
         return process
 
     async def stop_all(self) -> None:
-        """Stop all processes: what takes requests first, what holds data last."""
+        """Stop all processes: those that receive requests first, those with data last."""
         order = [
             ("nginx",),
             ("api",),
@@ -98,7 +98,7 @@ def _describe(name: str, process: SupervisedProcess) -> dict[str, Any]:
 
 
 def read_record(record: Path) -> list[dict[str, Any]]:
-    """Return what the supervisor wrote last about its processes; empty if there is nothing."""
+    """Return the last record of the supervisor's processes; empty if there is none."""
     try:
         processes: list[dict[str, Any]] = json.loads(record.read_text())
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def read_record(record: Path) -> list[dict[str, Any]]:
 
 
 def running(process: dict[str, Any]) -> bool:
-    """Tell whether a process of the record still runs."""
+    """Return whether a process of the record still runs."""
     process_id, started = process["process_id"], process["start_time"]
     return process_id is not None and process_tree.is_alive(process_id, started)
 
@@ -131,7 +131,7 @@ def end_leftovers(record: Path) -> list[str]:
 def _await_burial(process_id: int) -> None:
     """Wait until a killed process is gone for good, at most ten seconds.
 
-    Until its new parent has reaped it PostgreSQL takes it for a server that still runs.
+    Until its new parent has reaped it, PostgreSQL mistakes it for a server that still runs.
     """
     for _ in range(_BURIAL_POLLS):
         if not Path(f"/proc/{process_id}").exists():

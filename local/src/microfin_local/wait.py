@@ -1,4 +1,4 @@
-"""Waits until something answers, and says what did not when it takes too long."""
+"""Waits until a process answers, and reports the one that does not."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from microfin_local.files import last_lines
 from microfin_local.supervised import SupervisedProcess
 
 _PAUSE_SECONDS = 0.05
-# A process that was restarted this often while we wait for it will not come any more.
+# A process that was restarted this often during the wait will not become ready.
 _GIVE_UP_RESTARTS = 4
 
 
@@ -21,8 +21,8 @@ async def wait_until(
 ) -> None:
     """Call `answers` until it returns True. Raises PlatformError with the logs' last lines.
 
-    An OSError or TimeoutError of `answers` counts as not yet. Any other error is what has gone
-    wrong: somebody else's program may answer at that port.
+    An OSError or TimeoutError of `answers` means not yet. Any other error is final: another program
+    may answer on that port.
     """
     restarts = sum(process.restarts for process in processes)
     deadline = time.monotonic() + seconds
@@ -49,7 +49,7 @@ def _tails(processes: list[SupervisedProcess]) -> str:
 
 
 async def accepts_connections(port: int) -> bool:
-    """Tell whether something listens on this loopback port. Raises OSError if not."""
+    """Return True if a program listens on this loopback port. Raises OSError if not."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.close()
     await writer.wait_closed()

@@ -1,5 +1,6 @@
-"""microfin's Kubernetes operator: keeps a MicrofinCluster's workers equal to its partitions.
+"""microfin's Kubernetes operator: runs one worker for each partition of a MicrofinCluster.
 
-Level-based: `reconcile` looks at what is (`observe`), decides without I/O what to do (`decide`),
-and does it. It may be killed between any two steps; the next pass goes on from what it finds.
+It is level-based: `reconcile` reads the cluster's current state (`observe`), decides without I/O
+what to do (`decide`), and does it. It may be killed between any two steps; the next pass continues
+from the state that it finds.
 """

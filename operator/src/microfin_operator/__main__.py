@@ -13,14 +13,14 @@ from microfin_operator.settings import OperatorSettings
 
 
 def main() -> int:
-    """Read the settings and run; exit 2 where they do not add up."""
+    """Read the settings and run. Return 2 if the settings are not valid."""
     try:
         settings = OperatorSettings()
     except ValidationError as error:
         print(f"microfin operator: {error}", file=sys.stderr)  # noqa: T201 - logs are not set up yet
         return 2
     configure_logs(settings)
-    # kopf names itself after its user, and a pod's user has no name.
+    # kopf uses the user's name as its own, and a pod's user has no name.
     os.environ.setdefault("LOGNAME", FIELD_MANAGER)
     namespaces = settings.namespaces.split()
     kopf.run(namespaces=namespaces, clusterwide=not namespaces, standalone=True)

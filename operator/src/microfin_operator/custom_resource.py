@@ -1,5 +1,5 @@
 """A MicrofinCluster as the operator reads it. The API server has checked and completed it by the
-CustomResourceDefinition (charts/microfin-operator/files); what it leaves out has its default here.
+CustomResourceDefinition (charts/microfin-operator/files); optional fields have defaults here.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ from microfin_operator.kinds import MICROFIN_CLUSTER, KubernetesObject
 
 
 class _Camel(msgspec.Struct, frozen=True, rename="camel"):
-    """Fields are written in camel case; those we do not know are passed over."""
+    """Fields are written in camel case; unknown fields are ignored."""
 
 
 class Strimzi(_Camel, frozen=True):
-    """Where Strimzi runs the Kafka."""
+    """The name and namespace of a Kafka that Strimzi runs."""
 
     cluster: str
     namespace: str
@@ -37,7 +37,7 @@ class Topic(_Camel, frozen=True):
 
 
 class WorkerSpec(_Camel, frozen=True):
-    """How the workers' pods are made."""
+    """The settings of the workers' pods."""
 
     image: str
     image_pull_policy: str = "IfNotPresent"
@@ -48,7 +48,7 @@ class WorkerSpec(_Camel, frozen=True):
 
 
 class Spec(_Camel, frozen=True):
-    """What somebody wants."""
+    """The desired state."""
 
     topic: Topic
     worker: WorkerSpec
@@ -70,7 +70,7 @@ class Cluster(msgspec.Struct, frozen=True):
 
     @property
     def owner_reference(self) -> dict[str, Any]:
-        """What makes an object go when the cluster goes."""
+        """The reference by which Kubernetes deletes an object when the cluster is deleted."""
         return {
             "apiVersion": MICROFIN_CLUSTER.api_version,
             "kind": MICROFIN_CLUSTER.name,
@@ -80,12 +80,12 @@ class Cluster(msgspec.Struct, frozen=True):
         }
 
     def earlier_partitions(self, which: str) -> int:
-        """Return `topic` or `active` partitions as last known; 0 where never known."""
+        """Return the last known number of `topic` or `active` partitions; 0 if there is none."""
         return int(self.status.get("partitions", {}).get(which) or 0)
 
 
 def read_cluster(raw: KubernetesObject) -> Cluster:
-    """Return the cluster that the API gave. Raises `msgspec.ValidationError` where it is none."""
+    """Return a cluster from the API's JSON. Raises `msgspec.ValidationError` if it is invalid."""
     metadata = raw["metadata"]
     return Cluster(
         namespace=metadata["namespace"],

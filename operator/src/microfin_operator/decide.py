@@ -1,4 +1,4 @@
-"""From what is to what to do: pure, so that every state can be tried without a cluster."""
+"""Decides from an observation what to do: pure, so that tests can try every state."""
 
 from datetime import datetime
 from typing import Final
@@ -6,10 +6,10 @@ from typing import Final
 import msgspec
 
 from microfin_operator.kinds import JOB
-from microfin_operator.observed import Observed
-from microfin_operator.plan import Action, Create, Note, Part, Plan
+from microfin_operator.observation import Observation
+from microfin_operator.plan import Action, Create, InSync, NeedsPerson, Note, Plan, State
 from microfin_operator.pod_rules import pod_faults
-from microfin_operator.routing import RoutingPart, decide_routing, most_active_partitions
+from microfin_operator.routing import RoutingState, decide_routing, most_active_partitions
 from microfin_operator.status import (
     Condition,
     Numbers,
@@ -17,45 +17,45 @@ from microfin_operator.status import (
     transitions,
     truth,
 )
-from microfin_operator.topic import TopicPart, decide_topic
-from microfin_operator.workers import WorkersPart, decide_workers
+from microfin_operator.topic import TopicState, decide_topic
+from microfin_operator.workers import WorkersState, decide_workers
 
 SOON: Final = 5.0
-"""Seconds until the next look while something is under way whose end no watch might tell."""
+"""Seconds until the next pass while something is in progress whose end no watch may report."""
 
 AT_REST: Final = 600.0
-"""Seconds until the next look where all is as desired: watches do the work."""
+"""Seconds until the next pass if everything is as desired: the watches report changes."""
 
 
 REFUSED: Final = 60.0
-"""Seconds until what the API server has refused is tried again."""
+"""Seconds until the next try of a request that the API server has refused."""
 
 
-def decide(observed: Observed, now: datetime, refusal: str = "") -> Plan:
-    """Return what to do about a cluster, what to tell, and when to look again at the latest.
+def decide(observation: Observation, now: datetime, refusal: str = "") -> Plan:
+    """Return the actions, Events and status for a cluster, and the time of the next pass.
 
-    `refusal` is what the API server said when it refused an action of the same plan.
+    `refusal` is the API server's message when it refused an action of the same plan.
     """
-    faults = pod_faults(observed.cluster)
+    faults = pod_faults(observation.cluster)
     if faults:
-        observed = _without_pod_template(observed)
-    topic = decide_topic(observed, most_active_partitions(observed), now)
+        observation = _without_pod_template(observation)
+    topic = decide_topic(observation, most_active_partitions(observation), now)
     workers = decide_workers(
-        observed, topic.partitions or topic.desired, hold=topic.taken, faults=faults
+        observation, topic.partitions or topic.desired, hold=topic.foreign, faults=faults
     )
-    routing = decide_routing(observed, topic.desired, topic.partitions, workers.working, now)
-    parts = {
-        "TopicInSync": topic.part,
-        "WorkersInSync": workers.part,
-        "RoutingActive": routing.part,
+    routing = decide_routing(observation, topic.desired, topic.partitions, workers.working, now)
+    states = {
+        "TopicInSync": topic.state,
+        "WorkersInSync": workers.state,
+        "RoutingActive": routing.state,
     }
-    conditions = _conditions(observed, parts, _growing(topic, routing), refusal)
-    troubles = {name for name, part in parts.items() if part.trouble} | {"Degraded"}
-    notes = transitions(observed.cluster, conditions, troubles)
-    paused = observed.cluster.spec.paused
+    conditions = _conditions(observation, states, _growing(topic, routing), refusal)
+    warnings = {name for name, it in states.items() if isinstance(it, NeedsPerson)} | {"Degraded"}
+    notes = transitions(observation.cluster, conditions, warnings)
+    paused = observation.cluster.spec.paused
     status = build_status(
-        observed,
-        _phase(observed, parts, conditions),
+        observation,
+        _phase(observation, states, conditions),
         conditions,
         Numbers(
             topic=topic.partitions,
@@ -67,68 +67,69 @@ def decide(observed: Observed, now: datetime, refusal: str = "") -> Plan:
         ),
         now,
     )
-    settled = paused or all(part.sound for part in parts.values())
-    look_again = REFUSED if refusal else AT_REST if settled else SOON
+    at_rest = paused or all(isinstance(it, InSync) for it in states.values())
+    requeue_after = REFUSED if refusal else AT_REST if at_rest else SOON
     return Plan(
-        actions=() if paused else _actions(parts, no_jobs=bool(faults)),
+        actions=() if paused else _actions(states, no_jobs=bool(faults)),
         notes=tuple(notes) + (() if paused else _notes(topic, workers)),
         status=status,
-        look_again=look_again,
+        requeue_after=requeue_after,
     )
 
 
-def _without_pod_template(observed: Observed) -> Observed:
-    """Return the cluster without what its pods cannot be; none is made from it."""
-    spec = observed.cluster.spec
+def _without_pod_template(observation: Observation) -> Observation:
+    """Return the observation without the refused pod template; no pod is made from it."""
+    spec = observation.cluster.spec
     worker = msgspec.structs.replace(spec.worker, pod_template={})
     spec = msgspec.structs.replace(spec, worker=worker)
-    cluster = msgspec.structs.replace(observed.cluster, spec=spec)
-    return msgspec.structs.replace(observed, cluster=cluster)
+    cluster = msgspec.structs.replace(observation.cluster, spec=spec)
+    return msgspec.structs.replace(observation, cluster=cluster)
 
 
-def _actions(parts: dict[str, Part], *, no_jobs: bool) -> tuple[Action, ...]:
-    """Return what all parts want done; without the Jobs whose pods nobody may describe so."""
-    actions = (it for part in parts.values() for it in part.actions)
+def _actions(states: dict[str, State], *, no_jobs: bool) -> tuple[Action, ...]:
+    """Return the actions of all components; with `no_jobs` without the creation of Jobs."""
+    actions = (it for state in states.values() for it in state.actions)
     return tuple(
         it for it in actions if not (no_jobs and isinstance(it, Create) and it.kind == JOB)
     )
 
 
-def _notes(topic: TopicPart, workers: WorkersPart) -> tuple[Note, ...]:
-    return topic.part.notes + workers.part.notes
+def _notes(topic: TopicState, workers: WorkersState) -> tuple[Note, ...]:
+    return topic.state.notes + workers.state.notes
 
 
-def _growing(topic: TopicPart, routing: RoutingPart) -> str:
-    """Return from where to where the cluster grows, or nothing."""
+def _growing(topic: TopicState, routing: RoutingState) -> str:
+    """Return from how many to how many partitions the cluster grows, or nothing."""
     if routing.active and routing.active < topic.desired:
         return f"from {routing.active} to {topic.desired} partitions"
     return ""
 
 
 def _conditions(
-    observed: Observed, parts: dict[str, Part], growing: str, refusal: str
+    observation: Observation, states: dict[str, State], growing: str, refusal: str
 ) -> list[Condition]:
-    waits = [f"{name}: {part.message}" for name, part in parts.items() if not part.sound]
-    troubles = [part for part in parts.values() if part.trouble]
+    out_of_sync = {name: it for name, it in states.items() if not isinstance(it, InSync)}
+    waits = [f"{name}: {state.message}" for name, state in out_of_sync.items()]
+    problems = [it for it in states.values() if isinstance(it, NeedsPerson)]
     if refusal:
-        troubles.insert(
-            0, Part(False, "Refused", f"correct the spec or the permissions: {refusal}")
+        problems.insert(
+            0, NeedsPerson("Refused", f"correct the spec or the permissions: {refusal}")
         )
-    paused = observed.cluster.spec.paused
-    first = next((part for part in parts.values() if not part.sound), None)
+    paused = observation.cluster.spec.paused
+    first = next(iter(out_of_sync.values()), None)
     return [
         Condition("Ready", "True", "AllInSync", "topic, workers and routing are as desired")
         if first is None
         else Condition("Ready", "False", first.reason, "; ".join(waits)),
         *(
-            Condition(name, truth(part.sound), part.reason, part.message)
-            for name, part in parts.items()
+            Condition(name, truth(state), state.reason, state.message)
+            for name, state in states.items()
         ),
         Condition("Growing", "True", "Growing", f"growing {growing}")
         if growing
         else Condition("Growing", "False", "NotGrowing", "no growth is under way"),
-        Condition("Degraded", "True", troubles[0].reason, "; ".join(it.message for it in troubles))
-        if troubles
+        Condition("Degraded", "True", problems[0].reason, "; ".join(it.message for it in problems))
+        if problems
         else Condition("Degraded", "False", "NoTrouble", "nothing needs a person"),
         Condition(
             "Paused", "True", "Paused", "the operator changes nothing: set spec.paused to false"
@@ -138,7 +139,7 @@ def _conditions(
     ]
 
 
-def _phase(observed: Observed, parts: dict[str, Part], conditions: list[Condition]) -> str:
+def _phase(observation: Observation, states: dict[str, State], conditions: list[Condition]) -> str:
     true = {it.type for it in conditions if it.status == "True"}
     if "Paused" in true:
         return "Paused"
@@ -148,7 +149,8 @@ def _phase(observed: Observed, parts: dict[str, Part], conditions: list[Conditio
         return "Growing"
     if "Ready" in true:
         return "Running"
-    if observed.stateful_set is None:
+    if observation.stateful_set is None:
         return "Pending"
-    established = observed.cluster.earlier_partitions("active") > 0
-    return "Rolling" if established and parts["TopicInSync"].sound else "Provisioning"
+    established = observation.cluster.earlier_partitions("active") > 0
+    topic_in_sync = isinstance(states["TopicInSync"], InSync)
+    return "Rolling" if established and topic_in_sync else "Provisioning"

@@ -13,7 +13,7 @@ _LONGEST_MESSAGE = 1024
 
 
 async def record(api: KubernetesApi, cluster: Cluster, note: Note, now: datetime) -> None:
-    """Record an Event; one that is there already is counted up. Raises `ApiFailure`."""
+    """Record an Event, or add one to the count of an equal one. Raises `ApiFailure`."""
     message = note.message[:_LONGEST_MESSAGE]
     digest = hashlib.blake2b(
         f"{cluster.uid}/{note.reason}/{message}".encode(), digest_size=8

@@ -1,7 +1,7 @@
-"""What kopf calls: it watches, and every event only says which cluster to look at.
+"""The functions that kopf calls: kopf watches, and an event only says which cluster to check.
 
-No handler here makes kopf write to objects: `on.event` keeps no progress and needs no finalizer, so
-that nothing hangs when the operator goes before its clusters.
+No handler makes kopf write to objects: `on.event` stores no progress and needs no finalizer, so
+nothing hangs when the operator is removed before its clusters.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any, Final
 import kopf
 import structlog
 
-from microfin_operator.keeping import Keepers, Pace
+from microfin_operator.cluster_loop import ClusterLoops, Pace
 from microfin_operator.kinds import JOB, KAFKA_TOPIC, MICROFIN_CLUSTER, POD, STATEFUL_SET, Kind
 from microfin_operator.kubernetes_api import ApiFailure, KubernetesApi, connect
 from microfin_operator.metrics import ClusterCollector, expose
@@ -24,23 +24,23 @@ from microfin_operator.worker_reports import WorkerReader
 logger = structlog.get_logger(__name__)
 
 _WATCH_SECONDS: Final = 600
-"""How long one watch request lasts. A silent one is given up by `inactivity_timeout` before."""
+"""How long one watch request lasts. `inactivity_timeout` ends a silent one earlier."""
 
 
 class Runtime:
-    """What lives from the operator's start to its end."""
+    """The objects that exist from the operator's start to its end."""
 
     def __init__(self, api: KubernetesApi, settings: OperatorSettings) -> None:
         self.api = api
         self.workers = WorkerReader(settings.worker_port)
         pace = Pace(settings.resync_seconds, settings.look_seconds, settings.lag_seconds)
-        self.keepers = Keepers(api, self.workers, pace)
-        self.web = WebServer(self.keepers, settings.http_host, settings.http_port)
-        self._hide = expose(ClusterCollector(self.keepers.figures))
+        self.loops = ClusterLoops(api, self.workers, pace)
+        self.web = WebServer(self.loops, settings.http_host, settings.http_port)
+        self._hide = expose(ClusterCollector(self.loops.figures))
         self._reaching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Answer to probes; ready as soon as the API server has answered once."""
+        """Answer probes; report ready as soon as the API server has answered once."""
         await self.web.start()
         self._reaching = asyncio.create_task(self._reach())
 
@@ -57,7 +57,7 @@ class Runtime:
         """End everything."""
         if self._reaching is not None:
             self._reaching.cancel()
-        await self.keepers.stop()
+        await self.loops.stop()
         await self.web.stop()
         await self.workers.close()
         await self.api.close()
@@ -65,16 +65,16 @@ class Runtime:
 
 
 def selector(kind: Kind) -> tuple[str, str, str]:
-    """Return a kind as kopf's decorators want it."""
+    """Return a kind in the form that kopf's decorators expect."""
     group, _, version = kind.api_version.rpartition("/")
     return group, version, kind.plural
 
 
 class Connection(kopf.ConnectionInfo):
-    """The API server, whatever form its CA's certificate has (see `kubernetes_api.connect`)."""
+    """The API server; its CA's certificate may have any form (see `kubernetes_api.connect`)."""
 
     def as_ssl_context(self) -> ssl.SSLContext:
-        """Return kopf's own, without what Python 3.13 added."""
+        """Return kopf's own context without the check that Python 3.13 added."""
         context = super().as_ssl_context()
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
@@ -82,7 +82,7 @@ class Connection(kopf.ConnectionInfo):
 
 @kopf.on.login()
 def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
-    """Log kopf's watches in without loading a whole client for it."""
+    """Log in for kopf's watches without loading a whole client."""
     found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
     if found is None:
         return None
@@ -92,7 +92,7 @@ def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
 
 @kopf.on.startup(errors=kopf.ErrorsMode.PERMANENT)
 async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:
-    """Start what keeps the clusters, before the first event comes."""
+    """Start the loops and the HTTP server before the first event comes."""
     configure_kopf(settings)
     ours = OperatorSettings()
     memo.runtime = Runtime(await connect(ours.request_timeout), ours)
@@ -100,7 +100,7 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
 
 
 def configure_kopf(settings: kopf.OperatorSettings) -> None:
-    """Keep kopf's watches alive and its hands off our objects."""
+    """Keep kopf's watches alive, and prevent kopf from writing to objects."""
     settings.watching.server_timeout = _WATCH_SECONDS
     settings.watching.client_timeout = _WATCH_SECONDS + 60
     settings.watching.connect_timeout = 15
@@ -113,7 +113,7 @@ def configure_kopf(settings: kopf.OperatorSettings) -> None:
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
-    """End the passes and close all connections."""
+    """End the loops and close all connections."""
     runtime: Runtime | None = memo.get("runtime")
     if runtime is not None:
         await runtime.stop()
@@ -121,25 +121,25 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
 
 @kopf.on.event(*selector(MICROFIN_CLUSTER))
 async def on_cluster(memo: kopf.Memo, type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's name
-    """Look at a cluster that is new, changed or gone."""
+    """Check a cluster that is new, changed or deleted."""
     namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
     if type == "DELETED":
-        memo.runtime.keepers.gone(namespace, name)
+        memo.runtime.loops.wake(namespace, name)
     else:
-        memo.runtime.keepers.tell(namespace, name, body["metadata"].get("generation", 1))
+        memo.runtime.loops.start_or_wake(namespace, name, body["metadata"].get("generation", 1))
 
 
 @kopf.on.event(*selector(STATEFUL_SET), labels={CLUSTER_LABEL: kopf.PRESENT})
 @kopf.on.event(*selector(JOB), labels={CLUSTER_LABEL: kopf.PRESENT})
 @kopf.on.event(*selector(POD), labels={CLUSTER_LABEL: kopf.PRESENT})
-async def on_part(memo: kopf.Memo, body: kopf.Body, **_: Any) -> None:
-    """Look at the cluster that something belongs to."""
+async def on_owned_object(memo: kopf.Memo, body: kopf.Body, **_: Any) -> None:
+    """Check the cluster that an object belongs to."""
     metadata = body["metadata"]
-    memo.runtime.keepers.wake(metadata["namespace"], metadata["labels"][CLUSTER_LABEL])
+    memo.runtime.loops.wake(metadata["namespace"], metadata["labels"][CLUSTER_LABEL])
 
 
 @kopf.on.event(*selector(KAFKA_TOPIC), annotations={TOPIC_OWNER: kopf.PRESENT})
 async def on_topic(memo: kopf.Memo, body: kopf.Body, **_: Any) -> None:
-    """Look at the cluster that a KafkaTopic belongs to, in whatever namespace it is."""
+    """Check the cluster that a KafkaTopic belongs to, which may be in another namespace."""
     namespace, _slash, name = body["metadata"]["annotations"][TOPIC_OWNER].partition("/")
-    memo.runtime.keepers.wake(namespace, name)
+    memo.runtime.loops.wake(namespace, name)

@@ -1,4 +1,4 @@
-"""Administrative Jobs: each is created, waited for, and after a failure made anew."""
+"""Administrative Jobs: the operator creates one, waits for it, and repeats it after a failure."""
 
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -8,21 +8,21 @@ import msgspec
 from microfin_operator.custom_resource import Cluster
 from microfin_operator.kinds import JOB, KubernetesObject
 from microfin_operator.names import ADMINISTRATION, labels
-from microfin_operator.observed import Observed, is_terminating
+from microfin_operator.observation import Observation, is_terminating
 from microfin_operator.plan import Action, Create, Delete
 from microfin_operator.pod_template import administration_template
 
 RETRY_AFTER: Final = timedelta(seconds=15)
-"""How long a Job that failed stays to be looked at before the next attempt."""
+"""How long a failed Job stays, so that people can read its log, before the next attempt."""
 
 _KEPT: Final = 600  # seconds that a finished Job stays
-_DEADLINE: Final = 900  # seconds that a Job may take
+_DEADLINE: Final = 900  # seconds that a Job may run
 
-JobState = Literal["started", "running", "complete", "failed", "going"]
+JobState = Literal["started", "running", "complete", "failed", "terminating"]
 
 
 class JobStep(msgspec.Struct, frozen=True):
-    """How far a Job is, what to do about it, and what it said if it failed."""
+    """A Job's progress, the actions it needs, and its last message if it failed."""
 
     state: JobState
     actions: tuple[Action, ...] = ()
@@ -42,7 +42,7 @@ def job(cluster: Cluster, name: str, command: list[str]) -> KubernetesObject:
             "ownerReferences": [cluster.owner_reference],
         },
         "spec": {
-            # The command waits and repeats by itself; a failure is looked at by the operator.
+            # The command itself waits and repeats; the operator handles a failure.
             "backoffLimit": 0,
             "activeDeadlineSeconds": _DEADLINE,
             "ttlSecondsAfterFinished": _KEPT,
@@ -51,22 +51,22 @@ def job(cluster: Cluster, name: str, command: list[str]) -> KubernetesObject:
     }
 
 
-def step(observed: Observed, wanted: KubernetesObject, now: datetime) -> JobStep:
-    """Return what to do so that `wanted` runs, or has run."""
+def step(observation: Observation, wanted: KubernetesObject, now: datetime) -> JobStep:
+    """Return the progress of the Job `wanted`, and the actions that make it run."""
     name = wanted["metadata"]["name"]
-    found = next((it for it in observed.jobs if it["metadata"]["name"] == name), None)
+    found = next((it for it in observation.jobs if it["metadata"]["name"] == name), None)
     if found is None:
         return JobStep("started", (Create(JOB, wanted),))
     if is_terminating(found):
-        return JobStep("going")
+        return JobStep("terminating")
     ended = _ended(found)
     if ended is None:
-        return JobStep("running", message=_waiting(observed, name))
+        return JobStep("running", message=_waiting(observation, name))
     kind, condition = ended
     finished = datetime.fromisoformat(condition["lastTransitionTime"])
     if kind == "Complete":
         return JobStep("complete", finished=finished)
-    message = _last_words(observed, name) or str(condition.get("message", "it failed"))
+    message = _last_words(observation, name) or str(condition.get("message", "it failed"))
     actions = (removal(found),) if now - finished >= RETRY_AFTER else ()
     return JobStep("failed", actions, message, finished)
 
@@ -77,9 +77,9 @@ def removal(found: KubernetesObject) -> Delete:
     return Delete(JOB, metadata["namespace"], metadata["name"], metadata.get("uid", ""))
 
 
-def completed(observed: Observed) -> list[str]:
-    """Return the names of the Jobs that have done what they were made for."""
-    ends = ((it["metadata"]["name"], _ended(it)) for it in observed.jobs)
+def completed(observation: Observation) -> list[str]:
+    """Return the names of the Jobs that have succeeded."""
+    ends = ((it["metadata"]["name"], _ended(it)) for it in observation.jobs)
     return [name for name, end in ends if end is not None and end[0] == "Complete"]
 
 
@@ -95,9 +95,9 @@ def _ended(found: KubernetesObject) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
-def _last_words(observed: Observed, name: str) -> str:
-    """Return what the Job's pod said on stderr when it failed."""
-    for pod in reversed(observed.job_pods(name)):
+def _last_words(observation: Observation, name: str) -> str:
+    """Return the last words on stderr of a failed Job's pod."""
+    for pod in reversed(observation.job_pods(name)):
         for status in pod.get("status", {}).get("containerStatuses") or []:
             ended = status.get("state", {}).get("terminated") or {}
             if ended.get("message"):
@@ -105,26 +105,26 @@ def _last_words(observed: Observed, name: str) -> str:
     return ""
 
 
-def _waiting(observed: Observed, name: str) -> str:
-    """Return what keeps the Job's pod from starting, or nothing."""
-    for pod in observed.job_pods(name):
-        trouble = pod_trouble(pod)
-        if trouble:
-            return trouble
+def _waiting(observation: Observation, name: str) -> str:
+    """Return what prevents the Job's pod from starting, or ""."""
+    for pod in observation.job_pods(name):
+        problem = pod_problem(pod)
+        if problem:
+            return problem
     return ""
 
 
-_TROUBLES: Final = frozenset(
+_STUCK: Final = frozenset(
     ("CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName",
      "CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 )  # fmt: skip
 
 
-def pod_trouble(pod: KubernetesObject) -> str:
-    """Return what keeps a pod from running that does not heal by waiting, or nothing."""
+def pod_problem(pod: KubernetesObject) -> str:
+    """Return a problem that prevents a pod from running and does not end by waiting, or ""."""
     for status in pod.get("status", {}).get("containerStatuses") or []:
         waiting = status.get("state", {}).get("waiting") or {}
-        if waiting.get("reason") in _TROUBLES:
+        if waiting.get("reason") in _STUCK:
             before = status.get("lastState", {}).get("terminated") or {}
             words = before.get("message") or waiting.get("message") or ""
             return f"{waiting['reason']}: {' '.join(str(words).split())[-500:]}".removesuffix(": ")

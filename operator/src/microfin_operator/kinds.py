@@ -5,7 +5,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 KubernetesObject: TypeAlias = dict[str, Any]
-"""An object as the API gives it, in JSON's types."""
+"""An object from the API, in JSON's types."""
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -16,10 +16,10 @@ class Kind(msgspec.Struct, frozen=True):
     plural: str
 
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """Return the path of one object, or without `name` of all in the namespace."""
+        """Return the path of one object, or without `name` of all objects in the namespace."""
         root = f"/apis/{self.api_version}" if "/" in self.api_version else "/api/v1"
-        parts = (root, "namespaces", namespace, self.plural, name, subresource)
-        return "/".join(part for part in parts if part)
+        segments = (root, "namespaces", namespace, self.plural, name, subresource)
+        return "/".join(it for it in segments if it)
 
 
 MICROFIN_CLUSTER: Final = Kind("microfin.io/v1alpha1", "MicrofinCluster", "microfinclusters")

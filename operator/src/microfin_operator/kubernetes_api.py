@@ -1,4 +1,4 @@
-"""The few requests that the operator makes, on the asyncio client of the `kubernetes` package."""
+"""The operator's few requests to the API server, on the `kubernetes` package's asyncio client."""
 
 import os
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class ApiFailure(Exception):
 
 
 class Refused(ApiFailure):
-    """The API server read the request and refuses it: repeating it unchanged will not help."""
+    """The API server understood the request and refused it: repeating it does not help."""
 
 
 class KindMissing(ApiFailure):
@@ -34,7 +34,7 @@ class KindMissing(ApiFailure):
 
 
 class KubernetesApi:
-    """The API server. Every call raises `ApiFailure` where it does not succeed."""
+    """The API server. Every method raises `ApiFailure` if its request does not succeed."""
 
     def __init__(self, client: ApiClient, timeout: float) -> None:
         self._client = client
@@ -49,7 +49,7 @@ class KubernetesApi:
         self._checked(*await self._request("GET", "/version"))
 
     async def get(self, kind: Kind, namespace: str, name: str) -> KubernetesObject | None:
-        """Return an object, or None where there is none. Raises `KindMissing`."""
+        """Return an object, or None if it does not exist. Raises `KindMissing`."""
         status, answer = await self._request("GET", kind.path(namespace, name))
         if status != _NOT_FOUND:
             return self._checked(status, answer)
@@ -58,7 +58,7 @@ class KubernetesApi:
         return None
 
     async def list(self, kind: Kind, namespace: str, selector: str) -> list[KubernetesObject]:
-        """Return the objects that carry the labels of `selector`."""
+        """Return the objects that have the labels of `selector`."""
         path = kind.path(namespace)
         status, answer = await self._request("GET", path, {"labelSelector": selector})
         items: list[KubernetesObject] = self._checked(status, answer).get("items") or []
@@ -67,24 +67,24 @@ class KubernetesApi:
     async def apply(
         self, kind: Kind, item: KubernetesObject, subresource: str = "", *, force: bool = True
     ) -> None:
-        """Make the fields of `item` so, and take away those that we set before and it lacks.
+        """Set the fields of `item`, and remove those that the operator set before and it lacks.
 
-        Without `force`, raises `Refused` where others have set some of them otherwise.
+        Without `force`, raises `Refused` if others have set some of the fields to other values.
         """
         metadata = item["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"], subresource)
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
         status, answer = await self._request("PATCH", path, query, item, _APPLY)
         if status == _CONFLICT and not force:
-            told = answer.get("message") if isinstance(answer, dict) else answer
+            message = answer.get("message") if isinstance(answer, dict) else answer
             raise Refused(
                 f"{kind.name} {metadata['namespace']}/{metadata['name']} has fields that somebody "
-                f"else has set: {str(told)[:1000]}. Let them be given up there, or set as here"
+                f"else has set: {str(message)[:1000]}. Remove them there, or set them as here"
             )
         self._checked(status, answer)
 
     async def create(self, kind: Kind, item: KubernetesObject) -> bool:
-        """Create an object; False where one of its name is there already."""
+        """Create an object. Return False if one with its name exists."""
         query = {"fieldManager": FIELD_MANAGER}
         path = kind.path(item["metadata"]["namespace"])
         status, answer = await self._request("POST", path, query, item)
@@ -102,7 +102,7 @@ class KubernetesApi:
         self._checked(*await self._request("PATCH", path, query, changes, _MERGE))
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
-        """Delete an object, unless another of its name has taken its place."""
+        """Delete an object, unless another object has the name now."""
         options: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -141,9 +141,9 @@ class KubernetesApi:
     def _checked(self, status: int, answer: Any) -> KubernetesObject:
         if status < 300 and isinstance(answer, dict):
             return answer
-        told = answer.get("message") if isinstance(answer, dict) else answer
+        message = answer.get("message") if isinstance(answer, dict) else answer
         failure = Refused if status in _REFUSALS else ApiFailure
-        raise failure(f"the API server answered {status}: {str(told)[:1000]}")
+        raise failure(f"the API server answered {status}: {str(message)[:1000]}")
 
 
 def _decoded(data: bytes) -> Any:
@@ -154,15 +154,15 @@ def _decoded(data: bytes) -> Any:
 
 
 async def connect(timeout: float) -> KubernetesApi:
-    """Return the API server that the pod runs under, or else the one of KUBECONFIG."""
+    """Return the API server of the cluster that the pod runs in, or else the one of KUBECONFIG."""
     configuration = Configuration()
-    # Python 3.13 also wants a CA's certificate in the form of RFC 5280, which not every cluster's
-    # is. The server's certificate and name are verified as ever.
+    # Python 3.13 also demands that a CA's certificate has the form of RFC 5280, which some
+    # clusters' certificates do not have. The server's certificate and name are still verified.
     configuration.disable_strict_ssl_verification = True
     try:
         load_incluster_config(client_configuration=configuration)
     except ConfigException:
-        # The client reads KUBECONFIG itself only once, when it is imported.
+        # The client itself reads KUBECONFIG only once, when it is imported.
         path = os.environ.get("KUBECONFIG")
         await load_kube_config(config_file=path, client_configuration=configuration)
     return KubernetesApi(ApiClient(configuration), timeout)

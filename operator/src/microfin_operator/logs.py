@@ -1,4 +1,4 @@
-"""Structured logs on stderr, one event a line, also those of kopf."""
+"""Structured logs on stderr, one event per line, kopf's included."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ def configure_logs(settings: OperatorSettings) -> None:
     ]
     renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(),
-        # The other formatters show local variables, and some of those are tokens.
+        # The other formatters show local variables, some of which are tokens.
         exception_formatter=structlog.dev.plain_traceback,
     )
     if settings.log_format == "json":
@@ -40,5 +40,5 @@ def configure_logs(settings: OperatorSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # kopf tells of every event; what matters of them this operator tells itself.
+    # kopf logs every event; the operator itself logs those that matter.
     logging.getLogger("kopf.objects").setLevel(max(level, logging.WARNING))

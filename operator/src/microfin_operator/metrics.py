@@ -33,7 +33,7 @@ PHASES: Final = (
 
 
 class ClusterFigures(msgspec.Struct, frozen=True):
-    """What is told of one cluster."""
+    """The figures of one cluster."""
 
     namespace: str
     name: str
@@ -45,7 +45,7 @@ class ClusterFigures(msgspec.Struct, frozen=True):
 
 
 class ClusterCollector(Collector):
-    """Tells of the clusters that there are now, so that a deleted one leaves no series behind."""
+    """Reports the clusters that exist now, so that a deleted one leaves no series behind."""
 
     def __init__(self, figures: Callable[[], Iterable[ClusterFigures]]) -> None:
         self._figures = figures
@@ -87,6 +87,6 @@ class ClusterCollector(Collector):
 
 
 def expose(collector: ClusterCollector) -> Callable[[], None]:
-    """Show a collector's metrics; the function that is returned ends that."""
+    """Expose a collector's metrics, and return a function that hides them again."""
     REGISTRY.register(collector)
     return lambda: REGISTRY.unregister(collector)

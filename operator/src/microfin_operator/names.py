@@ -1,9 +1,9 @@
-"""The names that the operator gives, and those by which it finds its own again."""
+"""The names, labels and annotations by which the operator marks and finds its objects."""
 
 from typing import Final
 
 FIELD_MANAGER: Final = "microfin-operator"
-"""Under which the operator's server-side applies are known."""
+"""The field manager of the operator's server-side applies."""
 
 CLUSTER_LABEL: Final = "microfin.io/cluster"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
@@ -17,13 +17,14 @@ TOPIC_OWNER: Final = "microfin.io/owned-by"
 cross namespaces, and the topic outlives the cluster anyway."""
 
 ALLOWED_NAMESPACES: Final = "microfin.io/allow-namespaces"
-"""Annotation of a Kafka: namespaces, by commas, whose MicrofinClusters may have topics there."""
+"""Annotation of a Kafka: the namespaces whose MicrofinClusters may have topics there, separated by
+commas."""
 
 DESIRED_HASH: Final = "microfin.io/desired"
-"""Annotation: the hash of what the operator applied, by which it sees what it no longer wants."""
+"""Annotation: the hash of the last apply, by which the operator notices fields to remove."""
 
 WORKER_PORT: Final = 8081
-"""Where a worker tells of itself."""
+"""The port on which a worker reports its state."""
 
 
 def worker_name(cluster: str) -> str:

@@ -1,4 +1,4 @@
-"""What a pass decides to do."""
+"""The result of a pass's decision: actions, Events, status, and when to requeue."""
 
 from typing import Literal, TypeAlias
 
@@ -8,7 +8,7 @@ from microfin_operator.kinds import Kind, KubernetesObject
 
 
 class Apply(msgspec.Struct, frozen=True):
-    """Make these fields so, by server-side apply; with `force`, also those that others have set."""
+    """Set these fields by server-side apply; with `force` also those that others have set."""
 
     kind: Kind
     item: KubernetesObject
@@ -16,14 +16,14 @@ class Apply(msgspec.Struct, frozen=True):
 
 
 class Create(msgspec.Struct, frozen=True):
-    """Create this object, unless it is there."""
+    """Create this object, unless it exists."""
 
     kind: Kind
     item: KubernetesObject
 
 
 class Delete(msgspec.Struct, frozen=True):
-    """Delete exactly this object, and what belongs to it."""
+    """Delete exactly this object, and the objects that it owns."""
 
     kind: Kind
     namespace: str
@@ -42,23 +42,37 @@ class Note(msgspec.Struct, frozen=True):
     message: str
 
 
-class Part(msgspec.Struct, frozen=True):
-    """One part's state: topic, workers or routing. `sound` is None where nobody can tell;
-    `trouble` is whether waiting will not help; `actions` bring the part closer to what is desired.
+class State(msgspec.Struct, frozen=True):
+    """The state of one component: topic, workers or routing. `actions` bring the component closer
+    to what is desired. Every state is of one of the subclasses.
     """
 
-    sound: bool | None
     reason: str
     message: str
-    trouble: bool = False
     actions: tuple[Action, ...] = ()
     notes: tuple[Note, ...] = ()
 
 
+class InSync(State, frozen=True):
+    """The component is as desired."""
+
+
+class Progressing(State, frozen=True):
+    """The component is not as desired yet; it will be without a person."""
+
+
+class NeedsPerson(State, frozen=True):
+    """The component is not as desired, and waiting does not help."""
+
+
+class Unknown(State, frozen=True):
+    """Nobody can say whether the component is as desired."""
+
+
 class Plan(msgspec.Struct, frozen=True):
-    """What to do, what to say, and in how many seconds to look again at the latest."""
+    """The actions, Events and status of a pass, and the seconds after which the next one is due."""
 
     actions: tuple[Action, ...]
     notes: tuple[Note, ...]
     status: KubernetesObject
-    look_again: float
+    requeue_after: float

@@ -1,9 +1,9 @@
-"""What `worker.podTemplate` cannot say.
+"""What `worker.podTemplate` must not contain.
 
-Who may write a MicrofinCluster need not be allowed to make pods: the operator makes them in its
-own name. So it makes none that the restricted Pod Security Standard forbids, none on the node's
-resources, and none as somebody else (ADR 25). The CustomResourceDefinition refuses what it can
-judge; here everything is judged, as it comes out of the merge.
+A user who may write a MicrofinCluster may lack the permission to create pods: the operator creates
+them with its own permission. So it creates no pod that the restricted Pod Security Standard
+forbids, none that uses the node's resources, and none under another identity (ADR 25). The
+CustomResourceDefinition refuses what it can check; this module checks the whole merged template.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -56,7 +56,7 @@ _POD_CONTEXT: Final[dict[str, Callable[[Any], bool]]] = {
     "supplementalGroups": _anything,
     "supplementalGroupsPolicy": _anything,
 }
-"""What a pod's security context may hold; the rest is refused."""
+"""The allowed values of a pod's security context; other fields are refused."""
 
 _CONTAINER_CONTEXT: Final[dict[str, Callable[[Any], bool]]] = {
     "allowPrivilegeEscalation": _is_missing_or(False),
@@ -92,11 +92,11 @@ _POD: Final[dict[str, Callable[[Any], bool]]] = {
     "restartPolicy": _is_missing_or("Always"),
     "priorityClassName": lambda value: not str(value or "").startswith("system-"),
 }
-"""What the rest of a pod must be; fields that are not here are the user's."""
+"""The allowed values of a pod's other fields; fields that are not listed are free."""
 
 
 def pod_faults(cluster: Cluster) -> str:
-    """Return what is wrong with the pods that `worker.podTemplate` asks for, or nothing."""
+    """Return what is wrong with the pods that `worker.podTemplate` asks for, or ""."""
     faults = list(_malformed(cluster.spec.worker.pod_template))
     if not faults:
         faults = list(_forbidden(cluster))
@@ -104,14 +104,14 @@ def pod_faults(cluster: Cluster) -> str:
         return ""
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
     return (
-        f"worker.podTemplate asks for pods that the operator does not make: "
-        f"{'; '.join(faults[:_SHOWN])}{more}. Take these fields out; workers that run go on as "
+        f"worker.podTemplate asks for pods that the operator does not create: "
+        f"{'; '.join(faults[:_SHOWN])}{more}. Remove these fields; workers that run go on as "
         "they are"
     )
 
 
 def _malformed(theirs: Any, path: str = "") -> Iterator[str]:
-    """Say where the template has not the form that can be merged."""
+    """Yield the fields of the template whose form cannot be merged."""
     if not isinstance(theirs, Mapping):
         return
     for name, value in theirs.items():
@@ -161,7 +161,7 @@ def _of(fields: Mapping[str, Any], rules: Mapping[str, Callable[[Any], bool]]) -
 def _context(
     fields: Mapping[str, Any], rules: Mapping[str, Callable[[Any], bool]], place: str
 ) -> Iterator[str]:
-    """Say what of a security context is not allowed: what is not known is refused."""
+    """Yield the fields of a security context that are not allowed; unknown fields are not."""
     context = fields.get("securityContext") or {}
     wrong = [*_of(context, rules), *(name for name in context if name not in rules)]
     yield from (f"{place}.securityContext.{name}".removeprefix(".") for name in wrong)
@@ -196,7 +196,7 @@ def _container(container: KubernetesObject, place: str, kind: str) -> Iterator[s
 
 
 def _names_host(handler: Any) -> bool:
-    """Whether the node's kubelet is to call an address of the user's choice."""
+    """Whether a handler makes the node's kubelet call an address of the user's choice."""
     if not isinstance(handler, Mapping):
         return False
     calls = (handler.get("httpGet"), handler.get("tcpSocket"))
@@ -204,7 +204,7 @@ def _names_host(handler: Any) -> bool:
 
 
 def _program(theirs: Mapping[str, Any]) -> Iterator[str]:
-    """Say where the worker is to run something else; the operator sets the image itself."""
+    """Yield the fields that make the worker run another program; the operator sets the image."""
     for container in (theirs.get("spec") or {}).get("containers") or []:
         if container.get("name") == WORKER:
             yield from (

@@ -1,4 +1,4 @@
-"""The pods of workers and of administrative Jobs, as one merge of our fields and the user's."""
+"""The pods of workers and of administrative Jobs: the operator's fields merged with the user's."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -14,7 +14,7 @@ from microfin_operator.names import (
 )
 
 _MERGE_KEYS: Final = {"volumeMounts": "mountPath", "volumeDevices": "devicePath"}
-"""By which field the items of a list are told apart; `name` for all others."""
+"""The field that identifies the items of a list; `name` for all other lists."""
 
 NAMED_LISTS: Final = frozenset(
     ("containers", "initContainers", "volumes", "volumeMounts", "volumeDevices", "env", "ports",
@@ -24,10 +24,10 @@ NAMED_LISTS: Final = frozenset(
 
 
 def merge(base: Any, override: Any, field: str = "") -> Any:
-    """Return `base` with `override` over it, as `kubectl patch` would merge them.
+    """Return `base` merged with `override`, as `kubectl patch` would merge them.
 
-    Objects are merged field by field, lists of named things by name; every other list is replaced,
-    and null takes a field away.
+    Objects are merged field by field, lists of named items by name; every other list is replaced,
+    and null removes a field.
     """
     if isinstance(base, Mapping) and isinstance(override, Mapping):
         merged = {
@@ -51,7 +51,7 @@ def _merge_named(
 
 
 def worker_template(cluster: Cluster) -> KubernetesObject:
-    """Return the pod template of the workers: ours, the user's over it, and what must be, last."""
+    """Return the workers' pod template: the operator's, the user's over it, then fixed fields."""
     ours = _common(cluster, WORKER)
     ours["spec"] |= {
         "terminationGracePeriodSeconds": cluster.spec.worker.termination_grace_period_seconds,
@@ -73,7 +73,7 @@ def administration_template(cluster: Cluster, command: list[str]) -> KubernetesO
     ours = _common(cluster, ADMINISTRATION)
     template = _with_theirs(cluster, ours, ADMINISTRATION)
     spec = template["spec"]
-    # What stands beside a worker is no part of a Job, which it would keep from ending.
+    # Other containers next to the worker would prevent the Job from ending.
     worker = next(it for it in spec["containers"] if it["name"] == WORKER)
     for field in ("ports", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle"):
         worker.pop(field, None)
@@ -83,8 +83,8 @@ def administration_template(cluster: Cluster, command: list[str]) -> KubernetesO
     return template
 
 
-def _common(cluster: Cluster, part: str) -> KubernetesObject:
-    """Return what a worker's pod and a Job's have in common."""
+def _common(cluster: Cluster, component: str) -> KubernetesObject:
+    """Return the fields that a worker's pod and a Job's pod have in common."""
     worker = cluster.spec.worker
     container: dict[str, Any] = {
         "name": WORKER,
@@ -99,7 +99,7 @@ def _common(cluster: Cluster, part: str) -> KubernetesObject:
     if worker.env_from:
         container["envFrom"] = worker.env_from
     return {
-        "metadata": {"labels": labels(cluster.name, part)},
+        "metadata": {"labels": labels(cluster.name, component)},
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -113,20 +113,20 @@ def _common(cluster: Cluster, part: str) -> KubernetesObject:
     }
 
 
-def _with_theirs(cluster: Cluster, ours: KubernetesObject, part: str) -> KubernetesObject:
-    """Merge the user's template over ours, and over both what the operator relies on."""
+def _with_theirs(cluster: Cluster, ours: KubernetesObject, component: str) -> KubernetesObject:
+    """Merge the user's template over the operator's, and the fields it relies on over both."""
     environment = [{"name": "MICROFIN_TOPIC", "value": cluster.spec.topic.name}]
     if cluster.spec.topic.bootstrap is not None:
         environment.append(
             {"name": "MICROFIN_KAFKA", "value": cluster.spec.topic.bootstrap.servers}
         )
-    if part == WORKER:
+    if component == WORKER:
         environment += [
             {"name": "MICROFIN_WORKER_HOST", "value": "0.0.0.0"},  # noqa: S104 - of the pod
             {"name": "MICROFIN_WORKER_PORT", "value": str(WORKER_PORT)},
         ]
     needed = {
-        "metadata": {"labels": labels(cluster.name, part)},
+        "metadata": {"labels": labels(cluster.name, component)},
         "spec": {
             "containers": [{"name": WORKER, "image": cluster.spec.worker.image, "env": environment}]
         },
@@ -140,7 +140,7 @@ def _probe(path: str, **timing: int) -> dict[str, Any]:
 
 
 def _spread(cluster: str) -> list[dict[str, Any]]:
-    """Spread the workers over zones and nodes where there are several; never keep one waiting."""
+    """Spread the workers over zones and nodes if there are several; never keep one waiting."""
     return [
         {
             "maxSkew": 1,

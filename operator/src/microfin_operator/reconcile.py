@@ -1,4 +1,4 @@
-"""One pass: look, decide, do, tell. Idempotent: it may end between any two of its requests."""
+"""One pass: observe, decide, act, report. Idempotent: it may end between any two requests."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -12,8 +12,8 @@ from microfin_operator.decide import decide
 from microfin_operator.events import record
 from microfin_operator.kinds import MICROFIN_CLUSTER
 from microfin_operator.kubernetes_api import KubernetesApi, Refused
-from microfin_operator.observed import Observed
-from microfin_operator.observing import observe
+from microfin_operator.observation import Observation
+from microfin_operator.observe import observe
 from microfin_operator.plan import Action, Apply, Create, Note, Plan
 from microfin_operator.worker_reports import WorkerReader
 
@@ -21,9 +21,9 @@ logger = structlog.get_logger(__name__)
 
 
 class Pass(msgspec.Struct, frozen=True):
-    """What a pass found and decided, and whether it changed anything."""
+    """The observation and the plan of a pass, and whether the pass changed anything."""
 
-    seen: Observed
+    observation: Observation
     plan: Plan
     changed: bool
 
@@ -31,29 +31,31 @@ class Pass(msgspec.Struct, frozen=True):
 async def reconcile(
     api: KubernetesApi, workers: WorkerReader, namespace: str, name: str, now: datetime
 ) -> Pass | None:
-    """Bring a cluster one step closer to what its spec says; None where it is gone.
+    """Bring a cluster one step closer to its spec. Return None if the cluster is gone.
 
-    What is done shows in the cluster, whose watches call for the next pass. Raises `ApiFailure`
-    where a request failed; the next pass begins anew.
+    The watches notice the changes and start the next pass. Raises `ApiFailure` if a request
+    failed; the next pass starts afresh.
     """
-    seen = await observe(api, workers, namespace, name)
-    if seen is None:
+    observation = await observe(api, workers, namespace, name)
+    if observation is None:
         return None
-    plan = decide(seen, now)
+    plan = decide(observation, now)
     try:
         for action in plan.actions:
-            await _do(api, action)
+            await _perform(api, action)
     except Refused as refusal:
-        plan = decide(seen, now, refusal=str(refusal))
-    await _tell(api, seen.cluster, plan.notes, now)
-    news = not _says_the_same(seen.cluster.status, plan.status)
+        plan = decide(observation, now, refusal=str(refusal))
+    await _record_events(api, observation.cluster, plan.notes, now)
+    news = not _is_unchanged(observation.cluster.status, plan.status)
     if news:
-        await api.apply(MICROFIN_CLUSTER, _status_patch(seen, plan), "status")
-    return Pass(seen, plan, bool(plan.actions) or news)
+        await api.apply(MICROFIN_CLUSTER, _status_patch(observation, plan), "status")
+    return Pass(observation, plan, bool(plan.actions) or news)
 
 
-async def _tell(api: KubernetesApi, cluster: Cluster, notes: Iterable[Note], now: datetime) -> None:
-    """Record Events. One that cannot be recorded is lost; the status tells the same."""
+async def _record_events(
+    api: KubernetesApi, cluster: Cluster, notes: Iterable[Note], now: datetime
+) -> None:
+    """Record Events. One that is refused is lost; the status says the same."""
     for note in notes:
         logger.info("event", cluster=cluster.name, reason=note.reason, text=note.message)
         try:
@@ -62,7 +64,7 @@ async def _tell(api: KubernetesApi, cluster: Cluster, notes: Iterable[Note], now
             logger.warning("the Event was refused", error=str(refusal))
 
 
-async def _do(api: KubernetesApi, action: Action) -> None:
+async def _perform(api: KubernetesApi, action: Action) -> None:
     if isinstance(action, Apply):
         await api.apply(action.kind, action.item, force=action.force)
         verb, name = "applied", action.item["metadata"]["name"]
@@ -75,19 +77,19 @@ async def _do(api: KubernetesApi, action: Action) -> None:
     logger.info(verb, kind=action.kind.name, name=name)
 
 
-def _says_the_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a status needs no write. What the new one lacks must be gone from the old one."""
+def _is_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the status needs no write. A field that only the old one has must be removed."""
     return dict(old) == dict(new)
 
 
-def _status_patch(seen: Observed, plan: Plan) -> dict[str, Any]:
+def _status_patch(observation: Observation, plan: Plan) -> dict[str, Any]:
     return {
         "apiVersion": MICROFIN_CLUSTER.api_version,
         "kind": MICROFIN_CLUSTER.name,
         "metadata": {
-            "name": seen.cluster.name,
-            "namespace": seen.cluster.namespace,
-            "uid": seen.cluster.uid,  # not into another one that has taken its place
+            "name": observation.cluster.name,
+            "namespace": observation.cluster.namespace,
+            "uid": observation.cluster.uid,  # not into a new cluster of the same name
         },
         "status": plan.status,
     }

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class OperatorSettings(BaseSettings):
-    """What the operator is told. What it does it reads from MicrofinClusters."""
+    """The operator's settings. The desired state is in MicrofinClusters."""
 
     model_config = SettingsConfigDict(
         env_prefix="MICROFIN_OPERATOR_", extra="ignore", hide_input_in_errors=True
@@ -16,33 +16,33 @@ class OperatorSettings(BaseSettings):
     namespaces: str = Field(
         default="",
         description="The namespaces whose MicrofinClusters it serves, separated by spaces; "
-        "left out, all of them.",
+        "empty for all namespaces.",
     )
     http_host: str = Field(
         default="0.0.0.0",  # noqa: S104 - of the pod
-        description="Where /healthz, /readyz and /metrics listen.",
+        description="The address on which /healthz, /readyz and /metrics listen.",
     )
     http_port: int = Field(default=8080, ge=0, description="Their port.")
     resync_seconds: float = Field(
         default=600,
         gt=0,
-        description="Seconds after which a cluster is looked at even if no watch told anything.",
+        description="Seconds after which a cluster is checked even if no watch reported a change.",
     )
     look_seconds: float = Field(
         default=5,
         gt=0,
-        description="Seconds between two looks at the workers' /status, which cost the API server "
-        "nothing; while a cluster is not as desired, a fifth of it.",
+        description="Seconds between two reads of the workers' /status, which do not load the API "
+        "server; a fifth of it while a cluster is not as desired.",
     )
     lag_seconds: float = Field(
-        default=30, gt=0, description="Seconds between two updates of a status of which only the "
+        default=30, gt=0, description="Seconds between two updates of a status in which only the "
         "lag has changed."
     )  # fmt: skip
     request_timeout: float = Field(
         default=15, gt=0, description="Seconds until a request to the API server counts as failed."
     )
     worker_port: int = Field(
-        default=8081, ge=1, description="The port on which workers tell of themselves."
+        default=8081, ge=1, description="The port on which workers report their state."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least serious log lines that are written."

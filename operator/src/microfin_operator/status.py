@@ -1,4 +1,4 @@
-"""The status that is written: conditions, the phase, numbers, lag."""
+"""Builds the status of a MicrofinCluster: conditions, phase, numbers, lag."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -7,14 +7,14 @@ import msgspec
 
 from microfin_operator.custom_resource import Cluster
 from microfin_operator.names import selector_text, worker_selector
-from microfin_operator.observed import Observed
-from microfin_operator.plan import Note
+from microfin_operator.observation import Observation
+from microfin_operator.plan import InSync, Note, State, Unknown
 
 Truth = Literal["True", "False", "Unknown"]
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """One condition as this pass finds it."""
+    """One condition in this pass."""
 
     type: str
     status: Truth
@@ -23,8 +23,8 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class Numbers(msgspec.Struct, frozen=True):
-    """Partitions, the routing that all workers tell, 0 where nobody knows or they differ; and how
-    many workers have claimed their partition."""
+    """The numbers of partitions, the routing that all workers report (0 if they differ or none
+    reports), and how many workers have claimed their partition."""
 
     topic: int
     active: int
@@ -34,30 +34,30 @@ class Numbers(msgspec.Struct, frozen=True):
     working: int
 
 
-def truth(sound: bool | None) -> Truth:
-    """Return a condition's status."""
-    if sound is None:
+def truth(state: State) -> Truth:
+    """Return the status of the condition that shows a component's state."""
+    if isinstance(state, Unknown):
         return "Unknown"
-    return "True" if sound else "False"
+    return "True" if isinstance(state, InSync) else "False"
 
 
 def build_status(
-    observed: Observed,
+    observation: Observation,
     phase: str,
     conditions: list[Condition],
     numbers: Numbers,
     now: datetime,
 ) -> dict[str, Any]:
     """Return the status. A condition keeps its transition time until its status changes."""
-    cluster = observed.cluster
-    replicas = (observed.stateful_set or {}).get("status", {})
+    cluster = observation.cluster
+    replicas = (observation.stateful_set or {}).get("status", {})
     lag = [
         {
             "partition": partition,
             "records": report.lag_records,
             "seconds": int(report.lag_seconds),
         }
-        for partition, report in sorted(observed.reports.items())
+        for partition, report in sorted(observation.reports.items())
     ]
     status: dict[str, Any] = {
         "observedGeneration": cluster.generation,
@@ -77,10 +77,10 @@ def build_status(
     return status
 
 
-def transitions(cluster: Cluster, conditions: list[Condition], troubles: set[str]) -> list[Note]:
-    """Return an Event for each condition whose status or reason is another than before.
+def transitions(cluster: Cluster, conditions: list[Condition], warnings: set[str]) -> list[Note]:
+    """Return an Event for each condition whose status or reason differs from the last pass's.
 
-    Of `Ready` only the status: its reason is that of another condition, which tells it itself.
+    For `Ready` only the status counts: its reason comes from another condition with its own Event.
     """
     before = {it["type"]: it for it in cluster.status.get("conditions") or []}
     notes = []
@@ -89,12 +89,12 @@ def transitions(cluster: Cluster, conditions: list[Condition], troubles: set[str
         same = old is not None and (
             old["status"] == it.status and (it.type == "Ready" or old["reason"] == it.reason)
         )
-        # What has never been otherwise is no news.
+        # A condition that was never true needs no Event.
         quiet = (
             old is None and it.type in ("Growing", "Degraded", "Paused") and it.status == "False"
         )
         if not same and not quiet:
-            kind: Literal["Normal", "Warning"] = "Warning" if it.type in troubles else "Normal"
+            kind: Literal["Normal", "Warning"] = "Warning" if it.type in warnings else "Normal"
             notes.append(Note(kind, it.reason, f"{it.type} is {it.status}: {it.message}"))
     return notes
 

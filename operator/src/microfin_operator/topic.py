@@ -1,12 +1,12 @@
-"""The commands topic: made, grown and adopted, never shrunk."""
+"""The commands topic: the operator makes, grows and adopts it, and never shrinks it."""
 
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from microfin_operator.applying import applied_hash, apply_unless_so, with_hash
 from microfin_operator.custom_resource import Cluster, Strimzi
+from microfin_operator.drift import applied_hash, apply_if_drifted, with_hash
 from microfin_operator.jobs import completed, job, step
 from microfin_operator.kinds import KAFKA_TOPIC, KubernetesObject
 from microfin_operator.names import (
@@ -16,9 +16,9 @@ from microfin_operator.names import (
     TOPIC_OWNER,
     topic_job_name,
 )
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observation
 from microfin_operator.permission import is_denied, is_own, topic_owner
-from microfin_operator.plan import Apply, Part
+from microfin_operator.plan import Apply, InSync, NeedsPerson, Progressing, State
 
 NEEDED_CONFIG: Final = {
     "retention.ms": "-1",
@@ -27,46 +27,47 @@ NEEDED_CONFIG: Final = {
     "message.timestamp.type": "LogAppendTime",
     "unclean.leader.election.enable": "false",
 }
-"""docs/reference/wire-format.md says why."""
+"""docs/reference/wire-format.md gives the reasons."""
 
 _ALWAYS: Final = frozenset((*NEEDED_CONFIG, "min.insync.replicas", "max.message.bytes"))
-"""Settings that every topic of ours has from the beginning."""
+"""Settings that the operator gives every topic from the beginning."""
 
 _MANAGED: Final = "strimzi.io/managed"
 _PAUSED: Final = "strimzi.io/pause-reconciliation"
 
 
-class TopicPart(msgspec.Struct, frozen=True):
-    """The topic's state. `partitions` is how many it is known to have, 0 where nobody knows;
-    `taken` is whether it is not for this cluster: another ledger's commands may be in it."""
+class TopicState(msgspec.Struct, frozen=True):
+    """The topic's state. `partitions` is its known number of partitions, 0 if it is unknown;
+    `foreign` is whether this cluster may not use it: it may hold another ledger's commands."""
 
-    part: Part
+    state: State
     partitions: int
     desired: int
-    taken: bool = False
+    foreign: bool = False
 
 
-def decide_topic(observed: Observed, active: int, now: datetime) -> TopicPart:
-    """Return what the topic is, and what to do so that it has the desired partitions.
+def decide_topic(observation: Observation, active: int, now: datetime) -> TopicState:
+    """Return the topic's state, with the actions that give it the desired partitions.
 
-    `active` is how many partitions accounts are spread over; the topic never has fewer.
+    `active` is the number of partitions that accounts are spread over; the topic never has fewer.
     """
-    known = _known_partitions(observed)
-    desired = _desired_partitions(observed, max(known, active))
-    if observed.cluster.spec.topic.strimzi is None:
-        part = _by_job(observed, known, desired, now)
+    known = _known_partitions(observation)
+    desired = _desired_partitions(observation, max(known, active))
+    if observation.cluster.spec.topic.strimzi is None:
+        state = _by_job(observation, known, desired, now)
     else:
-        part = _by_strimzi(observed, observed.cluster.spec.topic.strimzi, known, desired)
-    spec = observed.cluster.spec
-    if part.sound and desired > _in_full_shards(spec.partitions, spec.shards):
-        part = msgspec.structs.replace(
-            part, reason="Adopted", message=_adopted(observed.cluster, desired)
+        state = _by_strimzi(observation, observation.cluster.spec.topic.strimzi, known, desired)
+    spec = observation.cluster.spec
+    adopted = desired > _in_full_shards(spec.partitions, spec.shards)
+    if isinstance(state, InSync) and adopted:
+        state = msgspec.structs.replace(
+            state, reason="Adopted", message=_adopted(observation.cluster, desired)
         )
-    return TopicPart(part, known, desired, _is_foreign(observed))
+    return TopicState(state, known, desired, _is_foreign(observation))
 
 
 def topic_config(cluster: Cluster) -> dict[str, str]:
-    """Return the topic's settings: the ledger's, and what the user adds."""
+    """Return the topic's settings: those that the ledger needs, and those that the user adds."""
     in_sync = "2" if cluster.spec.topic.replicas >= 3 else "1"
     defaults = {"min.insync.replicas": in_sync, "max.message.bytes": str(1024 * 1024)}
     return {**defaults, **cluster.spec.topic.config, **NEEDED_CONFIG}
@@ -77,7 +78,7 @@ def kafka_topic(
 ) -> KubernetesObject:
     """Return the KafkaTopic. It has no owner: the log outlives the cluster that reads it.
 
-    A label by which `live` says who else manages it is left as it is.
+    If `live` has a label that names another manager, the label stays.
     """
     topic = cluster.spec.topic
     managed_by = ((live or {}).get("metadata", {}).get("labels") or {}).get(MANAGED_BY)
@@ -101,31 +102,37 @@ def kafka_topic(
     )
 
 
-def _known_partitions(observed: Observed) -> int:
-    """Return how many partitions the topic has: partitions never shrink, so the most ever seen."""
-    settled = 0
-    if observed.topic is not None and _is_settled(observed.topic) and not _is_foreign(observed):
-        settled = _spec_partitions(observed.topic)
+def _known_partitions(observation: Observation) -> int:
+    """Return the topic's number of partitions: the highest known, because it never shrinks."""
+    made = 0
+    if (
+        observation.topic is not None
+        and _is_made(observation.topic)
+        and not _is_foreign(observation)
+    ):
+        made = _spec_partitions(observation.topic)
     return max(
-        settled,
-        _made_by_jobs(observed),
-        observed.reported_topic_partitions,
-        observed.cluster.earlier_partitions("topic"),
+        made,
+        _made_by_jobs(observation),
+        observation.reported_topic_partitions,
+        observation.cluster.earlier_partitions("topic"),
     )
 
 
-def _made_by_jobs(observed: Observed) -> int:
-    start = topic_job_name(observed.cluster.name, 0).removesuffix("0")
-    numbers = [name.removeprefix(start) for name in completed(observed) if name.startswith(start)]
+def _made_by_jobs(observation: Observation) -> int:
+    start = topic_job_name(observation.cluster.name, 0).removesuffix("0")
+    numbers = [
+        name.removeprefix(start) for name in completed(observation) if name.startswith(start)
+    ]
     return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
-def _desired_partitions(observed: Observed, least: int) -> int:
-    """Return the most that anybody asks for or that there are, as a multiple of the shards."""
-    spec = observed.cluster.spec
+def _desired_partitions(observation: Observation, least: int) -> int:
+    """Return the highest number that is wanted or exists, as a multiple of the shards."""
+    spec = observation.cluster.spec
     asked = 0
-    if observed.topic is not None and not _is_foreign(observed):
-        asked = _spec_partitions(observed.topic)
+    if observation.topic is not None and not _is_foreign(observation):
+        asked = _spec_partitions(observation.topic)
     most = max(spec.partitions, asked, least)
     return _in_full_shards(most, spec.shards)
 
@@ -145,81 +152,77 @@ def _adopted(cluster: Cluster, desired: int) -> str:
 # Strimzi ----------------------------------------------------------------------------------------
 
 
-def _by_strimzi(observed: Observed, where: Strimzi, known: int, desired: int) -> Part:
-    cluster, topic = observed.cluster, observed.topic
+def _by_strimzi(observation: Observation, where: Strimzi, known: int, desired: int) -> State:
+    cluster, topic = observation.cluster, observation.topic
     name = f"KafkaTopic {where.namespace}/{cluster.spec.topic.name}"
-    hindrance = _hindrance(observed, where, name)
-    if hindrance is not None:
-        return hindrance
+    obstacle = _obstacle(observation, where, name)
+    if obstacle is not None:
+        return obstacle
     wanted = kafka_topic(cluster, where, desired, topic)
     force = topic is not None and _has_set(cluster, topic, wanted)
     actions = tuple(
-        Apply(it.kind, it.item, force=force) for it in apply_unless_so(KAFKA_TOPIC, topic, wanted)
+        Apply(it.kind, it.item, force=force) for it in apply_if_drifted(KAFKA_TOPIC, topic, wanted)
     )
     if topic is None:
-        return Part(False, "Creating", f"creating {name} with {desired} partitions", False, actions)
+        return Progressing("Creating", f"creating {name} with {desired} partitions", actions)
     if actions:
         grown = _spec_partitions(topic) < desired
         reason, verb = ("Growing", "growing") if grown else ("Applying", "changing")
-        return Part(False, reason, f"{verb} {name} to {desired} partitions", False, actions)
+        return Progressing(reason, f"{verb} {name} to {desired} partitions", actions)
     return _topic_operators_view(topic, name, known, desired)
 
 
-def _hindrance(observed: Observed, where: Strimzi, name: str) -> Part | None:
-    """Return why the operator may not touch the KafkaTopic, or None where it may."""
-    if observed.topic_kind == "missing":
-        return _trouble(
+def _obstacle(observation: Observation, where: Strimzi, name: str) -> NeedsPerson | None:
+    """Return why the operator may not change the KafkaTopic, or None if it may."""
+    if observation.topic_kind == "missing":
+        return NeedsPerson(
             "StrimziMissing",
             "the API server knows no KafkaTopic: install Strimzi, or use topic.bootstrap",
         )
-    if observed.topic_kind == "forbidden":
-        return _trouble(
+    if observation.topic_kind == "forbidden":
+        return NeedsPerson(
             "TopicForbidden",
-            f"the operator may not read {name}: let it serve namespace {where.namespace}, too "
+            f"the operator may not read {name}: let it also serve namespace {where.namespace} "
             "(value `namespaces` of its chart)",
         )
-    if _is_taken(observed):
-        return _trouble(
+    if _is_another_clusters(observation):
+        return NeedsPerson(
             "TopicTaken",
-            f"{name} belongs to MicrofinCluster {topic_owner(observed.topic)}: two ledgers cannot "
-            "share a topic. Take another topic.name in a new MicrofinCluster; or, where that one "
-            "is gone for good and this is its ledger, remove the KafkaTopic's annotation "
+            f"{name} belongs to MicrofinCluster {topic_owner(observation.topic)}: two ledgers "
+            "cannot share a topic. Choose another topic.name in a new MicrofinCluster; or, where "
+            "that one is gone for good and this is its ledger, remove the KafkaTopic's annotation "
             f"{TOPIC_OWNER}",
         )
-    return _denial(observed, where, name) if is_denied(observed) else None
+    return _denial(observation, where, name) if is_denied(observation) else None
 
 
-def _denial(observed: Observed, where: Strimzi, name: str) -> Part:
-    """Say who has to allow a topic in a Kafka of another namespace, and how."""
-    kafka, namespace = f"Kafka {where.namespace}/{where.cluster}", observed.cluster.namespace
-    if observed.kafka_kind == "forbidden":
-        return _trouble(
+def _denial(observation: Observation, where: Strimzi, name: str) -> NeedsPerson:
+    """Return who has to allow a topic in a Kafka of another namespace, and how."""
+    kafka, namespace = f"Kafka {where.namespace}/{where.cluster}", observation.cluster.namespace
+    if observation.kafka_kind == "forbidden":
+        return NeedsPerson(
             "TopicForbidden",
-            f"the operator may not read {kafka}, which has to allow {name}: let it serve namespace "
-            f"{where.namespace}, too (value `namespaces` of its chart)",
+            f"the operator may not read {kafka}, which has to allow {name}: let it also serve "
+            f"namespace {where.namespace} (value `namespaces` of its chart)",
         )
-    if observed.kafka is None:
-        return _trouble(
+    if observation.kafka is None:
+        return NeedsPerson(
             "KafkaMissing",
             f"there is no {kafka}, which has to allow {name}: correct topic.strimzi",
         )
-    return _trouble(
+    return NeedsPerson(
         "TopicNotAllowed",
         f"{kafka} does not allow MicrofinClusters of namespace {namespace} to have topics there: "
-        f"let its owner say `kubectl -n {where.namespace} annotate kafka/{where.cluster} "
+        f"its owner must run `kubectl -n {where.namespace} annotate kafka/{where.cluster} "
         f"{ALLOWED_NAMESPACES}={namespace}` (value kafka.allowNamespaces of microfin-data)",
     )
 
 
-def _trouble(reason: str, message: str) -> Part:
-    return Part(False, reason, message, trouble=True)
-
-
 def _has_set(cluster: Cluster, topic: KubernetesObject, wanted: KubernetesObject) -> bool:
-    """Whether all fields of `wanted` are ones that the operator has set in `topic` before.
+    """Whether the operator has set all fields of `wanted` in `topic` before.
 
-    It has where the topic is ours, but for settings that came into the spec since: somebody else
-    may have set those.
+    It has if the cluster owns the topic, except for settings that were added to the spec since:
+    someone else may have set those.
     """
     if not is_own(cluster, topic):
         return False
@@ -233,50 +236,43 @@ def _has_set(cluster: Cluster, topic: KubernetesObject, wanted: KubernetesObject
 
 
 def _ours(topic: KubernetesObject) -> set[str]:
-    """Return the settings of which the API server knows that the operator manages them."""
+    """Return the settings that the operator manages according to the API server."""
     entries = topic["metadata"].get("managedFields") or []
     fields = [it.get("fieldsV1") or {} for it in entries if it.get("manager") == FIELD_MANAGER]
     configs = [it.get("f:spec", {}).get("f:config", {}) for it in fields]
     return {name.removeprefix("f:") for config in configs for name in config}
 
 
-def _topic_operators_view(topic: KubernetesObject, name: str, known: int, desired: int) -> Part:
-    """Return what Strimzi's Topic Operator says of a KafkaTopic that is as we want it."""
+def _topic_operators_view(topic: KubernetesObject, name: str, known: int, desired: int) -> State:
+    """Return the state that Strimzi's Topic Operator reports for an up-to-date KafkaTopic."""
     annotations = topic["metadata"].get("annotations") or {}
     if annotations.get(_MANAGED) == "false":
-        return Part(
-            False,
+        return NeedsPerson(
             "TopicUnmanaged",
             f"{name} has the annotation {_MANAGED}: remove it, so that Strimzi grows the topic",
-            trouble=True,
         )
     if annotations.get(_PAUSED) == "true":
-        return Part(
-            False,
+        return NeedsPerson(
             "TopicPaused",
             f"{name} has the annotation {_PAUSED}: remove it, so that Strimzi grows the topic",
-            trouble=True,
         )
-    if _is_settled(topic):
-        return Part(True, "InSync", f"the topic has {known} partitions")
+    if _is_made(topic):
+        return InSync("InSync", f"the topic has {known} partitions")
     ready = _condition(topic)
     if ready is None or _is_stale(topic):
-        return Part(
-            False,
+        return Progressing(
             "WaitingForTopicOperator",
             f"waiting until Strimzi's Topic Operator has given {name} {desired} partitions",
         )
-    return Part(
-        False,
+    return NeedsPerson(
         "TopicNotReady",
         f"{name} is not ready: {ready.get('reason', 'unknown')}: {ready.get('message', '')}. "
         "See its status; the operator goes on when it is ready",
-        trouble=True,
     )
 
 
-def _is_settled(topic: KubernetesObject) -> bool:
-    """Whether the Topic Operator has made the topic as the present spec says."""
+def _is_made(topic: KubernetesObject) -> bool:
+    """Whether the Topic Operator has made the topic according to its current spec."""
     ready = _condition(topic)
     return ready is not None and ready["status"] == "True" and not _is_stale(topic)
 
@@ -295,38 +291,39 @@ def _spec_partitions(topic: KubernetesObject) -> int:
     return int(topic.get("spec", {}).get("partitions") or 0)
 
 
-def _is_taken(observed: Observed) -> bool:
-    """Whether the topic is another ledger's."""
-    return bool(topic_owner(observed.topic)) and not is_own(observed.cluster, observed.topic)
+def _is_another_clusters(observation: Observation) -> bool:
+    """Whether the topic belongs to another cluster, and so to another ledger."""
+    return bool(topic_owner(observation.topic)) and not is_own(
+        observation.cluster, observation.topic
+    )
 
 
-def _is_foreign(observed: Observed) -> bool:
-    """Whether the topic is not for this cluster to have."""
-    return _is_taken(observed) or is_denied(observed)
+def _is_foreign(observation: Observation) -> bool:
+    """Whether this cluster may not use the topic."""
+    return _is_another_clusters(observation) or is_denied(observation)
 
 
 # Kafka without Strimzi --------------------------------------------------------------------------
 
 
-def _by_job(observed: Observed, known: int, desired: int, now: datetime) -> Part:
-    cluster = observed.cluster
+def _by_job(observation: Observation, known: int, desired: int, now: datetime) -> State:
+    cluster = observation.cluster
     if known >= desired:
-        return Part(True, "InSync", f"the topic has {known} partitions")
+        return InSync("InSync", f"the topic has {known} partitions")
     name = topic_job_name(cluster.name, desired)
-    done = step(observed, job(cluster, name, topic_command(cluster, desired)), now)
+    done = step(observation, job(cluster, name, topic_command(cluster, desired)), now)
     if done.state == "failed":
-        return Part(
-            False,
+        return NeedsPerson(
             "TopicJobFailed",
             f"Job {name} could not give the topic {desired} partitions: {done.message}. "
             "It is tried again",
-            True,
             done.actions,
         )
     reason = "Growing" if known else "Creating"
     waiting = f" ({done.message})" if done.message else ""
     message = f"Job {name} gives the topic {desired} partitions{waiting}"
-    return Part(False, reason, message, bool(done.message), done.actions)
+    state = NeedsPerson if done.message else Progressing
+    return state(reason, message, done.actions)
 
 
 def topic_command(cluster: Cluster, partitions: int) -> list[str]:

@@ -5,18 +5,18 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from microfin_operator.keeping import Keepers
+from microfin_operator.cluster_loop import ClusterLoops
 
 STUCK_AFTER: Final = 300.0
-"""Seconds without a move of a keeper after which the operator shall be restarted. A pass that
-cannot reach the API server ends, and counts as a move: a restart would not help it."""
+"""Seconds without a sign of life from a loop after which the operator should be restarted. A pass
+that cannot reach the API server ends, and counts as a sign of life: a restart would not help."""
 
 
 class WebServer:
-    """Serves until stopped. `ready` is set when the API server has answered."""
+    """Serves until it is stopped. `ready` is set when the API server has answered."""
 
-    def __init__(self, keepers: Keepers, host: str, port: int) -> None:
-        self._keepers = keepers
+    def __init__(self, loops: ClusterLoops, host: str, port: int) -> None:
+        self._loops = loops
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
@@ -37,21 +37,21 @@ class WebServer:
         await web.TCPSite(self._runner, self._host, self._port).start()
 
     async def stop(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
 
     @property
     def port(self) -> int:
-        """The port, where 0 was asked for."""
+        """The port that the server listens on, also if the settings ask for any (0)."""
         if self._runner is None:
             raise RuntimeError("start comes before port")
         return int(self._runner.addresses[0][1])
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        age = self._keepers.oldest_beat()
+        age = self._loops.oldest_beat()
         if age is not None and age > STUCK_AFTER:
-            return web.Response(status=503, text=f"a cluster was not looked at for {age:.0f} s\n")
+            return web.Response(status=503, text=f"a cluster was not checked for {age:.0f} s\n")
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:

@@ -8,26 +8,26 @@ import aiohttp
 import msgspec
 
 from microfin_operator.kinds import KubernetesObject
-from microfin_operator.observed import WorkerReport
+from microfin_operator.observation import WorkerReport
 
 _PATIENCE: Final = aiohttp.ClientTimeout(total=2)
-_AT_ONE_TIME: Final = 32
+_AT_ONCE: Final = 32
 
 
 class WorkerReader:
-    """Asks workers by their pods' addresses; one that does not answer is left out."""
+    """Reads workers at their pods' addresses; a worker that does not answer is left out."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._session = aiohttp.ClientSession(timeout=_PATIENCE)
-        self._turns = asyncio.Semaphore(_AT_ONE_TIME)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
 
     async def read(self, pods: Mapping[int, KubernetesObject]) -> dict[int, WorkerReport]:
-        """Return what the workers in `pods` tell, by their ordinals."""
+        """Return the reports of the workers in `pods` by their ordinals."""
         addresses = {
             ordinal: address
             for ordinal, pod in pods.items()

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from microfin_operator.applying import with_hash
 from microfin_operator.custom_resource import Cluster
+from microfin_operator.drift import with_hash
 from microfin_operator.kinds import (
     DISRUPTION_BUDGET,
     SERVICE,
@@ -18,9 +18,9 @@ from microfin_operator.pod_template import worker_template
 def stateful_set(cluster: Cluster, replicas: int) -> KubernetesObject:
     """Return the workers' StatefulSet. Ordinals are partitions.
 
-    Pods start all at once (`Parallel`), but an image is rolled out one pod after another: the
-    controller replaces the next only when the one before is ready, which a worker is when it has
-    claimed its partition.
+    Pods start all at once (`Parallel`), but an image is rolled out pod by pod: the controller
+    replaces the next pod only when the previous one is ready. A worker is ready when it has claimed
+    its partition.
     """
     return _owned(
         cluster,
@@ -37,7 +37,7 @@ def stateful_set(cluster: Cluster, replicas: int) -> KubernetesObject:
 
 
 def service(cluster: Cluster) -> KubernetesObject:
-    """Return the headless Service that names each worker; also those that are not ready."""
+    """Return the headless Service that gives each worker a name, also those that are not ready."""
     return _owned(
         cluster,
         SERVICE,

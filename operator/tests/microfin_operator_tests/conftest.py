@@ -8,9 +8,9 @@ import pytest
 import pytest_asyncio
 from kmock._internal.apps import Server
 
-from microfin_operator_tests.emulated_api import EmulatedApi
-from microfin_operator_tests.line import Line
-from microfin_operator_tests.world import World
+from support.operator.emulated_api import EmulatedApi
+from support.operator.line import Line
+from support.operator.world import World
 
 
 @pytest_asyncio.fixture
@@ -39,7 +39,7 @@ async def world(api: EmulatedApi) -> AsyncIterator[World]:
 async def line(server: Server) -> AsyncIterator[Line]:
     """The operator's line to the API server."""
     laid = Line(server.host, server.port)
-    await laid.mend()
+    await laid.connect()
     yield laid
     await laid.cut()
 

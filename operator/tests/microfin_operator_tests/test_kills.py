@@ -8,10 +8,10 @@ from microfin_operator.kinds import (
     MICROFIN_CLUSTER,
     STATEFUL_SET,
 )
-from microfin_operator_tests import states
-from microfin_operator_tests.emulated_api import EmulatedApi
-from microfin_operator_tests.process import Killed, live, status_of
-from microfin_operator_tests.world import World
+from support.operator import states
+from support.operator.emulated_api import EmulatedApi
+from support.operator.process import Killed, live, status_of
+from support.operator.world import World
 
 STRIMZI = {"strimzi": states.STRIMZI}
 BOOTSTRAP = {"bootstrap": {"servers": "kafka:9092"}}
@@ -29,7 +29,7 @@ def check(api: EmulatedApi, world: World, partitions: int) -> None:
 
 
 async def lives(api: EmulatedApi, world: World, kill_at: int) -> bool:
-    """Live until Ready. Tell whether it was killed on the way, so that a second one went on."""
+    """Live until Ready. Return whether it was killed on the way, so that a second one went on."""
     try:
         await live(api, world.port, writes=kill_at)
     except Killed:
@@ -39,7 +39,7 @@ async def lives(api: EmulatedApi, world: World, kill_at: int) -> bool:
 
 
 async def create_and_grow(topic: dict[str, object], kill_at: int) -> bool:
-    """Create a cluster and grow it, killed once in each; tell whether it came to a kill."""
+    """Create a cluster and grow it, killed once in each; return whether it was killed."""
     async with EmulatedApi() as api, Server(api):
         world = World(api)
         async with world.running():
@@ -54,6 +54,7 @@ async def create_and_grow(topic: dict[str, object], kill_at: int) -> bool:
             return killed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("topic", [STRIMZI, BOOTSTRAP], ids=["strimzi", "bootstrap"])
 async def test_killed_at_every_write_of_creation_and_growth(topic: dict[str, object]) -> None:
     kill_at = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+import pytest
 import pytest_asyncio
 from aiohttp import web
 
@@ -22,9 +23,9 @@ from microfin_operator.kinds import (
     SERVICE,
     STATEFUL_SET,
 )
-from microfin_operator_tests import states
-from microfin_operator_tests.emulated_api import EmulatedApi
-from microfin_operator_tests.process import is_ready
+from support.operator import states
+from support.operator.emulated_api import EmulatedApi
+from support.operator.process import is_ready
 
 CLUSTERS = 50
 PARTITIONS = 3
@@ -48,7 +49,7 @@ async def at_rest(api: EmulatedApi, name: str) -> None:
         await api.put(POD, pod)
 
 
-async def tell_status(request: web.Request) -> web.Response:
+async def report_status(request: web.Request) -> web.Response:
     assert request.transport is not None
     address = request.transport.get_extra_info("sockname")[0]
     report = states.reports(PARTITIONS)[int(address.rpartition(".")[2]) - 1]
@@ -59,7 +60,7 @@ async def tell_status(request: web.Request) -> web.Response:
 async def worker_port() -> AsyncIterator[int]:
     """The port on which all workers answer."""
     application = web.Application()
-    application.add_routes([web.get("/status", tell_status)])
+    application.add_routes([web.get("/status", report_status)])
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "0.0.0.0", 0).start()  # noqa: S104 - loopback addresses
@@ -67,6 +68,7 @@ async def worker_port() -> AsyncIterator[int]:
     await runner.cleanup()
 
 
+@pytest.mark.long
 async def test_fifty_clusters_fit(api: EmulatedApi, worker_port: int, kubeconfig: Path) -> None:
     for number in range(CLUSTERS):
         await at_rest(api, f"bank-{number}")

@@ -7,11 +7,11 @@ import pytest
 
 from microfin_operator.decide import decide
 from microfin_operator.kinds import KAFKA_TOPIC
-from microfin_operator.observed import Observed
+from microfin_operator.observation import Observation
 from microfin_operator.plan import Action, Apply, Create, Delete, Plan
 from microfin_operator.topic import kafka_topic
-from microfin_operator_tests import states
-from microfin_operator_tests.states import NOW
+from support.operator import states
+from support.operator.states import NOW
 
 BOOTSTRAP = {"bootstrap": {"servers": "kafka:9092"}}
 
@@ -28,7 +28,7 @@ def in_sync(plan: Plan) -> tuple[str, str]:
 
 def test_a_new_cluster_gets_its_topic_with_the_ledgers_settings() -> None:
     of = states.cluster(topic={"strimzi": states.STRIMZI, "config": {"segment.bytes": "1048576"}})
-    plan = decide(Observed(cluster=of, kafka=states.kafka("apps")), NOW)
+    plan = decide(Observation(cluster=of, kafka=states.kafka("apps")), NOW)
     item = applied_topic(plan)
     assert item is not None
     assert item["metadata"]["namespace"] == "data"
@@ -84,7 +84,7 @@ def test_workers_wait_until_strimzi_has_seen_the_new_number(waiting: dict[str, A
     assert in_sync(plan) == ("False", "WaitingForTopicOperator")
 
 
-def test_a_topic_that_is_not_ready_needs_a_person_who_is_told_why() -> None:
+def test_a_topic_that_is_not_ready_needs_a_person_and_says_why() -> None:
     of = states.cluster(partitions=6)
     found = states.topic(of, 6, "False", reason="KafkaError")
     plan = decide(states.at_rest(of, topic=found), NOW)
@@ -107,8 +107,8 @@ def test_a_topic_that_grew_behind_strimzis_back_is_adopted() -> None:
     """Strimzi then says NotSupported, and only the workers know the number."""
     of = states.cluster()
     found = states.topic(of, 3, "False", reason="NotSupported")
-    told = states.reports(3, topic_partitions=6)
-    item = applied_topic(decide(states.at_rest(of, topic=found, reports=told), NOW))
+    reports = states.reports(3, topic_partitions=6)
+    item = applied_topic(decide(states.at_rest(of, topic=found, reports=reports), NOW))
     assert item is not None
     assert item["spec"]["partitions"] == 6
 
@@ -121,7 +121,7 @@ def test_a_number_that_shards_do_not_divide_is_rounded_up() -> None:
 
 
 def test_the_default_is_rounded_up_and_nothing_was_adopted() -> None:
-    """A chart leaves `partitions` out, whatever the number of shards."""
+    """A chart leaves `partitions` out for any number of shards."""
     of = states.cluster(shards=2)
     plan = decide(states.at_rest(of, 4, topic=states.topic(of, 4)), NOW)
     assert plan.status["partitions"] == {"topic": 4, "active": 4, "desired": 4}
@@ -133,9 +133,9 @@ def test_partitions_never_shrink(source: str) -> None:
     """Such as when a MicrofinCluster was deleted and made anew with fewer."""
     earlier = {"partitions": {"topic": 6, "active": 6}} if source == "status" else None
     of = states.cluster(earlier, partitions=3)
-    told = states.reports(3, active=6 if source == "routing" else 3)
+    reports = states.reports(3, active=6 if source == "routing" else 3)
     found = states.topic(of, 6 if source == "topic" else 3)
-    plan = decide(states.at_rest(of, topic=found, reports=told), NOW)
+    plan = decide(states.at_rest(of, topic=found, reports=reports), NOW)
     assert plan.status["partitions"]["desired"] == 6
     item = applied_topic(plan)
     assert item is None or item["spec"]["partitions"] == 6
@@ -145,7 +145,7 @@ def test_another_clusters_topic_is_left_alone() -> None:
     of = states.cluster()
     found = states.topic(of, 6)
     found["metadata"]["annotations"]["microfin.io/owned-by"] = "apps/other"
-    for seen in (states.at_rest(of, topic=found), Observed(cluster=of, topic=found)):
+    for seen in (states.at_rest(of, topic=found), Observation(cluster=of, topic=found)):
         assert decide(seen, NOW).actions == (), "no worker may read its commands either"
     plan = decide(states.at_rest(of, topic=found), NOW)
     assert in_sync(plan) == ("False", "TopicTaken")
@@ -155,7 +155,9 @@ def test_another_clusters_topic_is_left_alone() -> None:
 def in_another_namespace(*allowed: str, found: Any = None, **changes: Any) -> Plan:
     """Return what is decided of a topic that is not yet the cluster's, in namespace data."""
     of = states.cluster()
-    return decide(Observed(cluster=of, topic=found, kafka=states.kafka(*allowed), **changes), NOW)
+    return decide(
+        Observation(cluster=of, topic=found, kafka=states.kafka(*allowed), **changes), NOW
+    )
 
 
 def somebodys_topic(partitions: int = 6) -> dict[str, Any]:
@@ -187,14 +189,14 @@ def test_the_owner_of_a_kafka_allows_it_by_an_annotation(allowed: tuple[str, ...
 
 def test_without_the_kafka_it_says_so() -> None:
     for kind, reason in (("served", "KafkaMissing"), ("forbidden", "TopicForbidden")):
-        plan = decide(Observed(cluster=states.cluster(), kafka_kind=kind), NOW)  # type: ignore[arg-type]
+        plan = decide(Observation(cluster=states.cluster(), kafka_kind=kind), NOW)  # type: ignore[arg-type]
         assert in_sync(plan) == ("False", reason)
         assert plan.actions == ()
 
 
 def test_in_its_own_namespace_nobody_has_to_allow_it() -> None:
     of = states.cluster(topic={"strimzi": {"cluster": "kafka", "namespace": "apps"}})
-    assert applied_topic(decide(Observed(cluster=of), NOW)) is not None
+    assert applied_topic(decide(Observation(cluster=of), NOW)) is not None
 
 
 def test_a_topic_that_is_ours_already_goes_on_without_the_annotation() -> None:
@@ -206,7 +208,7 @@ def forced(plan: Plan) -> list[bool]:
     return [it.force for it in plan.actions if isinstance(it, Apply) and it.kind == KAFKA_TOPIC]
 
 
-def test_fields_that_it_did_not_set_are_not_taken_by_force() -> None:
+def test_fields_of_others_are_not_forced() -> None:
     of = states.cluster()
     assert forced(in_another_namespace("apps", found=somebodys_topic())) == [False]
     ours = states.topic(of, 3)
@@ -216,7 +218,7 @@ def test_fields_that_it_did_not_set_are_not_taken_by_force() -> None:
     assert forced(decide(states.at_rest(of, topic=ours), NOW)) == [True]
 
 
-def test_a_setting_that_is_new_in_the_spec_is_not_taken_by_force() -> None:
+def test_a_setting_that_is_new_in_the_spec_is_not_forced() -> None:
     ours = states.topic(states.cluster(), 3)
     ours["spec"]["config"]["segment.bytes"] = "1"
     config = {"strimzi": states.STRIMZI, "config": {"segment.bytes": "1048576"}}
@@ -243,7 +245,7 @@ def test_who_else_manages_a_topic_may_go_on_saying_so() -> None:
         ("strimzi.io/pause-reconciliation", "true", "TopicPaused"),
     ],
 )
-def test_a_topic_that_strimzi_shall_not_touch(annotation: str, value: str, reason: str) -> None:
+def test_a_topic_that_strimzi_must_not_change(annotation: str, value: str, reason: str) -> None:
     of = states.cluster()
     found = states.topic(of, 3)
     found["metadata"]["annotations"][annotation] = value
@@ -254,7 +256,7 @@ def test_a_topic_that_strimzi_shall_not_touch(annotation: str, value: str, reaso
 
 
 def test_without_strimzi_it_says_what_to_install() -> None:
-    plan = decide(Observed(cluster=states.cluster(), topic_kind="missing"), NOW)
+    plan = decide(Observation(cluster=states.cluster(), topic_kind="missing"), NOW)
     assert in_sync(plan) == ("False", "StrimziMissing")
     assert "topic.bootstrap" in states.condition(plan.status, "Degraded")["message"]
 
@@ -284,7 +286,7 @@ def jobs_of(plan: Plan) -> list[Action]:
 
 def test_without_strimzi_a_job_makes_the_topic() -> None:
     of = states.cluster(topic=BOOTSTRAP)
-    (created,) = jobs_of(decide(Observed(cluster=of), NOW))
+    (created,) = jobs_of(decide(Observation(cluster=of), NOW))
     assert isinstance(created, Create)
     assert created.item["metadata"]["name"] == "bank-topic-3"
     container = created.item["spec"]["template"]["spec"]["containers"][0]
@@ -294,10 +296,10 @@ def test_without_strimzi_a_job_makes_the_topic() -> None:
     assert container["envFrom"] == [{"secretRef": {"name": "microfin-worker"}}]
 
 
-def test_a_jobs_end_is_known_before_a_worker_tells() -> None:
+def test_a_jobs_end_is_known_before_a_worker_reports() -> None:
     of = states.cluster(topic=BOOTSTRAP)
     done = states.ended_job(of, "bank-topic-3", "Complete", NOW)
-    plan = decide(Observed(cluster=of, jobs=[done]), NOW)
+    plan = decide(Observation(cluster=of, jobs=[done]), NOW)
     assert in_sync(plan) == ("True", "InSync")
     assert jobs_of(plan) == []
 
@@ -306,7 +308,7 @@ def test_a_job_that_failed_says_why_and_is_made_anew_later() -> None:
     of = states.cluster(topic=BOOTSTRAP)
     failed = states.ended_job(of, "bank-topic-3", "Failed", NOW)
     words = states.job_pod(of, "bank-topic-3", "Kafka did not answer at kafka:9092")
-    seen = Observed(cluster=of, jobs=[failed], pods=[words])
+    seen = Observation(cluster=of, jobs=[failed], pods=[words])
     soon = decide(seen, NOW + timedelta(seconds=1))
     assert jobs_of(soon) == []
     assert "Kafka did not answer" in states.condition(soon.status, "Degraded")["message"]
@@ -314,14 +316,14 @@ def test_a_job_that_failed_says_why_and_is_made_anew_later() -> None:
     assert removed == Delete(removed.kind, "apps", "bank-topic-3", "uid-bank-topic-3")
 
 
-def test_workers_tell_of_a_topic_that_grew_without_strimzi() -> None:
+def test_workers_report_a_topic_that_grew_without_strimzi() -> None:
     of = states.cluster({"partitions": {"topic": 3, "active": 3}}, topic=BOOTSTRAP)
     plan = decide(states.at_rest(of, reports=states.reports(3, topic_partitions=6)), NOW)
     assert plan.status["partitions"] == {"topic": 6, "active": 3, "desired": 6}
     assert jobs_of(plan) == []
 
 
-def test_a_topic_is_taken_up_again_as_it_was_left() -> None:
+def test_a_topic_is_adopted_as_it_was_left() -> None:
     of = states.cluster()
     assert of.spec.topic.strimzi is not None
     once = kafka_topic(of, of.spec.topic.strimzi, 3)

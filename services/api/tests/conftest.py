@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from api_under_test import Api, Ledger, User, running
 
 from microfin_local.platform import Platform
+from support.api_under_test import Api, Ledger, User, running
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -4,10 +4,10 @@ from typing import Any
 
 import httpx
 import pytest
-from api_under_test import ORIGIN, PASSWORD, Api, User
 
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.money import EXPONENTS, to_decimal_text
+from support.api_under_test import ORIGIN, PASSWORD, Api, User
 
 FOREIGN_HOST = "http://evil.example"
 NOBODYS = derive_account_number("nobody", 0)
@@ -117,7 +117,7 @@ async def test_transfers(api: Api, user: User, case: str) -> None:
     assert await other.balance(accounts["DOLLARS"]) == "0.00"
 
 
-async def test_what_is_missing_is_told(user: User) -> None:
+async def test_missing_fields_are_named(user: User) -> None:
     number = await user.account(balance="5")
     body = {"accountNumber": number, "amount": "7.5"}
     problem = problem_of(await user.client.post("/api/withdraw", json=body), 422)

@@ -4,17 +4,17 @@ import asyncio
 from pathlib import Path
 
 import httpx
-from api_under_test import Ledger, running
 from redis.asyncio import Redis
 
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
+from support.api_under_test import Ledger, running
 
 
 async def test_a_redis_cluster_that_is_down_is_said_from_the_start(
     ledger: Ledger, tmp_path: Path
 ) -> None:
-    alone = Configuration(state=tmp_path, parts=frozenset({"redis"}), random_ports=True)
+    alone = Configuration(state=tmp_path, components=frozenset({"redis"}), random_ports=True)
     async with Platform(alone) as platform:
         for url in platform.endpoints.redis:
             async with Redis.from_url(url) as node:
@@ -35,5 +35,5 @@ async def test_nothing_is_degraded_where_all_is_well(ledger: Ledger) -> None:
         assert (await client.get("/readyz")).json() == {"status": "ready"}
 
 
-def _is_degraded(told: httpx.Response) -> bool:
-    return told.status_code == 200 and "its cluster is down" in str(told.json().get("degraded"))
+def _is_degraded(ready: httpx.Response) -> bool:
+    return ready.status_code == 200 and "its cluster is down" in str(ready.json().get("degraded"))

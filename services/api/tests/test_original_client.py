@@ -1,7 +1,8 @@
-"""A client of the original platform, unchanged: paths with slashes, GET to open, cookies."""
+"""A client of the platform that microfin replaces: paths with slashes, GET to open, cookies."""
 
 import pytest
-from api_under_test import ORIGIN, Api
+
+from support.api_under_test import ORIGIN, Api
 
 PATHS = ["/api/signup", "/api/signin", "/api/signout", "/api/me", "/api/accounts", "/api/deposit"]
 

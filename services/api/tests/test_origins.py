@@ -1,6 +1,6 @@
 """Pages of other origins that the settings allow."""
 
-from api_under_test import Ledger, running
+from support.api_under_test import Ledger, running
 
 APP = "https://app.example"
 

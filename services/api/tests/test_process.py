@@ -9,7 +9,8 @@ import time
 from collections.abc import AsyncIterator
 
 import httpx
-from api_under_test import PASSWORD, Ledger, free_port, until_ready
+
+from support.api_under_test import PASSWORD, Ledger, free_port, until_ready
 
 
 @contextlib.asynccontextmanager
@@ -92,7 +93,7 @@ async def test_a_request_that_came_while_the_process_stood_still_is_served(ledge
 
 
 async def test_clients_leave_before_it_ends(ledger: Ledger) -> None:
-    """Told to stop it serves on for a while, and tells those who are there to go."""
+    """After the signal to stop it serves on for a while, and asks its clients to leave."""
     async with process(ledger, MICROFIN_DRAIN_SECONDS="4") as (url, running):
         await until_ready(int(url.rpartition(":")[2]))
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:

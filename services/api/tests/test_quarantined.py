@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import asyncpg
-from api_under_test import Ledger, running
 from test_accepted import ASYNC, finally_of
 from test_bad_input import problem_of
 
 from microfin_local.platform import Platform
+from support.api_under_test import Ledger, running
 
 REFUSED = "666"
 PLANTED = "ALTER TABLE outcomes ADD CONSTRAINT planted CHECK (amount <> 66600)"

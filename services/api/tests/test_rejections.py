@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
-from api_under_test import PARTITIONS, Api, Ledger, User, running
 
 from microfin.ledger.operation import AccountState
 from microfin.ledger.routing import partition_of
 from microfin.ledger.wire import Command
 from microfin_local.platform import Platform
+from support.api_under_test import PARTITIONS, Api, Ledger, User, running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=[1, 2])
@@ -42,7 +42,7 @@ async def set_state(bank: Api, user: User, number: str, state: AccountState) -> 
         generation=1,
         deadline=int((time.time() + 60) * 1000),
     )
-    await bank.parts.producer.send(partition_of(number, PARTITIONS), command)
+    await bank.services.producer.send(partition_of(number, PARTITIONS), command)
     shown: dict[str, Any] = {}
     while shown.get("state") != state:
         headers = {"Cache-Control": "no-cache"}

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import structlog
-from api_under_test import Api, Ledger, running
+
+from support.api_under_test import Api, Ledger, running
 
 SANE = ["abcdefgh", "0" * 64, "A.b_c-d.9", "8e03978e-40d5-43dd-bc93-6894a57f9324"]
 NOT_SANE = ["", "short", "x" * 65, "a b c d e f", 'ab"cdefgh', "abcdefg\xe9", "abcdefgh\t", "{}"]
@@ -58,7 +59,7 @@ async def test_the_log_names_the_request(
         structlog.get_logger().error("broken")
         raise ConnectionResetError
 
-    monkeypatch.setattr(api.parts.sessions, "require", broken)
+    monkeypatch.setattr(api.services.sessions, "require", broken)
     try:
         async with api.client() as client:
             answer = await client.get("/api/me", headers={"X-Request-Id": "logged-1"})

@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from api_under_test import PASSWORD, Ledger, until_ready
 from test_process import process
+
+from support.api_under_test import PASSWORD, Ledger, until_ready
 
 CHECKS = (
     "not_a_server_error",

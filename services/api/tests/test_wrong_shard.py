@@ -6,9 +6,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
-from api_under_test import PASSWORD, Api, Ledger
 
 from microfin_local.platform import Platform
+from support.api_under_test import PASSWORD, Api, Ledger
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -23,9 +23,9 @@ async def sharded(platform_parts: Platform, tmp_path_factory: pytest.TempPathFac
 async def misled(sharded: Ledger, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     urls = sharded.environment("api")["MICROFIN_DATABASES"].split()
     api = Api(sharded.settings(databases=" ".join(urls[place] for place in request.param)))
-    await api.parts.start()
+    await api.services.start()
     yield api
-    await api.parts.stop()
+    await api.services.stop()
 
 
 async def test_nobody_is_signed_up_and_no_lease_is_taken(sharded: Ledger, misled: Api) -> None:

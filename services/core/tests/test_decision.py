@@ -9,15 +9,16 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_ledger import Cluster, PartitionLedger
 from msgspec.structs import replace
-from naive_model import DECIMALS, NaiveBank
 
 from microfin.ledger.account_number import check_digit, derive_account_number
-from microfin.ledger.decision import GenerationAhead, Received
+from microfin.ledger.decision import GenerationAhead
 from microfin.ledger.money import BALANCE_LIMIT, EXPONENTS, canonical_amount, to_decimal_text
+from microfin.ledger.records import Received
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command, Identity, body_hash
+from support.memory_ledger import Cluster, PartitionLedger
+from support.naive_model import DECIMALS, NaiveBank
 
 ANNA, BERT = "a" * 32, "b" * 32
 

@@ -152,9 +152,10 @@ async def test_a_surprise_is_unavailability(
                 await redis.get("key")
 
 
+@pytest.mark.usefixtures("real_components")
 async def test_nodes_that_die_are_no_surprise(tmp_path: Path) -> None:
     """Whatever the client library comes to while the cluster falls apart and is back again."""
-    form = Configuration(state=tmp_path, parts=frozenset({"redis"}), random_ports=True)
+    form = Configuration(state=tmp_path, components=frozenset({"redis"}), random_ports=True)
     async with Platform(form) as platform:
         redis = GuardedRedis(CommonSettings(redis=" ".join(platform.endpoints.redis)))
         asking = [asyncio.create_task(_ask_for_ever(redis, n)) for n in range(20)]
@@ -210,7 +211,7 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def _redis_alone(state: Path) -> Configuration:
-    return Configuration(state=state, parts=frozenset({"redis"}), random_ports=True)
+    return Configuration(state=state, components=frozenset({"redis"}), random_ports=True)
 
 
 async def _until_done(redis: GuardedRedis, call: Callable[[], Awaitable[object]]) -> None:
@@ -222,6 +223,7 @@ async def _until_done(redis: GuardedRedis, call: Callable[[], Awaitable[object]]
         await asyncio.sleep(0.1)
 
 
+@pytest.mark.usefixtures("real_components")
 async def test_nodes_that_are_all_elsewhere_are_found_by_the_configured_name(
     tmp_path: Path,
 ) -> None:
@@ -259,6 +261,7 @@ async def _until_heard(redis: GuardedRedis, heard: asyncio.Queue[bytes], what: b
         await asyncio.sleep(0.2)
 
 
+@pytest.mark.usefixtures("real_components")
 async def test_a_configured_name_that_is_gone_does_not_end_what_is_known(tmp_path: Path) -> None:
     """The nodes that are known are asked where the configured names lead nowhere."""
     async with _Front() as front, Platform(_redis_alone(tmp_path)) as platform:
@@ -288,6 +291,7 @@ async def _until_fault(redis: GuardedRedis, what: str) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.usefixtures("real_components")
 async def test_a_cluster_that_serves_not_every_key_is_said(tmp_path: Path) -> None:
     async with Platform(_redis_alone(tmp_path)) as platform:
         url = platform.endpoints.redis[0]

@@ -5,18 +5,18 @@ from collections.abc import AsyncIterator, Mapping
 from random import Random
 
 import asyncpg
-import ledger_history
 import pytest
 import pytest_asyncio
-from ledger_history import History
-from planted_corruptions import CORRUPT, CORRUPTIONS, KEEP, LAST, RESTORE, UNDO_CREDIT
-from postgres_ledger import (
-    PostgresLedger,
-    make_ledger_databases,
-)
 
 from microfin_local.platform import Platform
 from microfin_tools.audit import AuditImpossible, AuditReport, audit, log_places
+from support import ledger_history
+from support.ledger_history import History
+from support.planted_corruptions import CORRUPT, CORRUPTIONS, KEEP, LAST, RESTORE, UNDO_CREDIT
+from support.postgres_ledger import (
+    PostgresLedger,
+    make_ledger_databases,
+)
 
 PARTITIONS = ledger_history.PARTITIONS
 

@@ -16,7 +16,6 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from argon2 import PasswordHasher
-from postgres_ledger import PostgresLedger, make_ledger_databases
 
 from microfin.kafka.producer import CommandProducer
 from microfin.ledger import wire
@@ -30,6 +29,7 @@ from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.cli.log import Bounds, Trim, plan
 from microfin_tools.cli.log_ends import KafkaFingerprints, KafkaLogEnds
+from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ANNA = "a" * 32
 PARTITIONS = 2

@@ -4,12 +4,12 @@ import asyncio
 
 import asyncpg
 import pytest
-from postgres_ledger import make_ledger_databases
 
 from microfin.postgres.connections import connect_pool
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.migrations.run import migrate
+from support.postgres_ledger import make_ledger_databases
 
 
 @pytest.mark.parametrize("table", ["outcomes", "entries"])

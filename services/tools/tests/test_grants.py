@@ -7,9 +7,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
-from postgres_ledger import PostgresLedger, make_ledger_databases
 
 from microfin_local.platform import Platform
+from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "grants.md"
 VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE")

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from microfin.kafka.producer import Appended, ProduceUnknown
 from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number, is_account_number
-from microfin.ledger.decision import Account, Received, decide
+from microfin.ledger.decision import decide
+from microfin.ledger.records import Account, Received
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from microfin_tools.growth.marking import MarkedLog, marker, marker_accounts

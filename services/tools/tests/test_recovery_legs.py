@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from microfin.ledger.decision import Account, Received, decide
+from microfin.ledger.decision import decide
 from microfin.ledger.operation import Leg, Outcome
+from microfin.ledger.records import Account, Received
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command, body_hash
 from microfin_tools.recovery import legs

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import asyncpg
-from postgres_ledger import make_ledger_databases
 
 from microfin_local.platform import Platform
+from support.postgres_ledger import make_ledger_databases
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "tables.md"
 

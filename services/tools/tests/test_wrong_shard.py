@@ -14,13 +14,13 @@ import httpx
 import msgspec
 import pytest
 import pytest_asyncio
-from postgres_ledger import PostgresLedger, make_ledger_databases
 from test_cli import Ran, microfin
 
 from microfin.postgres.connections import connect_shards
 from microfin.postgres.shards import WrongShard
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
+from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ANNA = "a" * 32
 PARTITIONS = 4

@@ -1,4 +1,4 @@
-from microfin.ledger.decision import Account
+from microfin.ledger.records import Account
 from microfin_worker.account_memory import AccountMemory
 
 

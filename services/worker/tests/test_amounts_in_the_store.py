@@ -4,19 +4,21 @@ import asyncio
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from postgres_ledger import PostgresLedger, make_ledger_databases
 from test_decision import READABLE_AMOUNTS
 
 from microfin.ledger.money import EXPONENTS
 from microfin.postgres import queries
 from microfin_local.platform import Platform
+from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ANNA = "a" * 32
 CURRENCIES = sorted({exponent: code for code, exponent in EXPONENTS.items()}.values())
 REASONS = {"", "balance_limit", "insufficient_funds", "too_many_decimals"}
 
 
-async def test_the_database_takes_what_follows_from_every_amount(platform_parts: Platform) -> None:
+async def test_the_database_accepts_the_decisions_about_every_amount(
+    platform_parts: Platform,
+) -> None:
     databases = await make_ledger_databases(platform_parts, "amounts", 1, 2)
     urls = [platform_parts.postgres_direct(0, "microfin_worker", it) for it in databases]
     async with PostgresLedger(urls, 2) as ledger:
@@ -38,9 +40,9 @@ async def test_the_database_takes_what_follows_from_every_amount(platform_parts:
             )
         )
         def check(asked: list[tuple[str, str, int, str]]) -> None:
-            asyncio.run_coroutine_threadsafe(settle(asked), loop).result()
+            asyncio.run_coroutine_threadsafe(decide(asked), loop).result()
 
-        async def settle(asked: list[tuple[str, str, int, str]]) -> None:
+        async def decide(asked: list[tuple[str, str, int, str]]) -> None:
             operations = [
                 ledger.request(
                     kind,  # type: ignore[arg-type]

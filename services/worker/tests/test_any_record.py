@@ -1,4 +1,4 @@
-"""Whatever bytes are in a record: it is set aside or decided, and its neighbours are settled."""
+"""A record with any bytes is set aside or decided, and its neighbours are decided."""
 
 import asyncio
 import json
@@ -11,8 +11,6 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from log_in_memory import Bench, working
-from postgres_ledger import make_ledger_databases
 
 from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number
@@ -20,6 +18,8 @@ from microfin.ledger.wire import Command
 from microfin.postgres.connections import connect_pool
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
+from support.log_in_memory import Bench, working
+from support.postgres_ledger import make_ledger_databases
 
 ANNA = "a" * 32
 NOW = time.time_ns() // 1_000_000
@@ -35,7 +35,7 @@ def numbered(prefix: str) -> tuple[str, str]:
 
 
 ANYBODYS, OTHER = numbered("e")[1], numbered("e")[1]
-"""Accounts that strange records speak of; their neighbours use one of their own."""
+"""Accounts that strange records name; their neighbours use another one."""
 
 
 def command(kind: str, leg: str = "request", account: str = ANYBODYS, **fields: Any) -> Command:
@@ -51,7 +51,7 @@ def command(kind: str, leg: str = "request", account: str = ANYBODYS, **fields: 
 
 
 def changed(command: Command, **fields: Any) -> Bytes:
-    """Return a command's record with fields of any type; `...` takes one out."""
+    """Return a command's record with fields of any type; `...` removes one."""
     built = msgspec.to_builtins(command) | fields
     value = msgspec.json.encode({name: it for name, it in built.items() if it is not ...})
     return command.account.encode(), value
@@ -138,7 +138,7 @@ async def bench(platform_parts: Platform) -> AsyncIterator[Bench]:
 
 
 class Neighbour:
-    """Puts deposits of its own between strange records, and counts what came of them."""
+    """Puts deposits between strange records, and counts the deposits that were decided."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -156,14 +156,14 @@ class Neighbour:
         self.deposits.append(asked.operation)
         return self.record(asked)
 
-    async def stands_by(self, strange: list[Bytes], appended: int = NOW) -> list[int]:
+    async def surrounds(self, strange: list[Bytes], appended: int = NOW) -> list[int]:
         """Write the strange records among deposits, wait, and return their offsets."""
         log = self.bench.log
         first = len(log.records)
         log.write([it for record in strange for it in (self.deposit(), record)], appended)
         log.write([self.deposit()], NOW)
         await self.bench.decided()
-        await self.bench.worker._telling  # type: ignore[misc]
+        await self.bench.worker._answers.finish()
         rows = await self.bench.pool.fetch(
             "SELECT balance FROM accounts WHERE number = $1", self.account
         )
@@ -176,7 +176,7 @@ class Neighbour:
         return {row["log_offset"]: row for row in rows}
 
 
-async def test_what_cannot_be_decided_is_set_aside_and_its_neighbours_are_settled(
+async def test_what_cannot_be_decided_is_set_aside_and_its_neighbours_are_decided(
     bench: Bench,
 ) -> None:
     neighbour = Neighbour(bench)
@@ -184,22 +184,22 @@ async def test_what_cannot_be_decided_is_set_aside_and_its_neighbours_are_settle
         asked = command("open", account=number, operation=operation, currency=code)
         bench.log.write([neighbour.record(asked)], NOW)
     for name, record in SET_ASIDE.items():
-        [offset] = await asyncio.wait_for(neighbour.stands_by([record]), 40)
+        [offset] = await asyncio.wait_for(neighbour.surrounds([record]), 40)
         kept = (await neighbour.set_aside()).get(offset)
         assert kept is not None, f"{name}: it was decided"
         assert (kept["key"], kept["value"]) == record, name
         assert 0 < len(kept["reason"]) <= wire.REASON_LIMIT, name
         assert kept["reason"].isprintable(), name
     strange = list(SET_ASIDE.values())
-    offsets = await neighbour.stands_by(strange)
+    offsets = await neighbour.surrounds(strange)
     assert set(offsets) <= (await neighbour.set_aside()).keys(), "all of them in one fetch"
 
 
-@pytest.mark.parametrize("told", [-1, 2**63 - 1, 253_402_300_800_000])
-async def test_a_broker_that_tells_an_impossible_time(bench: Bench, told: int) -> None:
-    """A topic without LogAppendTime holds the times that its writers claim."""
+@pytest.mark.parametrize("reported", [-1, 2**63 - 1, 253_402_300_800_000])
+async def test_a_broker_that_reports_an_impossible_time(bench: Bench, reported: int) -> None:
+    """A topic without LogAppendTime holds the times that its writers set."""
     neighbour = Neighbour(bench)
-    offsets = await neighbour.stands_by([(b"garbage", b"garbage")], told)
+    offsets = await neighbour.surrounds([(b"garbage", b"garbage")], reported)
     assert set(offsets) == (await neighbour.set_aside()).keys()
 
 
@@ -256,7 +256,7 @@ RECORDS = (
 
 
 def stops_by_design(record: Bytes) -> bool:
-    """A newer wire version, or a later routing: then the partition stops and says so."""
+    """Return whether a newer wire version or a later routing stops the partition, as it must."""
     try:
         return wire.decode(*record).generation > 1
     except wire.NewerVersion:
@@ -277,7 +277,7 @@ async def test_random_records_are_decided_or_set_aside(bench: Bench) -> None:
         asyncio.run_coroutine_threadsafe(decided(strange), loop).result()
 
     async def decided(strange: list[Bytes]) -> None:
-        offsets = await neighbour.stands_by(strange)
+        offsets = await neighbour.surrounds(strange)
         kept = await neighbour.set_aside()
         for offset, record in zip(offsets, strange, strict=True):
             if offset in kept:

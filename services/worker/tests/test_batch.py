@@ -1,4 +1,4 @@
-"""Deciding ahead gives what deciding in the transaction gives, or nothing."""
+"""Deciding ahead decides what the transaction would decide, or nothing."""
 
 import asyncio
 
@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_ledger import PartitionLedger
 from test_decision import ANNA, NUMBERS, operation, requests
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Decisions, decide
+from microfin.ledger.decision import decide
+from microfin.ledger.records import Decisions
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
@@ -20,12 +20,11 @@ from microfin_worker.batch import (
     RoutingChanged,
     check,
     decide_ahead,
-    gather,
+    read_batch,
 )
-from microfin_worker.batch_statement import Place
-from microfin_worker.edges import Record
 from microfin_worker.fingerprint import fingerprint
-from microfin_worker.postgres_store import Fenced, PartitionRow
+from microfin_worker.ports import Fenced, PartitionRow, Place, Record
+from support.memory_ledger import PartitionLedger
 
 ROUTING = Routing(1, 1)
 PLACE = Place(0, 1, 0, ROUTING)
@@ -39,7 +38,7 @@ def records(commands: list[Command]) -> list[Record]:
 
 
 def ahead(commands: list[Command], memory: AccountMemory, before: Decisions | None) -> object:
-    batch = gather(records(commands), 500, (), SystemClock())
+    batch = read_batch(records(commands), 500, (), SystemClock())
     asyncio.run(decide_ahead(batch, PLACE, memory, before, SystemClock()))
     return batch.decisions
 
@@ -62,7 +61,7 @@ def test_it_is_what_the_transaction_would_decide(
         )
         for index, number in enumerate(NUMBERS)
     ]
-    ledger.settle(gather(records(opening), 500, (), SystemClock()).received)
+    ledger.settle(read_batch(records(opening), 500, (), SystemClock()).received)
     memory = AccountMemory(100)
     if remembered:
         memory.remember(ledger.accounts)
@@ -77,8 +76,8 @@ def test_it_is_what_the_transaction_would_decide(
         for it in second
         if it.kind != "open"
     ]
-    before = ledger.settle(gather(records(first), 500, (), SystemClock()).received)
-    batch = gather(records(renamed), 500, (), SystemClock())
+    before = ledger.settle(read_batch(records(first), 500, (), SystemClock()).received)
+    batch = read_batch(records(renamed), 500, (), SystemClock())
     expected = decide(0, ROUTING, ledger.accounts, {}, batch.received)
     decided = ahead(renamed, memory, before)
     assert decided == expected or (decided is None and not remembered)
@@ -89,9 +88,9 @@ def test_it_is_what_the_transaction_would_decide(
 def test_the_unique_keys_refuse_what_the_transaction_would_decide_otherwise(
     log: list[Command], others: list[Command], cut: int, remembered: set[str]
 ) -> None:
-    """Repeats, taken numbers and accounts that memory has lost, decided ahead all the same."""
+    """Repeats, numbers in use and accounts that memory has lost are decided ahead too."""
     ledger = PartitionLedger(0, ROUTING)
-    ledger.settle(gather(records(log[:cut]), 500, (), SystemClock()).received)
+    ledger.settle(read_batch(records(log[:cut]), 500, (), SystemClock()).received)
     memory = AccountMemory(100)
     memory.remember({n: ledger.accounts[n] for n in remembered if n in ledger.accounts})
     strangers = [msgspec.structs.replace(it, operation="f" + it.operation[1:]) for it in others]
@@ -101,7 +100,7 @@ def test_the_unique_keys_refuse_what_the_transaction_would_decide_otherwise(
         return
     legs = {(outcome.operation, outcome.leg) for outcome in decided.outcomes}
     if legs.isdisjoint(ledger.outcomes) and decided.opened.keys().isdisjoint(ledger.accounts):
-        received = gather(records(following), 500, (), SystemClock()).received
+        received = read_batch(records(following), 500, (), SystemClock()).received
         assert decided == decide(0, ROUTING, ledger.accounts, ledger.outcomes, received)
 
 
@@ -125,7 +124,7 @@ OPENING = Command(
 
 def after_opening() -> AccountMemory:
     ledger = PartitionLedger(0, ROUTING)
-    ledger.settle(gather(records([OPENING]), 500, (), SystemClock()).received)
+    ledger.settle(read_batch(records([OPENING]), 500, (), SystemClock()).received)
     memory = AccountMemory(10)
     memory.remember(ledger.accounts)
     return memory
@@ -136,23 +135,23 @@ def test_an_unknown_account_is_left_to_the_transaction() -> None:
     assert ahead([DEPOSIT], after_opening(), None) is not None
 
 
-def test_a_number_to_be_opened_is_taken_for_free() -> None:
+def test_a_number_to_be_opened_is_assumed_to_be_free() -> None:
     decided = ahead([OPENING, DEPOSIT], AccountMemory(10), None)
     assert isinstance(decided, Decisions)
     assert [outcome.status for outcome in decided.outcomes] == ["settled", "settled"]
 
 
 def test_an_open_of_a_known_number_is_left_to_the_transaction() -> None:
-    """It may be a repeat, which must not be passed on to another number."""
+    """It may be a repeat, which must not be forwarded to another number."""
     assert ahead([OPENING], after_opening(), None) is None
     ledger = PartitionLedger(0, ROUTING)
-    before = ledger.settle(gather(records([OPENING]), 500, (), SystemClock()).received)
+    before = ledger.settle(read_batch(records([OPENING]), 500, (), SystemClock()).received)
     assert ahead([OPENING], AccountMemory(10), before) is None
 
 
 @pytest.mark.parametrize("change", [{"currency": "ABC"}, {"deadline": 1}])
-def test_a_number_that_is_not_opened_is_not_taken_for_free(change: dict[str, object]) -> None:
-    """The key would not find out that it is taken, and the deposit would be rejected wrongly."""
+def test_a_number_that_is_not_opened_is_not_assumed_to_be_free(change: dict[str, object]) -> None:
+    """The key would not detect that it is in use, and the deposit would be rejected wrongly."""
     refused = msgspec.structs.replace(OPENING, **change)
     assert ahead([refused, DEPOSIT], AccountMemory(10), None) is None
     assert ahead([refused], AccountMemory(10), None) is None
@@ -167,9 +166,7 @@ def test_a_number_that_is_not_opened_is_not_taken_for_free(change: dict[str, obj
         (PartitionRow(0, 2, 1, None, Routing(2, 2)), Fenced),
     ],
 )
-def test_the_row_must_be_the_one_that_is_worked_from(
-    row: PartitionRow, error: type[Exception]
-) -> None:
+def test_the_row_must_be_at_the_workers_place(row: PartitionRow, error: type[Exception]) -> None:
     check(PartitionRow(0, 1, 0, None, ROUTING), PLACE)
     with pytest.raises(error):
         check(row, PLACE)
@@ -180,13 +177,13 @@ def test_a_batch_ends_before_a_newer_version() -> None:
         kind="deposit", leg="request", operation=operation(1), account=NUMBERS[0], amount="1"
     )
     mixed = [*records([deposit]), Record(1, 1, b"x", b'{"v":2}')]
-    assert len(gather(mixed, 500, (), SystemClock()).records) == 1
+    assert len(read_batch(mixed, 500, (), SystemClock()).records) == 1
     with pytest.raises(wire.NewerVersion):
-        gather(mixed[1:], 500, (), SystemClock())
+        read_batch(mixed[1:], 500, (), SystemClock())
 
 
 @pytest.mark.parametrize("change", [{"offset": 2}, {"time": 2}, {"key": b"y"}, {"value": b"w"}])
-def test_a_fingerprint_tells_records_apart(change: dict[str, object]) -> None:
+def test_different_records_have_different_fingerprints(change: dict[str, object]) -> None:
     fields = {"offset": 1, "time": 1, "key": b"x", "value": b"v"}
     assert fingerprint(Record(**fields)) == fingerprint(Record(**fields))
     assert fingerprint(Record(**fields)) != fingerprint(Record(**{**fields, **change}))

@@ -1,4 +1,4 @@
-"""The log on a real broker: what it tells where what reads it is dead without a word."""
+"""The log on a real broker, also when its reader fails without an error."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -44,12 +44,12 @@ def command(key: str) -> Command:
 
 
 async def kill_reader(log: KafkaLog) -> None:
-    """Let the reader fetch nothing more, and say nothing: as one that no broker lets in."""
+    """Make the reader fetch nothing more without an error, like one that the brokers refuse."""
     assert log._reader is not None
     await log._reader._fetcher.close()
 
 
-async def test_the_end_is_told_by_the_broker_though_the_reader_is_dead(log: KafkaLog) -> None:
+async def test_the_broker_reports_the_end_though_the_reader_is_dead(log: KafkaLog) -> None:
     await log.append(0, command("first"))
     assert len(await fetched(log)) == 1
     await kill_reader(log)
@@ -58,7 +58,7 @@ async def test_the_end_is_told_by_the_broker_though_the_reader_is_dead(log: Kafk
     assert log.unanswered() == 0
 
 
-async def test_a_dead_reader_is_given_up_and_another_one_goes_on(log: KafkaLog) -> None:
+async def test_a_dead_reader_is_discarded_and_another_one_continues(log: KafkaLog) -> None:
     await log.append(0, command("first"))
     assert len(await fetched(log)) == 1
     await kill_reader(log)
@@ -85,7 +85,7 @@ async def fetched(log: KafkaLog) -> list[kafka_log.Record]:
 async def test_a_broker_that_does_not_answer_is_noticed(
     log: KafkaLog, platform_parts: Platform
 ) -> None:
-    """Of a connection that stands, and of one that cannot be made."""
+    """On an existing connection, and when no connection can be made."""
     await platform_parts.pause("kafka-1")
     try:
         await until_true(lambda: log.unanswered() > 0)

@@ -1,16 +1,16 @@
-"""When a worker looks whether the log is still the one that it decided from, and what it sees."""
+"""When a worker checks that the log is still the one it decided from, and what it detects."""
 
 import pytest
 
-from microfin_worker.edges import Record
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.log_recognition import LastSight, LogLost, recognise_again
+from microfin_worker.ports import Record
 
 OLD, OTHER = (Record(4, 1_000, b"key", value) for value in (b"decided", b"of another log"))
 
 
 class ArtificialClock:
-    """Monotonic and wall clock; a frozen machine's stand still."""
+    """Monotonic and wall clock; on a frozen machine neither advances."""
 
     def __init__(self) -> None:
         self.milliseconds = 50_000
@@ -26,7 +26,7 @@ class ArtificialClock:
 
 
 class ScriptedLog:
-    """Keeps offsets from `start` to 5, and `record` at offset 4, if any."""
+    """Holds offsets from `start` to 5, and `record` at offset 4, if any."""
 
     def __init__(self, record: Record | None, start: int = 0) -> None:
         self.record = record
@@ -49,7 +49,7 @@ class ScriptedLog:
 
 
 @pytest.mark.parametrize(
-    ("next_offset", "unseen", "newest", "may_deceive"),
+    ("next_offset", "unseen", "newest", "may_be_replaced"),
     [
         (2, 0.05, 50_000, False),
         (2, 0.2, 50_000, True),
@@ -62,15 +62,15 @@ class ScriptedLog:
     ],
 )
 def test_a_log_may_be_another_one(
-    next_offset: int, unseen: float, newest: int, may_deceive: bool
+    next_offset: int, unseen: float, newest: int, may_be_replaced: bool
 ) -> None:
-    """A young log soon; any after six seconds, also where a frozen machine missed them."""
+    """A young log soon, any log after six seconds, even if a frozen machine missed them."""
     clock = ArtificialClock()
     sight = LastSight(clock)
     clock.milliseconds += int(1000 * unseen)
-    assert sight.may_deceive(next_offset, newest) is may_deceive
+    assert sight.may_be_replaced(next_offset, newest) is may_be_replaced
     sight.renew(sight.now())
-    assert not sight.may_deceive(next_offset, clock.milliseconds)
+    assert not sight.may_be_replaced(next_offset, clock.milliseconds)
 
 
 def test_an_answer_is_as_old_as_its_question() -> None:
@@ -80,7 +80,7 @@ def test_an_answer_is_as_old_as_its_question() -> None:
     asked = sight.now()
     clock.milliseconds += 60_000
     sight.renew(asked)
-    assert sight.may_deceive(1_000_000, 50_000)
+    assert sight.may_be_replaced(1_000_000, 50_000)
 
 
 async def test_the_log_is_recognised_in_one_round_trip() -> None:

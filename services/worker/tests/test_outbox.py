@@ -1,4 +1,4 @@
-"""The outbox against a log that fails when it is told to."""
+"""The outbox with a log that fails on demand."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import OutboxRow
+from microfin.ledger.records import OutboxRow
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
-from microfin_worker.edges import Record
 from microfin_worker.outbox import Outbox
+from microfin_worker.ports import Record
 
 
 class FailingLog:
@@ -70,7 +70,7 @@ def row(offset: int, step: int = 0) -> OutboxRow:
 
 
 class HandClock(SystemClock):
-    """Goes forward when it is told to."""
+    """Advances when a test sets it."""
 
     def __init__(self) -> None:
         self.seconds = 100.0
@@ -95,7 +95,7 @@ async def outbox(log: FailingLog) -> AsyncIterator[Outbox]:
 
 async def empty(outbox: Outbox) -> None:
     async with asyncio.timeout(5):
-        while len(outbox):  # noqa: ASYNC110 - it has no event for this, and needs none
+        while len(outbox):  # noqa: ASYNC110 - it has no event for this
             await asyncio.sleep(0.01)
 
 
@@ -131,7 +131,7 @@ async def test_a_row_counts_until_it_is_acknowledged_and_is_sent_again_until_the
 async def test_a_new_claim_starts_with_the_rows_that_it_has_read(
     outbox: Outbox, log: FailingLog
 ) -> None:
-    """An append under way when the claim changes must not be taken for one of the new rows."""
+    """An append under way when the claim changes must not count as one of the new rows."""
     log.held.clear()
     outbox.add([row(1)])
     await asyncio.sleep(0.02)
@@ -151,7 +151,7 @@ async def test_the_oldest_row_counts_from_when_it_came_until_it_is_acknowledged(
     outbox.add([row(2)])
     clock.seconds += 30
     assert outbox.oldest_seconds() == 70
-    log.failing = 1  # The first row is sent again and is the oldest still.
+    log.failing = 1  # The first row is sent again and is still the oldest.
     await outbox._send_round()
     assert outbox.acknowledged() == [(2, 0)]
     assert outbox.oldest_seconds() == pytest.approx(70)

@@ -14,6 +14,6 @@ def test_the_setting_comes_before_the_host_name(
 
 
 @pytest.mark.parametrize("host", ["laptop", "worker", "worker-", "worker-1a", "7"])
-def test_a_host_without_an_ordinal_is_told_what_to_do(host: str) -> None:
+def test_without_an_ordinal_the_error_names_the_setting(host: str) -> None:
     with pytest.raises(ValueError, match="MICROFIN_PARTITION"):
         partition_from(None, host)

@@ -1,4 +1,4 @@
-"""A worker's phases, by a clock that goes on only when a part of the platform takes its time."""
+"""A worker's phases, by a clock that advances only while a component of the platform works."""
 
 import asyncio
 import contextlib
@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 import pytest
 from msgspec.structs import replace
 
-import microfin_worker.worker
+import microfin_worker.tenure
 from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import Account, Answer, LegKey
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Account, Answer, LegKey
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount
 from microfin_worker import metrics
-from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place
-from microfin_worker.edges import Edges, Record
-from microfin_worker.postgres_store import Claim, PartitionRow
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.limits import Limits
+from microfin_worker.phases import BatchPhases
+from microfin_worker.ports import BatchWrite, Claim, OutboxPlace, PartitionRow, Place, Ports, Record
+from microfin_worker.worker import Worker
 
 PHASES = ("queue", "apply", "commit", "notify", "produce")
 ROUTING = Routing(1, 2)
@@ -27,7 +27,7 @@ USER = "0" * 32
 
 
 class ArtificialClock:
-    """Shows whole milliseconds, so that nothing is lost where it is read as such."""
+    """Shows whole milliseconds, so that reading it in milliseconds loses nothing."""
 
     def __init__(self) -> None:
         self.milliseconds = 5_000
@@ -41,15 +41,15 @@ class ArtificialClock:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0.001 if seconds else 0)
 
-    async def take(self, milliseconds: int) -> None:
-        """Let a part of the platform take its time, while others go on."""
+    async def spend(self, milliseconds: int) -> None:
+        """Let a component of the platform spend time, while others continue."""
         self.milliseconds += milliseconds
         await asyncio.sleep(0)
 
 
 class ScriptedLog:
-    """Has its records from the beginning, 100 ms old. Takes 30 ms to refuse the first append, and
-    7 ms for the others."""
+    """Has all its records from the start, 100 ms old. It refuses the first append after 30 ms, and
+    accepts the others after 7 ms."""
 
     def __init__(self, clock: ArtificialClock, commands: Sequence[Command]) -> None:
         self.clock = clock
@@ -75,7 +75,7 @@ class ScriptedLog:
 
     async def fetch(self, limit: int) -> Sequence[Record]:
         fetched = self.records[self.next : self.next + limit]
-        await (self.clock.take(3) if fetched else self.clock.sleep(0.5))
+        await (self.clock.spend(3) if fetched else self.clock.sleep(0.5))
         self.next += len(fetched)
         return fetched
 
@@ -85,11 +85,11 @@ class ScriptedLog:
     async def append(self, _partition: int, _command: Command) -> int:
         if not self.has_refused:
             self.has_refused = True
-            await self.clock.take(30)
+            await self.clock.spend(30)
             raise ConnectionError("no acknowledgement")
-        await self.clock.take(7)
+        await self.clock.spend(7)
         appended = self.clock.now()
-        await self.clock.take(50)  # the acknowledgement's way back is no part of the phase
+        await self.clock.spend(50)  # the acknowledgement's way back is not in the phase
         return appended
 
     async def note(self, _next_offset: int) -> None:
@@ -97,7 +97,7 @@ class ScriptedLog:
 
 
 class SlowStore:
-    """A new partition; each of its answers takes a time of its own."""
+    """A new partition; each of its calls lasts a different time."""
 
     def __init__(self, clock: ArtificialClock) -> None:
         self.clock = clock
@@ -108,27 +108,27 @@ class SlowStore:
 
     async def commit(self, place: Place, write: BatchWrite) -> None:
         await self.write(place, write)
-        await self.clock.take(20)
+        await self.clock.spend(20)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> "AsyncIterator[SlowStore]":
         yield self
-        await self.clock.take(20)
+        await self.clock.spend(20)
 
     async def lock(self) -> PartitionRow:
-        await self.clock.take(1)
+        await self.clock.spend(1)
         return self.row
 
     async def known_outcomes(self, _keys: Sequence[LegKey]) -> dict[LegKey, Outcome]:
-        await self.clock.take(2)
+        await self.clock.spend(2)
         return {}
 
     async def accounts(self, _numbers: Sequence[str]) -> dict[str, Account]:
-        await self.clock.take(4)
+        await self.clock.spend(4)
         return {}
 
     async def write(self, _place: Place, write: BatchWrite) -> None:
-        await self.clock.take(20)
+        await self.clock.spend(20)
         self.row = replace(self.row, next_offset=write.next_offset)
 
     async def delete_sent(self, _sent: Sequence[OutboxPlace]) -> None:
@@ -142,19 +142,19 @@ class SlowStore:
 
 
 class SlowRedis:
-    """The cache and the way back; notes when each answer was published."""
+    """The cache and the replies; notes when each answer was published."""
 
     def __init__(self, clock: ArtificialClock) -> None:
         self.clock = clock
-        self.told: dict[str, int] = {}
+        self.published: dict[str, int] = {}
 
     async def put(self, _accounts: Iterable[CachedAccount]) -> None:
-        await self.clock.take(1)
+        await self.clock.spend(1)
 
     async def send(self, answers: Sequence[Answer]) -> None:
-        await self.clock.take(2)
+        await self.clock.spend(2)
         for answer in answers:
-            self.told[answer.operation.operation] = self.clock.now()
+            self.published[answer.operation.operation] = self.clock.now()
 
 
 def opened(index: int, partition: int) -> Command:
@@ -198,13 +198,13 @@ def observed() -> dict[str, tuple[int, float]]:
     return {name: (sum(phase.counts), phase.sum) for name, phase in phases.items()}
 
 
-async def settle(
+async def work(
     clock: ArtificialClock, commands: Sequence[Command], batch: int
 ) -> tuple[dict[str, tuple[int, float]], ScriptedLog, SlowRedis]:
-    """Let a worker settle `commands`; return what it observed."""
+    """Let a worker decide `commands`; return what it observed."""
     log, redis = ScriptedLog(clock, commands), SlowRedis(clock)
-    edges = Edges(log=log, store=SlowStore(clock), replies=redis, cache=redis, clock=clock)
-    worker = Worker(0, 1, edges, Limits(batch=batch))
+    ports = Ports(log=log, store=SlowStore(clock), replies=redis, cache=redis, clock=clock)
+    worker = Worker(0, 1, ports, Limits(batch=batch))
     before = observed()
     running = asyncio.create_task(worker.run())
     async with asyncio.timeout(10):
@@ -224,18 +224,18 @@ async def settle(
 async def test_phases_of_each_command_add_up_to_the_time_until_its_answer(
     monkeypatch: pytest.MonkeyPatch, look_up_batches: int
 ) -> None:
-    """Both ways: decided ahead while another batch is committed, and inside the transaction."""
-    monkeypatch.setattr(microfin_worker.worker, "LOOK_UP_BATCHES", look_up_batches)
+    """Both when decided ahead, while another batch is committed, and inside the transaction."""
+    monkeypatch.setattr(microfin_worker.tenure, "LOOK_UP_BATCHES", look_up_batches)
     clock = ArtificialClock()
     opening = opened(1, 0)
     commands = [opening, *deposits(opening.account, 120)]
-    phases, log, redis = await settle(clock, commands, batch=50)
+    phases, log, redis = await work(clock, commands, batch=50)
     assert {name: phases[name][0] for name in PHASES} == {
         **dict.fromkeys(("queue", "apply", "commit", "notify"), 121),
         "produce": 0,
     }
     whole = sum(
-        redis.told[command.operation] - record.time
+        redis.published[command.operation] - record.time
         for command, record in zip(commands, log.records, strict=True)
     )
     assert sum(seconds for _, seconds in phases.values()) == pytest.approx(whole / 1000)
@@ -244,13 +244,13 @@ async def test_phases_of_each_command_add_up_to_the_time_until_its_answer(
 
 async def test_the_phases_of_a_batch_that_is_decided_in_its_transaction() -> None:
     clock = ArtificialClock()
-    phases, _, _ = await settle(clock, [opened(1, 0)], batch=50)
+    phases, _, _ = await work(clock, [opened(1, 0)], batch=50)
     milliseconds = {name: round(1000 * seconds) for name, (_, seconds) in phases.items()}
     assert milliseconds == {"queue": 103, "apply": 7, "commit": 40, "notify": 3, "produce": 0}
 
 
-async def test_a_command_that_is_sent_on_is_produced_and_not_yet_told() -> None:
-    """Its receiver's partition observes the rest, and tells."""
+async def test_a_command_that_is_sent_on_is_produced_and_not_yet_answered() -> None:
+    """Its receiver's partition observes the rest, and answers."""
     clock = ArtificialClock()
     sender, receiver = opened(1, 0), opened(2, 1)
     transfer = Command(
@@ -265,8 +265,8 @@ async def test_a_command_that_is_sent_on_is_produced_and_not_yet_told() -> None:
         reply="api/x",
     )
     commands = [sender, *deposits(sender.account, 1), transfer]
-    phases, _, redis = await settle(clock, commands, batch=50)
-    assert "e" * 32 not in redis.told
+    phases, _, redis = await work(clock, commands, batch=50)
+    assert "e" * 32 not in redis.published
     assert phases["commit"][0] == 3
     assert phases["notify"][0] == 2
     count, seconds = phases["produce"]
@@ -277,7 +277,7 @@ async def test_a_command_that_is_sent_on_is_produced_and_not_yet_told() -> None:
 async def test_a_record_from_the_future_does_not_shorten_the_sum() -> None:
     """The broker's clock may be ahead of this machine's."""
     clock = ArtificialClock()
-    phases = microfin_worker.worker.BatchPhases(clock)
+    phases = BatchPhases(clock)
     before = observed()["queue"]
     phases.committed([Record(0, clock.now() + 60_000, None, None)])
     assert observed()["queue"] == (before[0] + 1, before[1])

@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator
 
-import kubernetes_bank
 import pytest_asyncio
-from kubernetes_bank import Bank
 
+from e2e import kubernetes_bank
+from e2e.kubernetes_bank import Bank
 from microfin_deploy.commands import helm
 
 

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import prometheus_pod
 import pytest
 import pytest_asyncio
-from figures import figure
-from k6_operator import k6_operator
-from kubernetes_bank import Bank
-from kubernetes_cluster import own_namespace, until
 
+from e2e import prometheus_pod
+from e2e.figures import figure
+from e2e.k6_operator import k6_operator
+from e2e.kubernetes_bank import Bank
+from e2e.kubernetes_cluster import own_namespace, until
 from microfin_loadtest.kubernetes.cluster import Namespace
 from microfin_loadtest.kubernetes.objects import RUN_LABEL
 from microfin_loadtest.kubernetes.run import IMAGE, KubernetesRequest, run_in_cluster

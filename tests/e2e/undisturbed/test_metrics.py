@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from kubernetes_bank import API_IMAGE, Bank
-from kubernetes_cluster import apply, get, kubectl, own_namespace, until
 
+from e2e.kubernetes_bank import API_IMAGE, Bank
+from e2e.kubernetes_cluster import apply, get, kubectl, own_namespace, until
 from observability.shipped import metrics_of_others, told, used_metrics
 
 pytestmark = pytest.mark.timeout(600)

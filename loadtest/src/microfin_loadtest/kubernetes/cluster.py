@@ -1,4 +1,4 @@
-"""The bank's namespace in the cluster of KUBECONFIG, as a load run uses it."""
+"""A load run's access to the bank's namespace in the cluster of KUBECONFIG."""
 
 import contextlib
 import json
@@ -17,19 +17,19 @@ _FORWARDED: Final = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
 _ASK_ITSELF: Final = (
     "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=2).read().decode())"
 )
-"""From inside the pod: its port is closed to all but the operator, Prometheus and clients."""
+"""Runs in the pod itself: only the operator, Prometheus and clients may reach its port."""
 _PORTS: Final = {"api": 8080, "worker": 8081}
 
 
 class Namespace:
-    """The namespace; `release` is the bank's, after which everything is named."""
+    """The namespace; `release` is the bank's Helm release, after which all objects are named."""
 
     def __init__(self, name: str, release: str) -> None:
         self.name = name
         self.release = release
 
     def get(self, what: str) -> dict[str, Any]:
-        """Return an object. Raises LoadImpossible where it is not there."""
+        """Return an object. Raises LoadImpossible if it does not exist."""
         try:
             found: dict[str, Any] = json.loads(self._run("get", what, "-o", "json"))
         except DeployError as error:
@@ -49,7 +49,7 @@ class Namespace:
         return sum(int(node["status"]["capacity"]["cpu"]) for node in nodes)
 
     def brokers(self) -> int | None:
-        """Return how many Kafka brokers Strimzi runs here, None where it runs none."""
+        """Return how many Kafka brokers Strimzi runs here, None if it runs none."""
         if not exists("-n", self.name, "kafkanodepools.kafka.strimzi.io"):
             return None
         pools = json.loads(self._run("get", "kafkanodepools.kafka.strimzi.io", "-o", "json"))
@@ -57,19 +57,19 @@ class Namespace:
         return sum(int(it["replicas"]) for it in specs if "broker" in it["roles"])
 
     def has_k6_operator(self) -> bool:
-        """Whether TestRuns are acted on."""
+        """Whether the cluster has the k6 operator, which runs TestRuns."""
         return exists("crd", "testruns.k6.io")
 
     def apply(self, *items: KubernetesObject) -> None:
-        """Make the objects."""
+        """Create or update the objects."""
         apply(*items)
 
     def log(self, selector: str) -> str:
-        """Return the log of the pods that a selector finds, all of it."""
+        """Return the whole log of the pods that a selector finds."""
         return self._run("logs", "-l", selector, "--tail=-1")
 
     def worker_states(self) -> list[dict[str, Any]]:
-        """Return what each worker tells of itself; empty where one does not answer."""
+        """Return each worker's status; an empty list if one does not answer."""
         count = self.get(f"mfc/{self.release}")["status"]["partitions"]["active"]
         try:
             return [
@@ -80,35 +80,35 @@ class Namespace:
             return []
 
     def scrape(self) -> Scrape | None:
-        """Return the totals of all API and worker pods, None where one does not tell them.
+        """Return the totals of all API and worker pods, None if one does not answer.
 
-        A pod that was replaced under the same name is another one.
+        A pod that was replaced counts as another one, even if it has the same name.
         """
         try:
             return {
-                f"{name} {uid}": read_totals(self._ask(name, part, "metrics"))
-                for part in _PORTS
-                for name, uid in self._pods(part)
+                f"{name} {uid}": read_totals(self._ask(name, component, "metrics"))
+                for component in _PORTS
+                for name, uid in self._pods(component)
             }
         except (DeployError, ValueError):
             return None
 
-    def _pods(self, part: str) -> list[tuple[str, str]]:
-        """Return name and uid of the pods of a part that run and shall go on."""
+    def _pods(self, component: str) -> list[tuple[str, str]]:
+        """Return name and uid of a component's pods that run and are not being deleted."""
         labels = ",".join(
-            f"{name}={value}" for name, value in bank_labels(self.release, part).items()
+            f"{name}={value}" for name, value in bank_labels(self.release, component).items()
         )
         running = "--field-selector=status.phase=Running"
         found = json.loads(self._run("get", "pods", "-l", labels, running, "-o", "json"))["items"]
         metadata = [it["metadata"] for it in found]
         return [(it["name"], it["uid"]) for it in metadata if "deletionTimestamp" not in it]
 
-    def _ask(self, pod: str, part: str, page: str) -> str:
-        url = f"http://127.0.0.1:{_PORTS[part]}/{page}"
+    def _ask(self, pod: str, component: str, page: str) -> str:
+        url = f"http://127.0.0.1:{_PORTS[component]}/{page}"
         return self._run("exec", pod, "--", "python", "-c", _ASK_ITSELF, url)
 
     def delete_run(self, name: str, *, k6_operator: bool) -> None:
-        """Delete everything of a run."""
+        """Delete all objects of a run."""
         kinds = ["jobs", "configmaps", "secrets", "networkpolicies"]
         if k6_operator:
             kinds.insert(0, "testruns.k6.io")
@@ -116,7 +116,7 @@ class Namespace:
 
     @contextlib.contextmanager
     def api(self, log: Path) -> Iterator[str]:
-        """Give the API's address on this machine, for as long as the block runs."""
+        """Yield the API's address on this machine, which is valid inside the block."""
         command = ("kubectl", "-n", self.name, "port-forward", "--address", "127.0.0.1",
                    f"svc/{self.release}-api", ":80")  # fmt: skip
         with log.open("w", encoding="utf-8") as errors:

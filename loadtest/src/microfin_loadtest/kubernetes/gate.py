@@ -1,6 +1,6 @@
-"""The gate of a run that wrote its samples to a Prometheus: what that Prometheus has of the run.
+"""The gate of a run that wrote its samples to a Prometheus: checks what Prometheus has of the run.
 
-Pure: what to ask it, in PromQL, and what the answers mean. Where the gate is closed, the run does
+Pure: it makes the questions, in PromQL, and judges the answers. If the gate is closed, the run does
 not count.
 """
 
@@ -16,38 +16,38 @@ from microfin_loadtest.validity import GOOD, REJECTED
 _WRITE: Final = "/api/v1/write"
 _QUERY: Final = "/api/v1/query"
 _TOLERANCE: Final = 0.01
-"""How many of the requests Prometheus may lack or have too many, in parts of all of them."""
+"""The share of all requests that Prometheus may lack or have too many."""
 _MOST_FAILED: Final = 0.0
-"""How many of the requests may fail, in parts of those that Prometheus has."""
+"""The share of the requests in Prometheus that may fail."""
 
 Found = Mapping[str, Sequence[Mapping[str, Any]]]
 """Series by the question's name; each has `labels` and `value`."""
 
 
 def query_address(remote_write: str, prometheus: str) -> str:
-    """Return where to ask for what k6 writes; empty where it writes nothing.
+    """Return the address for queries about k6's samples; empty if k6 writes none.
 
-    `prometheus` is the server's address where it does not follow from `remote_write`. Raises
-    LoadImpossible where nobody can tell.
+    `prometheus` is the server's address if it does not follow from `remote_write`. Raises
+    LoadImpossible if the address is unknown.
     """
     if not remote_write:
         if prometheus:
             raise LoadImpossible(
-                "PROMETHEUS says where to ask for samples, but REMOTE_WRITE does not say where to "
-                "write them: set both, or none."
+                "PROMETHEUS, the address for queries about samples, is set, but REMOTE_WRITE, the "
+                "address for writing them, is not: set both, or none."
             )
         return ""
     if any("@" in urlsplit(url).netloc for url in (remote_write, prometheus)):
         raise LoadImpossible(
             "There is a password in REMOTE_WRITE or PROMETHEUS, and everybody could read it in the "
-            "run's Job and in its report: name an address inside the cluster that needs none."
+            "run's Job and in its report: use an address inside the cluster that needs none."
         )
     if prometheus:
         return prometheus.rstrip("/").removesuffix(_QUERY) + _QUERY
     if not remote_write.endswith(_WRITE):
         raise LoadImpossible(
-            f"REMOTE_WRITE is {remote_write}, which does not end in {_WRITE}. Say in PROMETHEUS "
-            f"where the samples can be asked for: the address to which {_QUERY} is added."
+            f"REMOTE_WRITE is {remote_write}, which does not end in {_WRITE}. Set PROMETHEUS to "
+            f"the address for queries, without {_QUERY}."
         )
     return remote_write.removesuffix(_WRITE) + _QUERY
 
@@ -55,7 +55,7 @@ def query_address(remote_write: str, prometheus: str) -> str:
 def questions(
     run: str, namespace: str, seconds: float, allowed_statuses: Iterable[int]
 ) -> dict[str, str]:
-    """Return the questions about a run that began so many seconds ago, by name.
+    """Return the questions, by name, about a run that began `seconds` ago.
 
     k6 writes the counters of lib.js, `answers_deposit_200` and so on, as
     `k6_answers_deposit_200_total`: there are no labels for status or endpoint.
@@ -71,13 +71,13 @@ def questions(
     return {
         "requests": f"sum(last_over_time({{{counters}}}{window}))",
         "failed": f"sum(last_over_time({{{failures}}}{window}))",
-        # Of a short run the window may hold no evaluation of the rules.
+        # In a short run's window the rules may not have been evaluated.
         "alerts": f"max by (alertname) (max_over_time({firing}{window}) or {firing})",
     }
 
 
 def answers(found: Found) -> dict[str, Any]:
-    """Return the numbers of requests and of those that failed, and the alerts' names."""
+    """Return the number of requests, the number of failed ones, and the alerts' names."""
     return {
         "requests": _number(found["requests"]),
         "failed": _number(found["failed"]),
@@ -85,26 +85,26 @@ def answers(found: Found) -> dict[str, Any]:
     }
 
 
-def why_closed(part: Mapping[str, Any], sent: int) -> list[str]:
-    """Return why the gate is closed, as sentences; empty where it is open.
+def why_closed(answer: Mapping[str, Any], sent: int) -> list[str]:
+    """Return why the gate is closed, as sentences; empty if it is open.
 
-    `part` is the report's about Prometheus, `sent` how many requests k6 itself says that it sent.
+    `answer` is the report's section about Prometheus, `sent` k6's own number of requests.
     """
-    if part["answered"] is None:
-        return [f"Prometheus could not be asked: {part['impossible']}"]
+    if answer["answered"] is None:
+        return [f"Prometheus could not be asked: {answer['impossible']}"]
     reasons = []
-    has, failed, alerts = (part["answered"][name] for name in ("requests", "failed", "alerts"))
+    has, failed, alerts = (answer["answered"][name] for name in ("requests", "failed", "alerts"))
     if abs(has - sent) > _TOLERANCE * sent:
         reasons.append(f"Prometheus got {has} of {sent} requests.")
     if failed > _MOST_FAILED * has:
-        reasons.append(f"Prometheus tells that {failed} of {has} requests failed.")
+        reasons.append(f"Prometheus reports that {failed} of {has} requests failed.")
     if alerts:
         reasons.append(f"Critical alerts fired during the run: {', '.join(alerts)}.")
     return reasons
 
 
 def gate_command(program: str, address: str, asked: Mapping[str, str]) -> list[str]:
-    """Return the command by which a pod asks."""
+    """Return the command by which a pod asks the questions."""
     return ["python", "-c", program, address, json.dumps(asked)]
 
 

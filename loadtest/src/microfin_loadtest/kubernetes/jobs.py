@@ -1,4 +1,4 @@
-"""Runs Jobs in the bank's namespace to their end, and reads what they told."""
+"""Runs Jobs in the bank's namespace to their end, and reads what they found."""
 
 import asyncio
 import time
@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from microfin_loadtest.errors import LoadImpossible
+from microfin_loadtest.kubernetes import prometheus_answers
 from microfin_loadtest.kubernetes.cluster import Namespace, ended
 from microfin_loadtest.kubernetes.gate import answers, gate_command
 from microfin_loadtest.kubernetes.log import find_object, last_words
 from microfin_loadtest.kubernetes.objects import KubernetesObject, Load, gate_job, ledger_job
 
-_PROGRAM: Final = Path(__file__).with_name("prometheus_answers.py")
+_PROGRAM: Final = Path(prometheus_answers.__file__)
 _LEDGER_SECONDS: Final = 900.0
 _GATE_SECONDS: Final = 360.0
 
 
 async def until(is_so: Callable[[], Awaitable[bool]], patience: float, pause: float) -> bool:
-    """Wait until something is so, and tell whether it came to be in that time."""
+    """Wait until a condition holds, and return whether it did within the time."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if await is_so():
@@ -30,7 +31,7 @@ async def until(is_so: Callable[[], Awaitable[bool]], patience: float, pause: fl
 async def log_at_end(
     namespace: Namespace, item: KubernetesObject, selector: str, patience: float
 ) -> str:
-    """Wait until a Job or TestRun has ended, however, and return its pods' log."""
+    """Wait until a Job or TestRun has completed or failed, and return its pods' log."""
     kind, name = item["kind"].lower(), item["metadata"]["name"]
     what = f"{kind}s.k6.io/{name}" if kind == "testrun" else f"{kind}/{name}"
 
@@ -48,7 +49,7 @@ async def log_at_end(
 async def ask_ledger(
     namespace: Namespace, load: Load, what: str, command: list[str], field: str
 ) -> tuple[dict[str, Any] | None, str]:
-    """Run a command as an audit, and return the object with this field, and the log."""
+    """Run a command as an audit runs, and return the printed object with `field`, and the log."""
     cron_job = namespace.get(f"cronjob/{namespace.release}-audit")
     item = ledger_job(load, cron_job, what, command)
     log = await _run_job(namespace, item, _LEDGER_SECONDS)
@@ -58,17 +59,17 @@ async def ask_ledger(
 async def ask_prometheus(
     namespace: Namespace, load: Load, asked: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Ask Prometheus by a pod, and return what the report tells of it: `answered` is null where
-    there was no answer, and `impossible` says why."""
+    """Ask Prometheus by a pod, and return the report's section about it. If there was no answer,
+    `answered` is null, and `impossible` says why."""
     cron_job = namespace.get(f"cronjob/{namespace.release}-audit")
     program = _PROGRAM.read_text(encoding="utf-8")
     item = gate_job(load, cron_job, gate_command(program, load.query, asked))
     log = await _run_job(namespace, item, _GATE_SECONDS)
-    told = find_object(log, "found")
-    part: dict[str, Any] = {"url": load.query, "asked": dict(asked)}
-    if told is None:
-        return {**part, "answered": None, "impossible": last_words(log)}
-    return {**part, "answered": answers(told["found"])}
+    found = find_object(log, "found")
+    answer: dict[str, Any] = {"url": load.query, "asked": dict(asked)}
+    if found is None:
+        return {**answer, "answered": None, "impossible": last_words(log)}
+    return {**answer, "answered": answers(found["found"])}
 
 
 async def _run_job(namespace: Namespace, item: KubernetesObject, patience: float) -> str:

@@ -1,13 +1,13 @@
-"""Finds what a pod told in its log, between what else stands there."""
+"""Finds a program's result in a pod's log, between other lines."""
 
 import json
 from typing import Any
 
 
 def find_object(log: str, field: str) -> dict[str, Any] | None:
-    """Return the last JSON object in a log that begins a line and has a field, None if none does.
+    """Return the last JSON object in a log that begins a line and has a field, None without one.
 
-    It may be on one line or on many, and other words may follow it.
+    The object may have several lines, and other text may follow it.
     """
     decoder, found, place = json.JSONDecoder(), None, 0
     while (place := _next_start(log, place)) >= 0:
@@ -23,7 +23,7 @@ def find_object(log: str, field: str) -> dict[str, Any] | None:
 
 
 def _next_start(log: str, place: int) -> int:
-    """Return where the next line begins with `{`, from `place` on, or -1."""
+    """Return the next position at or after `place` where a line begins with `{`, or -1."""
     if place == 0 and log.startswith("{"):
         return 0
     before = log.find("\n{", max(place - 1, 0))
@@ -31,6 +31,6 @@ def _next_start(log: str, place: int) -> int:
 
 
 def last_words(log: str) -> str:
-    """Return the last line of a log that says something."""
+    """Return the last line of a log that is not blank."""
     lines = [line for line in log.splitlines() if line.strip()]
     return lines[-1][-500:] if lines else "its log is empty"

@@ -1,6 +1,6 @@
-"""What a load run puts into a cluster: the scripts, the users, and what runs them and audits after.
+"""The objects of a load run in a cluster: scripts, users, and the Jobs that run k6 and audit.
 
-Pure builders. All objects of a run have the run's name in theirs and carry one label, by which they
+Pure builders. All objects of a run have the run's name in their names, and one label by which they
 are found and deleted.
 """
 
@@ -20,7 +20,7 @@ CONTAINER: Final = "k6"
 _IMPORTED: Final = re.compile(r"from '\./([\w-]+\.js)'")
 _SCRIPTS: Final = "/scripts"
 _USERS: Final = "/users/users.json"
-_USER: Final = 12345  # of grafana's image; ours runs as any
+_USER: Final = 12345  # the user of grafana's image; microfin's image runs as any user
 _CONTROL_PORT: Final = 6565
 _LONGEST: Final = 1024 * 1024  # bytes that a ConfigMap may hold
 
@@ -29,8 +29,8 @@ KubernetesObject = dict[str, Any]
 
 @dataclass(frozen=True)
 class Load:
-    """One run. `remote_write` is where k6 writes its samples to besides, and `query` is where that
-    Prometheus is asked for them; both or none are empty."""
+    """One run. `remote_write` is the address of a Prometheus that k6 also writes samples to, and
+    `query` its address for queries; both are empty, or neither."""
 
     name: str
     namespace: str
@@ -46,12 +46,12 @@ class Load:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The label of everything that belongs to the run."""
+        """The label of all objects of the run."""
         return {RUN_LABEL: self.name}
 
     @property
     def pod_labels(self) -> dict[str, str]:
-        """Those of k6's pod: the bank's network policies let `helm test` in, and so this."""
+        """The labels of k6's pod: with `helm test`'s, the bank's network policies admit it."""
         return {**self.labels, **bank_labels(self.release, "test")}
 
 
@@ -65,7 +65,7 @@ def bank_labels(release: str, component: str) -> dict[str, str]:
 
 
 def scripts_map(load: Load, folder: Path = FOLDER) -> KubernetesObject:
-    """Return the ConfigMap with the script and what it imports. Raises ValueError if too large."""
+    """Return the ConfigMap with the script and its imports. Raises ValueError if too large."""
     data: dict[str, str] = {}
     wanted = [load.script.name]
     while wanted:
@@ -78,12 +78,12 @@ def scripts_map(load: Load, folder: Path = FOLDER) -> KubernetesObject:
 
 
 def users_secret(load: Load, users: str) -> KubernetesObject:
-    """Return the Secret with the prepared users, whose passwords are in it."""
+    """Return the Secret with the prepared users and their passwords."""
     return {**_head(load, "v1", "Secret"), "stringData": {"users.json": users}}
 
 
 def job(load: Load) -> KubernetesObject:
-    """Return the Job that runs k6 where there is no k6 operator."""
+    """Return the Job that runs k6 if there is no k6 operator."""
     container = {
         "name": CONTAINER,
         "image": load.image,
@@ -103,9 +103,10 @@ def job(load: Load) -> KubernetesObject:
 
 
 def k6_test_run(load: Load) -> KubernetesObject:
-    """Return the TestRun for the k6 operator. One runner: several are never added up.
+    """Return the TestRun for the k6 operator. It has one runner, because nothing would add up
+    several runners' summaries.
 
-    There is no initializer: it would run the script's beginning without the users' Secret.
+    It has no initializer, which would run the script's beginning without the users' Secret.
     """
     secure = {
         "automountServiceAccountToken": "false",
@@ -135,8 +136,9 @@ def k6_test_run(load: Load) -> KubernetesObject:
 
 
 def network_policy(load: Load) -> KubernetesObject:
-    """Return what the bank's policies do not allow: the k6 operator and its starter ask k6 how it
-    is, k6 writes to Prometheus where it shall, and the Job of the gate asks that."""
+    """Return a NetworkPolicy for the connections that the bank's policies do not allow: the k6
+    operator and its starter ask for k6's state, k6 writes to Prometheus if that is configured, and
+    the gate's Job asks Prometheus."""
     operator = {"namespaceSelector": {"matchLabels": {
         "kubernetes.io/metadata.name": "k6-operator-system"}}}  # fmt: skip
     spec: dict[str, Any] = {
@@ -148,8 +150,8 @@ def network_policy(load: Load) -> KubernetesObject:
         ],
     }  # fmt: skip
     if load.remote_write:
-        # Whoever may send to Prometheus may send to nothing else: the bank's own policies, which
-        # allow the rest, can be switched off.
+        # A pod that may send to Prometheus may send to nothing else but the API and DNS. Both are
+        # allowed here too, because the bank's own policies can be switched off.
         spec["policyTypes"] = ["Ingress", "Egress"]
         api = {"podSelector": {"matchLabels": bank_labels(load.release, "api")}}
         prometheus = sorted({_port(load.remote_write), _port(load.query)})
@@ -162,8 +164,8 @@ def network_policy(load: Load) -> KubernetesObject:
 
 
 def gate_job(load: Load, cron_job: Mapping[str, Any], command: Sequence[str]) -> KubernetesObject:
-    """Return a Job that runs a program in the image of the chart's CronJob of audits, without any
-    of its Secrets, and may send where k6 may."""
+    """Return a Job that runs a program in the image of the chart's audit CronJob, without its
+    Secrets, and may send to the same places as k6."""
     audit = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     container = {
         "name": "gate",
@@ -183,12 +185,12 @@ def gate_job(load: Load, cron_job: Mapping[str, Any], command: Sequence[str]) ->
 def ledger_job(
     load: Load, cron_job: Mapping[str, Any], what: str, command: Sequence[str]
 ) -> KubernetesObject:
-    """Return a Job that asks the ledger, as the chart's CronJob of audits may, once."""
+    """Return a Job that reads the ledger once, with the rights of the chart's audit CronJob."""
     template = deepcopy(dict(cron_job["spec"]["jobTemplate"]))
     spec = template["spec"]
     spec["backoffLimit"] = 0
     spec["ttlSecondsAfterFinished"] = 3600
-    spec.pop("podFailurePolicy", None)  # without a second attempt there is nothing to decide
+    spec.pop("podFailurePolicy", None)  # it only decides about further attempts
     spec["template"]["spec"]["containers"][0]["command"] = list(command)
     labels = {**template.get("metadata", {}).get("labels", {}), **load.labels}
     return {
@@ -209,7 +211,7 @@ def _head(load: Load, version: str, kind: str) -> KubernetesObject:
 
 
 def _job_spec(load: Load, seconds: int, pod: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the spec of a Job that tries once, for so long."""
+    """Return the spec of a Job with one attempt, which may run for `seconds`."""
     return {
         "backoffLimit": 0,
         "activeDeadlineSeconds": seconds,
@@ -244,7 +246,7 @@ def _environment(load: Load) -> list[dict[str, str]]:
         "RATE": str(load.rate),
         "DURATION": load.duration,
         "USERS": _USERS,
-        # k6 takes this name for what it prints itself; the summary is read from the pod's log.
+        # k6 prints the summary to stdout; the run reads it from the pod's log.
         "SUMMARY": "stdout",
     }
     if load.remote_write:

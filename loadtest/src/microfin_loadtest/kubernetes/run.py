@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import msgspec
 
+from microfin_loadtest import decision_counts
 from microfin_loadtest.backlog import is_at_rest
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.kubernetes.cluster import Namespace
@@ -27,7 +28,7 @@ from microfin_loadtest.kubernetes.objects import (
     users_secret,
 )
 from microfin_loadtest.ledger import verdict
-from microfin_loadtest.phases import phases_part
+from microfin_loadtest.phases import phases_between
 from microfin_loadtest.report import unknown_usage, whole_report
 from microfin_loadtest.run import seconds_of
 from microfin_loadtest.scripts import EXPECTED_REJECTIONS, find_script
@@ -38,10 +39,10 @@ from microfin_tools.audit import AuditReport
 
 IMAGE: Final = "docker.io/grafana/k6:1.8.1"
 _WHY_NO_USAGE: Final = (
-    "In a cluster nobody here sees the processes; ask its own metrics, such as "
+    "The run cannot see processes in a cluster; use the cluster's own metrics, such as "
     "container_cpu_usage_seconds_total."
 )
-_DECIDED: Final = Path(__file__).with_name("decided.py")
+_DECIDED: Final = Path(decision_counts.__file__)
 _START_SECONDS: Final = 300.0
 _REST_SECONDS: Final = 300.0
 _READINGS: Final = 3
@@ -51,8 +52,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class KubernetesRequest:
-    """What to run, and where. `k6_operator` says whether to give it to the k6 operator, and
-    `prometheus` where to ask for what `remote_write` wrote, if that does not follow."""
+    """What to run, and where. `k6_operator` is whether the k6 operator runs it. `prometheus` is the
+    address for queries if it does not follow from `remote_write`."""
 
     script: str
     rate: int
@@ -70,7 +71,7 @@ class KubernetesRequest:
 async def run_in_cluster(
     request: KubernetesRequest, namespace: Namespace, say: Say
 ) -> dict[str, Any]:
-    """Make the run and return its report. Raises LoadImpossible where it cannot be made."""
+    """Make the run and return its report. Raises LoadImpossible if it cannot be made."""
     script, seconds = find_script(request.script), seconds_of(request.duration)
     query = query_address(request.remote_write, request.prometheus)
     platform = form_in_cluster(namespace)
@@ -113,7 +114,7 @@ async def _load_and_audit(
     figures = await _offer(request, namespace, load, users)
     say("waiting for the backlog")
     rested = await _wait_for_rest(namespace)
-    phases = phases_part(scraped, await asyncio.to_thread(namespace.scrape))
+    phases = phases_between(scraped, await asyncio.to_thread(namespace.scrape))
     drain = None if rested is None else round(max(rested - figures.ended, 0), 2)
     say("auditing")
     audit = await _audit(namespace, load)
@@ -171,7 +172,7 @@ def form_in_cluster(namespace: Namespace) -> dict[str, Any]:
 async def _users(
     request: KubernetesRequest, namespace: Namespace, platform: dict[str, Any], say: Say
 ) -> str:
-    """Return the file of prepared users; they are made through a port on this machine."""
+    """Return the text of the file of prepared users, which are made by a port on this machine."""
     request.state.mkdir(parents=True, exist_ok=True)
     file = request.state / "loadtest-users-kubernetes.json"
     hash_cost = {name: platform[name] for name in ("argon2_memory_kib", "argon2_time")}
@@ -197,13 +198,13 @@ async def _offer(
     log = await log_at_end(namespace, runner, selector, load.seconds + _START_SECONDS)
     summary = find_object(log, "slots")
     if summary is None:
-        raise LoadImpossible(f"k6 told nothing: {last_words(log)}")
+        raise LoadImpossible(f"k6 printed no summary: {last_words(log)}")
     return read_figures(summary)
 
 
 async def _wait_for_rest(namespace: Namespace) -> float | None:
-    """Return when the workers came to rest, None if they did not. To a second or so: each look
-    starts a program in every worker's pod."""
+    """Return when the workers came to rest, None if they did not. It is accurate to about a second,
+    because each reading starts a program in every worker's pod."""
     since, readings = 0.0, 0
 
     async def rests() -> bool:
@@ -233,6 +234,6 @@ async def _count_decided(namespace: Namespace, load: Load, when: str) -> Counter
     found, log = await ask_ledger(namespace, load, f"decided-{when}", command, "decided")
     if found is None:
         raise LoadImpossible(
-            f"The databases could not be asked what they decided: {last_words(log)}"
+            f"The decided operations could not be counted in the databases: {last_words(log)}"
         )
     return Counter(found["decided"])

@@ -28,7 +28,7 @@ application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def say(message: str) -> None:
-    """Tell how far the run is, beside the JSON."""
+    """Print the run's progress to stderr, apart from the JSON."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -36,7 +36,7 @@ async def commit_runs(runs: int, operations: int) -> dict[str, Any]:
     """Measure the commits of deposits and of transfers, each `runs` times."""
     with tempfile.TemporaryDirectory(prefix="microfin-bench-") as folder:
         configuration = Configuration(
-            state=Path(folder), parts=frozenset({"postgres", "pgbouncer"}), random_ports=True
+            state=Path(folder), components=frozenset({"postgres", "pgbouncer"}), random_ports=True
         )
         results: dict[str, list[dict[str, Any]]] = {
             f"{kind}_{way}": [] for kind in KINDS for way in WAYS
@@ -78,7 +78,9 @@ async def answer_runs(runs: int) -> dict[str, Any]:
 def main(
     runs: Annotated[int, typer.Option(help="Runs of each figure; the median counts.")] = 3,
     operations: Annotated[int, typer.Option(help="Operations in a commit run.")] = 60_000,
-    part: Annotated[str, typer.Option(help="`commit`, `answers`, `metrics` or `all`.")] = "all",
+    part: Annotated[
+        str, typer.Option(help="What to measure: `commit`, `answers`, `metrics` or `all`.")
+    ] = "all",
 ) -> None:
     """Measure the money path on this machine and print one JSON object; progress goes to stderr."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

@@ -1,4 +1,4 @@
-"""Answer times on an otherwise idle platform, and the time from a worker's death to settling."""
+"""Answer times on an idle platform, and the time from a worker's death to a settled deposit."""
 
 import time
 from statistics import median
@@ -70,7 +70,7 @@ async def _sign_up(client: httpx.AsyncClient) -> None:
 
 
 async def _two_partitions(client: httpx.AsyncClient, partitions: int) -> tuple[str, str]:
-    """Open accounts until two stand on different partitions; return those."""
+    """Open accounts until two are on different partitions; return those."""
     first = (await client.post("/api/accounts", json={})).json()["accountNumber"]
     while True:
         other = (await client.post("/api/accounts", json={})).json()["accountNumber"]
@@ -79,7 +79,7 @@ async def _two_partitions(client: httpx.AsyncClient, partitions: int) -> tuple[s
 
 
 async def _post(client: httpx.AsyncClient, path: str, **body: str) -> float:
-    """Return the milliseconds that a settled answer took; anything else is an error."""
+    """Return the milliseconds until a settled answer. Raises RuntimeError for any other answer."""
     began = time.perf_counter()
     answer = await client.post(path, json=body)
     elapsed = time.perf_counter() - began

@@ -1,12 +1,12 @@
 """Decision and batch commit: how many operations workers settle on this machine's PostgreSQL.
 
-The real worker, decision core, store and PostgreSQL (fsync and synchronous_commit on); the log is
-in memory, and neither Redis nor an API is there. Compared with pgbench, run right before and right
-after on the same server. A run counts only if the audit after it finds nothing.
+The worker, decision core, store and PostgreSQL are real (fsync and synchronous_commit on); the log
+is in memory, without Redis and API. The result is compared with pgbench, which runs right before
+and right after on the same server. A run counts only if the audit after it finds nothing.
 
-`direct` connects as pgbench does, with prepared statements: what a pooler allows that knows them
-(PgBouncer from 1.21 on, CloudNativePG's). `pooled` goes through this machine's PgBouncer, and
-prepares nothing where that is Debian 12's 1.18.
+`direct` connects as pgbench does, with prepared statements, which newer poolers allow (PgBouncer
+since 1.21, CloudNativePG's). `pooled` goes through this machine's PgBouncer, and prepares nothing
+if that is Debian 12's 1.18.
 """
 
 import asyncio
@@ -25,9 +25,10 @@ from microfin_local.benchmarks.memory_edges import MemoryLog, MemoryTopic, NoCac
 from microfin_local.platform import Platform
 from microfin_tools.audit import audit
 from microfin_tools.migrations.run import migrate
-from microfin_worker.edges import Edges
+from microfin_worker.limits import Limits
+from microfin_worker.ports import Ports
 from microfin_worker.postgres_store import PostgresStore
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.worker import Worker
 
 Kind = Literal["deposit", "transfer"]
 Way = Literal["direct", "pooled"]
@@ -42,7 +43,7 @@ async def measure(
 ) -> dict[str, Any]:
     """Settle `operations` of `kind` and return the rates and their ratio to pgbench's.
 
-    Deposits have one worker; transfers have four, and every one crosses partitions.
+    Deposits have one worker. Transfers have four, and every transfer crosses partitions.
     """
     database = f"bench_{kind}_{way}_{run}"
     partitions = 1 if kind == "deposit" else 4
@@ -52,7 +53,7 @@ async def measure(
     await pgbench.prepare(url)
     before = await pgbench.transactions_per_second(url, _PGBENCH_SECONDS)
     settings = _settings(platform, database, way)
-    settled, cpu = await _settle(settings, kind, partitions, operations)
+    settled, cpu = await _rate_and_cpu(settings, kind, partitions, operations)
     after = await pgbench.transactions_per_second(url, _PGBENCH_SECONDS)
     report = await audit([url], at_rest=True)
     yardstick = (before + after) / 2
@@ -75,7 +76,7 @@ def _settings(platform: Platform, database: str, way: Way) -> WorkerSettings:
     return WorkerSettings(databases=url, database_connections=2, database_statement_cache=100)
 
 
-async def _settle(
+async def _rate_and_cpu(
     settings: WorkerSettings, kind: Kind, partitions: int, operations: int
 ) -> tuple[float, float]:
     """Return the operations settled in a second, and the workers' microseconds of CPU for one."""
@@ -97,18 +98,18 @@ async def _settle(
 
 async def _worker(settings: WorkerSettings, topic: MemoryTopic, partition: int) -> Worker:
     pool = await connect_pool(settings.database_urls[0], settings)
-    edges = Edges(
+    ports = Ports(
         MemoryLog(topic, partition),
         PostgresStore(pool, partition, 1),
         NoReplies(),
         NoCache(),
         SystemClock(),
     )
-    return Worker(partition, 1, edges, Limits())
+    return Worker(partition, 1, ports, Limits())
 
 
 def _open_and_fund(topic: MemoryTopic, partitions: int) -> list[list[str]]:
-    """Ask for accounts and a deposit into each; return their numbers by partition."""
+    """Request accounts and a deposit into each; return their numbers by partition."""
     accounts: list[list[str]] = [[] for _ in range(partitions)]
     for number in range(_ACCOUNTS):
         operation = operation_id(_USER, str(number), "open", "")
@@ -149,8 +150,8 @@ def _command(kind: Any, account: str, operation: str, **fields: str) -> Command:
 
 
 async def _until_drained(workers: list[Worker], topic: MemoryTopic) -> None:
-    """Wait until every record, the credits that followed among them, is committed."""
-    while any(  # noqa: ASYNC110 - the worker has no event for this, and needs none
+    """Wait until every record is committed, the credits of transfers included."""
+    while any(  # noqa: ASYNC110 - the worker has no event for this
         worker.status.next_offset < len(records) or worker.undelivered
         for worker, records in zip(workers, topic.records, strict=True)
     ):

@@ -1,24 +1,24 @@
-"""Edges in memory for what a benchmark does not measure: the log, the replies and the cache."""
+"""Ports in memory for the services that a benchmark does not measure: log, replies and cache."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Answer
+from microfin.ledger.records import Answer
 from microfin.ledger.wire import Command
 from microfin.redis.account_cache import CachedAccount
-from microfin_worker.edges import Record
+from microfin_worker.ports import Record
 
 
 class MemoryTopic:
-    """Partitions of records; a credit that one worker appends another one fetches."""
+    """Partitions of records: one worker appends a credit, and another one fetches it."""
 
     def __init__(self, partitions: int) -> None:
         self.records: list[list[Record]] = [[] for _ in range(partitions)]
         self.arrived = [asyncio.Event() for _ in range(partitions)]
 
     def append(self, partition: int, command: Command) -> int:
-        """Append one command; return its time."""
+        """Append one command and return its time."""
         records = self.records[partition]
         record = Record(len(records), 1_000, command.account.encode(), wire.encode(command))
         records.append(record)
@@ -73,18 +73,18 @@ class MemoryLog:
         return self._topic.append(partition, command)
 
     async def note(self, next_offset: int) -> None:
-        """Do nothing: no lag tool looks."""
+        """Do nothing: no tool reads the lag here."""
 
 
 class NoReplies:
-    """Answers go nowhere."""
+    """Sends no answers."""
 
     async def send(self, answers: Sequence[Answer]) -> None:
         """Drop the answers."""
 
 
 class NoCache:
-    """Accounts are cached nowhere."""
+    """Caches no accounts."""
 
     async def put(self, accounts: Iterable[CachedAccount]) -> None:
         """Drop the accounts."""

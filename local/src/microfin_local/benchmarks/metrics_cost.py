@@ -1,7 +1,7 @@
-"""What counting costs: the calls that API and worker make for one operation, and nothing else.
+"""The cost of metrics: only the calls that API and worker make to count one operation.
 
-Metrics cannot be switched off, so a load run cannot tell what they cost; this can, and to less
-than a run's own spread.
+Metrics cannot be switched off, so a load run cannot show their cost. This measurement can, and more
+precisely than the difference between two runs.
 """
 
 import asyncio
@@ -14,8 +14,9 @@ from prometheus_client import generate_latest
 
 from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.decision import Decisions, decide
+from microfin.ledger.decision import decide
 from microfin.ledger.operation import operation_id
+from microfin.ledger.records import Decisions
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
@@ -25,8 +26,8 @@ from microfin_api.middleware import count_answer
 from microfin_api.phases import CommandPhases
 from microfin_worker import metrics as worker_metrics
 from microfin_worker.batch import receive
-from microfin_worker.edges import Record
 from microfin_worker.phases import BatchPhases
+from microfin_worker.ports import Record
 
 BATCHES: Final = (1, 10, 50, 500)
 _OPERATIONS: Final = 20_000
@@ -36,7 +37,7 @@ _ACCOUNT: Final = derive_account_number("0" * 32, 0)
 
 
 async def measure_metrics() -> dict[str, Any]:
-    """Return microseconds for an operation, of the worker by the size of its batches."""
+    """Return the microseconds per operation; for the worker by the size of its batches."""
     sending = asyncio.create_task(asyncio.sleep(0))
     await sending
     api = _microseconds(lambda: _count_in_api(sending), _OPERATIONS, each=1)
@@ -65,7 +66,7 @@ _BACKPRESSURE: Final = Backpressure(1_000)
 
 
 def _count_in_api(sending: "asyncio.Task[None]") -> None:
-    """Count what the API counts for a settled deposit."""
+    """Make the API's calls for a settled deposit."""
     begun = time.monotonic()
     phases = CommandPhases(begun)
     _BACKPRESSURE.enter(0)
@@ -81,13 +82,13 @@ def _count_in_api(sending: "asyncio.Task[None]") -> None:
 
 
 def _count_in_worker(records: list[Record], decisions: Decisions) -> None:
-    """Count what a worker counts for a batch."""
+    """Make the worker's calls for a batch."""
     phases = BatchPhases(SystemClock())
     phases.decided()
     worker_metrics.COMMIT_SECONDS.observe(0.01)
     phases.committed(records)
     worker_metrics.count(decisions, len(records))
-    phases.told(len(decisions.answers))
+    phases.published(len(decisions.answers))
 
 
 def _records(size: int) -> list[Record]:
@@ -115,11 +116,11 @@ def _records(size: int) -> list[Record]:
 
 
 def _microseconds(call: Callable[[], object], calls: int, *, each: int) -> float:
-    """Return the median over some repeats of what a call takes for `each` operation in it."""
-    taken = []
+    """Return the median time per operation over some repeats; a call has `each` operations."""
+    seconds = []
     for _ in range(_REPEATS):
         began = time.process_time()
         for _ in range(calls):
             call()
-        taken.append((time.process_time() - began) / calls / each)
-    return round(1_000_000 * median(taken), 2)
+        seconds.append((time.process_time() - began) / calls / each)
+    return round(1_000_000 * median(seconds), 2)

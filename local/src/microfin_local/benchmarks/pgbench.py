@@ -1,27 +1,27 @@
-"""The yardstick: PostgreSQL's own pgbench (TPC-B) on the same server in the same run."""
+"""The reference: PostgreSQL's own pgbench (TPC-B) on the same server in the same run."""
 
 import asyncio
 import re
 
 from microfin_local.programs import find_postgresql
 
-_SCALE = 20  # branches: more than clients, so that they do not queue for one row
+_SCALE = 20  # branches: more than clients, so that clients do not queue for one row
 _CLIENTS = 16
 
 
 async def prepare(url: str) -> None:
-    """Make pgbench's tables in the database at `url`."""
+    """Create pgbench's tables in the database at `url`."""
     await _run(url, "-i", "-q", "-s", str(_SCALE))
 
 
 async def transactions_per_second(url: str, seconds: int) -> float:
-    """Return what `pgbench -M prepared -c 16` reaches in `seconds`."""
+    """Return the rate that `pgbench -M prepared -c 16` reaches in `seconds`."""
     output = await _run(
         url, "-n", "-M", "prepared", "-c", str(_CLIENTS), "-j", "2", "-T", str(seconds)
     )
     match = re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)
     if match is None:
-        raise RuntimeError(f"pgbench told no rate: {output}")
+        raise RuntimeError(f"pgbench printed no rate: {output}")
     return float(match[1])
 
 

@@ -23,8 +23,8 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Serve until told to stop; then let what waits end, and stop."""
-    # uvicorn stops gracefully and then raises the signal again: that it was told to is no failure.
+    """Serve until a signal comes; then finish the requests that wait, and stop."""
+    # uvicorn stops gracefully and then raises the signal again. Such an end is no failure.
     signal.signal(signal.SIGTERM, _end)
     try:
         settings = ApiSettings()
@@ -47,7 +47,7 @@ def main() -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = DrainingServer(config, app.leaving, settings.drain_seconds)
+    server = DrainingServer(config, app.drain, settings.drain_seconds)
     server.run(listening_sockets(config))
 
 

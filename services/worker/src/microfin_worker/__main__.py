@@ -19,24 +19,25 @@ from microfin.process.settings import WorkerSettings
 from microfin.redis.account_cache import AccountCache, account_seal
 from microfin.redis.guarded import GuardedRedis
 from microfin.redis.replies import RedisReplies, reply_seal
-from microfin_worker.edges import Edges
 from microfin_worker.health import health_server
 from microfin_worker.kafka_log import KafkaLog
+from microfin_worker.limits import Limits
 from microfin_worker.partition import partition_from
+from microfin_worker.ports import Ports
 from microfin_worker.postgres_store import PostgresStore
-from microfin_worker.worker import Limits, Worker
+from microfin_worker.worker import Worker
 
 logger = structlog.get_logger(__name__)
 
 
 async def work(settings: WorkerSettings, partition: int) -> None:
-    """Run the worker of `partition` until it is told to stop."""
+    """Run the worker of `partition` until it is asked to stop."""
     urls = settings.database_urls
     shard = shard_of_partition(partition, len(urls))
     pool = await connect_pool(urls[shard], settings, place=ShardPlace(shard, len(urls)))
     redis = GuardedRedis(settings)
     log = KafkaLog(settings, partition)
-    edges = Edges(
+    ports = Ports(
         log=log,
         store=PostgresStore(pool, partition, len(urls)),
         replies=RedisReplies(redis, reply_seal(settings.cache_secret)),
@@ -50,7 +51,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         outbox=settings.outbox_limit,
         interval=settings.batch_interval,
     )
-    worker = Worker(partition, len(urls), edges, limits)
+    worker = Worker(partition, len(urls), ports, limits)
     stop_on_signals(worker)
     server = health_server(
         settings,
@@ -75,13 +76,13 @@ async def work(settings: WorkerSettings, partition: int) -> None:
 
 
 def stop_on_signals(worker: Worker) -> None:
-    """Let SIGTERM and SIGINT end the worker after its batch; a second one ends it at once."""
+    """End the worker after its batch on SIGTERM or SIGINT; a second signal ends it at once."""
     loop = asyncio.get_running_loop()
-    tasks = asyncio.current_task()
+    task = asyncio.current_task()
 
     def stop() -> None:
-        if worker.stopping and tasks is not None:
-            tasks.cancel()
+        if worker.stopping and task is not None:
+            task.cancel()
         worker.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,13 +90,13 @@ def stop_on_signals(worker: Worker) -> None:
 
 
 def main() -> int:
-    """Read the settings and run; exit 2 where they do not add up."""
+    """Read the settings and run; return 2 if they are not valid."""
     try:
         settings = WorkerSettings()
         partition = partition_from(settings.partition, socket.gethostname())
         _ = settings.database_urls
     except (ValidationError, ValueError) as error:
-        print(f"microfin worker: {error}", file=sys.stderr)  # noqa: T201 - logs are not set up yet
+        print(f"microfin worker: {error}", file=sys.stderr)  # noqa: T201 - logs are not configured yet
         return 2
     configure_logs(settings, process=f"worker-{partition}")
     try:

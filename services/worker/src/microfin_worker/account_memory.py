@@ -1,24 +1,24 @@
 """The accounts that a worker remembers between batches.
 
-Safe because only the current claimant under the current generation changes them (invariant 6); the
-worker forgets everything when it can no longer be sure of that.
+This is safe because only the current claimant under the current generation changes them
+(invariant 6). When the worker can no longer be sure that it is the claimant, it forgets everything.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
-from microfin.ledger.decision import Account
+from microfin.ledger.records import Account
 
 
 class AccountMemory:
-    """The accounts used last, at most `limit`."""
+    """The accounts that were used last, at most `limit`."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._accounts: OrderedDict[str, Account] = OrderedDict()
 
     def recall(self, numbers: Iterable[str]) -> tuple[dict[str, Account], list[str]]:
-        """Return those of `numbers` that are remembered, and the numbers of the others."""
+        """Return the accounts of `numbers` that are remembered, and the numbers of the others."""
         remembered: dict[str, Account] = {}
         others: list[str] = []
         for number in numbers:

@@ -1,4 +1,4 @@
-"""One batch: read its records, decide it inside the worker's transaction, commit."""
+"""One batch: reading its records, deciding it, and committing it."""
 
 import asyncio
 import contextlib
@@ -9,34 +9,36 @@ import msgspec
 
 from microfin.ledger import wire
 from microfin.ledger.columns import nearest_moment
-from microfin.ledger.decision import (
-    Account,
-    Deciding,
-    Decisions,
-    GenerationAhead,
-    Received,
-    account_numbers,
-    decide,
-    leg_keys,
-)
+from microfin.ledger.decision import Deciding, GenerationAhead, account_numbers, decide, leg_keys
+from microfin.ledger.records import Account, Decisions, Received
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Identity
 from microfin_worker.account_memory import AccountMemory
-from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place, Quarantined
-from microfin_worker.edges import Clock, Record, Store, Transaction
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.phases import BatchPhases
-from microfin_worker.postgres_store import Fenced, PartitionRow, PlaceChanged
+from microfin_worker.ports import (
+    BatchWrite,
+    Clock,
+    Fenced,
+    OutboxPlace,
+    PartitionRow,
+    Place,
+    PlaceChanged,
+    Quarantined,
+    Record,
+    Store,
+    Transaction,
+)
 
-_STEP_ASIDE: Final = 50  # commands decided ahead between two steps aside
+_YIELD_AFTER: Final = 50  # commands decided ahead, so that other tasks can run
 
 
 class PlaceLost(Exception):
-    """The partition's row is at another offset than this worker: its memory is worthless."""
+    """The partition's row is at another offset than this worker: its memory is wrong."""
 
 
 class RoutingChanged(Exception):
-    """The partition's row has another routing: the batch must be decided under that one."""
+    """The partition's row has another routing: the batch must be decided under that routing."""
 
     def __init__(self, routing: Routing) -> None:
         super().__init__(f"routing is now {routing}")
@@ -46,8 +48,9 @@ class RoutingChanged(Exception):
 class Batch(msgspec.Struct):
     """Records to be committed together.
 
-    `decisions` is None until they are decided, `accounts` what they were decided from. `writing` is
-    set once the database has the most of its work ahead, or none: the time to decide ahead.
+    `decisions` is None until they are decided; `accounts` is what they were decided from. `writing`
+    is set when the database begins to write the batch, or when the attempt is over: then is the
+    time to decide the next batch.
     """
 
     records: Sequence[Record]
@@ -58,7 +61,7 @@ class Batch(msgspec.Struct):
     decisions: Decisions | None = None
 
 
-def gather(
+def read_batch(
     records: Sequence[Record], limit: int, condemned: Collection[int], clock: Clock
 ) -> Batch:
     """Return the first of `records`, at most `limit`, decoded but not decided."""
@@ -68,10 +71,10 @@ def gather(
 
 
 def receive(records: Sequence[Record], condemned: Collection[int]) -> list[Received]:
-    """Return `records` decoded. `condemned` offsets go to quarantine whatever they carry.
+    """Return `records` decoded. `condemned` offsets go to quarantine, whatever they carry.
 
-    Raises `wire.NewerVersion` where the first record is of a version that we do not know; where a
-    later one is, the batch ends before it.
+    Raises `wire.NewerVersion` if the first record has a version that this release does not read. If
+    a later record has, the batch ends before it.
     """
     batch: list[Received] = []
     for record in records:
@@ -108,17 +111,18 @@ def _receive(record: Record, condemned: bool) -> Received:
 async def decide_ahead(
     batch: Batch, place: Place, memory: AccountMemory, before: Decisions | None, clock: Clock
 ) -> None:
-    """Decide `batch` from memory alone, if that holds every account it touches.
+    """Decide `batch` from memory alone, if memory holds every account that the batch touches.
 
-    What is decided ahead takes every leg for new, and every number that is to be opened for free
-    where memory does not hold it. The unique keys of outcomes and accounts say otherwise. What they
-    cannot say is never assumed: an `open` of a number that is taken leaves no outcome here, so a
-    repeated `open` that finds its own account is not decided ahead; and a number that turns out not
-    to be opened is not taken for free.
+    A decision ahead assumes that every leg is new, and that a number to be opened is free if memory
+    does not hold it. If an assumption is wrong, the unique keys of outcomes and accounts refuse the
+    commit. Two cases that the keys would not detect are left to the transaction. An `open` whose
+    number is in use records no outcome here, so an `open` that may be a repeat, which finds its own
+    account, is not decided ahead. Nor is a batch in which a number that was assumed to be free is
+    not opened after all.
 
-    `before` are the decisions of the batch that is being committed meanwhile: this one counts on
-    them, and its caller throws it away should that commit fail. Now and then it steps aside, so
-    that the other commit's answers from the database do not wait.
+    `before` are the decisions of the batch that is being committed meanwhile. This batch builds on
+    them, and the caller discards it if that commit fails. It yields now and then, so that the
+    database's answers to the other commit do not wait.
     """
     opening = _numbers_to_open(batch.received)
     numbers = account_numbers(batch.received, place.partition, place.routing)
@@ -132,10 +136,10 @@ async def decide_ahead(
     deciding = Deciding(place.partition, place.routing, accounts, {})
     for count, received in enumerate(batch.received, start=1):
         try:
-            deciding.take(received)
+            deciding.decide(received)
         except GenerationAhead:
-            return  # the partition's row may have that routing already; its lock will tell
-        if before is not None and count % _STEP_ASIDE == 0:
+            return  # the partition's row may have that routing already: the transaction reads it
+        if before is not None and count % _YIELD_AFTER == 0:
             await clock.sleep(0)
     if deciding.decisions.opened.keys() >= set(others):
         batch.accounts, batch.decisions = accounts, deciding.decisions
@@ -157,17 +161,17 @@ async def commit_batch(
     batch: Batch,
     sent: Sequence[OutboxPlace],
 ) -> Decisions:
-    """Commit `batch` from `place`, decided now if it is not yet; return its decisions.
+    """Commit `batch` from `place`, and return its decisions. A batch that is undecided is decided.
 
-    What was decided ahead is committed by one statement, which finds out by itself whether the row
-    is as `place` says. Raises `RepeatsFound` where what it was decided from was not so: nothing is
-    written then. Raises `Fenced`, `PlaceLost` or `RoutingChanged` where the row is not as `place`
-    says, and whatever the database raises: after any other error it is unknown whether the commit
-    took place.
+    A batch that was decided ahead is committed by one statement, which checks that the row is at
+    `place`. Raises `RepeatsFound` if an assumption of deciding ahead was wrong, and `Fenced`,
+    `PlaceLost` or `RoutingChanged` if the row is not at `place`; then nothing was written. Raises
+    the store's errors: except after `StaleAccounts` and `DataRefused`, it is unknown whether the
+    commit succeeded.
     """
     if batch.decisions is not None:
         batch.writing.set()
-        with contextlib.suppress(PlaceChanged):  # what it is now, the lock tells
+        with contextlib.suppress(PlaceChanged):  # the transaction reads where the row is now
             await store.commit(place, _write_of(batch, batch.decisions, sent))
             return batch.decisions
     async with store.transaction() as transaction:
@@ -185,7 +189,7 @@ async def commit_batch(
 async def _decide_here(
     batch: Batch, place: Place, memory: AccountMemory, transaction: Transaction
 ) -> Decisions:
-    """Decide from memory and from what the transaction reads, under its lock."""
+    """Decide under the transaction's lock, from memory and from what the transaction reads."""
     known = await transaction.known_outcomes(leg_keys(batch.received))
     numbers = account_numbers(batch.received, place.partition, place.routing)
     remembered, others = memory.recall(numbers)
@@ -210,7 +214,7 @@ def _write_of(batch: Batch, decisions: Decisions, sent: Sequence[OutboxPlace]) -
 
 
 def check(row: PartitionRow, place: Place) -> None:
-    """Compare the locked row with what this worker works from (rule 1 of its transaction)."""
+    """Raise an error unless the locked row is at `place`."""
     if row.epoch != place.epoch:
         raise Fenced(f"epoch {row.epoch} came after our {place.epoch}")
     if row.routing != place.routing:

@@ -1,56 +1,16 @@
-"""The one statement that writes a decided batch: a call of the function `write_batch`.
+"""The statement that writes a decided batch: a call of the function `write_batch`.
 
-Its arguments are arrays, one for each column, in the order of the function's parameters
-(`migrations/versions/0002_write_batch.py`). Times are milliseconds since the Unix epoch.
+Its arguments are arrays, one for each column, in the order of the function's parameters (migration
+`0002_write_batch.py` of microfin-tools). Times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
 from microfin.ledger import wire
-from microfin.ledger.decision import Account, Decisions, Entry, OutboxRow
 from microfin.ledger.operation import Contra, Outcome
-from microfin.ledger.routing import Routing
+from microfin.ledger.records import Account, Entry, OutboxRow
 from microfin.postgres.literals import binaries, binary, integers, texts
-
-OutboxPlace = tuple[int, int]
-"""The `(offset, step)` of an outbox row, unique in its partition."""
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where a worker works from: what it must find again in the partition's row."""
-
-    partition: int
-    epoch: int
-    next_offset: int
-    routing: Routing
-
-
-class Quarantined(msgspec.Struct, frozen=True):
-    """A record set aside, as it came. `time` is milliseconds since the Unix epoch."""
-
-    offset: int
-    time: int
-    key: bytes | None
-    value: bytes | None
-    reason: str
-
-
-class BatchWrite(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one batch writes.
-
-    `versions` are those that the changed accounts had before. `sent` are outbox rows that the
-    broker has acknowledged. The partition advances to `next_offset`, after the record that has
-    `fingerprint`.
-    """
-
-    decisions: Decisions
-    versions: dict[str, int]
-    quarantined: Sequence[Quarantined]
-    sent: Sequence[OutboxPlace]
-    next_offset: int
-    fingerprint: bytes
+from microfin_worker.ports import BatchWrite, Place, Quarantined
 
 
 def batch_statement(place: Place, write: BatchWrite) -> str:

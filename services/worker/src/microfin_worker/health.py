@@ -16,11 +16,11 @@ from microfin_worker.status import Status
 
 
 class HealthServer(uvicorn.Server):
-    """Serves beside the worker; signals are the worker's own business."""
+    """Serves next to the worker, which handles the signals itself."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Leave the signals alone."""
+        """Install no handlers."""
         yield
 
 
@@ -30,8 +30,11 @@ def health_server(
     topic_partitions: Callable[[], int],
     degraded: Callable[[], list[str]],
 ) -> HealthServer:
-    """Return the server that tells of `status`, how many partitions the topic has, and what makes
-    answers slower."""
+    """Return the server that shows `status`.
+
+    `topic_partitions` returns how many partitions the topic has, `degraded` what makes answers
+    slower.
+    """
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -41,20 +44,20 @@ def health_server(
             return PlainTextResponse("\n".join(["ready", *degraded(), ""]))
         return PlainTextResponse(f"{status.state}: {status.reason}\n", status_code=503)
 
-    async def tell_status(_: Request) -> Response:
+    async def show_status(_: Request) -> Response:
         status.topic_partitions = topic_partitions()
         status.degraded = degraded()
         return Response(msgspec.json.encode(status), media_type="application/json")
 
-    async def tell_metrics(_: Request) -> Response:
+    async def show_metrics(_: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     application = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
-            Route("/status", tell_status),
-            Route("/metrics", tell_metrics),
+            Route("/status", show_status),
+            Route("/metrics", show_metrics),
         ]
     )
     return HealthServer(

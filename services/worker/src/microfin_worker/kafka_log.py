@@ -1,4 +1,4 @@
-"""The log on Kafka: one partition read by assignment, without a consumer group's rebalancing."""
+"""The log in Kafka: one partition, read by assignment, without rebalancing in a group."""
 
 import asyncio
 import contextlib
@@ -13,19 +13,19 @@ from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
 from microfin.process.deadline import within
 from microfin.process.settings import WorkerSettings
-from microfin_worker.edges import OutOfRange, PartitionMissing, Record
 from microfin_worker.log_watch import LogWatch
+from microfin_worker.ports import OutOfRange, PartitionMissing, Record
 
 LAG_GROUP = "microfin-workers"
-"""The group under which offsets are noted for lag tools; nothing is ever read from it."""
+"""The group under which offsets are committed for lag tools; the worker never reads them."""
 
 _FETCH_WAIT = 500  # milliseconds
 _CALL_TIMEOUT = 5.0  # seconds
-_LONGEST_SILENCE = 5.0  # seconds for which a reader may fetch nothing of what is there
+_LONGEST_SILENCE = 5.0  # seconds for which a reader may fetch nothing though there are records
 
 
 class ReaderSilent(ConnectionError):
-    """The broker has records that the reader does not fetch."""
+    """The broker has records, and the reader does not fetch them."""
 
 
 class KafkaLog:
@@ -35,20 +35,20 @@ class KafkaLog:
         name = f"microfin-worker-{partition}"
         self._settings = settings
         self._name = name
-        self._place = aiokafka.TopicPartition(settings.topic, partition)
+        self._topic_partition = aiokafka.TopicPartition(settings.topic, partition)
         self._producer = CommandProducer(settings, name)
         self._reader: aiokafka.AIOKafkaConsumer | None = None
         self._clock = SystemClock()
-        self._watch = LogWatch(self._place, self._unassigned, self._clock)
-        self._following = 0  # the offset after the last record that was fetched
+        self._watch = LogWatch(self._topic_partition, self._connect_unassigned, self._clock)
+        self._next_offset = 0  # the offset after the last record that was fetched
         self._silent_since: float | None = None
-        self._noting: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._commit_task: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self.topic_partitions = 0
-        """How many partitions the topic had at the last look, 0 before the first."""
+        """How many partitions the topic had when the brokers were last asked; 0 before."""
 
     async def start(self) -> None:
-        """Connect, however long the brokers take."""
+        """Connect; wait for the brokers without a limit."""
         self._watch.start()
         await self._producer.start()
 
@@ -56,35 +56,37 @@ class KafkaLog:
         """Close all connections."""
         await asyncio.gather(self._producer.stop(), self._watch.stop())
         if self._reader is not None:
-            await _end(self._reader)
+            await _close(self._reader)
 
     def unanswered(self) -> float:
-        """Return for how many seconds the broker has not told where the log ends."""
+        """Return for how many seconds the broker has not reported where the log ends."""
         return self._watch.unanswered()
 
     async def bounds(self) -> tuple[int, int]:
-        """Return the first offset that is kept and the one after the last."""
+        """Return the first offset that the log holds, and the one after the last."""
         async with self._inspector() as inspector:
             return await within(_CALL_TIMEOUT, self._bounds_by(inspector), "Kafka")
 
     async def _bounds_by(self, inspector: aiokafka.AIOKafkaConsumer) -> tuple[int, int]:
-        place = self._place
-        await inspector.topics()  # asks the brokers, where our own memory could be old
-        there = inspector.partitions_for_topic(place.topic) or set()
-        self.topic_partitions = len(there)
-        if place.partition not in there:
-            raise PartitionMissing(f"{place.topic} has no partition {place.partition}")
-        start = (await inspector.beginning_offsets([place]))[place]
-        end = (await inspector.end_offsets([place]))[place]
+        topic_partition = self._topic_partition
+        await inspector.topics()  # asks the brokers, because the client's metadata could be old
+        partitions = inspector.partitions_for_topic(topic_partition.topic) or set()
+        self.topic_partitions = len(partitions)
+        if topic_partition.partition not in partitions:
+            raise PartitionMissing(
+                f"{topic_partition.topic} has no partition {topic_partition.partition}"
+            )
+        start = (await inspector.beginning_offsets([topic_partition]))[topic_partition]
+        end = (await inspector.end_offsets([topic_partition]))[topic_partition]
         return start, end
 
     async def record_at(self, offset: int) -> Record | None:
-        """Return the record at `offset`, or None where there is none."""
+        """Return the record at `offset`, or None if there is none."""
         async with self._inspector() as inspector:
-            inspector.seek(self._place, offset)
+            inspector.seek(self._topic_partition, offset)
             try:
                 async with asyncio.timeout(_CALL_TIMEOUT):
-                    found = await inspector.getone(self._place)
+                    found = await inspector.getone(self._topic_partition)
             except (TimeoutError, OffsetOutOfRangeError):
                 return None
         return _record(found) if found.offset == offset else None
@@ -92,77 +94,80 @@ class KafkaLog:
     async def seek(self, offset: int) -> None:
         """Let the next `fetch` begin at `offset`."""
         if self._reader is None:
-            self._reader = await self._consumer(group=LAG_GROUP)
-        self._reader.seek(self._place, offset)
-        self._following, self._silent_since = offset, None
+            self._reader = await self._connect_assigned(group=LAG_GROUP)
+        self._reader.seek(self._topic_partition, offset)
+        self._next_offset, self._silent_since = offset, None
 
     async def fetch(self, limit: int) -> Sequence[Record]:
-        """Return the next records, at most `limit`; none if none come within half a second.
+        """Return the next records, at most `limit`; none if none arrive within half a second.
 
-        Raises `ReaderSilent` where it has long fetched nothing of what the broker says is there;
-        the next `seek` then makes a new reader, from the configured servers.
+        Raises `ReaderSilent` if the broker has had records for long and none were fetched. Then the
+        next `seek` makes a new reader, which connects to the configured servers.
 
-        Between two calls nothing is fetched: the client would take the first record that comes, and
-        hold it alone while others gather on the broker.
+        Nothing is fetched between two calls. Otherwise the client would fetch the first record that
+        arrives, and hold this one alone while others collect at the broker.
         """
         reader = self._reader
         if reader is None:
             raise RuntimeError("seek comes before fetch")
-        reader.resume(self._place)
+        reader.resume(self._topic_partition)
         try:
-            fetched = await reader.getmany(self._place, timeout_ms=_FETCH_WAIT, max_records=limit)
+            fetched = await reader.getmany(
+                self._topic_partition, timeout_ms=_FETCH_WAIT, max_records=limit
+            )
         except OffsetOutOfRangeError as error:
             raise OutOfRange(str(error)) from error
         finally:
-            reader.pause(self._place)
-        records = [_record(record) for record in fetched.get(self._place, ())]
+            reader.pause(self._topic_partition)
+        records = [_record(record) for record in fetched.get(self._topic_partition, ())]
         if records:
-            self._following, self._silent_since = records[-1].offset + 1, None
+            self._next_offset, self._silent_since = records[-1].offset + 1, None
         else:
-            self._suspect(reader)
+            self._discard_if_silent(reader)
         return records
 
-    def _suspect(self, reader: aiokafka.AIOKafkaConsumer) -> None:
-        """Give the reader up where it has been silent for too long about what is there."""
+    def _discard_if_silent(self, reader: aiokafka.AIOKafkaConsumer) -> None:
+        """Discard the reader if it has fetched nothing for too long though there are records."""
         now = self._clock.monotonic()
-        if self._watch.end <= self._following:
+        if self._watch.end <= self._next_offset:
             self._silent_since = None
         elif self._silent_since is None:
             self._silent_since = now
         elif now - self._silent_since > _LONGEST_SILENCE:
             self._reader = None
-            ending = asyncio.create_task(_end(reader))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
+            closing = asyncio.create_task(_close(reader))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            end, next_offset = self._watch.end, self._next_offset
             raise ReaderSilent(
-                f"Kafka's log ends at {self._watch.end}, and nothing comes from {self._following}"
+                f"Kafka's log ends at {end}, but the reader is silent at {next_offset}"
             )
 
     async def reread(self, offset: int) -> Record | None:
-        """Return the record at `offset` by the connection that fetches: one round trip."""
+        """Return the record at `offset` over the connection that fetches: in one round trip."""
         reader = self._reader
         if reader is None:
             raise RuntimeError("seek comes before reread")
-        following = await reader.position(self._place)
-        reader.seek(self._place, offset)
-        reader.resume(self._place)
+        position = await reader.position(self._topic_partition)
+        reader.seek(self._topic_partition, offset)
+        reader.resume(self._topic_partition)
         try:
             async with asyncio.timeout(_CALL_TIMEOUT):
-                found = await reader.getone(self._place)
+                found = await reader.getone(self._topic_partition)
         except (TimeoutError, OffsetOutOfRangeError):
             return None
         finally:
-            reader.pause(self._place)
-            reader.seek(self._place, following)
+            reader.pause(self._topic_partition)
+            reader.seek(self._topic_partition, position)
         return _record(found) if found.offset == offset else None
 
     def end(self) -> int:
-        """Return the offset after the last record, as far as the broker or a fetch has told."""
-        end = self._reader.highwater(self._place) if self._reader is not None else None
+        """Return the offset after the last record, as far as the broker or a fetch has shown."""
+        end = self._reader.highwater(self._topic_partition) if self._reader is not None else None
         return max(end or 0, self._watch.end)
 
     async def append(self, partition: int, command: Command) -> int:
-        """Append to any partition; returns when all in-sync replicas have acknowledged."""
+        """Append to any partition; return when all in-sync replicas have acknowledged."""
         async with asyncio.timeout(self._settings.database_timeout * 4):
             appended = await self._producer.send(partition, command)
         return appended.time
@@ -170,32 +175,34 @@ class KafkaLog:
     async def note(self, next_offset: int) -> None:
         """Commit the group's offset for lag tools. Best effort.
 
-        The client tries for ever while no broker answers, and cannot always be told to stop.
+        The client tries for ever while no broker answers, and cannot always be cancelled.
         """
         reader = self._reader
-        if reader is None or (self._noting is not None and not self._noting.done()):
+        if reader is None or (self._commit_task is not None and not self._commit_task.done()):
             return
-        self._noting = asyncio.create_task(_commit(reader, {self._place: next_offset}))
-        await asyncio.wait({self._noting}, timeout=_CALL_TIMEOUT)
+        self._commit_task = asyncio.create_task(
+            _commit_offsets(reader, {self._topic_partition: next_offset})
+        )
+        await asyncio.wait({self._commit_task}, timeout=_CALL_TIMEOUT)
 
     @contextlib.asynccontextmanager
     async def _inspector(self) -> AsyncIterator[aiokafka.AIOKafkaConsumer]:
-        """Give a consumer for one look, with no memory of earlier metadata or positions."""
-        inspector = await self._consumer(group=None)
+        """Provide a consumer for one check, without metadata or positions from before."""
+        inspector = await self._connect_assigned(group=None)
         try:
             yield inspector
         finally:
-            await _end(inspector)
+            await _close(inspector)
 
-    async def _consumer(self, group: str | None) -> aiokafka.AIOKafkaConsumer:
+    async def _connect_assigned(self, group: str | None) -> aiokafka.AIOKafkaConsumer:
         """Return a new consumer that is assigned this partition."""
-        return await self._started(group, assigned=True)
+        return await self._connect(group, assigned=True)
 
-    async def _unassigned(self) -> aiokafka.AIOKafkaConsumer:
+    async def _connect_unassigned(self) -> aiokafka.AIOKafkaConsumer:
         """Return a new consumer that fetches nothing."""
-        return await self._started(None, assigned=False)
+        return await self._connect(None, assigned=False)
 
-    async def _started(self, group: str | None, *, assigned: bool) -> aiokafka.AIOKafkaConsumer:
+    async def _connect(self, group: str | None, *, assigned: bool) -> aiokafka.AIOKafkaConsumer:
         consumer = aiokafka.AIOKafkaConsumer(
             **connection_options(self._settings, self._name),
             group_id=group,
@@ -205,23 +212,23 @@ class KafkaLog:
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
         if assigned:
-            consumer.assign([self._place])
+            consumer.assign([self._topic_partition])
         try:
             await within(_CALL_TIMEOUT * 2, consumer.start(), "Kafka")
         except BaseException:
-            await _end(consumer)
+            await _close(consumer)
             raise
         return consumer
 
 
-async def _commit(
+async def _commit_offsets(
     consumer: aiokafka.AIOKafkaConsumer, offsets: dict[aiokafka.TopicPartition, int]
 ) -> None:
     with contextlib.suppress(KafkaError, TimeoutError):
         await consumer.commit(offsets)
 
 
-async def _end(consumer: aiokafka.AIOKafkaConsumer) -> None:
+async def _close(consumer: aiokafka.AIOKafkaConsumer) -> None:
     with contextlib.suppress(Exception):
         await within(_CALL_TIMEOUT, consumer.stop())
 

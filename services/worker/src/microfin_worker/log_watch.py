@@ -1,7 +1,7 @@
-"""Watching the log's end by a connection of its own: what reads may be dead without a word.
+"""Watching the log's end over a separate connection, because a reader may fail without an error.
 
-A reader that is turned away, or whose brokers are all elsewhere by now, fetches nothing and raises
-nothing. What the brokers say tells it from a quiet log.
+A reader that the brokers refuse, or whose brokers have all moved, fetches nothing and raises
+nothing. That the log's end has advanced distinguishes it from a log without new records.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import aiokafka
 import structlog
 
 from microfin.process.deadline import within
-from microfin_worker.edges import Clock
+from microfin_worker.ports import Clock
 
 logger = structlog.get_logger(__name__)
 
@@ -26,31 +26,31 @@ class LogWatch:
 
     def __init__(
         self,
-        place: aiokafka.TopicPartition,
+        topic_partition: aiokafka.TopicPartition,
         connect: Callable[[], Awaitable[aiokafka.AIOKafkaConsumer]],
         clock: Clock,
     ) -> None:
-        self._place = place
+        self._topic_partition = topic_partition
         self._connect = connect
         self._clock = clock
         self._inspector: aiokafka.AIOKafkaConsumer | None = None
         self._unanswered_since: float | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self.end = 0
-        """The offset after the last record, as the broker told last; 0 before."""
+        """The offset after the last record, as the broker last reported it; 0 before."""
 
     def start(self) -> None:
-        """Begin to ask."""
-        self._asking = asyncio.create_task(self._ask_for_ever())
+        """Begin to ask the broker."""
+        self._task = asyncio.create_task(self._ask_for_ever())
 
     async def stop(self) -> None:
-        """Ask no more."""
-        if self._asking is not None:
-            self._asking.cancel()
+        """Stop asking, and disconnect."""
+        if self._task is not None:
+            self._task.cancel()
         await self._disconnect()
 
     def unanswered(self) -> float:
-        """Return for how many seconds the broker has not answered; 0 where it does."""
+        """Return for how many seconds the broker has not answered; 0 if it does."""
         since = self._unanswered_since
         return 0.0 if since is None else self._clock.monotonic() - since
 
@@ -59,7 +59,7 @@ class LogWatch:
             asked = self._clock.monotonic()
             try:
                 self.end = await within(_WITHIN, self._ask())
-            except Exception as error:  # noqa: BLE001 - whatever it is, that was no answer
+            except Exception as error:  # noqa: BLE001 - after any error there is no answer
                 if self._unanswered_since is None:
                     self._unanswered_since = asked
                     logger.warning("the log's broker does not answer", error=repr(error))
@@ -69,11 +69,11 @@ class LogWatch:
             await self._clock.sleep(_EVERY)
 
     async def _ask(self) -> int:
-        """Ask by the connection that there is, or by a new one from the configured servers."""
+        """Ask over the existing connection, or over a new one to the configured servers."""
         if self._inspector is None:
             self._inspector = await self._connect()
-        ends = await self._inspector.end_offsets([self._place])
-        end: int = ends[self._place]
+        ends = await self._inspector.end_offsets([self._topic_partition])
+        end: int = ends[self._topic_partition]
         return end
 
     async def _disconnect(self) -> None:

@@ -4,7 +4,7 @@ from collections import Counter as Tally
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from microfin.ledger.decision import Decisions
+from microfin.ledger.records import Decisions
 from microfin.process.phase_seconds import PhaseSeconds
 from microfin_worker.status import Status
 
@@ -26,7 +26,7 @@ COMMIT_SECONDS = Histogram(
 )
 PHASE_SECONDS = PhaseSeconds(
     "microfin_worker_phase_seconds",
-    "Time of a command's phases: queue, apply, commit, notify; produce of one that is sent on.",
+    "Time of a command's phases: queue, apply, commit, notify; produce, if it is sent on.",
     ("queue", "apply", "commit", "notify", "produce"),
 )
 CLAIMS = Counter("microfin_worker_claims_total", "Claims of the partition.")
@@ -41,7 +41,7 @@ OUTBOX_SECONDS = Gauge(
 READY = Gauge("microfin_worker_ready", "1 while the partition is claimed and worked on.")
 LOG_UNANSWERED_SECONDS = Gauge(
     "microfin_worker_log_unanswered_seconds",
-    "Seconds for which the broker has not told where the log ends.",
+    "Seconds for which the broker has not reported where the log ends.",
 )
 EPOCH = Gauge("microfin_worker_epoch", "The epoch of this worker's claim.")
 GENERATION = Gauge("microfin_worker_generation", "The routing generation worked under.")
@@ -65,7 +65,7 @@ def count(decisions: Decisions, size: int) -> None:
 
 
 def show(status: Status) -> None:
-    """Bring the gauges in line with `status`."""
+    """Set the gauges to the values of `status`."""
     READY.set(1 if status.ready else 0)
     NEXT_OFFSET.set(status.next_offset)
     LAG_RECORDS.set(status.lag_records)

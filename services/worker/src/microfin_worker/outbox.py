@@ -1,6 +1,6 @@
-"""Sending on what a batch has decided to send: credits, refunds, forwarded commands.
+"""Sending the commands that a batch decided to send on: credits, refunds, forwarded commands.
 
-The rows stand in the database until the broker has acknowledged them. They are sent from memory, in
+The rows stay in the database until the broker has acknowledged them. They are sent from memory, in
 outbox order, and again after any failure: a repeat has no effect (invariant 4).
 """
 
@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from microfin.ledger.decision import OutboxRow
+from microfin.ledger.records import OutboxRow
 from microfin.ledger.routing import (
     Routing,
     partition_of,
@@ -21,8 +21,7 @@ from microfin.ledger.routing import (
 )
 from microfin.process.phase_seconds import seconds_until_appended
 from microfin_worker import metrics
-from microfin_worker.batch_statement import OutboxPlace
-from microfin_worker.edges import Clock, Log
+from microfin_worker.ports import Clock, Log, OutboxPlace
 
 logger = structlog.get_logger(__name__)
 
@@ -41,26 +40,26 @@ class Outbox:
         self._clock = clock
         self._waiting: deque[OutboxRow] = deque()
         self._acknowledged: list[OutboxPlace] = []
-        # Since when each row waits, by the clock that only goes forward; the oldest comes first.
+        # When each row began to wait, by the monotonic clock; the oldest comes first.
         self._since: dict[OutboxPlace, float] = {}
         self._changed = asyncio.Event()
         self._sending = 0
         self.routing = Routing(0, shards)
 
     def __len__(self) -> int:
-        """How many rows the broker has not acknowledged."""
+        """Return how many rows the broker has not acknowledged."""
         return len(self._waiting) + self._sending
 
     def oldest_seconds(self) -> float:
         """Return for how long the oldest row that the broker has not acknowledged has waited.
 
-        A row that a claim has read counts from the claim on.
+        A row that a claim has read has waited since that claim.
         """
         since = next(iter(self._since.values()), None)
         return 0.0 if since is None else self._clock.monotonic() - since
 
     def replace_all(self, rows: Iterable[OutboxRow], routing: Routing) -> None:
-        """Start anew with the rows that a claim has read."""
+        """Replace all rows by those that a claim has read."""
         self._waiting = deque(rows)
         self._acknowledged = []
         known, now = self._since, self._clock.monotonic()
@@ -69,7 +68,7 @@ class Outbox:
         self._changed.set()
 
     def add(self, rows: Iterable[OutboxRow]) -> None:
-        """Send `rows`, which have just been committed, after those that wait."""
+        """Send `rows`, which have just been committed, after the rows that wait."""
         now = self._clock.monotonic()
         for row in rows:
             self._waiting.append(row)
@@ -77,7 +76,7 @@ class Outbox:
         self._changed.set()
 
     def acknowledged(self) -> list[OutboxPlace]:
-        """Return the rows that the broker has and the database still holds."""
+        """Return the rows that the broker has acknowledged and the database still holds."""
         return list(self._acknowledged)
 
     def deleted(self, places: Sequence[OutboxPlace]) -> None:
@@ -86,7 +85,7 @@ class Outbox:
         self._acknowledged = [place for place in self._acknowledged if place not in gone]
 
     async def run(self) -> None:
-        """Send rows as they come, until cancelled."""
+        """Send rows as they are added, until cancelled."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -100,7 +99,7 @@ class Outbox:
         results = await asyncio.gather(*map(self._send, rows), return_exceptions=True)
         self._sending = 0
         if waiting is not self._waiting:
-            return  # A new claim came between: its rows, these among them, are sent anew.
+            return  # A new claim came in between; its rows, which include these, are sent.
         failed = []
         for row, result in zip(rows, results, strict=True):
             if isinstance(result, BaseException):
@@ -117,14 +116,14 @@ class Outbox:
     async def _send(self, row: OutboxRow) -> None:
         account = row.command.account
         partition = partition_of(account, self.routing.partition_count)
-        # Another shard may still be under the routing before ours: its worker forwards.
+        # Another shard may still have the routing before ours: then its worker forwards.
         own_shard = shard_of_account(account, self._shards) == self._shard
         generation = self.routing.generation if own_shard else 0
         sent, sent_at = self._clock.monotonic(), self._clock.now()
         appended = await self._log.append(partition, replace(row.command, generation=generation))
         took = seconds_until_appended(sent_at + 0.5, appended, self._clock.monotonic() - sent)
         since = self._since.get(_place(row))
-        if since is not None:  # else a new claim came between, and has not read this row
+        if since is not None:  # otherwise a new claim came in between and did not read this row
             _PRODUCE.observe(sent - since + took)
 
 

@@ -1,26 +1,28 @@
-"""For how long commands gather before a worker takes the next batch.
+"""The pauses between batches, in which commands collect in the log.
 
-A batch costs much, a command in it little. The pause follows from what a commit takes at the time:
-where the machine is busy commits are slow, and fewer, larger batches are what frees it.
+A batch costs much, a command in it little. The pause depends on how long commits currently take:
+commits are slow while the machine is busy, and then fewer and larger batches relieve it.
 """
 
 from typing import Final
 
+from microfin_worker.ports import Clock
+
 COMMITS: Final = 4.0
-"""Between the beginnings of two batches lie at least so many times what a commit takes."""
+"""The pause lasts until this many average commits after the start of the batch."""
 
 LONGEST_SECONDS: Final = 0.05
-"""A stalled database must not make the batches after it late."""
+"""The longest time that slow commits ask for: a stalled database must not delay later batches."""
 
 _WEIGHT: Final = 0.2  # of the latest commit in the average
 
 
-class Gathering:
-    """One worker's pauses.
+class Pacing:
+    """One worker's pauses between batches.
 
-    `interval` are the seconds from the beginning of a batch that held several commands to the next
-    one's, at the least; 0 switches gathering off. A command that came alone is no sign of load, and
-    a full batch needs no time to fill up: after neither there is a pause.
+    `interval` is the least number of seconds from the start of a batch that held several commands
+    to the start of the next one; 0 switches pacing off. A command that came alone is no sign of
+    load, and a full batch (`limit`) needs no time to fill up: no pause follows either of them.
     """
 
     def __init__(self, interval: float, limit: int) -> None:
@@ -30,16 +32,22 @@ class Gathering:
         self._until = 0.0
 
     def committed(self, seconds: float) -> None:
-        """Note what a commit took."""
+        """Note how long a commit took."""
         self._commit_seconds += _WEIGHT * (seconds - self._commit_seconds)
 
     def begin(self, found: int, now: float) -> None:
-        """Note that a batch begins (monotonic seconds) for which `found` commands were there."""
+        """Note that a batch begins (monotonic seconds), and that `found` commands were fetched."""
         self._until = now
         if 1 < found < self._limit and self._interval > 0:
             wanted = min(COMMITS * self._commit_seconds, LONGEST_SECONDS)
             self._until += max(self._interval, wanted)
 
     def left(self, now: float) -> float:
-        """Return the seconds for which the next commands still gather, 0 or more."""
+        """Return the seconds until the next batch may be read, 0 or more."""
         return max(0.0, self._until - now)
+
+    async def pause(self, clock: Clock) -> None:
+        """Wait until the next batch may be read."""
+        left = self.left(clock.monotonic())
+        if left > 0:
+            await clock.sleep(left)

@@ -1,4 +1,4 @@
-"""Which partition this worker works on."""
+"""The partition that this worker works on."""
 
 import re
 
@@ -6,10 +6,10 @@ _ORDINAL = re.compile(r"-([0-9]+)$")
 
 
 def partition_from(setting: int | None, host_name: str) -> int:
-    """Return the partition that the setting names, or else the host name's ordinal.
+    """Return the partition in the setting, or else the ordinal in the host name.
 
     A StatefulSet names its pods `name-0`, `name-1`, …: the ordinal is the partition. Raises
-    `ValueError` where neither tells.
+    `ValueError` if there is neither.
     """
     if setting is not None:
         return setting

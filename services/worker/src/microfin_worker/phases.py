@@ -1,14 +1,15 @@
-"""Where the time of a batch's commands goes: phases that follow each other without a gap.
+"""Where the time of a batch's commands goes: in phases that follow each other without a gap.
 
-Every command of a batch waits for all of it, so it has the batch's times; only `queue` is its own.
-A batch that has to be gathered and decided anew begins anew: what was lost counts as `queue`.
+Every command waits for its whole batch, so it has the batch's times; only `queue` differs between
+commands. When a batch must be read and decided again, its phases begin again: the time that was
+lost counts as `queue`.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
 from microfin_worker import metrics
-from microfin_worker.edges import Clock, Record
+from microfin_worker.ports import Clock, Record
 
 _QUEUE: Final = metrics.PHASE_SECONDS["queue"]
 _APPLY: Final = metrics.PHASE_SECONDS["apply"]
@@ -19,7 +20,7 @@ _NOTIFY: Final = metrics.PHASE_SECONDS["notify"]
 class BatchPhases:
     """The moments of one batch, which begins now.
 
-    Only `queue` compares two clocks, this machine's and the broker's, both cut to milliseconds.
+    Only `queue` compares two clocks, this machine's and the broker's, both in whole milliseconds.
     """
 
     __slots__ = ("_begun", "_begun_at", "_clock", "_committed", "_decided")
@@ -30,11 +31,11 @@ class BatchPhases:
         self._begun = self._decided = self._committed = clock.monotonic()
 
     def decided(self) -> None:
-        """Note that the batch's decisions are there."""
+        """Note that the batch is decided."""
         self._decided = self._clock.monotonic()
 
     def committed(self, records: Sequence[Record]) -> None:
-        """Note that `records`, the batch's, are committed. One that failed is not observed."""
+        """Note that the batch's `records` are committed. A batch that fails is not observed."""
         self._committed = self._clock.monotonic()
         begun_at = self._begun_at
         for record in records:
@@ -42,6 +43,6 @@ class BatchPhases:
         _APPLY.observe(self._decided - self._begun, len(records))
         _COMMIT.observe(self._committed - self._decided, len(records))
 
-    def told(self, answers: int) -> None:
-        """Note that the batch's answers have been published: fewer than its commands, or more."""
+    def published(self, answers: int) -> None:
+        """Note that the batch's answers are published; there may be fewer or more than commands."""
         _NOTIFY.observe(self._clock.monotonic() - self._committed, answers)

@@ -1,61 +1,42 @@
-"""The worker's store: the claim and the transaction of one partition, on its shard's PostgreSQL.
+"""The worker's store: the claim and the transaction of one partition, in its shard's PostgreSQL.
 
-What holds here holds in the database, not by good manners: every change of a partition's accounts
-happens in a transaction that locked the partition's row and found its own epoch there.
+The database itself enforces the rules: every change of a partition's accounts happens in a
+transaction that locked the partition's row and found its own epoch there. If
+the worker must distinguish an error of PostgreSQL, this module raises an error of the port
+(`microfin_worker.ports.StoreError`) in its place.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import asyncpg
 import msgspec
 
 from microfin.ledger import wire
-from microfin.ledger.decision import Account, LegKey, OutboxRow
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Account, LegKey, OutboxRow
 from microfin.ledger.routing import Routing, shard_of_partition
 from microfin.postgres import rows as ledger_rows
-from microfin.postgres.connections import Connection, Pool
+from microfin.postgres.connections import Connection, Pool, is_connection_loss, is_data_error
 from microfin.postgres.rows import MILLISECONDS, OUTCOME_COLUMNS
-from microfin.postgres.shards import SHARD, ShardPlace
-from microfin_worker.batch_statement import BatchWrite, OutboxPlace, Place, batch_statement
-
-
-class PartitionRow(msgspec.Struct, frozen=True):
-    """A partition's row: who claimed it last (`epoch`), how far it is, and its routing."""
-
-    partition: int
-    epoch: int
-    next_offset: int
-    fingerprint: bytes | None
-    routing: Routing
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """A claimed partition: its row, and the commands that it still has to send on."""
-
-    row: PartitionRow
-    outbox: list[OutboxRow]
-
-
-class Fenced(Exception):
-    """Another worker has claimed the partition since."""
-
-
-class PlaceChanged(Exception):
-    """The partition's row is not at the place that the batch was decided from; nothing was written.
-    What it is at tells `PostgresTransaction.lock`."""
-
-
-class RepeatsFound(Exception):
-    """A leg of the batch was decided before, or a number that it opens is taken, and neither was
-    looked up; nothing was written."""
-
-
-class StaleAccounts(Exception):
-    """An account was not as this worker remembered it; nothing was written."""
-
+from microfin.postgres.shards import SHARD, NotMigrated, ShardPlace, WrongShard
+from microfin_worker.batch_statement import batch_statement
+from microfin_worker.ports import (
+    BatchWrite,
+    Claim,
+    DataRefused,
+    Fenced,
+    OutboxPlace,
+    PartitionRow,
+    Place,
+    PlaceChanged,
+    RepeatsFound,
+    StaleAccounts,
+    StoreNotReady,
+    StoreUnavailable,
+    WrongStore,
+)
 
 _ROW = """
 SELECT partition, epoch, next_offset, fingerprint, generation, partition_count
@@ -95,7 +76,7 @@ class PostgresTransaction:
         return _partition_row(row)
 
     async def known_outcomes(self, keys: Sequence[LegKey]) -> dict[LegKey, Outcome]:
-        """Return the outcomes that exist of `keys`, perhaps with other legs of their operations."""
+        """Return the outcomes of `keys` that exist, perhaps with other legs of their operations."""
         if not keys:
             return {}
         rows = await self._connection.fetch(_KNOWN, [operation for operation, _ in keys])
@@ -103,7 +84,7 @@ class PostgresTransaction:
         return {(outcome.operation, outcome.leg): outcome for outcome in outcomes}
 
     async def accounts(self, numbers: Sequence[str]) -> dict[str, Account]:
-        """Return the accounts that exist of `numbers`."""
+        """Return the accounts of `numbers` that exist."""
         if not numbers:
             return {}
         rows = await self._connection.fetch(_ACCOUNTS, numbers)
@@ -132,41 +113,34 @@ class PostgresTransaction:
 
 
 class PostgresStore:
-    """The store of one partition on its shard, one of `shards`."""
+    """The rows of one partition in its shard, one of `shards`."""
 
     def __init__(self, pool: Pool, partition: int, shards: int) -> None:
         self._pool = pool
-        self._place = ShardPlace(shard_of_partition(partition, shards), shards)
+        self._shard = ShardPlace(shard_of_partition(partition, shards), shards)
         self.partition = partition
 
     async def claim(self, held: int | None = None) -> Claim:
-        """Claim the partition: raise its epoch, commit that, and only then read what is there.
+        """Claim the partition: raise its epoch, commit that, and only then read its rows.
 
-        The update waits for an orphaned transaction of an earlier claimant to end, and fences it.
-        `held` is the epoch that this worker held before, if it did. Raises `Fenced` where another
-        claimant came after that, or between; `WrongShard` or `NotMigrated`, before anything is
-        written, where the database is not the partition's shard.
+        The update waits until an orphaned transaction of an earlier claimant ends, and fences it.
+        `held` is the epoch that this worker held before, if it did. Raises `Fenced` if another
+        claimant came after that or in between; `WrongStore` or `StoreNotReady`, before anything is
+        written, if the database is not the partition's shard.
         """
-        epoch = await self._raise_epoch(held)
-        async with self._pool.acquire() as connection, connection.transaction():
-            row = _partition_row(await connection.fetchrow(_ROW + "FOR UPDATE", self.partition))
-            if row.epoch != epoch:
-                raise Fenced(f"epoch {row.epoch} came after our {epoch}")
-            rows = await connection.fetch(_OUTBOX, self.partition)
-        outbox = [
-            OutboxRow(
-                stored["log_offset"],
-                stored["step"],
-                msgspec.json.decode(stored["command"], type=wire.Command),
-            )
-            for stored in rows
-        ]
-        return Claim(row, outbox)
+        with _port_errors():
+            epoch = await self._raise_epoch(held)
+            async with self._pool.acquire() as connection, connection.transaction():
+                row = _partition_row(await connection.fetchrow(_ROW + "FOR UPDATE", self.partition))
+                if row.epoch != epoch:
+                    raise Fenced(f"epoch {row.epoch} came after our {epoch}")
+                rows = await connection.fetch(_OUTBOX, self.partition)
+        return Claim(row, [_outbox_row(stored) for stored in rows])
 
     async def _raise_epoch(self, held: int | None) -> int:
         async with self._pool.acquire() as connection, connection.transaction():
-            # Asked here and not only of new connections: a pooler can lead elsewhere since.
-            self._place.check(await connection.fetchrow(SHARD))
+            # Checked here as well as on new connections: a pooler can lead elsewhere by now.
+            self._shard.check(await connection.fetchrow(SHARD))
             epoch: int | None = await connection.fetchval(
                 "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"
                 " WHERE partition = $1 AND epoch = coalesce($2, epoch) RETURNING epoch",
@@ -185,37 +159,65 @@ class PostgresStore:
                     self.partition,
                 )
         if epoch is None:
-            raise self._place.not_migrated()
+            raise self._shard.not_migrated()
         return epoch
 
     async def commit(self, place: Place, write: BatchWrite) -> None:
         """Write and commit, in one statement, a batch that was decided from `place`.
 
-        Nothing is written where it raises `PlaceChanged`, `StaleAccounts` or `RepeatsFound`; after
-        any other error it is unknown whether the commit took place.
+        Nothing is written if it raises `PlaceChanged`, `StaleAccounts`, `RepeatsFound` or
+        `DataRefused`; after any other error it is unknown whether the commit succeeded.
         """
-        async with self._pool.acquire() as connection:
-            await _write(connection, place, write)
+        with _port_errors():
+            async with self._pool.acquire() as connection:
+                await _write(connection, place, write)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
         """Open the worker's transaction; it commits when the block ends without an error.
 
-        Any error out of here, but for one raised inside the block before the commit, leaves it
-        unknown whether the commit took place.
+        An error that the block itself raised means that nothing was committed. After any other
+        error it is unknown whether the commit succeeded.
         """
-        async with self._pool.acquire() as connection, connection.transaction():
-            yield PostgresTransaction(connection, self.partition)
+        with _port_errors():
+            async with self._pool.acquire() as connection, connection.transaction():
+                yield PostgresTransaction(connection, self.partition)
 
     async def idle_seconds(self) -> float:
         """Return for how long no claimant has touched the partition, by the database's clock."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            seconds: float = await connection.fetchval(
-                "SELECT extract(epoch FROM clock_timestamp() - touched_at)::float8"
-                " FROM partitions WHERE partition = $1",
-                self.partition,
-            )
+        with _port_errors():
+            async with self._pool.acquire() as connection, connection.transaction():
+                seconds: float = await connection.fetchval(
+                    "SELECT extract(epoch FROM clock_timestamp() - touched_at)::float8"
+                    " FROM partitions WHERE partition = $1",
+                    self.partition,
+                )
         return seconds
+
+
+@contextlib.contextmanager
+def _port_errors() -> Iterator[None]:
+    """Raise an error of the port in place of one of the database that the worker distinguishes."""
+    try:
+        yield
+    except WrongShard as error:
+        raise WrongStore(str(error)) from error
+    except NotMigrated as error:
+        raise StoreNotReady(str(error)) from error
+    except Exception as error:
+        if is_data_error(error):
+            raise DataRefused(str(error)) from error
+        if is_connection_loss(error):
+            raise StoreUnavailable(str(error)) from error
+        raise
+
+
+def _outbox_row(stored: Any) -> OutboxRow:
+    return OutboxRow(
+        stored["log_offset"],
+        stored["step"],
+        msgspec.json.decode(stored["command"], type=wire.Command),
+    )
 
 
 def _partition_row(row: Any) -> PartitionRow:

@@ -1,4 +1,4 @@
-"""What a worker tells of itself."""
+"""What a worker reports about itself."""
 
 from typing import Literal
 
@@ -10,12 +10,15 @@ State = Literal["starting", "waiting", "claiming", "working", "fenced", "retryin
 
 
 class Status(msgspec.Struct):
-    """The body of `/status`. Offsets are of the log; `lag_seconds` is the age of the oldest
-    command that was fetched and is not decided, 0 where there is none; `outbox_seconds` is the age
-    of the oldest command to send on that the broker has not acknowledged. `topic_partitions` is
-    how many partitions the topic had when the brokers were asked last, 0 before.
-    `log_unanswered_seconds` is for how long the broker has not told where the log ends. `degraded`
-    is what makes answers slower and stops nothing."""
+    """The body of `/status`.
+
+    Offsets are of the log. `lag_seconds` is the age of the oldest command that was fetched and is
+    not decided, 0 if there is none. `outbox_seconds` is the age of the oldest command that must be
+    sent on and that the broker has not acknowledged. `topic_partitions` is how many partitions the
+    topic had when the brokers were last asked, 0 before. `log_unanswered_seconds` is for how long
+    the broker has not reported where the log ends. `degraded` lists what makes answers slower and
+    stops nothing.
+    """
 
     partition: int
     state: State = "starting"
@@ -42,5 +45,5 @@ class Status(msgspec.Struct):
 
     @property
     def log_unreachable(self) -> bool:
-        """Whether nobody knows what waits in the log."""
+        """Whether it is unknown what waits in the log."""
         return self.log_unanswered_seconds > UNREACHABLE_AFTER

@@ -1,4 +1,4 @@
-"""`copy_first_row` beside asyncpg's `fetchrow`: a row for a statement without parameters.
+"""`fetch_first_row` beside asyncpg's `fetchrow`: a row for a statement without parameters.
 
 Through a real PgBouncer in transaction mode that cannot prepare statements. There `fetchrow` needs
 a transaction around it, because it asks twice: four round trips, where COPY takes one.
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from microfin.postgres.connections import Pool, connect_pool
 from microfin.process.settings import ApiSettings
-from microfin_api.commands.one_round_trip import copy_first_row
+from microfin_api.commands.one_round_trip import fetch_first_row
 from microfin_local.benchmarks.replacements.side_by_side import Measure, compare
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
@@ -24,7 +24,7 @@ async def measure_copy_reader(runs: int, statements: int = _STATEMENTS) -> dict[
     """Return the microseconds until the row is there, and those of this process's CPU."""
     with tempfile.TemporaryDirectory(prefix="microfin-bench-") as folder:
         configuration = Configuration(
-            state=Path(folder), parts=frozenset({"postgres", "pgbouncer"}), random_ports=True
+            state=Path(folder), components=frozenset({"postgres", "pgbouncer"}), random_ports=True
         )
         async with Platform(configuration) as platform:
             url = platform.postgres_pooled(0, "microfin_api")
@@ -39,7 +39,7 @@ async def measure_copy_reader(runs: int, statements: int = _STATEMENTS) -> dict[
 async def _compare(pool: Pool, runs: int, statements: int) -> dict[str, Any]:
     async def by_copy() -> int:
         async with pool.acquire() as connection:
-            row = await copy_first_row(connection, _STATEMENT)
+            row = await fetch_first_row(connection, _STATEMENT)
         return int.from_bytes(row[0]) if row else -1
 
     async def by_fetchrow() -> int:

@@ -30,7 +30,7 @@ async def measure_redis_node(runs: int, commands: int = _COMMANDS) -> dict[str, 
     """Return the microseconds of this process's CPU for one GET, by how many are under way."""
     with tempfile.TemporaryDirectory(prefix="microfin-bench-") as folder:
         configuration = Configuration(
-            state=Path(folder), parts=frozenset({"redis"}), random_ports=True
+            state=Path(folder), components=frozenset({"redis"}), random_ports=True
         )
         async with Platform(configuration) as platform:
             return await _measure(platform.endpoints.redis, runs, commands)

@@ -19,7 +19,7 @@ def check_digit(body: str) -> str:
 
 
 def is_account_number(text: str) -> bool:
-    """Tell whether `text` is 12 ASCII digits, the last of which is the right check digit."""
+    """Return whether `text` is 12 ASCII digits, and the last one is the right check digit."""
     return (
         len(text) == LENGTH
         and text.isascii()
@@ -29,9 +29,9 @@ def is_account_number(text: str) -> bool:
 
 
 def derive_account_number(operation_id: str, attempt: int) -> str:
-    """Return the number that the `open` operation tries at its `attempt` (0, 1, 2 …).
+    """Return the number that an `open` operation tries at its `attempt` (0, 1, 2 …).
 
-    The number follows from the operation's id alone, so that a repeat of the operation asks for
+    The number is derived from the operation's id alone, so that a repeat of the operation requests
     the same account, on the same partition.
     """
     digest = blake2b(f"{operation_id}:{attempt}".encode(), digest_size=8).digest()

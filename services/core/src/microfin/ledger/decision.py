@@ -1,10 +1,10 @@
 """The decision core: what a batch of commands does to the accounts of one partition.
 
-A pure function: no clock, no I/O, no randomness, and its inputs are left as they are. One bad
-command never fails its neighbours: every command ends as exactly one of an outcome, a repeat of an
-earlier outcome, a refused repeat, a forwarded command or a quarantined record.
+It is a pure function: it has no clock, no I/O and no randomness, and does not change its inputs. A
+bad command never makes its neighbours fail: every command ends as exactly one of an outcome, a
+repeat of an earlier outcome, a refused repeat, a forwarded command or a quarantined record.
 
-Which commands an account takes (design, section 4):
+Which commands an account accepts, by its state:
 
 | state  | deposit | withdraw, transfer out | credit        | refund | set_state                  |
 |--------|---------|------------------------|---------------|--------|----------------------------|
@@ -16,17 +16,14 @@ Which commands an account takes (design, section 4):
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-import msgspec
 from msgspec.structs import replace
 
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.columns import BIGINT_MOST, Bigint, Moment
+from microfin.ledger.columns import BIGINT_MOST
 from microfin.ledger.money import BALANCE_LIMIT, EXPONENTS, TooManyDecimals, to_minor_units
 from microfin.ledger.operation import (
-    AccountState,
     Contra,
     Kind,
-    Leg,
     Operation,
     Outcome,
     OutcomeStatus,
@@ -34,96 +31,19 @@ from microfin.ledger.operation import (
     add_up,
     same_body,
 )
+from microfin.ledger.records import Account, Answer, Decisions, Entry, LegKey, OutboxRow, Received
 from microfin.ledger.routing import Routing, partition_of
-from microfin.ledger.wire import Command, Identity, body_hash
+from microfin.ledger.wire import Command, body_hash
 
 NUMBER_ATTEMPTS: Final = 64
-"""How many derived numbers `open` tries before it gives up; two are rare."""
-
-LegKey = tuple[str, Leg]
-
-
-class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An account as the decision sees it. `balance` is minor units; `entry_time` is the time of
-    the last entry, in milliseconds since the Unix epoch."""
-
-    number: str
-    owner: str
-    currency: str
-    balance: Bigint = 0
-    state: AccountState = "open"
-    seq: Bigint = 0
-    version: Bigint = 1
-    entry_time: Moment = 0
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One immutable line of an account's statement."""
-
-    account: str
-    seq: Bigint
-    amount: Bigint
-    balance_after: Bigint
-    operation: str
-    leg: Leg
-    kind: Kind
-    contra: Contra
-    counterparty: str
-    time: Moment
-
-
-class Received(msgspec.Struct, frozen=True, gc=False):
-    """A record of the log with the command that it carries, or why it carries none.
-
-    `time` is the broker's append time in milliseconds since the Unix epoch. `fault` is set on a
-    record that goes to quarantine; `command` is then None and `identity` what is known of it.
-    """
-
-    offset: Bigint
-    time: Moment
-    command: Command | None
-    fault: str = ""
-    identity: Identity | None = None
-
-
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What the waiting client is told. `refused` marks a known id that came with another body."""
-
-    reply: str
-    operation: Operation
-    replayed: bool = False
-    refused: bool = False
-
-
-class OutboxRow(msgspec.Struct, frozen=True, gc=False):
-    """A command that this batch sends on; `(offset, step)` is its place in the outbox."""
-
-    offset: int
-    step: int
-    command: Command
-
-
-class Decisions(msgspec.Struct, kw_only=True):
-    """All that one batch changes, and the answers it gives, in offset order.
-
-    `opened` tells when those of `accounts` were opened that are new, in milliseconds since the Unix
-    epoch.
-    """
-
-    outcomes: list[Outcome]
-    entries: list[Entry]
-    accounts: dict[str, Account]
-    opened: dict[str, int]
-    contra: dict[tuple[Contra, str], int]
-    outbox: list[OutboxRow]
-    quarantined: list[Received]
-    answers: list[Answer]
+"""How many derived numbers `open` tries before it gives up. A second one is rarely needed."""
 
 
 class GenerationAhead(Exception):
     """A record was sent under a routing that this partition's row does not know.
 
-    The partition's shard was restored from before a growth; deciding would break order.
+    The partition's shard was restored to a state from before a growth: a decision would break the
+    order.
     """
 
     def __init__(self, offset: int, generation: int, own: int) -> None:
@@ -136,8 +56,8 @@ class GenerationAhead(Exception):
 def leg_keys(batch: Sequence[Received]) -> list[LegKey]:
     """Return the (operation, leg) pairs whose outcomes must be known before the batch is decided.
 
-    A credit's or refund's answer also shows the request it belongs to, but that may live on
-    another shard, so it travels in the command.
+    The answer to a credit or a refund also shows the request, whose outcome may be on another
+    shard: so the command carries what is shown of it.
     """
     keys: dict[LegKey, None] = {}
     for received in batch:
@@ -149,7 +69,7 @@ def leg_keys(batch: Sequence[Received]) -> list[LegKey]:
 
 
 def account_numbers(batch: Sequence[Received], partition: int, routing: Routing) -> list[str]:
-    """Return the accounts of this partition that the batch may touch, each once."""
+    """Return the numbers of this partition's accounts that the batch may touch, each once."""
     numbers: dict[str, None] = {}
     for received in batch:
         command = received.command
@@ -174,17 +94,17 @@ def decide(
 ) -> Decisions:
     """Decide `batch`, in offset order, for `partition` under `routing`.
 
-    `accounts` holds those of `account_numbers(batch)` that exist, `known` the outcomes that exist
-    of `leg_keys(batch)`. Raises `GenerationAhead` where a record is of a later routing.
+    `accounts` holds those of `account_numbers(batch)` that exist, `known` those outcomes of
+    `leg_keys(batch)` that exist. Raises `GenerationAhead` if a record is of a later routing.
     """
     deciding = Deciding(partition, routing, accounts, known)
     for received in batch:
-        deciding.take(received)
+        deciding.decide(received)
     return deciding.decisions
 
 
 class _Rejection(Exception):
-    """A leg cannot be applied; carried to where its outcome is written."""
+    """A leg cannot be applied. Whoever catches it records the outcome."""
 
     def __init__(
         self,
@@ -201,9 +121,9 @@ class _Rejection(Exception):
 
 
 class Deciding:
-    """A batch being decided, command by command: `decide` for callers who must pause between.
+    """Decides a batch command by command, for callers that must pause in between.
 
-    Holds the inputs, and over them what the batch has decided so far.
+    It holds the inputs and, on top of them, what the batch has decided so far.
     """
 
     def __init__(
@@ -231,7 +151,7 @@ class Deciding:
         self.time = 0
         self.step = 0
 
-    def take(self, received: Received) -> None:
+    def decide(self, received: Received) -> None:
         """Decide the next record of the batch."""
         self.offset = received.offset
         self.step = 0
@@ -290,10 +210,10 @@ class Deciding:
         )
         self.decisions.accounts[account.number] = account
         self.decisions.opened[account.number] = self.time
-        self._settle(command, currency=account.currency, balance=0, seq=0)
+        self._record_applied(command, currency=account.currency, balance=0, seq=0)
 
     def _open_elsewhere(self, command: Command) -> None:
-        """Send the next attempt on; this partition records nothing of an operation it passes on."""
+        """Forward the next attempt; this partition records nothing of a forwarded operation."""
         attempt = command.attempt + 1
         if attempt >= NUMBER_ATTEMPTS:
             raise _Rejection("no_free_number")
@@ -302,23 +222,23 @@ class Deciding:
 
     def _deposit(self, command: Command) -> None:
         account = self._own_open_account(command)
-        amount = self._scale(command, account.currency)
+        amount = self._minor_units(command, account.currency)
         self._check_limit(account, amount)
         account = self._write_entry(account, amount, command, "cash")
-        self._settle_with(command, account, amount)
+        self._record_movement(command, account, amount)
 
     def _withdraw(self, command: Command) -> None:
         account = self._own_open_account(command)
-        amount = self._scale(command, account.currency)
+        amount = self._minor_units(command, account.currency)
         self._check_funds(account, amount)
         account = self._write_entry(account, -amount, command, "cash")
-        self._settle_with(command, account, amount)
+        self._record_movement(command, account, amount)
 
     def _transfer(self, command: Command) -> None:
         sender = self._own_open_account(command)
         if command.counterparty == sender.number:
             raise _Rejection("same_account", sender.number)
-        amount = self._scale(command, sender.currency)
+        amount = self._minor_units(command, sender.currency)
         self._check_funds(sender, amount)
         count = self.routing.partition_count
         if partition_of(command.counterparty, count) == self.partition:
@@ -330,11 +250,11 @@ class Deciding:
         receiver = self._receiver(command.counterparty, sender.currency, amount)
         sender = self._write_entry(sender, -amount, command, "in_transit")
         receiver = self._write_entry(receiver, amount, command, "in_transit")
-        self._settle_with(command, sender, amount, counterparty_seq=receiver.seq)
+        self._record_movement(command, sender, amount, counterparty_seq=receiver.seq)
 
     def _transfer_out(self, command: Command, sender: Account, amount: int) -> None:
         sender = self._write_entry(sender, -amount, command, "in_transit")
-        self._settle_with(command, sender, amount, status="debited")
+        self._record_movement(command, sender, amount, status="debited")
         self._send(
             Command(
                 kind="transfer",
@@ -363,7 +283,9 @@ class Deciding:
             raise _Rejection("balance_not_zero", account.number, available=account.balance)
         account = replace(account, state=command.state, version=account.version + 1)
         self.decisions.accounts[account.number] = account
-        self._settle(command, currency=account.currency, balance=account.balance, seq=account.seq)
+        self._record_applied(
+            command, currency=account.currency, balance=account.balance, seq=account.seq
+        )
 
     # Credits and refunds --------------------------------------------------------------------
 
@@ -379,7 +301,7 @@ class Deciding:
             self._send_refund(command, rejection)
         else:
             account = self._write_entry(account, amount, command, "in_transit")
-            self._settle_with(command, account, amount)
+            self._record_movement(command, account, amount)
 
     def _send_refund(self, command: Command, rejection: _Rejection) -> None:
         self._send(
@@ -399,17 +321,17 @@ class Deciding:
         )
 
     def _refund(self, command: Command, received: Received) -> None:
-        """Apply a refund: in any state of the account, and beyond the balance limit."""
+        """Apply a refund, whatever the account's state, and even above the balance limit."""
         account = self._account(command.account)
         fault = "a refund for an account that is missing or of another currency"
         if account is not None and account.currency == command.currency:
             amount = _refundable(account, command.amount)
             if amount is not None:
                 account = self._write_entry(account, amount, command, "in_transit")
-                self._settle_with(command, account, amount)
+                self._record_movement(command, account, amount)
                 return
-            fault = "a refund of an amount that its account cannot take"
-        # No outcome: once the account is back, the record can be replayed.
+            fault = "a refund of an amount that its account cannot hold"
+        # No outcome is recorded: when the account is back, the record can be replayed.
         self.decisions.quarantined.append(replace(received, fault=fault))
 
     # Rules ----------------------------------------------------------------------------------
@@ -437,7 +359,7 @@ class Deciding:
         return account
 
     @staticmethod
-    def _scale(command: Command, currency: str) -> int:
+    def _minor_units(command: Command, currency: str) -> int:
         try:
             return to_minor_units(command.amount, currency)
         except TooManyDecimals:
@@ -449,7 +371,7 @@ class Deciding:
             raise _Rejection(
                 "insufficient_funds",
                 account.number,
-                needed=amount if amount <= BIGINT_MOST else None,  # far more than any could hold
+                needed=amount if amount <= BIGINT_MOST else None,  # the column cannot hold more
                 available=account.balance,
             )
 
@@ -494,7 +416,7 @@ class Deciding:
         self.decisions.contra[key] = self.decisions.contra.get(key, 0) - amount
         return account
 
-    def _settle_with(
+    def _record_movement(
         self,
         command: Command,
         account: Account,
@@ -502,7 +424,7 @@ class Deciding:
         status: OutcomeStatus = "settled",
         counterparty_seq: int | None = None,
     ) -> None:
-        self._settle(
+        self._record_applied(
             command,
             status=status,
             amount=amount,
@@ -512,7 +434,7 @@ class Deciding:
             counterparty_seq=counterparty_seq,
         )
 
-    def _settle(
+    def _record_applied(
         self,
         command: Command,
         *,
@@ -546,7 +468,7 @@ class Deciding:
 
     def _reject(self, command: Command, rejection: _Rejection) -> None:
         account = self._account(command.account)
-        # What the account has and needs is of its currency, whatever the command may name.
+        # `needed` and `available` are in the account's currency, even if the command names another.
         named = "" if rejection.available is not None else command.currency
         self._record(
             command,
@@ -575,7 +497,7 @@ class Deciding:
         self._answer(command, outcome, replayed=False)
 
     def _repeat(self, command: Command, outcome: Outcome) -> None:
-        """A leg that was decided before: its first answer again, and no effect."""
+        """Give the first answer again to a leg that was decided before, without an effect."""
         if same_body(outcome, body_hash(command)):
             self._answer(command, outcome, replayed=True)
         elif command.reply:
@@ -584,10 +506,10 @@ class Deciding:
             )
 
     def _answer(self, command: Command, outcome: Outcome, *, replayed: bool) -> None:
-        """Tell the waiting client what it can be told now.
+        """Answer the waiting client, if this outcome allows an answer.
 
-        A first debit says nothing yet: the credit's or the refund's worker will. A repeated debit
-        says `in_transit`, upon which the waiter looks the operation up.
+        A first debit gives no answer yet: the worker of the credit or the refund will give it. The
+        answer to a repeated debit is `in_transit`, and the waiting API reads the operation itself.
         """
         if not command.reply:
             return
@@ -608,7 +530,7 @@ class Deciding:
         self.step += 1
 
     def _quarantine(self, received: Received) -> None:
-        """Set a record aside. An undecided request of this partition is told so by its outcome."""
+        """Set a record aside. A request of this partition that is undecided is also rejected."""
         self.decisions.quarantined.append(received)
         identity = received.identity
         if identity is None or identity.leg != "request":
@@ -645,7 +567,7 @@ def _require_open(account: Account) -> None:
 
 
 def _refundable(account: Account, amount: str) -> int | None:
-    """Return `amount` in minor units, or None where the account cannot hold it in addition."""
+    """Return `amount` in minor units, or None if the account cannot hold that much more."""
     try:
         minor_units = to_minor_units(amount, account.currency)
     except TooManyDecimals:

@@ -1,8 +1,8 @@
 """Money: currencies of ISO 4217 and exact amounts in integer minor units.
 
 An amount is an `int` of minor units inside the system and a decimal string outside. On the wire it
-is *canonical*: no sign, no leading zeros, no exponent, no trailing zeros after the point (`"12.3"`,
-never `"12.30"`), so that one amount has one text and one body hash.
+is *canonical*: it has no sign, no leading zeros, no exponent and no trailing zeros after the point
+(`"12.3"`, never `"12.30"`), so that one amount has one text and one body hash.
 """
 
 import re
@@ -11,12 +11,12 @@ from typing import Final
 BALANCE_LIMIT: Final = 10**15
 """The highest balance that a deposit or a credit may reach, in minor units.
 
-Refunds apply beyond it: 64 bits leave room for more than nine thousand times as much.
+Refunds may exceed it: 64 bits can hold more than nine thousand times this balance.
 """
 
-# ISO 4217, list one, as SIX published it on 2026-01-01 (a test compares it with what the package
-# iso4217 ships). A currency that is withdrawn stays here, so that accounts in it go on, and
-# the exponent of one that is here never changes: it says what stored amounts mean.
+# ISO 4217, list one, as SIX published it on 2026-01-01 (a test compares it with the list in the
+# package iso4217). A currency that is withdrawn stays here, so that its accounts can still be used.
+# The exponent of a currency never changes: it defines what stored amounts mean.
 _THREE_DECIMALS = "BHD IQD JOD KWD LYD OMR TND"
 _NO_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _FOUR_DECIMALS = "CLF UYW"
@@ -45,18 +45,18 @@ _READABLE = re.compile(r"([0-9]{1,40})(?:\.([0-9]{1,40}))?", re.ASCII)
 
 
 class InvalidAmount(ValueError):
-    """A text that is not a positive, exact decimal amount; the message says why."""
+    """A text is not a positive, exact decimal amount; the message says why."""
 
 
 class TooManyDecimals(InvalidAmount):
-    """An amount with more decimals than its currency has."""
+    """An amount has more decimals than its currency."""
 
 
 def canonical_amount(text: str) -> str:
     """Return the canonical form of a positive decimal `text` such as `"0012.30"`.
 
-    Raises `InvalidAmount` for signs, exponents, anything that is not digits with at most one
-    point, zero, more decimals than any currency has, and amounts over the balance limit.
+    Raises `InvalidAmount` for signs, exponents, any text that is not digits with at most one point,
+    zero, more decimals than any currency has, and amounts above the balance limit.
     """
     match = _READABLE.fullmatch(text)
     if match is None:
@@ -72,14 +72,14 @@ def canonical_amount(text: str) -> str:
 
 
 def is_canonical_amount(text: str) -> bool:
-    """Tell whether `text` is a canonical amount (zero included)."""
+    """Return whether `text` is a canonical amount; zero is one."""
     return _CANONICAL.fullmatch(text) is not None
 
 
 def to_minor_units(amount: str, currency: str) -> int:
     """Return canonical `amount` in the minor units of `currency`.
 
-    Raises `TooManyDecimals` where the currency has fewer decimals than the amount.
+    Raises `TooManyDecimals` if the currency has fewer decimals than the amount.
     """
     whole, _, fraction = amount.partition(".")
     exponent = EXPONENTS[currency]

@@ -1,4 +1,4 @@
-"""Operations: what a client asks for, its legs, their outcomes, and the status they add up to."""
+"""Operations: what a client requests, the legs, their outcomes, and the status that follows."""
 
 from hashlib import blake2b
 from typing import Final, Literal
@@ -41,9 +41,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The immutable record of one decided leg; there is exactly one per (operation, leg).
 
     Amounts and balances are minor units of `currency`. `seq` and `balance` are those of the entry
-    that the leg wrote on `account`; `counterparty_seq` that of the other side, where one decision
-    wrote both. `time` is milliseconds since the Unix epoch. `needed` is None also where it is more
-    than the column holds, which is thousands of times what an account may.
+    that the leg wrote on `account`; `counterparty_seq` is that of the counterparty's entry, if one
+    decision wrote both. `time` is milliseconds since the Unix epoch. `needed` is also None if the
+    column cannot hold it: that is thousands of times the balance limit.
     """
 
     operation: str
@@ -68,11 +68,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An operation as its client sees it, added up from the outcomes of its legs.
+    """An operation as its client sees it, computed from the outcomes of its legs.
 
-    `account` is the one that the operation was sent to, `balance` and `seq` are its own after the
-    operation (after the refund, where there was one); amounts are minor units of `currency`.
-    `at_account` is the account that `reason` speaks of.
+    `account` is the account that the operation was sent to; `balance` and `seq` are those of this
+    account after the operation (after the refund, if there was one). Amounts are minor units of
+    `currency`. `at_account` is the account that `reason` is about.
     """
 
     operation: str
@@ -98,19 +98,19 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def operation_id(user: str, key: str, kind: Kind, account: str) -> str:
-    """Return the 128-bit id (32 hexadecimal digits) of the operation that `user` asks for.
+    """Return the 128-bit id (32 hexadecimal digits) of the operation that `user` requests.
 
-    The same user, key, kind and account give the same id, so that an id only ever occurs on the
-    partition of one account. For `open` the account is empty.
+    The same user, key, kind and account give the same id, so an id occurs only on the partition of
+    one account. For `open` the account is empty.
     """
     text = "\0".join((user, key, kind, account))
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def same_body(outcome: Outcome, body_hash: bytes) -> bool:
-    """Tell whether a repeat with `body_hash` asks for what `outcome` decided.
+    """Return whether a repeat with `body_hash` requests what `outcome` decided.
 
-    A quarantined request could not be read in full, so its hash says nothing.
+    A quarantined request could not be read completely, so its hash means nothing.
     """
     return outcome.body_hash == body_hash or outcome.reason == "quarantined"
 
@@ -118,7 +118,7 @@ def same_body(outcome: Outcome, body_hash: bytes) -> bool:
 def derive_status(
     request: OutcomeStatus, credit: OutcomeStatus | None, refund: OutcomeStatus | None
 ) -> OperationStatus:
-    """Return the status that the outcomes of an operation's legs add up to."""
+    """Return the status of the operation whose legs have these outcomes."""
     if request != "debited":
         return request
     if credit == "settled":
@@ -129,7 +129,7 @@ def derive_status(
 
 
 def add_up(request: Outcome, credit: Outcome | None, refund: Outcome | None) -> Operation:
-    """Return the operation that the outcomes of its legs add up to."""
+    """Return the operation whose legs have these outcomes."""
     status = derive_status(
         request.status, credit.status if credit else None, refund.status if refund else None
     )

@@ -2,8 +2,8 @@
 
 The partition is `murmur2(account number) mod N` as in Kafka's own clients
 (`org.apache.kafka.clients.producer.internals.BuiltInPartitioner`), but N comes from microfin's
-routing, never from the broker's metadata: a topic that has grown does not move an account until
-the routing says so.
+routing, never from the broker's metadata: when a topic grows, no account moves before the routing
+changes.
 """
 
 from functools import lru_cache
@@ -17,7 +17,7 @@ _32_BITS: Final = 0xFFFFFFFF
 
 
 class Routing(msgspec.Struct, frozen=True):
-    """How many partitions accounts are spread over (`partition_count`) since `generation`."""
+    """The number of partitions that accounts are distributed over, from `generation` on."""
 
     generation: int
     partition_count: int
@@ -54,5 +54,5 @@ def shard_of_partition(partition: int, shards: int) -> int:
 
 
 def shard_of_account(account: str, shards: int) -> int:
-    """Return the shard that holds `account`: the same under every routing, growth included."""
+    """Return the shard that holds `account`; it is the same under every routing."""
     return _positive_hash(account) % shards

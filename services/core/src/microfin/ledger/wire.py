@@ -1,7 +1,8 @@
 """The wire format of the commands topic (`docs/reference/wire-format.md`).
 
-A record's key is the account number that the command is decided on, its value one JSON object. The
-version only grows when an older reader could misunderstand a record; unknown fields are ignored.
+A record's key is the number of the account on which the command is decided; its value is one JSON
+object. The version only increases if an older reader could misunderstand a record; unknown fields
+are ignored.
 """
 
 import re
@@ -20,18 +21,18 @@ VERSION: Final = 1
 """The version that this release writes, and the newest that it reads."""
 
 SIZE_LIMIT: Final = 16_384
-"""The largest value that is sent, in bytes; a command is a few hundred."""
+"""The largest value that is sent, in bytes; a command has a few hundred."""
 
 READ_LIMIT: Final = SIZE_LIMIT - 1_024
-"""The largest value that is decided, in bytes: what follows from it must be sent on, perhaps, and
-then says a little more."""
+"""The largest value that is decided, in bytes: the command that is sent on as a result may be a
+little longer."""
 
 REASON_LIMIT: Final = 300
-"""The most characters in which a record's fault is told."""
+"""The most characters of the text that describes a record's fault."""
 
 NESTING_LIMIT: Final = 200
-"""The deepest nesting of a value that is read: where the parser's own limit lies depends on who
-calls it, and a record must mean the same whenever it is decided."""
+"""The deepest nesting of a value that is read. The parser has a limit too, but that depends on the
+depth of the caller's stack, and a record must mean the same whenever it is decided."""
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NESTING = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[][{}]', re.DOTALL)
@@ -47,11 +48,11 @@ class Command(
     tag_field="v",
     tag=VERSION,
 ):
-    """Asks a partition to decide one leg of an operation on `account`.
+    """A request to a partition to decide one leg of an operation on `account`.
 
     Times are milliseconds since the Unix epoch. `counterparty` is the other account of a transfer
-    as seen from `account`. `appended` is the first append's broker time of a command that was
-    forwarded. `reply` is `instance/request`: where the answer is awaited.
+    as seen from `account`. `appended` is set on a command that was forwarded: the broker's time of
+    its first append. `reply` is `instance/request`: the API process that waits for the answer.
     """
 
     kind: Kind
@@ -75,7 +76,7 @@ class Command(
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
-    """What can still be told of a record that is no good command."""
+    """What is known of a record that is no valid command."""
 
     operation: str = ""
     leg: str = ""
@@ -86,21 +87,21 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
 
 
 class Undecodable(Exception):
-    """A record that is not a command of a version we know. `identity` is None for garbage.
+    """A record is not a command of a version that this release reads.
 
-    `reason` can be stored and printed, whatever the record says.
+    `identity` is None for garbage. `reason` can be stored and printed, whatever the record holds.
     """
 
     def __init__(self, reason: str, identity: Identity | None = None) -> None:
-        told = reason if len(reason) <= REASON_LIMIT else reason[: REASON_LIMIT - 1] + "…"
-        plain = "".join(it if it.isprintable() else "\N{REPLACEMENT CHARACTER}" for it in told)
+        short = reason if len(reason) <= REASON_LIMIT else reason[: REASON_LIMIT - 1] + "…"
+        plain = "".join(it if it.isprintable() else "\N{REPLACEMENT CHARACTER}" for it in short)
         super().__init__(plain)
         self.reason = plain
         self.identity = identity
 
 
 class NewerVersion(Exception):
-    """A well-formed record of a wire version that a newer release wrote."""
+    """A well-formed record has a wire version that a newer release wrote."""
 
     def __init__(self, version: int) -> None:
         super().__init__(f"The record has wire version {version}; this release reads {VERSION}.")
@@ -108,7 +109,7 @@ class NewerVersion(Exception):
 
 
 class Glance(msgspec.Struct, frozen=True, gc=False):
-    """What can be told of a record of any version at a glance."""
+    """What is known of a record of any version at a glance."""
 
     v: int = 0
     generation: int = 0
@@ -130,8 +131,8 @@ encode = msgspec.json.Encoder().encode
 def decode(key: bytes | None, value: bytes | None) -> Command:
     """Return the command that a record carries.
 
-    Raises `NewerVersion` for a version above ours and `Undecodable` for all else that is not a
-    command which could be decided, and whose decision the ledger's columns could hold.
+    Raises `NewerVersion` for a version above ours. Raises `Undecodable` for all other records that
+    are not a command, or whose decision the ledger's columns could not hold.
     """
     value = value or b""
     try:
@@ -148,7 +149,7 @@ def decode(key: bytes | None, value: bytes | None) -> Command:
 
 
 def glance(value: bytes | None) -> Glance | None:
-    """Return what can be told of a record, or None for garbage."""
+    """Return what is known of a record at a glance, or None for garbage."""
     try:
         return _decode_glance(value or b"")
     except _UNREADABLE:
@@ -189,11 +190,11 @@ def _is_nested_too_deeply(value: bytes) -> bool:
 
 
 def _fault(command: Command) -> str | None:
-    """Say what makes a well-typed command impossible to decide, or to record, or None."""
-    return _foreign(command) or _misfit(command)
+    """Return why a well-typed command cannot be decided or recorded, or None if it can."""
+    return _rule_broken(command) or _column_exceeded(command)
 
 
-def _foreign(command: Command) -> str | None:  # noqa: PLR0911 - one line a rule
+def _rule_broken(command: Command) -> str | None:  # noqa: PLR0911 - one line for each rule
     if not _ID.fullmatch(command.operation):
         return "the operation id is not 32 hexadecimal digits"
     if not is_account_number(command.account):
@@ -217,13 +218,16 @@ def _foreign(command: Command) -> str | None:  # noqa: PLR0911 - one line a rule
     return None
 
 
-def _misfit(command: Command) -> str | None:
-    """Say which field could not be stored or sent on. Only what the decision core lets through:
-    amounts it bounds itself, for it knows the currency and the balance."""
+def _column_exceeded(command: Command) -> str | None:
+    """Return which field could not be stored or sent on.
+
+    Amounts are not checked here: the decision core limits them, since it knows the currency and the
+    balance.
+    """
     if not (is_text(command.counterparty) and is_text(command.currency)):
         return "a text has the character U+0000"
     if not is_moment(command.appended):
-        return "the time of its first append is none"
+        return "the time of its first append is out of range"
     if not (
         is_bigint(command.generation)
         and is_bigint(command.deadline)
@@ -236,9 +240,9 @@ def _misfit(command: Command) -> str | None:
 
 
 def body_hash(command: Command) -> bytes:
-    """Return the 128-bit hash of what the client asked for, without how it travels.
+    """Return the 128-bit hash of what the client requested, without how the command travels.
 
-    For `open` the account is not part of it: the number follows from the operation's id.
+    For `open` the account is not included: its number is derived from the operation's id.
     """
     text = "\0".join(
         (

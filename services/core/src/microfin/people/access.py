@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from microfin.postgres.connections import Connection, Pool
-from microfin.redis.ended_sessions import bury
+from microfin.redis.ended_sessions import mark_ended
 from microfin.redis.guarded import GuardedRedis
 
 _RAISE: Final = "UPDATE users SET session_epoch = session_epoch + 1"
@@ -58,7 +58,7 @@ async def end_all_sessions(
             "SELECT token_hash FROM sessions WHERE user_id = $1", identity
         )
     known = {row["token_hash"] for row in rows}
-    early = await bury(redis, list(known))
+    early = await mark_ended(redis, list(known))
     async with pool.acquire() as connection, connection.transaction():
         epoch = await connection.fetchval(change, identity, *values)
         if epoch is None:
@@ -69,5 +69,5 @@ async def end_all_sessions(
         if also is not None:
             await also(connection, epoch)
     ended = [row["token_hash"] for row in rows]
-    late = await bury(redis, ended)
+    late = await mark_ended(redis, ended)
     return Ended(len(ended), certain=late or (early and known.issuperset(ended)))

@@ -101,8 +101,9 @@ SELECT number, owner, currency, balance, state, seq, version,
 FROM accounts
 """  # noqa: S608 - the columns are ours
 
-# Entries of one account have gapless numbers and times that never go back
-# (docs/guide/invariants.md), so binary search finds a moment without an index on the time.
+# Entries of one account have gapless numbers (invariant 3) and times that never go back (the
+# decision makes no entry older than the one before). So binary search finds a moment without an
+# index on the time.
 _LAST_SEQ_BEFORE = """
 WITH RECURSIVE search (low, high) AS (
     SELECT 0::bigint, coalesce((SELECT max(seq) FROM entries WHERE account = $1), 0)

@@ -5,8 +5,8 @@ Times are milliseconds since the Unix epoch in these types, and `timestamptz` in
 
 from typing import Any, Final
 
-from microfin.ledger.decision import Account
 from microfin.ledger.operation import Outcome
+from microfin.ledger.records import Account
 
 MILLISECONDS: Final = "(extract(epoch FROM {column}) * 1000)::bigint"
 """SQL for a table's time in milliseconds since the Unix epoch."""

@@ -30,7 +30,7 @@ def session_key(token_hash: bytes) -> str:
     return f"session:{token_hash.hex()}"
 
 
-async def bury(redis: GuardedRedis, token_hashes: Sequence[bytes]) -> bool:
+async def mark_ended(redis: GuardedRedis, token_hashes: Sequence[bytes]) -> bool:
     """Write tombstones for sessions that have ended or are about to; return whether Redis has all.
 
     Callers do this before they delete the sessions and again after it: if one of the two calls
@@ -38,14 +38,14 @@ async def bury(redis: GuardedRedis, token_hashes: Sequence[bytes]) -> bool:
     """
     for begin in range(0, len(token_hashes), _AT_ONCE):
         written = await asyncio.gather(
-            *(_bury_one(redis, it) for it in token_hashes[begin : begin + _AT_ONCE])
+            *(_mark_one(redis, it) for it in token_hashes[begin : begin + _AT_ONCE])
         )
         if not all(written):
             return False
     return True
 
 
-async def _bury_one(redis: GuardedRedis, token_hash: bytes) -> bool:
+async def _mark_one(redis: GuardedRedis, token_hash: bytes) -> bool:
     try:
         await redis.set(session_key(token_hash), TOMBSTONE, seconds=_SECONDS)
     except RedisUnavailable:

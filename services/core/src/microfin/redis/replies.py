@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from microfin.ledger.decision import Answer
 from microfin.ledger.operation import Operation
+from microfin.ledger.records import Answer
 from microfin.redis.guarded import GuardedRedis, RedisUnavailable
 from microfin.redis.seal import Seal, shared_seal
 

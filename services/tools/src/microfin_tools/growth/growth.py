@@ -12,15 +12,11 @@ from uuid import UUID, uuid4
 import msgspec
 
 from microfin.kafka.producer import ProduceRefused, ProduceUnknown
+from microfin.ledger.lease import CUT_SECONDS, GROWTH_WAIT_SECONDS
 from microfin.ledger.routing import Routing, shard_of_partition
 from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
 from microfin_tools.growth.postgres_routing import AnotherGrowth, NotActivated, ShardState
 
-LEASE_SECONDS: Final = 1.0
-"""How long an API process may send under a lease (see `microfin_api.commands.leases`)."""
-
-_LEASE_MARGIN: Final = 0.05  # seconds, for clocks that run at different speeds
-_CUT_PATIENCE: Final = 3.0  # seconds to mark partitions and pass the cuts; commands wait then
 _DRAIN_PATIENCE: Final = 1.0  # seconds in which the lag must drain before commands wait
 _ALIVE: Final = 10.0  # seconds since a partition's owner was last seen
 _PAUSE: Final = 1.0
@@ -225,7 +221,7 @@ class Growth:
         token = uuid4()
         try:
             prepared = [await self._prepare(shard, intended, token) for shard in behind]
-            await self._clock.sleep(LEASE_SECONDS + _LEASE_MARGIN)
+            await self._clock.sleep(GROWTH_WAIT_SECONDS)
             cuts = await self._cut(prepared, intended)
             for it, own in zip(prepared, cuts, strict=True):
                 await it.shard.activate(it.current, intended, token, own)
@@ -265,9 +261,9 @@ class Growth:
 
         Raises `_NotCut` if that takes too long: commands wait meanwhile.
         """
-        deadline = self._clock.monotonic() + _CUT_PATIENCE
+        deadline = self._clock.monotonic() + CUT_SECONDS
         try:
-            async with asyncio.timeout(_CUT_PATIENCE):
+            async with asyncio.timeout(CUT_SECONDS):
                 cuts = [
                     await self._log.mark(it.partitions(len(self._shards)), it.current, intended)
                     for it in prepared

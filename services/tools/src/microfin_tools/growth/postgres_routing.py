@@ -11,16 +11,15 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from microfin.ledger.lease import (
+    ACTIVATION_LOCK_SECONDS,
+    ACTIVATION_SECONDS,
+    STALE_INTENT_SECONDS,
+)
 from microfin.ledger.routing import Routing
 from microfin.postgres.connections import Pool
 
-STALE_INTENT_SECONDS: Final = 9
-"""The age at which an intent is stale: nobody can activate it any more."""
-
-ACTIVATION_SECONDS: Final = 8
-"""The age up to which an intent may be activated: API processes hold commands for 10 s."""
-
-_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '1s'"
+_LOCK_TIMEOUT: Final = f"SET LOCAL lock_timeout = '{ACTIVATION_LOCK_SECONDS}s'"
 
 
 class PartitionState(msgspec.Struct, frozen=True):

@@ -1,0 +1,36 @@
+"""The worker's pauses: they grow before retries, and end with the stop."""
+
+import asyncio
+
+from microfin.process.clock import SystemClock
+from microfin_worker.pauses import Pauses
+
+
+class RecordedClock(SystemClock):
+    """Records for how long somebody sleeps, and does not sleep."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+async def test_each_retry_waits_twice_as_long_until_a_commit() -> None:
+    clock = RecordedClock()
+    pauses = Pauses(clock)
+    for _ in range(7):
+        await pauses.before_retry()
+    pauses.committed()
+    await pauses.before_retry()
+    assert clock.slept == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 0.1]
+
+
+async def test_a_stop_ends_a_pause() -> None:
+    pauses = Pauses(SystemClock())
+    resting = asyncio.create_task(pauses.rest(60))
+    await asyncio.sleep(0)
+    assert not pauses.stopping
+    pauses.stop()
+    await asyncio.wait_for(resting, 5)
+    assert pauses.stopping

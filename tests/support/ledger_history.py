@@ -1,0 +1,101 @@
+"""A history on a PostgresLedger: first at random, then operations that a test knows by name."""
+
+from random import Random
+
+import msgspec
+
+from microfin.ledger.operation import AccountState
+from support.postgres_ledger import PostgresLedger
+
+ANNA, BERT = "a" * 32, "b" * 32
+PARTITIONS = 4
+STATES: list[AccountState] = ["open", "open", "open", "frozen", "closed"]
+
+
+class History(msgspec.Struct):
+    """Names of a test: accounts by person, operation ids by what they do.
+
+    Anna, Carl, Emil and `idle`, which nobody touches, are on partition 0, Bert and Dora (frozen) on
+    partition 1, which is another shard where there are two.
+    """
+
+    owners: dict[str, str]
+    idle: str = ""
+    anna: str = ""
+    carl: str = ""
+    emil: str = ""
+    bert: str = ""
+    dora: str = ""
+    deposit: str = ""
+    inside: str = ""
+    crossed: str = ""
+    refunded: str = ""
+    rejected: str = ""
+
+
+async def begin(ledger: PostgresLedger, random: Random) -> History:
+    """Open accounts, and let money move."""
+    owners = {
+        ledger.open(user, currency, partition): user
+        for partition in range(PARTITIONS)
+        for user in (ANNA, BERT)
+        for currency in ("EUR", "EUR", "USD")
+    }
+    await ledger.drain()
+    history = History(owners, idle=ledger.open(ANNA, "EUR", 0))
+    for account, user in owners.items():
+        ledger.request("deposit", account, user=user, amount="1000")
+    await move_money(ledger, history, random, 200)
+    await ledger.drain()
+    return history
+
+
+async def move_money(
+    ledger: PostgresLedger, history: History, random: Random, requests: int
+) -> None:
+    """Ask for operations at random, rejected ones too, and settle here and there."""
+    for _ in range(requests):
+        account, other = random.choices(list(history.owners), k=2)
+        user = history.owners[account] if random.random() < 0.9 else random.choice((ANNA, BERT))
+        amount = str(random.randint(1, 300))
+        match random.randint(0, 11):
+            case 0 | 1:
+                ledger.request("deposit", account, user=user, amount=amount)
+            case 2 | 3:
+                ledger.request("withdraw", account, user=user, amount=amount)
+            case 4:
+                state = random.choice(STATES)
+                ledger.request("set_state", account, state=state)
+            case 5:
+                partition = random.randrange(PARTITIONS)
+                ledger.append_to(partition, None)
+            case _:
+                ledger.request("transfer", account, user=user, to=other, amount=amount)
+        if random.random() < 0.3:
+            partition = random.randrange(PARTITIONS)
+            await ledger.settle(partition, random.randint(1, 10))
+
+
+async def finish(ledger: PostgresLedger, history: History) -> None:
+    """Do what the tests know by name."""
+    history.anna, history.carl = (ledger.open(ANNA, "EUR", 0) for _ in range(2))
+    history.bert, history.dora = (ledger.open(BERT, "EUR", 1) for _ in range(2))
+    await ledger.drain()
+    ledger.request("set_state", history.dora, state="frozen")
+    ledger.request("deposit", history.anna, user=ANNA, amount="500")
+    ledger.request("deposit", history.bert, user=BERT, amount="500")
+    history.emil = ledger.open(ANNA, "EUR", 0)
+    history.deposit = ledger.request("deposit", history.anna, user=ANNA, amount="100")
+    history.inside = ledger.request(
+        "transfer", history.anna, user=ANNA, to=history.carl, amount="5"
+    )
+    history.rejected = ledger.request("withdraw", history.anna, user=ANNA, amount="9999")
+    await ledger.drain()
+    history.refunded = ledger.request(
+        "transfer", history.anna, user=ANNA, to=history.dora, amount="3"
+    )
+    await ledger.drain()
+    history.crossed = ledger.request(
+        "transfer", history.anna, user=ANNA, to=history.bert, amount="7"
+    )
+    await ledger.drain()
