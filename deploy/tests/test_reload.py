@@ -7,14 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+from support.waiting import until_blocking
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def wait_for(file: Path, text: str) -> None:
-    deadline = time.monotonic() + 30
-    while not file.is_file() or file.read_text() != text:
-        assert time.monotonic() < deadline, f"{file.name} is not {text}"
-        time.sleep(0.05)
+def _until_text(file: Path, text: str) -> None:
+    until_blocking(f"{file.name} is {text}", lambda: file.is_file() and file.read_text() == text)
 
 
 def test_a_change_starts_it_anew_and_a_wrong_source_does_not_end_it(tmp_path: Path) -> None:
@@ -32,13 +31,13 @@ def test_a_change_starts_it_anew_and_a_wrong_source_does_not_end_it(tmp_path: Pa
     command = [sys.executable, str(ROOT / "images/reload.py"), "microfin.thing"]
     process = subprocess.Popen(command, env=environment)
     try:
-        wait_for(output, "first")
+        _until_text(output, "first")
         changed = folder / "microfin/thing.py"
         changed.write_text("this is no Python")
         time.sleep(1.5)
         assert process.poll() is None
         changed.write_text(source.format(str(output), "second"))
-        wait_for(output, "second")
+        _until_text(output, "second")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(10)

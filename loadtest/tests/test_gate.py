@@ -7,12 +7,11 @@ where there is a k6, from k6's own remote write.
 import http.server
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +30,8 @@ from microfin_loadtest.kubernetes.objects import Load, job
 from microfin_loadtest.scripts import FOLDER
 from microfin_loadtest.summary import read_figures
 from microfin_local.programs import find_program
+from support.ports import free_port
+from support.waiting import until_blocking
 
 PROGRAM: Final = Path(prometheus_answers.__file__).read_text()
 BUILT_K6: Final = FOLDER.parent / ".local/cache/bin/k6"
@@ -110,20 +111,6 @@ class Page(http.server.BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def within(seconds: float, is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, f"not so after {seconds} s"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def page() -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
@@ -154,12 +141,16 @@ def prometheus(
         )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
-        within(20, lambda: has(address, 'k6_http_reqs_total{scenario="load"}'))
-        within(20, lambda: has(address, 'ALERTS{alertstate="firing",namespace="broken"}'))
+        until_has(address, 'k6_http_reqs_total{scenario="load"}', seconds=20)
+        until_has(address, 'ALERTS{alertstate="firing",namespace="broken"}', seconds=20)
         yield address
     finally:
         process.kill()
         process.wait()
+
+
+def until_has(address: str, query: str, seconds: float = 10) -> None:
+    until_blocking(query, lambda: has(address, query), seconds)
 
 
 def has(address: str, query: str) -> bool:
@@ -216,9 +207,9 @@ def test_a_critical_alert_of_the_bank_closes_it(prometheus: str) -> None:
 
 def test_an_alert_that_is_over_closes_it_too(prometheus: str) -> None:
     firing = 'ALERTS{alertstate="firing",namespace="mended"}'
-    within(10, lambda: has(prometheus, firing))
+    until_has(prometheus, firing)
     Page.in_transit = 0
-    within(10, lambda: not has(prometheus, firing))
+    until_blocking("the alert is gone", lambda: not has(prometheus, firing), 10)
     assert answers_of(prometheus, "good", "mended")["alerts"] == ["MicrofinMoneyInTransit"]
 
 
@@ -229,8 +220,8 @@ def test_of_an_alert_that_fires_on_the_window_may_hold_nothing(prometheus: str) 
 
 
 def test_warnings_pending_alerts_and_those_of_others_do_not(prometheus: str) -> None:
-    within(10, lambda: has(prometheus, 'ALERTS{alertstate="pending",namespace="slow"}'))
-    within(10, lambda: has(prometheus, 'ALERTS{alertname="OfOthers",alertstate="firing"}'))
+    until_has(prometheus, 'ALERTS{alertstate="pending",namespace="slow"}')
+    until_has(prometheus, 'ALERTS{alertname="OfOthers",alertstate="firing"}')
     assert answers_of(prometheus, "good", "slow")["alerts"] == []
 
 

@@ -1,6 +1,5 @@
 """The parts that hold and carry data, as the platform starts them."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -12,6 +11,7 @@ from redis.asyncio import RedisCluster
 
 from microfin_local.configuration import TOPIC
 from microfin_local.platform import Platform
+from support.waiting import until
 
 
 async def _pooled(platform: Platform, role: str = "microfin_worker") -> "asyncpg.Connection":
@@ -19,19 +19,17 @@ async def _pooled(platform: Platform, role: str = "microfin_worker") -> "asyncpg
     return await asyncpg.connect(url, statement_cache_size=0, timeout=5)
 
 
-async def _until(answers: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(40):
-        while True:
-            try:
-                await answers()
-            except (OSError, TimeoutError, asyncpg.PostgresError):
-                await asyncio.sleep(0.05)
-            else:
-                return
+async def _until(what: str, answers: Callable[[], Awaitable[object]]) -> None:
+    async def has_answered() -> bool:
+        await answers()
+        return True
+
+    trouble = (OSError, TimeoutError, asyncpg.PostgresError)
+    await until(what, has_answered, seconds=40, not_yet=trouble)
 
 
-async def test_postgresql_is_durable(platform_parts: Platform) -> None:
-    connection = await asyncpg.connect(platform_parts.postgres_direct())
+async def test_postgresql_is_durable(platform: Platform) -> None:
+    connection = await asyncpg.connect(platform.postgres_direct())
     settings = dict(
         await connection.fetch(
             "SELECT name, setting FROM pg_settings WHERE name = ANY($1)",
@@ -42,42 +40,42 @@ async def test_postgresql_is_durable(platform_parts: Platform) -> None:
     assert settings == {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
-async def test_the_owner_can_limit_the_other_roles(platform_parts: Platform) -> None:
-    connection = await asyncpg.connect(platform_parts.postgres_direct())
+async def test_the_owner_can_limit_the_other_roles(platform: Platform) -> None:
+    connection = await asyncpg.connect(platform.postgres_direct())
     for role in ("microfin_worker", "microfin_api", "microfin_auditor"):
         await connection.execute(f"ALTER ROLE {role} SET statement_timeout = '30s'")
         await connection.execute(f"ALTER ROLE {role} RESET statement_timeout")
     await connection.close()
 
 
-async def test_every_role_reaches_its_database_through_the_pooler(platform_parts: Platform) -> None:
+async def test_every_role_reaches_its_database_through_the_pooler(platform: Platform) -> None:
     for role in ("microfin_worker", "microfin_api", "microfin_auditor"):
-        connection = await _pooled(platform_parts, role)
+        connection = await _pooled(platform, role)
         assert await connection.fetchval("SELECT current_user::text") == role
         assert await connection.fetchval("SELECT current_database()::text") == "microfin"
         await connection.close()
 
 
-async def test_workers_and_api_reach_the_pooler_by_its_socket(platform_parts: Platform) -> None:
+async def test_workers_and_api_reach_the_pooler_by_its_socket(platform: Platform) -> None:
     for role in ("worker", "api"):
-        url = platform_parts.environment(role)["MICROFIN_DATABASES"]
+        url = platform.environment(role)["MICROFIN_DATABASES"]
         assert "@/microfin_0?host=/" in url
         connection = await asyncpg.connect(url, statement_cache_size=0, timeout=5)
         assert await connection.fetchval("SELECT inet_server_addr() IS NULL")
         await connection.close()
         with pytest.raises(asyncpg.PostgresError):
             await asyncpg.connect(url.replace("microfin_", "microfin_x", 1), timeout=5)
-    assert "@127.0.0.1:" in platform_parts.environment("auditor")["MICROFIN_DATABASES"]
+    assert "@127.0.0.1:" in platform.environment("auditor")["MICROFIN_DATABASES"]
 
 
-async def test_a_wrong_password_is_refused(platform_parts: Platform) -> None:
-    url = platform_parts.postgres_pooled(0, "microfin_worker")
+async def test_a_wrong_password_is_refused(platform: Platform) -> None:
+    url = platform.postgres_pooled(0, "microfin_worker")
     with pytest.raises(asyncpg.PostgresError):
         await asyncpg.connect(url.replace("microfin_worker:", "microfin_worker:x"), timeout=5)
 
 
-async def test_the_pooler_lends_a_server_for_a_transaction_only(platform_parts: Platform) -> None:
-    first, second = await _pooled(platform_parts), await _pooled(platform_parts)
+async def test_the_pooler_lends_a_server_for_a_transaction_only(platform: Platform) -> None:
+    first, second = await _pooled(platform), await _pooled(platform)
     transaction = first.transaction()
     await transaction.start()
     lent = await first.fetchval("SELECT pg_backend_pid()")
@@ -89,65 +87,65 @@ async def test_the_pooler_lends_a_server_for_a_transaction_only(platform_parts: 
     await second.close()
 
 
-async def test_the_pooler_survives_a_restart_of_postgresql(platform_parts: Platform) -> None:
-    pooler = platform_parts.process("pgbouncer").process_id
-    restarts = platform_parts.process("postgres-0").restarts
+async def test_the_pooler_survives_a_restart_of_postgresql(platform: Platform) -> None:
+    pooler = platform.process("pgbouncer").process_id
+    restarts = platform.process("postgres-0").restarts
 
     async def answers() -> None:
-        connection = await _pooled(platform_parts)
+        connection = await _pooled(platform)
         try:
             await connection.fetchval("SELECT 1")
         finally:
             connection.terminate()
 
-    for end in (platform_parts.terminate, platform_parts.kill):
+    for end in (platform.terminate, platform.kill):
         await end("postgres-0")
         restarts += 1
-        await _until(partial(_restarted, platform_parts, "postgres-0", restarts))
-        await _until(answers)
-    assert platform_parts.process("pgbouncer").process_id == pooler
+        await until("postgres-0 runs again", partial(_restarted, platform, "postgres-0", restarts))
+        await _until("PgBouncer answers", answers)
+    assert platform.process("pgbouncer").process_id == pooler
 
 
-async def _restarted(platform: Platform, name: str, times: int) -> None:
-    if platform.process(name).restarts < times or platform.process(name).process_id is None:
-        raise TimeoutError
+def _restarted(platform: Platform, name: str, times: int) -> bool:
+    process = platform.process(name)
+    return process.restarts >= times and process.process_id is not None
 
 
-async def test_a_database_made_later_is_known_to_the_pooler(platform_parts: Platform) -> None:
-    await platform_parts.create_database("made_later")
+async def test_a_database_made_later_is_known_to_the_pooler(platform: Platform) -> None:
+    await platform.create_database("made_later")
 
     async def answers() -> None:
-        url = platform_parts.postgres_pooled(0, "microfin_api", "made_later")
+        url = platform.postgres_pooled(0, "microfin_api", "made_later")
         connection = await asyncpg.connect(url, statement_cache_size=0, timeout=5)
         assert await connection.fetchval("SELECT current_database()::text") == "made_later"
         await connection.close()
 
-    await _until(answers)
-    settings = platform_parts.environment("worker", "made_later", "another.topic")
+    await _until("PgBouncer answers", answers)
+    settings = platform.environment("worker", "made_later", "another.topic")
     assert "/made_later_0" in settings["MICROFIN_DATABASES"]
     assert settings["MICROFIN_TOPIC"] == "another.topic"
 
 
-async def test_only_an_operator_is_told_the_owners_password(platform_parts: Platform) -> None:
-    owner = platform_parts.postgres_direct()
-    assert platform_parts.environment("operator")["MICROFIN_DATABASES_DIRECT"] == owner
+async def test_only_an_operator_is_told_the_owners_password(platform: Platform) -> None:
+    owner = platform.postgres_direct()
+    assert platform.environment("operator")["MICROFIN_DATABASES_DIRECT"] == owner
     for role in ("worker", "api", "auditor"):
-        assert owner not in platform_parts.environment(role).values()
-        assert "MICROFIN_DATABASES_DIRECT" not in platform_parts.environment(role)
-    assert len(platform_parts.environment("api")["MICROFIN_SECRET"]) >= 32
+        assert owner not in platform.environment(role).values()
+        assert "MICROFIN_DATABASES_DIRECT" not in platform.environment(role)
+    assert len(platform.environment("api")["MICROFIN_SECRET"]) >= 32
 
 
 async def test_the_commands_topic_keeps_everything_and_has_the_brokers_time(
-    platform_parts: Platform,
+    platform: Platform,
 ) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=platform_parts.endpoints.kafka)
+    admin = AIOKafkaAdminClient(bootstrap_servers=platform.endpoints.kafka)
     await admin.start()
     try:
         topics = await admin.describe_topics([TOPIC])
         answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, TOPIC)])
     finally:
         await admin.close()
-    assert len(topics[0]["partitions"]) == platform_parts.configuration.workers
+    assert len(topics[0]["partitions"]) == platform.configuration.workers
     settings = {entry[0]: entry[1] for entry in answers[0].resources[0][4]}
     assert settings["message.timestamp.type"] == "LogAppendTime"
     assert (settings["retention.ms"], settings["retention.bytes"]) == ("-1", "-1")
@@ -155,8 +153,8 @@ async def test_the_commands_topic_keeps_everything_and_has_the_brokers_time(
     assert settings["unclean.leader.election.enable"] == "false"
 
 
-async def test_the_redis_cluster_serves_every_slot(platform_parts: Platform) -> None:
-    client = RedisCluster.from_url(platform_parts.endpoints.redis[0])
+async def test_the_redis_cluster_serves_every_slot(platform: Platform) -> None:
+    client = RedisCluster.from_url(platform.endpoints.redis[0])
     for number in range(50):
         await client.set(f"try:{number}", number, ex=60)
         assert await client.get(f"try:{number}") == str(number).encode()

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from microfin_local import database_home, process_tree
 from microfin_local.supervisor import read_record
+from support.waiting import until_blocking
 
 _SUPERVISOR = """
 import asyncio, sys
@@ -49,11 +49,12 @@ def _family(state: Path) -> dict[int, int]:
     return {member: start for member, start in started.items() if start is not None}
 
 
-def _wait_until_gone(family: dict[int, int]) -> None:
-    deadline = time.monotonic() + 20
-    while any(process_tree.is_alive(member, start) for member, start in family.items()):
-        assert time.monotonic() < deadline, "processes outlived their supervisor"
-        time.sleep(0.05)
+def _alive(family: dict[int, int]) -> list[int]:
+    return [member for member, start in family.items() if process_tree.is_alive(member, start)]
+
+
+def _until_gone(family: dict[int, int]) -> None:
+    until_blocking("no process outlives its supervisor", lambda: not _alive(family), seconds=20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -65,7 +66,7 @@ def test_a_stopped_supervisor_stops_everything_first(state: Path, number: signal
     supervisor.send_signal(number)
     output, _ = supervisor.communicate(timeout=60)
     assert supervisor.returncode == 0, output
-    assert not [member for member, start in family.items() if process_tree.is_alive(member, start)]
+    assert not _alive(family)
     assert not (state / "endpoints.json").exists()
     assert not (state / "environment").exists()
 
@@ -75,7 +76,7 @@ def test_everything_ends_with_a_killed_supervisor(state: Path) -> None:
     family = _family(state)
     supervisor.kill()
     supervisor.communicate(timeout=60)
-    _wait_until_gone(family)
+    _until_gone(family)
 
 
 def test_what_was_frozen_when_its_supervisor_was_killed_is_ended_at_the_next_start(
@@ -88,7 +89,7 @@ def test_what_was_frozen_when_its_supervisor_was_killed_is_ended_at_the_next_sta
     supervisor.kill()
     supervisor.communicate(timeout=60)
     again = _start(state, "postgres")
-    _wait_until_gone(family)
+    _until_gone(family)
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=60)
 

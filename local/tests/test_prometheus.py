@@ -17,6 +17,7 @@ from microfin_local.endpoints import Endpoints, write_endpoints
 from microfin_local.errors import PlatformError
 from microfin_local.programs import find_program
 from microfin_local.prometheus import observe, prepare, targets, write_targets
+from support.waiting import until
 
 
 def play_worker(*, ready: bool) -> str:
@@ -54,10 +55,11 @@ async def prometheus(real_components: None, state: Path) -> AsyncIterator[httpx.
             process.kill()
 
 
-async def until(probe: Callable[[Any], bool], client: httpx.AsyncClient, path: str) -> None:
-    async with asyncio.timeout(30):
-        while not probe((await client.get(path)).json()["data"]):  # noqa: ASYNC110 - it is asked
-            await asyncio.sleep(0.2)
+async def until_answer(probe: Callable[[Any], bool], client: httpx.AsyncClient, path: str) -> None:
+    async def ask() -> bool:
+        return probe((await client.get(path)).json()["data"])
+
+    await until(path, ask, pause=0.2)
 
 
 def values_by_pod(data: Any) -> dict[str, str]:
@@ -68,17 +70,17 @@ async def test_it_asks_every_worker_also_one_that_came_later(
     prometheus: httpx.AsyncClient, state: Path
 ) -> None:
     path = "/api/v1/query?query=microfin_worker_ready"
-    await until(lambda data: values_by_pod(data) == {"worker-0": "1"}, prometheus, path)
+    await until_answer(lambda data: values_by_pod(data) == {"worker-0": "1"}, prometheus, path)
     first = Endpoints(workers=[play_worker(ready=True), play_worker(ready=False)])
     write_endpoints(state, first)
     both = {"worker-0": "1", "worker-1": "0"}
-    await until(lambda data: values_by_pod(data) == both, prometheus, path)
+    await until_answer(lambda data: values_by_pod(data) == both, prometheus, path)
     rules = (await prometheus.get("/api/v1/rules")).json()["data"]["groups"]
     assert {"MicrofinSettlingStopped", "MicrofinPoolSaturated"} <= {
         rule["name"] for group in rules for rule in group["rules"]
     }
     pending = '/api/v1/query?query=ALERTS{alertname="MicrofinSettlingStopped"}'
-    await until(lambda data: values_by_pod(data) == {"worker-1": "1"}, prometheus, pending)
+    await until_answer(lambda data: values_by_pod(data) == {"worker-1": "1"}, prometheus, pending)
 
 
 @pytest.mark.usefixtures("real_components")

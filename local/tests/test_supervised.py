@@ -13,6 +13,7 @@ from microfin_local import process_tree
 from microfin_local.errors import PlatformError
 from microfin_local.supervised import Program, SupervisedProcess, run_to_end
 from microfin_local.wait import wait_until
+from support.waiting import until_true
 
 Start = Callable[..., Awaitable[SupervisedProcess]]
 
@@ -43,18 +44,12 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         await process.stop()
 
 
-async def _until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - other processes set no event.
-            await asyncio.sleep(0.01)
-
-
 async def test_what_dies_is_started_again_and_it_is_said(start: Start) -> None:
     said: list[str] = []
     process = await start("sleep", "1000", said=said)
     first = process.process_id
     process.kill()
-    await _until(lambda: process.process_id not in (None, first))
+    await until_true(lambda: process.process_id not in (None, first))
     assert process.restarts == 1
     assert said[0].startswith("try-0 was ended by SIGKILL; starting it again at once")
 
@@ -62,7 +57,7 @@ async def test_what_dies_is_started_again_and_it_is_said(start: Start) -> None:
 async def test_what_keeps_dying_is_started_ever_more_slowly(start: Start) -> None:
     said: list[str] = []
     process = await start("false", said=said)
-    await _until(lambda: len(said) >= 3)
+    await until_true(lambda: len(said) >= 3)
     assert "ended with exit code 1; starting it again at once" in said[0]
     assert "in 0.5 s" in said[1]
     assert "in 1.0 s" in said[2]
@@ -72,7 +67,7 @@ async def test_what_keeps_dying_is_started_ever_more_slowly(start: Start) -> Non
 
 async def test_what_is_stopped_stays_stopped_with_its_children(start: Start) -> None:
     process = await start(sys.executable, "-c", _PARENT)
-    await _until(lambda: process.log.read_text().endswith("\n"))
+    await until_true(lambda: process.log.read_text().endswith("\n"))
     child = int(process.log.read_text())
     parent = process.process_id
     assert parent is not None
@@ -92,13 +87,13 @@ async def test_a_frozen_process_can_be_stopped(start: Start) -> None:
 
 async def test_pause_freezes_children_too(start: Start) -> None:
     process = await start(sys.executable, "-c", _PARENT)
-    await _until(lambda: process.log.read_text().endswith("\n"))
+    await until_true(lambda: process.log.read_text().endswith("\n"))
     child = int(process.log.read_text())
     state = Path(f"/proc/{child}/stat")
     process.pause()
-    await _until(lambda: state.read_text().split()[2] == "T")
+    await until_true(lambda: state.read_text().split()[2] == "T")
     process.resume()
-    await _until(lambda: state.read_text().split()[2] == "S")
+    await until_true(lambda: state.read_text().split()[2] == "S")
 
 
 async def test_a_start_that_is_cancelled_can_still_be_stopped(tmp_path: Path) -> None:
@@ -119,11 +114,11 @@ async def test_what_runs_to_its_end_is_killed_if_we_are_cancelled(tmp_path: Path
         name="once", arguments=("sh", "-c", "echo $$; exec sleep 1000"), directory=tmp_path
     )
     running = asyncio.create_task(run_to_end(program, log))
-    await _until(lambda: log.exists() and log.read_text())
+    await until_true(lambda: log.exists() and log.read_text())
     process_id = int(log.read_text())
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    await _until(lambda: process_tree.start_time(process_id) is None)
+    await until_true(lambda: process_tree.start_time(process_id) is None)
 
 
 def test_a_reused_process_id_is_not_mistaken_for_the_earlier_process() -> None:
@@ -135,10 +130,10 @@ def test_a_reused_process_id_is_not_mistaken_for_the_earlier_process() -> None:
 
 async def test_a_signal_goes_to_the_process_alone(start: Start) -> None:
     process = await start(sys.executable, "-c", _PARENT)
-    await _until(lambda: process.log.read_text().endswith("\n"))
+    await until_true(lambda: process.log.read_text().endswith("\n"))
     child = int(process.log.read_text())
     process.signal(signal.SIGTERM)
-    await _until(lambda: process.restarts == 1)
+    await until_true(lambda: process.restarts == 1)
     assert process_tree.start_time(child) is not None
     os.kill(child, signal.SIGKILL)
 
@@ -158,7 +153,7 @@ async def test_what_has_just_gone_can_be_stopped(start: Start) -> None:
 
 async def test_what_answers_wrongly_is_named_with_its_log(start: Start) -> None:
     process = await start("sh", "-c", "echo the cause; sleep 1000")
-    await _until(process.log.read_text)
+    await until_true(process.log.read_text)
 
     async def somebody_else() -> bool:
         raise ValueError("that is no answer of ours")

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from microfin_local import database_home
 from microfin_local.endpoints import Endpoints
 from microfin_local.session import shell_session
+from support.waiting import until_blocking, until_ready_blocking
 
 _FORM = {"WORKERS": "4", "SHARDS": "2", "API_PROCESSES": "2"}
 
@@ -59,18 +59,6 @@ def started(
         command("stop")
         command("clean")
         database_home.forget(state)
-
-
-def _until_ready(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline, f"{url} is not ready"
-        time.sleep(0.05)
 
 
 def test_the_session_that_is_printed_moves_money(started: CommandLine) -> None:
@@ -119,11 +107,12 @@ def test_a_process_that_was_ended_is_started_again_and_it_says_so(
 ) -> None:
     before = started.process("worker-1")
     assert started(command, "worker-1").returncode == 0
-    deadline = time.monotonic() + 60
-    while started.process("worker-1")["restarts"] == before["restarts"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    _until_ready(started.endpoints.workers[1])
+    until_blocking(
+        "worker-1 is started again",
+        lambda: started.process("worker-1")["restarts"] != before["restarts"],
+        seconds=60,
+    )
+    until_ready_blocking(started.endpoints.workers[1])
     said = (started.state / "logs" / "platform.log").read_text().splitlines()
     assert any("worker-1" in line and "starting it again at once" in line for line in said)
 
@@ -133,7 +122,7 @@ def test_a_frozen_process_goes_on(started: CommandLine) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.get(f"{started.endpoints.apis[0]}/healthz", timeout=0.5)
     assert started("resume", "api-0").returncode == 0
-    _until_ready(started.endpoints.apis[0])
+    until_ready_blocking(started.endpoints.apis[0])
 
 
 def test_an_unknown_process_is_refused_with_the_known_names(started: CommandLine) -> None:

@@ -6,12 +6,14 @@ import json
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from microfin_operator.kinds import Kind, KubernetesObject
 from microfin_operator.kubernetes_api import KubernetesApi, connect
+from support import waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 CUSTOM_RESOURCE = ROOT / "charts/microfin-operator/files/microfinclusters.yaml"
@@ -39,13 +41,10 @@ def get(what: str, namespace: str) -> Any:
 
 
 async def until(what: str, probe: Callable[[], bool], patience: float = 120) -> float:
-    """Wait until `probe` is true and return the seconds that it took."""
+    """Wait until `probe`, which calls kubectl, is true; return the seconds that it took."""
     began = time.monotonic()
-    while time.monotonic() - began < patience:
-        if await asyncio.to_thread(probe):
-            return time.monotonic() - began
-        await asyncio.sleep(0.3)
-    raise AssertionError(f"{what}: not within {patience:.0f} s")
+    await waiting.until(what, partial(asyncio.to_thread, probe), patience, pause=0.3)
+    return time.monotonic() - began
 
 
 @contextlib.asynccontextmanager

@@ -3,12 +3,13 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 from typing import IO
+
+from support.ports import free_port
 
 
 class OperatorProcess:
@@ -18,9 +19,7 @@ class OperatorProcess:
         self._namespace = namespace
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
 
     async def start(self) -> None:
         """Start it and wait until it answers."""

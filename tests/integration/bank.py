@@ -4,9 +4,7 @@ API processes as real processes, and a client that remembers what it was told.""
 import asyncio
 import os
 import signal
-import socket
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
@@ -26,23 +24,11 @@ from microfin_local.credentials import SUPERUSER
 from microfin_local.platform import Platform
 from microfin_tools.audit import AuditReport, audit
 from microfin_tools.migrations.run import migrate
+from support.ports import free_port
+from support.waiting import until
 
 HERE = Path(__file__).parent
 ANNA, BERT = "a" * 32, "b" * 32
-
-
-async def until(
-    ask: Callable[[], Awaitable[Any]], what: str, seconds: float = 30.0, pause: float = 0.05
-) -> Any:
-    """Ask until the answer is true, and return it; fail with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = await ask()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not within {seconds} s")
-        await asyncio.sleep(pause)
 
 
 class Process:
@@ -91,7 +77,7 @@ class Process:
             answer = await self.get("/readyz")
             return answer is not None and answer.status_code == 200
 
-        await until(ask, f"{self.name} is ready", seconds)
+        await until(f"{self.name} is ready", ask, seconds)
         return self
 
     async def status(self) -> dict[str, Any]:
@@ -106,7 +92,7 @@ class Process:
             return seen if seen.get("state") == state else None
 
         try:
-            return await until(ask, f"{self.name} is {state}", seconds)
+            return await until(f"{self.name} is {state}", ask, seconds)
         except AssertionError as late:
             raise AssertionError(f"{late}: {seen}\n{self.log.read_text()[-4000:]}") from late
 
@@ -130,7 +116,7 @@ class Process:
             stat = Path(f"/proc/{self.running.pid}/stat").read_text()  # noqa: ASYNC240 - procfs
             return stat.rpartition(")")[2].split()[0] == "T"
 
-        await until(ask, f"{self.name} freezes")
+        await until(f"{self.name} freezes", ask)
 
 
 class Bank:
@@ -359,7 +345,7 @@ class Bank:
             found = await self.operation(operation)
             return found if found is not None and found.final else None
 
-        return await until(ask, f"operation {operation} is final", seconds)
+        return await until(f"operation {operation} is final", ask, seconds)
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
         rows = []
@@ -385,22 +371,15 @@ class Bank:
                 it.operation.final for it in found.values()
             )
 
-        await until(at_rest, "every acknowledged operation is final", seconds, pause=0.2)
+        await until("every acknowledged operation is final", at_rest, seconds, pause=0.2)
 
         async def all_sent() -> bool:
             return not await self.fetch("SELECT 1 FROM outbox LIMIT 1")
 
-        await until(all_sent, "the outboxes are empty", seconds)
+        await until("the outboxes are empty", all_sent, seconds)
         report = await audit(self.urls, at_rest=True)
         assert report.ok, report.violations
         return report
 
 
 MakeBank = Callable[..., Awaitable[Bank]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

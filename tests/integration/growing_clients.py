@@ -13,8 +13,9 @@ from uuid import uuid4
 
 import httpx
 
-from integration.bank import Bank, until
+from integration.bank import Bank
 from microfin.postgres import queries
+from support.waiting import until
 
 
 @dataclass
@@ -63,7 +64,7 @@ class GrowingClients:
                     task.result()
             return self.done >= goal
 
-        await until(reached, f"{more} more answers", 60)
+        await until(f"{more} more answers", reached, 60)
 
     async def is_refused(self) -> None:
         """Wait until an operation was refused: somebody noticed that a part is away."""
@@ -71,7 +72,7 @@ class GrowingClients:
         async def noticed() -> bool:
             return bool(self.refused)
 
-        await until(noticed, "an operation is refused", 60)
+        await until("an operation is refused", noticed, 60)
 
     async def _wait(self, session: httpx.AsyncClient, account: str, other: str) -> None:
         """Deposit, transfer, withdraw: each after the answer to the one before."""
@@ -128,7 +129,7 @@ class GrowingClients:
                 it.operation.final for it in found.values()
             )
 
-        await until(all_final, "everything is final", 30)
+        await until("everything is final", all_final, 30)
         found = await queries.operations(bank.pools, everything)
         for told in everything:
             assert found[told].operation.status == "settled", found[told]

@@ -16,12 +16,13 @@ import aiokafka
 import httpx
 import pytest
 
-from integration.bank import Process, until
+from integration.bank import Process
 from integration.certificates import Authority, Mounted, TlsBank
 from microfin_local import database_home
 from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform
 from microfin_local.wait import accepts_connections
+from support.waiting import until
 
 BROKERS = ("kafka-1", "kafka-2", "kafka-3")
 AUTHORITY = Authority()
@@ -75,7 +76,7 @@ async def all_in_sync(bank: TlsBank) -> None:
             return await replicas_are_in_sync(bank)
         return False
 
-    await until(ask, "all brokers are in sync", seconds=90, pause=0.3)
+    await until("all brokers are in sync", ask, seconds=90, pause=0.3)
 
 
 async def replicas_are_in_sync(bank: TlsBank) -> bool:
@@ -133,7 +134,7 @@ class Teller:
         async def ask() -> bool:
             return self.settled >= goal
 
-        await until(ask, f"money moves {self.refusals[-1:]}")
+        await until(f"money moves {self.refusals[-1:]}", ask)
 
     async def balance(self, number: str) -> str:
         answer = await self.client.get(f"/api/accounts/{number}")
@@ -198,5 +199,5 @@ async def not_ready(process: Process) -> str:
         answer = await process.get("/readyz")
         return answer.text if answer is not None and answer.status_code == 503 else ""
 
-    said: str = await until(ask, f"{process.name} is not ready", seconds=40)
+    said: str = await until(f"{process.name} is not ready", ask, seconds=40)
     return said

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
-from pathlib import Path
 from uuid import uuid4
 
 import aiokafka
@@ -15,51 +13,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from integration.bank import Bank, MakeBank
 from integration.growing_clients import GrowingClients
+from integration.growth import grow, grown, start_growing, widen
 from microfin.ledger.routing import Routing, partition_of
 from microfin_tools.growth import PostgresRouting
 from microfin_tools.growth.postgres_routing import AnotherGrowth
-
-
-async def widen(bank: Bank, partitions: int) -> None:
-    """Give the topic more partitions, and each of the new ones its worker."""
-    client = AIOKafkaAdminClient(bootstrap_servers=bank.settings().kafka)
-    await client.start()
-    try:
-        await client.create_partitions({bank.topic: NewPartitions(partitions)})
-    finally:
-        await client.close()
-    new = [await bank.worker(number) for number in range(bank.partitions, partitions)]
-    await asyncio.gather(*(worker.ready() for worker in new))
-
-
-async def grow(bank: Bank, partitions: int, **settings: str) -> tuple[int, str]:
-    """Run `microfin routing grow` with the workers' settings; return its exit code and words."""
-    process = await start_growing(bank, partitions, **settings)
-    output, _ = await asyncio.wait_for(process.communicate(), 120)
-    return process.returncode or 0, output.decode()
-
-
-async def start_growing(
-    bank: Bank, partitions: int, program: list[str] | None = None, **settings: str
-) -> asyncio.subprocess.Process:
-    command = program or [sys.executable, "-m", "microfin_tools"]
-    return await asyncio.create_subprocess_exec(
-        *command,
-        "routing",
-        "grow",
-        "--partitions",
-        str(partitions),
-        env={**os.environ, **bank.environment("worker"), **settings},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=Path(__file__).parent,
-    )
-
-
-async def grown(bank: Bank, partitions: int) -> None:
-    code, output = await grow(bank, partitions)
-    assert code == 0, output
-    bank.partitions = partitions
 
 
 @pytest.mark.parametrize("shards", [1, 2])

@@ -5,32 +5,17 @@ import signal
 import time
 from collections.abc import Callable
 
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import TopicPartition
+from aiokafka.admin import NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from integration.bank import ANNA, Bank, MakeBank, until
+from integration.bank import ANNA, Bank, MakeBank
+from integration.raw_log import admin, append_raw
 from microfin.ledger import wire
 from microfin.ledger.operation import operation_id
 from microfin.postgres import queries
 from microfin_worker.tenure import LOOK_UP_BATCHES
-
-
-async def append_raw(bank: Bank, partition: int, key: bytes | None, value: bytes | None) -> int:
-    producer = AIOKafkaProducer(bootstrap_servers=bank.settings().kafka)
-    await producer.start()
-    try:
-        sent = await producer.send_and_wait(bank.topic, value, key=key, partition=partition)
-    finally:
-        await producer.stop()
-    offset: int = sent.offset
-    return offset
-
-
-async def admin(bank: Bank) -> AIOKafkaAdminClient:
-    client = AIOKafkaAdminClient(bootstrap_servers=bank.settings().kafka)
-    await client.start()
-    return client
+from support.waiting import until
 
 
 async def make_topic_anew(bank: Bank) -> None:
@@ -41,7 +26,7 @@ async def make_topic_anew(bank: Bank) -> None:
         answer = await client.create_topics([NewTopic(bank.topic, 1, 1)])
         return all(code == 0 for _, code, *_ in answer.topic_errors)
 
-    await until(made, "the topic is made anew")
+    await until("the topic is made anew", made)
     await client.close()
 
 

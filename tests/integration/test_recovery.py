@@ -19,11 +19,11 @@ import httpx
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin.records_to_delete import RecordsToDelete
-from test_growth import grown, widen
-from test_log_faults import admin
 
 from integration.bank import ANNA, Bank, MakeBank, Process
 from integration.growing_clients import GrowingClients
+from integration.growth import grown, widen
+from integration.raw_log import admin
 from integration.restored_shard import back_up, lose_and_restore, unlock
 from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform

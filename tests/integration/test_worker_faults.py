@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from integration.bank import MakeBank, until
+from integration.bank import MakeBank
 from integration.faulty_worker import POINTS
 from microfin.ledger import wire
 from microfin.postgres.connections import connect_pool
@@ -19,6 +19,7 @@ from microfin_worker.account_memory import AccountMemory
 from microfin_worker.batch import PlaceLost, RoutingChanged, commit_batch, decide_ahead, read_batch
 from microfin_worker.ports import Fenced, Place, Record
 from microfin_worker.tenure import LOOK_UP_BATCHES
+from support.waiting import until
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -121,7 +122,7 @@ async def test_a_claim_sees_what_its_predecessor_commits_meanwhile(make_bank: Ma
             )
             claiming = asyncio.create_task(partition.claim())
             waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            await until(lambda: bank.fetch(waiting), "the claim waits")
+            await until("the claim waits", lambda: bank.fetch(waiting))
         claim = await claiming
         assert claim.row.next_offset == 7
         assert [(row.offset, row.step) for row in claim.outbox] == [(6, 0)]
@@ -182,7 +183,7 @@ async def test_nobody_is_told_what_is_not_committed(make_bank: MakeBank) -> None
         await redis.publish(channel_of("listener"), b"[]")
         return hearing.done()
 
-    await until(listening, "the channel is subscribed")
+    await until("the channel is subscribed", listening)
     for n in range(occurrence + 2):
         command = bank.request("deposit", account, f"a batch of its own {n}", amount="1")
         reply = reply_address("listener", command.operation)

@@ -40,9 +40,9 @@ class MixedBank(Bank):
 
 
 @pytest.fixture
-async def bank(platform_parts: Platform, tmp_path: Path, before: Release) -> AsyncIterator[Bank]:
+async def bank(platform: Platform, tmp_path: Path, before: Release) -> AsyncIterator[Bank]:
     """A bank of four partitions, migrated by the last release."""
-    made = MixedBank(platform_parts, tmp_path, partitions=4)
+    made = MixedBank(platform, tmp_path, partitions=4)
     made.release = before
     async with made:
         made.release = PRESENT

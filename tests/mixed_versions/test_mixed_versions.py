@@ -4,10 +4,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from test_log_faults import append_raw
-
 from integration.bank import Bank, Process
 from integration.growing_clients import GrowingClients
+from integration.raw_log import append_raw
 from microfin.ledger import wire
 from mixed_versions.two_releases import PRESENT, Release
 
@@ -35,7 +34,7 @@ async def test_each_release_runs_its_own_sources(before: Release) -> None:
 
 
 async def test_the_last_releases_workers_read_what_is_written_now(before: Release) -> None:
-    read = await before.run("-c", "from microfin import wire; print(wire.VERSION)")
+    read = await before.run("-c", "from microfin.ledger import wire; print(wire.VERSION)")
     assert int(read) >= wire.VERSION
 
 

@@ -1,7 +1,7 @@
 """A pytest plugin: the option `--quick` selects the tests that start no real component.
 
 The selection needs no list: a test that starts real components requests the fixture
-`real_components`, itself or through another fixture (`platform_parts`). A test that starts them
+`real_components`, itself or through another fixture (`platform`). A test that starts them
 without this request fails, with `--quick` and without. The mark `long` is for a test without real
 components that computes for more than ten seconds, all its parameters together; `--quick` leaves
 it out, too.

@@ -9,10 +9,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from support.waiting import until_blocking
 
 FILES: Final = Path(__file__).resolve().parents[2] / "charts/microfin-data/files"
 DOMAIN: Final = "microfin-redis.bank.svc"
@@ -175,7 +176,7 @@ def running_cluster(folder: Path, addresses: list[str]) -> Iterator[KeptCluster]
     made = KeptCluster(folder)
     try:
         made.start(addresses)
-        until("the cluster", made.is_whole)
+        until_blocking("the cluster", made.is_whole, seconds=40)
         yield made
     finally:
         made.kill()
@@ -184,11 +185,3 @@ def running_cluster(folder: Path, addresses: list[str]) -> Iterator[KeptCluster]
 def _moved(text: str, home: Path) -> str:
     text = text.replace("/etc/redis", f"{home}/etc").replace("/run/redis", f"{home}/run")
     return text.replace("/data/", f"{home}/data/").replace("dir /data\n", f"dir {home}/data\n")
-
-
-def until(what: str, probe: Callable[[], bool], patience: float = 40) -> None:
-    """Wait until `probe` is true."""
-    deadline = time.monotonic() + patience
-    while not probe():
-        assert time.monotonic() < deadline, f"{what}: not within {patience:.0f} s"
-        time.sleep(0.3)

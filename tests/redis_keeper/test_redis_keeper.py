@@ -8,7 +8,8 @@ from typing import Final
 
 import pytest
 
-from redis_keeper.kept_cluster import FILES, KeptCluster, until
+from redis_keeper.kept_cluster import FILES, KeptCluster
+from support.waiting import until_blocking
 
 THIRDS: Final = ["0-5460", "5461-10921", "10922-16383"]
 
@@ -26,7 +27,7 @@ def addresses(network: int, count: int) -> list[str]:
 
 def start(cluster: KeptCluster, network: int, count: int) -> None:
     cluster.start(addresses(network, count))
-    until("the cluster", cluster.is_whole)
+    until_blocking("the cluster", cluster.is_whole, seconds=40)
 
 
 def test_a_new_cluster_and_all_pods_back_under_other_addresses(cluster: KeptCluster) -> None:
@@ -48,7 +49,7 @@ def test_a_new_cluster_and_all_pods_back_under_other_addresses(cluster: KeptClus
     # Each where another was before: what answers there is not who is looked for.
     cluster.kill()
     cluster.start(addresses(2, 6)[::-1])
-    until("the cluster", cluster.is_whole)
+    until_blocking("the cluster", cluster.is_whole, seconds=40)
     assert [cluster.ask(pod, "CLUSTER", "MYID") for pod in range(6)] == identities
 
 
@@ -92,7 +93,7 @@ def test_a_third_that_went_with_its_replicas_is_taken_again(cluster: KeptCluster
     start(cluster, 10, 6)
     cluster.leave(0)
     assert "role:slave" in cluster.ask(0, "INFO", "replication")
-    until("the cluster", cluster.is_whole)
+    until_blocking("the cluster", cluster.is_whole, seconds=40)
     masters = [pod for pod in range(1, 3) if cluster.roles()[f"microfin-redis-{pod}"][2]]
     other = cluster.ask(masters[0], "CLUSTER", "MYID")
     assert cluster.ask(0, "CLUSTER", "REPLICATE", other) == "OK"
@@ -106,7 +107,7 @@ def test_a_master_that_leaves_hands_its_part_over(cluster: KeptCluster) -> None:
     start(cluster, 6, 6)
     cluster.leave(0)
     assert "role:slave" in cluster.ask(0, "INFO", "replication")
-    until("the cluster", cluster.is_whole)
+    until_blocking("the cluster", cluster.is_whole, seconds=40)
     after = cluster.roles()
     assert sorted(slots for _, _, slots in after.values() if slots) == sorted(THIRDS)
     cluster.leave(0)  # a replica has nothing to hand over
@@ -124,7 +125,7 @@ def test_a_master_that_leaves_asks_again_when_it_was_refused(cluster: KeptCluste
 def test_a_node_alone_is_not_ready_and_takes_nothing(cluster: KeptCluster) -> None:
     """Two of the three never come: whose slots are whose is not for one to decide."""
     cluster.start(addresses(7, 3), only=0)
-    until("the node", lambda: "PONG" in cluster.ask(0, "PING"))
+    until_blocking("the node", lambda: "PONG" in cluster.ask(0, "PING"), seconds=40)
     time.sleep(3)  # The keeper looks once a second.
     assert "cluster_slots_assigned:0" in cluster.ask(0, "CLUSTER", "INFO")
     assert not cluster.ready(0)

@@ -22,7 +22,7 @@ from simulation.virtual_loop import VirtualLoop
 
 
 class Network:
-    """All ways between the parts. `healed` ends the faults."""
+    """All ways between the processes. `healed` ends the faults."""
 
     def __init__(self, loop: VirtualLoop, plan: Plan, history: History) -> None:
         self.loop = loop

@@ -30,8 +30,8 @@ from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Worker
 from simulation.broker import SimulatedLog, SimulatedProducer
 from simulation.connections import SimulatedPool
-from simulation.parts import Parts
 from simulation.redis_stand_in import SimulatedRedis
+from simulation.shared import Shared
 from simulation.virtual_loop import Process
 
 SECRET = "what workers and API processes seal by"
@@ -44,39 +44,41 @@ class Disconnected(Exception):
 class WorkerProcess:
     """One worker, from its start to its death."""
 
-    def __init__(self, parts: Parts, partition: int, name: str) -> None:
+    def __init__(self, shared: Shared, partition: int, name: str) -> None:
         self.partition = partition
-        self.process = Process(parts.loop, name)
-        self._parts = parts
+        self.process = Process(shared.loop, name)
+        self._shared = shared
         self._worker: Worker | None = None
 
     def start(self) -> None:
         """Start working."""
-        self._parts.history.note(self.process.name, "starts")
+        self._shared.history.note(self.process.name, "starts")
         self.process.do(self._begin)
 
     def stop(self) -> None:
         """Ask it to end after its batch."""
-        self._parts.history.note(self.process.name, "is asked to stop")
+        self._shared.history.note(self.process.name, "is asked to stop")
         if self._worker is not None and self.process.alive:
             self.process.do(self._worker.stop)
 
     def _begin(self) -> None:
-        parts, process = self._parts, self.process
-        shard = shard_of_partition(self.partition, len(parts.databases))
-        redis: Any = SimulatedRedis(parts.channels)
+        shared, process = self._shared, self.process
+        shard = shard_of_partition(self.partition, len(shared.databases))
+        redis: Any = SimulatedRedis(shared.channels)
         ports = Ports(
-            log=SimulatedLog(parts.topic, parts.network, process.name, self.partition),
+            log=SimulatedLog(shared.topic, shared.network, process.name, self.partition),
             store=PostgresStore(
-                SimulatedPool(parts.databases[shard], process), self.partition, len(parts.databases)
+                SimulatedPool(shared.databases[shard], process),
+                self.partition,
+                len(shared.databases),
             ),
             replies=RedisReplies(redis, reply_seal(SECRET)),
             cache=AccountCache(redis, account_seal(SECRET)),
             clock=SystemClock(),
         )
-        tuning = parts.plan.tuning
+        tuning = shared.plan.tuning
         limits = Limits(tuning.batch, tuning.memory, interval=tuning.interval)
-        self._worker = Worker(self.partition, len(parts.databases), ports, limits)
+        self._worker = Worker(self.partition, len(shared.databases), ports, limits)
         process.start(self._work(self._worker))
 
     async def _work(self, worker: Worker) -> None:
@@ -87,17 +89,17 @@ class WorkerProcess:
 class ApiProcess:
     """One API process: what stands between its HTTP server and the log."""
 
-    def __init__(self, parts: Parts, name: str, settings: ApiSettings) -> None:
-        self.process = Process(parts.loop, name)
+    def __init__(self, shared: Shared, name: str, settings: ApiSettings) -> None:
+        self.process = Process(shared.loop, name)
         self.process.at_death.append(self._break_off)
-        self._parts = parts
+        self._shared = shared
         self._settings = settings
         self._asked: dict[asyncio.Future[Any], None] = {}
         self._submission: Submission | None = None
 
     def start(self, instance: str) -> None:
         """Start serving, under a name that no process had before."""
-        self._parts.history.note(self.process.name, "starts")
+        self._shared.history.note(self.process.name, "starts")
         self.process.start(self._begin(instance))
 
     async def ask(self, command: Command, *, at_once: bool) -> Settled | Accepted:
@@ -105,21 +107,21 @@ class ApiProcess:
 
         Raises `Problem` as the API tells it, `Disconnected` where it cannot tell any more.
         """
-        loop = self._parts.loop
+        loop = self._shared.loop
         answer: asyncio.Future[Any] = loop.create_future()
         if self.process.alive:
             self._asked[answer] = None
-            loop.later(self._parts.network.delay(), self._receive, command, at_once, answer)
+            loop.later(self._shared.network.delay(), self._receive, command, at_once, answer)
         else:
-            loop.later(self._parts.network.delay(), _refuse, answer)
+            loop.later(self._shared.network.delay(), _refuse, answer)
         return await answer
 
     async def _begin(self, instance: str) -> None:
-        parts = self._parts
-        redis: Any = SimulatedRedis(parts.channels)
-        pools = [SimulatedPool(database, self.process) for database in parts.databases]
+        shared = self._shared
+        redis: Any = SimulatedRedis(shared.channels)
+        pools = [SimulatedPool(database, self.process) for database in shared.databases]
         leases = Leases(instance, self._settings)
-        producer: Any = SimulatedProducer(parts.topic, parts.network, self.process.name)
+        producer: Any = SimulatedProducer(shared.topic, shared.network, self.process.name)
         look_up_after = self._settings.look_up_after
         waiting = Waiting(instance, redis, pools, look_up_after, reply_seal(SECRET))
         self._submission = Submission(
@@ -142,11 +144,11 @@ class ApiProcess:
                 command,
                 at_once=at_once,
                 trace=(),
-                phases=CommandPhases(self._parts.loop.time()),
+                phases=CommandPhases(self._shared.loop.time()),
             )
         except Exception as raised:  # noqa: BLE001 - whatever it is, the client is told
             error = raised
-        self._parts.loop.later(self._parts.network.delay(), self._answer, answer, result, error)
+        self._shared.loop.later(self._shared.network.delay(), self._answer, answer, result, error)
 
     def _answer(self, answer: "asyncio.Future[Any]", result: Any, error: Any) -> None:
         self._asked.pop(answer, None)
@@ -159,36 +161,36 @@ class ApiProcess:
 
     def _break_off(self) -> None:
         for answer in self._asked:
-            self._parts.loop.later(self._parts.network.delay(), _refuse, answer)
+            self._shared.loop.later(self._shared.network.delay(), _refuse, answer)
         self._asked.clear()
 
 
 class Activator:
     """`microfin routing grow`, in a process of its own."""
 
-    def __init__(self, parts: Parts, partitions: int) -> None:
-        self.process = Process(parts.loop, "activator")
+    def __init__(self, shared: Shared, partitions: int) -> None:
+        self.process = Process(shared.loop, "activator")
         self.grown = False
-        self._parts = parts
+        self._shared = shared
         self._partitions = partitions
 
     def start(self) -> None:
         """Start growing."""
-        self._parts.history.note("activator", "grows to {} partitions", self._partitions)
+        self._shared.history.note("activator", "grows to {} partitions", self._partitions)
         self.process.start(self._grow())
 
     async def _grow(self) -> None:
-        parts, clock = self._parts, SystemClock()
+        shared, clock = self._shared, SystemClock()
         shards = [
             PostgresRouting(SimulatedPool(database, self.process), shard)
-            for shard, database in enumerate(parts.databases)
+            for shard, database in enumerate(shared.databases)
         ]
 
         async def ends() -> dict[int, int]:
-            await asyncio.sleep(parts.network.delay())
-            return parts.topic.ends(parts.network.ends_age())
+            await asyncio.sleep(shared.network.delay())
+            return shared.topic.ends(shared.network.ends_age())
 
-        producer = SimulatedProducer(parts.topic, parts.network, self.process.name)
+        producer = SimulatedProducer(shared.topic, shared.network, self.process.name)
         log = MarkedLog(ends, producer)
         while not self.grown:
             try:
@@ -206,7 +208,7 @@ class Activator:
         self.process.kill()
 
     def _say(self, line: str) -> None:
-        self._parts.history.note("activator", line.replace("{", "(").replace("}", ")"))
+        self._shared.history.note("activator", line.replace("{", "(").replace("}", ")"))
 
 
 def _refuse(answer: "asyncio.Future[Any]") -> None:

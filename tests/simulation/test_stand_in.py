@@ -334,9 +334,9 @@ def drive_simulated(seed: int, drive: type[Drive] = Drive) -> tuple[list[Any], d
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_the_simulated_shard_is_as_postgresql(platform_parts: Platform, seed: int) -> None:
-    [name] = await make_ledger_databases(platform_parts, f"stand_in_{seed}", 1, 1)
-    url = platform_parts.postgres_direct(0, database=name)
+async def test_the_simulated_shard_is_as_postgresql(platform: Platform, seed: int) -> None:
+    [name] = await make_ledger_databases(platform, f"stand_in_{seed}", 1, 1)
+    url = platform.postgres_direct(0, database=name)
     pool = await connect_pool(url, CommonSettings())
     try:
         real = await Drive(pool, seed).run()
@@ -353,10 +353,10 @@ async def test_the_simulated_shard_is_as_postgresql(platform_parts: Platform, se
 
 
 async def test_the_simulated_shard_refuses_what_postgresql_refuses(
-    platform_parts: Platform,
+    platform: Platform,
 ) -> None:
-    [name] = await make_ledger_databases(platform_parts, "stand_in_misfits", 1, 1)
-    pool = await connect_pool(platform_parts.postgres_direct(0, database=name), CommonSettings())
+    [name] = await make_ledger_databases(platform, "stand_in_misfits", 1, 1)
+    pool = await connect_pool(platform.postgres_direct(0, database=name), CommonSettings())
     try:
         real = await DriveMisfits(pool, 0).run()
     finally:

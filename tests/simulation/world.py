@@ -19,7 +19,6 @@ from simulation.invariants import check_at_rest, undecided
 from simulation.journal import Asked, Journal, Told
 from simulation.network import Network
 from simulation.opening_balances import give_balances
-from simulation.parts import Parts
 from simulation.plan import (
     Crash,
     DatabaseRestart,
@@ -35,6 +34,7 @@ from simulation.processes import Activator, ApiProcess, WorkerProcess
 from simulation.product_edges import simulated_product
 from simulation.redis_stand_in import Channels
 from simulation.sessions import Tables
+from simulation.shared import Shared
 from simulation.violation import Violation
 from simulation.virtual_loop import STARTS_AT, Livelock, Process, VirtualLoop
 
@@ -62,7 +62,9 @@ def run_plan(plan: Plan) -> Result:
     loop = VirtualLoop(Random(f"turns {plan.seed}"), _MOST_STEPS, _ENDS_AT)
     world = World(loop, plan)
     try:
-        with simulated_product(loop, plan.seed, world.parts.databases, plan.tuning.look_up_batches):
+        with simulated_product(
+            loop, plan.seed, world.shared.databases, plan.tuning.look_up_batches
+        ):
             return world.run()
     finally:
         loop.take_apart()
@@ -76,7 +78,7 @@ class World:
         network = Network(loop, plan, history)
         routing = Routing(1, plan.partitions)
         self.effects = Effects(history)
-        self.parts = Parts(
+        self.shared = Shared(
             loop=loop,
             plan=plan,
             history=history,
@@ -95,37 +97,41 @@ class World:
         self._instances = 0
         self._healed = False
         self._spent: set[int] = set()
-        give_balances(plan, self.parts.databases)
+        give_balances(plan, self.shared.databases)
 
     def run(self) -> Result:
         """Run the schedule."""
         try:
-            self.parts.loop.run(self._run())
+            self.shared.loop.run(self._run())
         except Livelock as livelock:
             self.effects.violations.append(Violation(5, f"the schedule never ends: {livelock}"))
-        parts = self.parts
+        shared = self.shared
         violations = self.effects.violations or check_at_rest(
-            parts.plan, parts.databases, parts.topic, self.effects, self.journal
+            shared.plan,
+            shared.databases,
+            shared.topic,
+            self.effects,
+            self.journal,
         )
         return Result(
-            plan=parts.plan,
+            plan=shared.plan,
             violations=violations,
-            history=parts.history,
-            struck=parts.network.struck,
+            history=shared.history,
+            struck=shared.network.struck,
             operations=len(self.journal.asked),
             acknowledged=sum(it.acknowledged is not None for it in self.journal.asked.values()),
-            seconds=parts.loop.time() - STARTS_AT,
+            seconds=shared.loop.time() - STARTS_AT,
         )
 
     async def _run(self) -> None:
-        parts, plan = self.parts, self.parts.plan
+        shared, plan = self.shared, self.shared.plan
         for partition in range(plan.partitions):
             self._start_worker(partition)
         self._apis = [self._make_api(number) for number in range(plan.apis)]
         for fault in plan.faults:
             self._schedule(fault)
         for growth in plan.growths:
-            parts.loop.later(growth.at, self._grow, growth)
+            shared.loop.later(growth.at, self._grow, growth)
         clients = [self._start_client(number) for number in range(len(plan.clients))]
         if clients:
             done, _ = await asyncio.wait(clients, timeout=_CLIENTS_END)
@@ -136,56 +142,56 @@ class World:
         await self._rest()
 
     async def _wait_for_growth(self) -> None:
-        deadline = self.parts.loop.time() + _GROWN_WITHIN
+        deadline = self.shared.loop.time() + _GROWN_WITHIN
         while not self.effects.violations and not self._has_grown():
             await asyncio.sleep(0.25)
-            if self.parts.loop.time() > deadline:
+            if self.shared.loop.time() > deadline:
                 self.effects.violate(5, "a growth that was begun never ends, and holds commands")
 
     # Starting ---------------------------------------------------------------------------------
 
     def _start_worker(self, partition: int, name: str = "") -> None:
-        worker = WorkerProcess(self.parts, partition, name or f"worker-{partition}")
+        worker = WorkerProcess(self.shared, partition, name or f"worker-{partition}")
         self._workers.append(worker)
         self._set_traps(worker.process)
         worker.start()
 
     def _make_api(self, number: int) -> ApiProcess:
-        tuning = self.parts.plan.tuning
+        tuning = self.shared.plan.tuning
         settings = api_settings(
-            self.parts.plan.shards,
+            self.shared.plan.shards,
             tuning.answer_within,
             tuning.unknown_after,
             tuning.deadline,
         )
-        api = ApiProcess(self.parts, f"api-{number}", settings)
+        api = ApiProcess(self.shared, f"api-{number}", settings)
         self._set_traps(api.process)
         self._instances += 1
         api.start(f"instance{self._instances}")
         return api
 
     def _start_client(self, number: int) -> asyncio.Task[None]:
-        planned = self.parts.plan.clients[number]
+        planned = self.shared.plan.clients[number]
         client = Client(
             planned,
             self._apis,
             self.journal,
-            self.parts.history,
-            self.parts.loop,
+            self.shared.history,
+            self.shared.loop,
             self._look,
-            self.parts.plan.seed,
+            self.shared.plan.seed,
         )
-        return Process(self.parts.loop, planned.name).start(client.run())
+        return Process(self.shared.loop, planned.name).start(client.run())
 
     def _grow(self, growth: Growth) -> None:
-        before = len(self.parts.topic.records)
-        self.parts.topic.widen(growth.partitions)
+        before = len(self.shared.topic.records)
+        self.shared.topic.widen(growth.partitions)
         for partition in range(before, growth.partitions):
             self._start_worker(partition)
         self._activate(growth.partitions)
 
     def _activate(self, partitions: int) -> None:
-        activator = Activator(self.parts, partitions)
+        activator = Activator(self.shared, partitions)
         self._activators.append(activator)
         self._set_traps(activator.process)
         activator.start()
@@ -193,7 +199,7 @@ class World:
     # Faults -----------------------------------------------------------------------------------
 
     def _schedule(self, fault: object) -> None:
-        later = self.parts.loop.later
+        later = self.shared.loop.later
         match fault:
             case SecondOwner(partition=partition, at=at):
                 later(at, self._second_owner, partition)
@@ -208,31 +214,31 @@ class World:
 
     def _set_traps(self, process: Process) -> None:
         """Let a process meet its crashes and pauses, at their turns."""
-        for fault in self.parts.plan.faults:
+        for fault in self.shared.plan.faults:
             if isinstance(fault, Crash | Pause) and fault.when.process == process.name:
                 strike = partial(self._strike, process, fault)
                 if fault.when.event == "turn":
                     process.traps[fault.when.number] = strike
                 else:
-                    self.parts.network.watch(fault.when, strike)
+                    self.shared.network.watch(fault.when, strike)
 
     def _strike(self, process: Process, fault: Crash | Pause) -> None:
         if self._healed or id(fault) in self._spent or not process.alive:
             return
         self._spent.add(id(fault))
         name = type(fault).__name__
-        self.parts.network.struck[name] += 1
-        self.parts.history.note(process.name, "{} for {:.3f} s", name.lower(), fault.seconds)
+        self.shared.network.struck[name] += 1
+        self.shared.history.note(process.name, "{} for {:.3f} s", name.lower(), fault.seconds)
         if isinstance(fault, Crash):
             process.kill()
-            self.parts.loop.later(fault.seconds, self._restart, process.name)
+            self.shared.loop.later(fault.seconds, self._restart, process.name)
         else:
             process.pause()
-            self.parts.loop.later(fault.seconds, self._resume, process)
+            self.shared.loop.later(fault.seconds, self._resume, process)
 
     def _resume(self, process: Process) -> None:
         if process.paused:
-            self.parts.history.note(process.name, "wakes")
+            self.shared.history.note(process.name, "wakes")
             process.resume()
 
     def _restart(self, name: str) -> None:
@@ -242,45 +248,45 @@ class World:
         elif role == "api":
             self._apis[int(number)] = self._make_api(int(number))
         else:
-            self._activate(len(self.parts.topic.records))
+            self._activate(len(self.shared.topic.records))
 
     def _second_owner(self, partition: int) -> None:
-        if not self._healed and partition < len(self.parts.topic.records):
-            self.parts.network.struck["SecondOwner"] += 1
+        if not self._healed and partition < len(self.shared.topic.records):
+            self.shared.network.struck["SecondOwner"] += 1
             self._start_worker(partition, f"worker-{partition}-other")
 
     def _stop_gracefully(self, fault: GracefulStop) -> None:
         name = f"worker-{fault.partition}"
         for worker in self._workers:
             if not self._healed and worker.process.alive and worker.process.name == name:
-                self.parts.network.struck["GracefulStop"] += 1
+                self.shared.network.struck["GracefulStop"] += 1
                 worker.process.at_death.append(
-                    lambda: self.parts.loop.later(fault.seconds, self._restart, name)
+                    lambda: self.shared.loop.later(fault.seconds, self._restart, name)
                 )
                 worker.stop()
 
     def _restart_database(self, fault: DatabaseRestart) -> None:
         if not self._healed:
-            self.parts.network.struck["DatabaseRestart"] += 1
-            self.parts.databases[fault.shard].restart(fault.seconds)
+            self.shared.network.struck["DatabaseRestart"] += 1
+            self.shared.databases[fault.shard].restart(fault.seconds)
 
     def _append_garbage(self, fault: Garbage) -> None:
-        if not self._healed and fault.partition < len(self.parts.topic.records):
-            self.parts.network.struck["Garbage"] += 1
-            self.parts.topic.append_bytes(fault.partition, b"key", b"no command")
+        if not self._healed and fault.partition < len(self.shared.topic.records):
+            self.shared.network.struck["Garbage"] += 1
+            self.shared.topic.append_bytes(fault.partition, b"key", b"no command")
 
     def _second_activator(self) -> None:
         if not self._healed and not self._has_grown():
-            self.parts.network.struck["SecondActivator"] += 1
-            self._activate(len(self.parts.topic.records))
+            self.shared.network.struck["SecondActivator"] += 1
+            self._activate(len(self.shared.topic.records))
 
     # Ending -----------------------------------------------------------------------------------
 
     def _heal(self) -> None:
         """End all faults. Workers that live are left as they are: only what is dead is started."""
         self._healed = True
-        self.parts.history.note("world", "heals")
-        self.parts.network.heal()
+        self.shared.history.note("world", "heals")
+        self.shared.network.heal()
         for api in self._apis:
             api.process.kill()
         for worker in list(self._workers):
@@ -290,29 +296,29 @@ class World:
 
     def _has_grown(self) -> bool:
         """Tell whether all growths of the plan, as far as they began, have come to an end."""
-        partitions = len(self.parts.topic.records)
+        partitions = len(self.shared.topic.records)
         return len(self._activators) == 0 or all(
             database.tables.routing["partition_count"] == partitions
-            for database in self.parts.databases
+            for database in self.shared.databases
         )
 
     async def _rest(self) -> None:
-        deadline = self.parts.loop.time() + _REST_WITHIN
-        while not self._is_at_rest() and self.parts.loop.time() < deadline:
+        deadline = self.shared.loop.time() + _REST_WITHIN
+        while not self._is_at_rest() and self.shared.loop.time() < deadline:
             if self.effects.violations:
                 return
             await asyncio.sleep(0.1)
 
     def _is_at_rest(self) -> bool:
-        parts = self.parts
+        shared = self.shared
         return (
-            parts.topic.under_way == 0
-            and not any(database.tables.outbox for database in parts.databases)
-            and not undecided(parts.databases, parts.topic)
+            shared.topic.under_way == 0
+            and not any(database.tables.outbox for database in shared.databases)
+            and not undecided(shared.databases, shared.topic)
         )
 
     def _look(self, asked: Asked, told: Told) -> None:
-        self.effects.look(self.parts.databases, self.parts.topic, asked, told)
+        self.effects.look(self.shared.databases, self.shared.topic, asked, told)
 
 
 @cache

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import os
-import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -17,6 +16,8 @@ from microfin_api.app import create_app
 from microfin_api.services import Services
 from microfin_local.platform import Platform
 from microfin_tools.migrations.run import migrate
+from support.ports import free_port
+from support.waiting import until_ready, until_true
 
 PARTITIONS = 2
 PASSWORD = "correct horse"
@@ -62,7 +63,7 @@ class Ledger:
                 )
             self._workers.append(worker)
             ports.append(port)
-        await asyncio.gather(*(until_ready(port) for port in ports))
+        await asyncio.gather(*(until_ready(f"http://127.0.0.1:{port}") for port in ports))
 
     def environment(self, role: str) -> dict[str, str]:
         """Return the settings of a process of this ledger."""
@@ -170,25 +171,25 @@ async def running(settings: ApiSettings) -> AsyncIterator[Api]:
         await api.services.stop()
 
 
-async def until_true(ask: Callable[[], bool]) -> None:
-    """Wait until the answer is yes."""
-    while not ask():  # noqa: ASYNC110 - nobody sets an event for it
-        await asyncio.sleep(0.05)
-
-
-async def until_ready(port: int) -> None:
-    """Wait until the process on `port` says that it is ready."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                if (await client.get("/readyz")).status_code == 200:
-                    return
-            await asyncio.sleep(0.05)
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextlib.asynccontextmanager
+async def api_process(
+    ledger: Ledger, **others: str
+) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """Run `python -m microfin_api` on a ledger; give its URL and the process."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        **ledger.environment("api"),
+        "MICROFIN_API_PORT": str(port),
+        **others,
+    }
+    with (ledger.folder / f"api-{port}.log").open("wb") as log:
+        running = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "microfin_api", env=environment, stderr=log
+        )
+    try:
+        yield f"http://127.0.0.1:{port}", running
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.wait()

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,6 +25,8 @@ from microfin_operator.kinds import (
 from support.operator import states
 from support.operator.emulated_api import EmulatedApi
 from support.operator.process import is_ready
+from support.ports import free_port
+from support.waiting import until
 
 CLUSTERS = 50
 PARTITIONS = 3
@@ -72,9 +73,7 @@ async def worker_port() -> AsyncIterator[int]:
 async def test_fifty_clusters_fit(api: EmulatedApi, worker_port: int, kubeconfig: Path) -> None:
     for number in range(CLUSTERS):
         await at_rest(api, f"bank-{number}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     settings = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": port, "WORKER_PORT": worker_port}
     operator = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "microfin_operator"),
@@ -86,9 +85,11 @@ async def test_fifty_clusters_fit(api: EmulatedApi, worker_port: int, kubeconfig
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with asyncio.timeout(120):
-            while not all(is_ready(it.get("status", {})) for it in api.items(MICROFIN_CLUSTER)):  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
+
+        def all_ready() -> bool:
+            return all(is_ready(it.get("status", {})) for it in api.items(MICROFIN_CLUSTER))
+
+        await until("all clusters are Ready", all_ready, seconds=120, pause=0.2)
         requests = -1
         while requests != api.asked:
             requests = api.asked

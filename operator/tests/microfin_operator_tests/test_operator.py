@@ -1,8 +1,7 @@
 """The whole operator: kopf's watches, passes, HTTP, on an API server in memory."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from support.operator.emulated_api import EmulatedApi
 from support.operator.line import Line
 from support.operator.process import is_ready, status_of
 from support.operator.world import World
+from support.ports import free_port
+from support.waiting import until
 
 COMMAND = ["run", "-A", "--standalone", "-m", "microfin_operator.handlers"]
 
@@ -63,9 +64,7 @@ class Operator:
 async def operator(
     world: World, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Operator]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     for name, value in {
         "HTTP_HOST": "127.0.0.1",
         "HTTP_PORT": port,
@@ -82,20 +81,13 @@ async def operator(
         await started.stop()
 
 
-async def until(what: str, probe: Callable[[], Any], patience: float = 30) -> None:
-    try:
-        async with asyncio.timeout(patience):
-            while not probe():  # noqa: ASYNC110 - what is waited for knows no asyncio
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"not within {patience} s: {what}") from None
-
-
 async def until_page(operator: Operator, words: str, *, there: bool = True) -> None:
     """Wait until the metrics have, or no longer have, some words."""
-    async with asyncio.timeout(10):
-        while (words in (await operator.page("/metrics"))[1]) is not there:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+
+    async def probe() -> bool:
+        return (words in (await operator.page("/metrics"))[1]) is there
+
+    await until(f"{words!r} on the page", probe, seconds=10)
 
 
 async def until_ready(api: EmulatedApi, partitions: int) -> None:
@@ -184,7 +176,7 @@ async def test_a_topic_of_others_is_not_seized(
         KAFKA, "data", "kafka", {"metadata": {"annotations": {ALLOWED_NAMESPACES: "apps"}}}
     )
     words = 'conflict with "others": .spec.config.retention.ms'
-    await until("a conflict", lambda: degraded("Refused", words), patience=30)
+    await until("a conflict", lambda: degraded("Refused", words))
     topic = api.item(KAFKA_TOPIC, "data", "microfin.commands")
     assert topic is not None
     assert topic["spec"] == spec

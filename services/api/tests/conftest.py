@@ -11,9 +11,9 @@ from support.api_under_test import Api, Ledger, User, running
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def ledger(
-    platform_parts: Platform, tmp_path_factory: pytest.TempPathFactory
+    platform: Platform, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Ledger]:
-    async with Ledger(platform_parts, tmp_path_factory.mktemp("ledger")) as ledger:
+    async with Ledger(platform, tmp_path_factory.mktemp("ledger")) as ledger:
         yield ledger
 
 

@@ -21,36 +21,16 @@ from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from microfin_api.commands.leases import Lease
 from microfin_local.platform import Platform
-from support.api_under_test import PARTITIONS, Api, Ledger, User, running, until_true
-
-ASYNC = {"Prefer": "respond-async"}
+from support.api_answers import ASYNC, finally_of, until_decided
+from support.api_under_test import PARTITIONS, Api, Ledger, User, running
+from support.waiting import until_true
 
 
 @pytest_asyncio.fixture
-async def quiet(platform_parts: Platform, tmp_path: Path) -> AsyncIterator[Ledger]:
+async def quiet(platform: Platform, tmp_path: Path) -> AsyncIterator[Ledger]:
     """A ledger whose workers the test stops and starts."""
-    async with Ledger(platform_parts, tmp_path) as ledger:
+    async with Ledger(platform, tmp_path) as ledger:
         yield ledger
-
-
-async def finally_of(user: User, location: str, status: str) -> dict[str, str]:
-    """Ask at `location` until the operation has `status`."""
-    while True:
-        answer = await user.client.get(location)
-        assert answer.status_code == 200, answer.text
-        if answer.json()["status"] == status:
-            shown: dict[str, str] = answer.json()
-            return shown
-        await asyncio.sleep(0.05)
-
-
-async def until_decided(user: User, location: str) -> httpx.Response:
-    """Ask at `location` until the operation is not under way any more, or there is a problem."""
-    while True:
-        answer = await user.client.get(location)
-        if answer.json().get("status") not in ("accepted", "in_transit"):
-            return answer
-        await asyncio.sleep(0.05)
 
 
 async def test_a_slow_worker_makes_it_202(quiet: Ledger) -> None:

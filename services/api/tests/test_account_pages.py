@@ -19,9 +19,9 @@ SHARDS = 2
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def two_shards(
-    platform_parts: Platform, tmp_path_factory: pytest.TempPathFactory
+    platform: Platform, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Ledger]:
-    async with Ledger(platform_parts, tmp_path_factory.mktemp("two"), shards=SHARDS) as ledger:
+    async with Ledger(platform, tmp_path_factory.mktemp("two"), shards=SHARDS) as ledger:
         yield ledger
 
 

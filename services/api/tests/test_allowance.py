@@ -52,8 +52,8 @@ class ByProcess:
 
 
 @pytest_asyncio.fixture
-async def redis(platform_parts: Platform) -> AsyncIterator[GuardedRedis]:
-    redis = GuardedRedis(CommonSettings(redis=platform_parts.endpoints.redis[0]))
+async def redis(platform: Platform) -> AsyncIterator[GuardedRedis]:
+    redis = GuardedRedis(CommonSettings(redis=platform.endpoints.redis[0]))
     yield redis
     await redis.close()
 

@@ -2,25 +2,15 @@
 
 from typing import Any
 
-import httpx
 import pytest
 
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.money import EXPONENTS, to_decimal_text
+from support.api_answers import problem_of
 from support.api_under_test import ORIGIN, PASSWORD, Api, User
 
 FOREIGN_HOST = "http://evil.example"
 NOBODYS = derive_account_number("nobody", 0)
-
-
-def problem_of(answer: httpx.Response, status: int) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem: dict[str, Any] = answer.json()
-    assert problem["status"] == status
-    assert problem["title"]
-    assert problem["detail"]
-    return problem
 
 
 DEPOSIT = b'{"accountNumber":"%b","amount":%b}'

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-from test_process import process
 
 from microfin_local.programs import find_program
 from microfin_local.supervised import Program, SupervisedProcess
 from microfin_local.wait import accepts_connections, wait_until
-from support.api_under_test import PASSWORD, Ledger, free_port, until_ready
+from support.api_under_test import PASSWORD, Ledger, api_process
+from support.ports import free_port
+from support.waiting import until_ready
 
 ANSWERS = 1000
 CUSTOMERS = 6
@@ -134,9 +135,9 @@ async def ask(url: str, user: str, session_id: str, share: int) -> Counter[str]:
 async def test_nobody_gets_an_answer_to_what_somebody_else_hid_in_a_body(
     ledger: Ledger, tmp_path: Path
 ) -> None:
-    async with process(ledger) as (api_url, _):
+    async with api_process(ledger) as (api_url, _):
         api_port = int(api_url.rpartition(":")[2])
-        await until_ready(api_port)
+        await until_ready(f"http://127.0.0.1:{api_port}")
         async with ingress(tmp_path, api_port) as url:
             _, attackers_session = await sign_up(url)
             customers = [await sign_up(url) for _ in range(CUSTOMERS)]

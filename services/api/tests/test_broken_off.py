@@ -14,6 +14,7 @@ from microfin.ledger.operation import operation_id
 from microfin.ledger.wire import Command
 from microfin.redis.guarded import RedisUnavailable
 from support.api_under_test import Api, Ledger, User, running
+from support.waiting import until
 
 ERRORS = [
     TimeoutError(),
@@ -54,9 +55,10 @@ async def deposit(user: User, number: str, key: str, prefer: str = "") -> httpx.
 
 
 async def until_settled(user: User, number: str) -> None:
-    async with asyncio.timeout(30):
-        while await user.balance(number) != "5.00":  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    async def is_settled() -> bool:
+        return await user.balance(number) == "5.00"
+
+    await until("the deposit settles", is_settled)
 
 
 async def check_unknown(user: User, number: str, key: str, answer: httpx.Response) -> None:

@@ -7,27 +7,12 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from test_signing_out import status_of
 
 from support.api_under_test import PASSWORD, Api, Ledger, User, running
-
-NEW = "another password"
-
-
-async def sign_in(api: Api, user: User, password: str = PASSWORD) -> httpx.Response:
-    async with api.client() as client:
-        body = {"email": user.email, "password": password}
-        return await client.post("/api/signin", json=body)
+from support.signed_in import NEW_PASSWORD, sign_in, status_of, thief_of
 
 
-async def thief_of(api: Api, user: User) -> str:
-    """Sign in once more, as a thief would, and let the cache know the session."""
-    session_id: str = (await sign_in(api, user)).json()["sessionId"]
-    assert await status_of(api, session_id) == 200
-    return session_id
-
-
-async def change(user: User, current: str = PASSWORD, new: str = NEW) -> httpx.Response:
+async def change(user: User, current: str = PASSWORD, new: str = NEW_PASSWORD) -> httpx.Response:
     body = {"currentPassword": current, "newPassword": new}
     return await user.client.post("/api/password", json=body)
 
@@ -42,7 +27,7 @@ async def test_a_new_password_ends_the_other_sessions(api: Api, user: User) -> N
     assert await status_of(api, user.session_id) == 401
     assert (await user.client.get("/api/me")).status_code == 200
     assert (await sign_in(api, user)).status_code == 401
-    assert (await sign_in(api, user, NEW)).status_code == 200
+    assert (await sign_in(api, user, NEW_PASSWORD)).status_code == 200
 
 
 async def test_a_wrong_current_password_changes_nothing(api: Api, user: User) -> None:
@@ -54,7 +39,7 @@ async def test_a_wrong_current_password_changes_nothing(api: Api, user: User) ->
     assert await status_of(api, stolen) == 200
     assert (await sign_in(api, user)).status_code == 200
     async with api.client() as nobody:
-        body = {"currentPassword": PASSWORD, "newPassword": NEW}
+        body = {"currentPassword": PASSWORD, "newPassword": NEW_PASSWORD}
         assert (await nobody.post("/api/password", json=body)).status_code == 401
     foreign = {"Origin": "http://elsewhere.test"}
     answer = await user.client.post("/api/password", json=body, headers=foreign)

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from microfin_api.http.problems import Problem
 from microfin_api.people.hashing_queue import HashingQueue, Lane
+from support.waiting import until
 
 
 class Crowd:
@@ -31,9 +32,7 @@ class Crowd:
         return task
 
     async def until_begun(self, count: int) -> None:
-        async with asyncio.timeout(30):
-            while len(self.begun) < count:  # noqa: ASYNC110 - threads note it, and set no event
-                await asyncio.sleep(0.001)
+        await until(f"{count} begin", lambda: len(self.begun) >= count, pause=0.001)
 
     def let_go(self, count: int = 1) -> None:
         self._permits.release(count)

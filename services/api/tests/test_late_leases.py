@@ -9,7 +9,8 @@ import pytest
 from microfin_api.commands import sending_gate
 from microfin_api.commands.leases import Lease, ShardLease
 from microfin_api.http.problems import Problem
-from support.api_under_test import Api, Ledger, User, running, until_true
+from support.api_under_test import Api, Ledger, User, running
+from support.waiting import until_true
 
 
 class LateRenewals:

@@ -21,9 +21,9 @@ NAME = "Wilhelmina Quagmire"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def logged(platform_parts: Platform, tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+async def logged(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     """A ledger of which PostgreSQL logs every statement."""
-    async with Ledger(platform_parts, tmp_path_factory.mktemp("logged")) as ledger:
+    async with Ledger(platform, tmp_path_factory.mktemp("logged")) as ledger:
         await ledger.stop_workers()
         superuser = await _superuser(ledger)
         for role in ("microfin", "microfin_api"):

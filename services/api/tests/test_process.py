@@ -2,38 +2,14 @@
 
 import asyncio
 import contextlib
-import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 
 import httpx
 
-from support.api_under_test import PASSWORD, Ledger, free_port, until_ready
-
-
-@contextlib.asynccontextmanager
-async def process(
-    ledger: Ledger, **others: str
-) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    port = free_port()
-    environment = {
-        **os.environ,
-        **ledger.environment("api"),
-        "MICROFIN_API_PORT": str(port),
-        **others,
-    }
-    with (ledger.folder / f"api-{port}.log").open("wb") as log:
-        running = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "microfin_api", env=environment, stderr=log
-        )
-    try:
-        yield f"http://127.0.0.1:{port}", running
-    finally:
-        if running.returncode is None:
-            running.kill()
-        await running.wait()
+from support.api_under_test import PASSWORD, Ledger, api_process
+from support.waiting import until, until_ready
 
 
 async def stop(running: asyncio.subprocess.Process) -> None:
@@ -43,8 +19,8 @@ async def stop(running: asyncio.subprocess.Process) -> None:
 
 
 async def test_it_serves_and_stops(ledger: Ledger) -> None:
-    async with process(ledger) as (url, running):
-        await until_ready(int(url.rpartition(":")[2]))
+    async with api_process(ledger) as (url, running):
+        await until_ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             body = {"name": "Anna", "email": "process@example.com", "password": PASSWORD}
             answer = await client.post("/api/signup", json=body)
@@ -62,8 +38,8 @@ async def test_it_serves_and_stops(ledger: Ledger) -> None:
 async def test_what_waits_is_answered_before_the_end(ledger: Ledger) -> None:
     await ledger.stop_workers()
     try:
-        async with process(ledger, MICROFIN_ANSWER_WITHIN="2") as (url, running):
-            await until_ready(int(url.rpartition(":")[2]))
+        async with api_process(ledger, MICROFIN_ANSWER_WITHIN="2") as (url, running):
+            await until_ready(url)
             async with httpx.AsyncClient(base_url=url, timeout=30) as client:
                 body = {"name": "Anna", "email": "waits@example.com", "password": PASSWORD}
                 await client.post("/api/signup", json=body)
@@ -76,8 +52,8 @@ async def test_what_waits_is_answered_before_the_end(ledger: Ledger) -> None:
 
 
 async def test_a_request_that_came_while_the_process_stood_still_is_served(ledger: Ledger) -> None:
-    async with process(ledger) as (url, running):
-        await until_ready(int(url.rpartition(":")[2]))
+    async with api_process(ledger) as (url, running):
+        await until_ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             body = {"name": "Anna", "email": "frozen@example.com", "password": PASSWORD}
             await client.post("/api/signup", json=body)
@@ -94,8 +70,8 @@ async def test_a_request_that_came_while_the_process_stood_still_is_served(ledge
 
 async def test_clients_leave_before_it_ends(ledger: Ledger) -> None:
     """After the signal to stop it serves on for a while, and asks its clients to leave."""
-    async with process(ledger, MICROFIN_DRAIN_SECONDS="4") as (url, running):
-        await until_ready(int(url.rpartition(":")[2]))
+    async with api_process(ledger, MICROFIN_DRAIN_SECONDS="4") as (url, running):
+        await until_ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             assert "connection" not in (await client.get("/openapi.json")).headers
             ending = asyncio.create_task(stop(running))
@@ -112,8 +88,11 @@ async def test_clients_leave_before_it_ends(ledger: Ledger) -> None:
 
 async def until_waiting(client: httpx.AsyncClient) -> None:
     """Wait until a command is under way."""
-    while 'waiting{partition="' not in (await client.get("/metrics")).text:  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
+
+    async def is_waiting() -> bool:
+        return 'waiting{partition="' in (await client.get("/metrics")).text
+
+    await until("a command is under way", is_waiting, pause=0.02)
 
 
 async def test_a_body_without_an_announced_size_is_limited_too(ledger: Ledger) -> None:
@@ -122,8 +101,8 @@ async def test_a_body_without_an_announced_size_is_limited_too(ledger: Ledger) -
         for _ in range(1_000):
             yield b"x" * 1_000
 
-    async with process(ledger) as (url, _):
-        await until_ready(int(url.rpartition(":")[2]))
+    async with api_process(ledger) as (url, _):
+        await until_ready(url)
         headers = {"Content-Type": "application/json"}
         async with httpx.AsyncClient(base_url=url, timeout=30, headers=headers) as client:
             answer = await client.post("/api/signin", content=endless())
@@ -132,7 +111,7 @@ async def test_a_body_without_an_announced_size_is_limited_too(ledger: Ledger) -
 
 
 async def test_without_a_secret_it_says_so(ledger: Ledger) -> None:
-    async with process(ledger, MICROFIN_SECRET="") as (url, running):
+    async with api_process(ledger, MICROFIN_SECRET="") as (url, running):
         assert await running.wait() == 1
         said = (ledger.folder / f"api-{url.rpartition(':')[2]}.log").read_text()
         assert "MICROFIN_SECRET is not set" in said
@@ -144,7 +123,7 @@ async def test_it_starts_without_anything_to_connect_to(ledger: Ledger) -> None:
         "MICROFIN_KAFKA": "127.0.0.1:1",
         "MICROFIN_REDIS": "redis://127.0.0.1:1",
     }
-    async with process(ledger, **nowhere) as (url, running):
+    async with api_process(ledger, **nowhere) as (url, running):
         deadline = time.monotonic() + 30
         async with httpx.AsyncClient(base_url=url, timeout=5) as client:
             while True:
@@ -168,8 +147,8 @@ async def test_an_offer_to_upgrade_loses_no_body(ledger: Ledger) -> None:
         "Upgrade": "h2c",
         "HTTP2-Settings": "AAMAAABkAAQCAAAAAAIAAAAA",
     }
-    async with process(ledger) as (url, _):
-        await until_ready(int(url.rpartition(":")[2]))
+    async with api_process(ledger) as (url, _):
+        await until_ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=30, headers=offer) as client:
             body = {"name": "Anna", "email": "offers@example.com", "password": PASSWORD}
             assert (await client.post("/api/signup", json=body)).status_code == 200
@@ -181,9 +160,9 @@ async def test_an_offer_to_upgrade_loses_no_body(ledger: Ledger) -> None:
 
 
 async def test_a_body_that_does_not_come_is_a_408(ledger: Ledger) -> None:
-    async with process(ledger) as (url, _):
+    async with api_process(ledger) as (url, _):
         port = int(url.rpartition(":")[2])
-        await until_ready(port)
+        await until_ready(f"http://127.0.0.1:{port}")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(
             b"POST /api/signin HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

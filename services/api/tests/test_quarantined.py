@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import asyncpg
-from test_accepted import ASYNC, finally_of
-from test_bad_input import problem_of
 
 from microfin_local.platform import Platform
+from support.api_answers import ASYNC, finally_of, problem_of
 from support.api_under_test import Ledger, running
 
 REFUSED = "666"
@@ -14,10 +13,10 @@ PLANTED = "ALTER TABLE outcomes ADD CONSTRAINT planted CHECK (amount <> 66600)"
 
 
 async def test_its_owner_finds_what_the_database_refused(
-    platform_parts: Platform, tmp_path: Path
+    platform: Platform, tmp_path: Path
 ) -> None:
-    async with Ledger(platform_parts, tmp_path) as ledger:
-        url = platform_parts.postgres_direct(0, database=f"{ledger.name}_0")
+    async with Ledger(platform, tmp_path) as ledger:
+        url = platform.postgres_direct(0, database=f"{ledger.name}_0")
         connection = await asyncpg.connect(url, ssl=False)
         await connection.execute(PLANTED)
         await connection.close()

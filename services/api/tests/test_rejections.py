@@ -18,14 +18,14 @@ from support.api_under_test import PARTITIONS, Api, Ledger, User, running
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=[1, 2])
 async def bank(
-    platform_parts: Platform,
+    platform: Platform,
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> AsyncIterator[Api]:
     """An API on a ledger of one shard, then of two."""
     folder: Path = tmp_path_factory.mktemp("rejections")
     async with (
-        Ledger(platform_parts, folder, shards=request.param) as ledger,
+        Ledger(platform, folder, shards=request.param) as ledger,
         running(ledger.settings()) as api,
     ):
         yield api

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from test_process import process
 
-from support.api_under_test import PASSWORD, Ledger, until_ready
+from support.api_under_test import PASSWORD, Ledger, api_process
+from support.waiting import until_ready
 
 CHECKS = (
     "not_a_server_error",
@@ -66,8 +66,8 @@ def with_accounts(document: dict[str, Any], numbers: list[str]) -> dict[str, Any
 async def test_the_document_is_kept(ledger: Ledger, tmp_path: Path) -> None:
     costs = {"MICROFIN_ARGON2_MEMORY": "8", "MICROFIN_ARGON2_TIME": "1"}
     rates = {f"MICROFIN_SIGN_{it}_RATE": "0" for it in ("IN", "IN_EMAIL", "UP_ADDRESS")}
-    async with process(ledger, **costs, **rates) as (url, _):
-        await until_ready(int(url.rpartition(":")[2]))
+    async with api_process(ledger, **costs, **rates) as (url, _):
+        await until_ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             numbers = []
             for email in ("first@schema.example", "second@schema.example"):

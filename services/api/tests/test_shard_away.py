@@ -9,16 +9,17 @@ import pytest_asyncio
 
 from microfin.ledger.routing import shard_of_account
 from microfin_local.platform import Platform
-from support.api_under_test import Api, Ledger, User, running, until_true
+from support.api_under_test import Api, Ledger, User, running
+from support.waiting import until_true
 
 SHARDS = 2
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def two_shards(
-    platform_parts: Platform, tmp_path_factory: pytest.TempPathFactory
+    platform: Platform, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Ledger]:
-    async with Ledger(platform_parts, tmp_path_factory.mktemp("away"), shards=SHARDS) as ledger:
+    async with Ledger(platform, tmp_path_factory.mktemp("away"), shards=SHARDS) as ledger:
         yield ledger
 
 

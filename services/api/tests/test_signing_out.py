@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from support.api_under_test import PASSWORD, Api, Ledger, User, running
+from support.signed_in import status_of
 
 
 class PausedPool:
@@ -26,11 +27,6 @@ class PausedPool:
             yield connection
         self.read.set()
         await self.go_on.wait()
-
-
-async def status_of(api: Api, session_id: str) -> int:
-    async with api.client(Authorization=f"Bearer {session_id}") as bearer:
-        return (await bearer.get("/api/me")).status_code
 
 
 async def uncache(api: Api, session_id: str) -> None:

@@ -1,11 +1,10 @@
 """`microfin user disable|enable|sign-out|set-password`, felt by who is signed in."""
 
 import pytest
-from test_cli import Ran, microfin
-from test_ending_sessions import NEW, sign_in, thief_of
-from test_signing_out import status_of
 
 from support.api_under_test import PASSWORD, Api, Ledger, User
+from support.cli import Ran, microfin
+from support.signed_in import NEW_PASSWORD, sign_in, status_of, thief_of
 
 
 async def administer(ledger: Ledger, *arguments: str, typed: str = "", redis: bool = True) -> Ran:
@@ -47,10 +46,10 @@ async def test_a_user_gets_another_password(ledger: Ledger, api: Api, user: User
     set_password = ["set-password", user.email, "--password-stdin"]
     assert (await administer(ledger, *set_password, typed="short\n")).code == 2
     assert await status_of(api, stolen) == 200
-    assert (await administer(ledger, *set_password, typed=f"{NEW}\n")).code == 0
+    assert (await administer(ledger, *set_password, typed=f"{NEW_PASSWORD}\n")).code == 0
     assert await status_of(api, stolen) == 401
     assert (await sign_in(api, user, PASSWORD)).status_code == 401
-    assert (await sign_in(api, user, NEW)).status_code == 200
+    assert (await sign_in(api, user, NEW_PASSWORD)).status_code == 200
 
 
 async def test_without_redis_it_says_when(ledger: Ledger, api: Api, user: User) -> None:

@@ -12,9 +12,9 @@ from support.api_under_test import PASSWORD, Api, Ledger
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def sharded(platform_parts: Platform, tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+async def sharded(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     folder: Path = tmp_path_factory.mktemp("sharded")
-    async with Ledger(platform_parts, folder, shards=2) as ledger:
+    async with Ledger(platform, folder, shards=2) as ledger:
         await ledger.stop_workers()
         return ledger
 

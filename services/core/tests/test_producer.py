@@ -66,34 +66,32 @@ async def _records(platform: Platform, topic: str) -> int:
         await consumer.stop()
 
 
-async def test_what_was_sent_meanwhile_is_all_appended(platform_parts: Platform) -> None:
-    ended, topic, producer = await _send_while_it_stands_still(platform_parts, 300)
+async def test_what_was_sent_meanwhile_is_all_appended(platform: Platform) -> None:
+    ended, topic, producer = await _send_while_it_stands_still(platform, 300)
     await producer.stop()
     assert ended == {Appended: 300}
-    assert await _records(platform_parts, topic) == 301
+    assert await _records(platform, topic) == 301
 
 
 async def test_what_finds_no_room_is_refused_and_costs_the_others_nothing(
-    platform_parts: Platform,
+    platform: Platform,
 ) -> None:
-    ended, topic, producer = await _send_while_it_stands_still(platform_parts, 3_000)
+    ended, topic, producer = await _send_while_it_stands_still(platform, 3_000)
     assert producer.ready, "it was not replaced"
     await producer.stop()
     assert set(ended) == {Appended, ProduceRefused}
-    assert await _records(platform_parts, topic) == ended[Appended] + 1
+    assert await _records(platform, topic) == ended[Appended] + 1
 
 
 async def test_brokers_that_are_all_elsewhere_are_found_by_the_configured_names(
-    platform_parts: Platform, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client itself asks only brokers that it knows. Until then it is not ready."""
     for name, seconds in (("UNREACHABLE_AFTER", 1.0), ("_PROBE_EVERY", 0.1)):
         monkeypatch.setattr(producer_module, name, seconds)
     topic = f"producer_{uuid4().hex[:8]}"
-    await platform_parts.create_topic(topic, 1)
-    producer = CommandProducer(
-        CommonSettings(kafka=platform_parts.endpoints.kafka, topic=topic), "test"
-    )
+    await platform.create_topic(topic, 1)
+    producer = CommandProducer(CommonSettings(kafka=platform.endpoints.kafka, topic=topic), "test")
     await producer.start()
     first, second = _commands(2)
     await producer.send(0, first)

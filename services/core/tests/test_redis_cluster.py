@@ -18,13 +18,14 @@ from microfin.redis.node import Address, Node
 from microfin.redis.state import SERVING
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
+from support.waiting import until
 
 _SET = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', 60)"
 
 
 @pytest_asyncio.fixture
-async def redis(platform_parts: Platform) -> AsyncIterator[GuardedRedis]:
-    redis = GuardedRedis(CommonSettings(redis=platform_parts.endpoints.redis[0]))
+async def redis(platform: Platform) -> AsyncIterator[GuardedRedis]:
+    redis = GuardedRedis(CommonSettings(redis=platform.endpoints.redis[0]))
     yield redis
     await redis.close()
 
@@ -44,23 +45,21 @@ async def test_the_first_is_remembered(redis: GuardedRedis) -> None:
 
 
 async def test_a_script_that_the_nodes_have_forgotten_runs(
-    redis: GuardedRedis, platform_parts: Platform
+    redis: GuardedRedis, platform: Platform
 ) -> None:
     keys = [f"script {n}" for n in range(50)]
     for value in (b"known", b"forgotten"):
         await redis.evaluate(_SET, [(key, [value]) for key in keys])
         assert set(await asyncio.gather(*map(redis.get, keys))) == {value}
         assert await redis.run(_SET, keys[0], value) == b"OK"
-        for url in platform_parts.endpoints.redis:
+        for url in platform.endpoints.redis:
             async with Redis.from_url(url) as node:
                 await node.script_flush()
 
 
-async def test_a_lost_connection_is_made_again(
-    redis: GuardedRedis, platform_parts: Platform
-) -> None:
+async def test_a_lost_connection_is_made_again(redis: GuardedRedis, platform: Platform) -> None:
     await redis.set("before", b"it", seconds=60)
-    for url in platform_parts.endpoints.redis:
+    for url in platform.endpoints.redis:
         async with Redis.from_url(url) as node:
             await node.client_kill_filter(_type="normal", skipme=True)
     await asyncio.sleep(0.1)
@@ -110,8 +109,8 @@ async def test_all_who_wait_for_a_hung_node_are_told(hung_port: int) -> None:
     node.close()
 
 
-async def test_a_password_that_is_not_taken_is_told(platform_parts: Platform) -> None:
-    port = int(platform_parts.endpoints.redis[0].rpartition(":")[2])
+async def test_a_password_that_is_not_taken_is_told(platform: Platform) -> None:
+    port = int(platform.endpoints.redis[0].rpartition(":")[2])
     node = Node(Address("127.0.0.1", port, "nobody", "wrong", secure=False), 1.0)
     with pytest.raises(ConnectionRefusedError, match="does not let us in"):
         await node.ask([("PING",)])
@@ -214,13 +213,14 @@ def _redis_alone(state: Path) -> Configuration:
     return Configuration(state=state, components=frozenset({"redis"}), random_ports=True)
 
 
-async def _until_done(redis: GuardedRedis, call: Callable[[], Awaitable[object]]) -> None:
-    """Call again until Redis has taken it; whoever hangs here is ended by the test's deadline."""
-    while True:
-        with contextlib.suppress(RedisUnavailable):
-            await call()
-            return
-        await asyncio.sleep(0.1)
+async def _until_done(call: Callable[[], Awaitable[object]]) -> None:
+    """Call again until Redis has accepted the call."""
+
+    async def is_done() -> bool:
+        await call()
+        return True
+
+    await until("Redis accepts a call", is_done, seconds=60, not_yet=(RedisUnavailable,))
 
 
 @pytest.mark.usefixtures("real_components")
@@ -248,7 +248,7 @@ async def test_nodes_that_are_all_elsewhere_are_found_by_the_configured_name(
             front.node = there.endpoints.redis[0]
         async with asyncio.timeout(40):
             for n in range(30):
-                await _until_done(redis, partial(redis.set, f"key {n}", b"there", seconds=60))
+                await _until_done(partial(redis.set, f"key {n}", b"there", seconds=60))
             await _until_heard(redis, heard, b"there")
         await redis.evaluate(_SET, [(f"key {n}", [b"by script"]) for n in range(30)])
         assert {await redis.get(f"key {n}") for n in range(30)} == {b"by script"}
@@ -257,7 +257,7 @@ async def test_nodes_that_are_all_elsewhere_are_found_by_the_configured_name(
 
 async def _until_heard(redis: GuardedRedis, heard: asyncio.Queue[bytes], what: bytes) -> None:
     while heard.empty() or heard.get_nowait() != what:
-        await _until_done(redis, lambda: redis.publish("replies:api", what))
+        await _until_done(lambda: redis.publish("replies:api", what))
         await asyncio.sleep(0.2)
 
 
@@ -275,7 +275,7 @@ async def test_a_configured_name_that_is_gone_does_not_end_what_is_known(tmp_pat
         redis_nodes = {str(platform.port_of(name)): name for name in platform.process_names}
         await platform.kill(redis_nodes[owner])
         async with asyncio.timeout(40):
-            await _until_done(redis, lambda: redis.set("key", b"again", seconds=60))
+            await _until_done(lambda: redis.set("key", b"again", seconds=60))
         await redis.close()
 
 
@@ -286,9 +286,10 @@ async def _on_all(platform: Platform, *words: str | int) -> None:
 
 
 async def _until_fault(redis: GuardedRedis, what: str) -> None:
-    async with asyncio.timeout(40):
-        while not (what in redis.fault if what else redis.fault == ""):  # noqa: ASYNC110 - polled
-            await asyncio.sleep(0.1)
+    def is_so() -> bool:
+        return what in redis.fault if what else redis.fault == ""
+
+    await until(f"the fault is {what!r}", is_so, seconds=40)
 
 
 @pytest.mark.usefixtures("real_components")

@@ -113,11 +113,11 @@ def settings_in_files(
 
 
 async def test_a_databases_password_is_read_again(
-    platform_parts: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owner = await asyncpg.connect(platform_parts.postgres_direct(role="postgres"))
+    owner = await asyncpg.connect(platform.postgres_direct(role="postgres"))
     await owner.execute("CREATE ROLE renewed LOGIN PASSWORD 'first'")
-    place = platform_parts.postgres_direct().rpartition("@")[2]
+    place = platform.postgres_direct().rpartition("@")[2]
     settings = settings_in_files(
         monkeypatch, tmp_path, databases=f"postgresql://renewed:first@{place}\n"
     )
@@ -145,9 +145,9 @@ async def test_a_databases_password_is_read_again(
 
 
 async def test_a_redis_password_is_read_again(
-    platform_parts: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = platform_parts.endpoints.redis
+    nodes = platform.endpoints.redis
 
     async def on_all(*words: str) -> None:
         for url in nodes:

@@ -29,10 +29,10 @@ NASTY = [
 
 
 @pytest.mark.parametrize("standard", ["on", "off"])
-async def test_they_mean_what_they_were_made_from(platform_parts: Platform, standard: str) -> None:
+async def test_they_mean_what_they_were_made_from(platform: Platform, standard: str) -> None:
     database = f"literals_{standard}"
-    await platform_parts.create_database(database)
-    url = platform_parts.postgres_direct(0, database=database)
+    await platform.create_database(database)
+    url = platform.postgres_direct(0, database=database)
     await asyncio.to_thread(exchange_all, url, standard)
 
 

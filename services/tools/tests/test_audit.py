@@ -61,10 +61,10 @@ class Ledger:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=[1, 2], ids="S={}".format)
-async def ledger(request: pytest.FixtureRequest, platform_parts: Platform) -> Ledger:
+async def ledger(request: pytest.FixtureRequest, platform: Platform) -> Ledger:
     shards: int = request.param
-    databases = await make_ledger_databases(platform_parts, f"audited_{shards}", shards, PARTITIONS)
-    made = Ledger(platform_parts, databases)
+    databases = await make_ledger_databases(platform, f"audited_{shards}", shards, PARTITIONS)
+    made = Ledger(platform, databases)
     random = Random(7)
     async with PostgresLedger(made.urls("microfin_worker"), PARTITIONS) as postgres:
         made.history = await ledger_history.begin(postgres, random)
@@ -268,11 +268,11 @@ async def test_a_live_audit_finds_nothing_where_nothing_is_wrong(spoilt: Ledger)
 
 
 async def test_a_ledger_that_grew_twice_while_its_clock_went_back_passes(
-    platform_parts: Platform,
+    platform: Platform,
 ) -> None:
     shards = 2
-    databases = await make_ledger_databases(platform_parts, "audited_grown", shards, 4)
-    ledger = Ledger(platform_parts, databases)
+    databases = await make_ledger_databases(platform, "audited_grown", shards, 4)
+    ledger = Ledger(platform, databases)
     random = Random(5)
     async with PostgresLedger(ledger.urls("microfin_worker"), 4) as postgres:
         history = await ledger_history.begin(postgres, random)
@@ -377,11 +377,11 @@ async def test_progress_is_told(ledger: Ledger) -> None:
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 
-async def test_through_the_pooler(platform_parts: Platform) -> None:
-    databases = await make_ledger_databases(platform_parts, "audited_pooled", 1, 2)
+async def test_through_the_pooler(platform: Platform) -> None:
+    databases = await make_ledger_databases(platform, "audited_pooled", 1, 2)
     for _ in range(2):
         report = await audit(
-            [platform_parts.postgres_pooled(0, "microfin_auditor", databases[0])], since=True
+            [platform.postgres_pooled(0, "microfin_auditor", databases[0])], since=True
         )
         assert report.ok, report.violations
 

@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
-import socket
 import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiokafka
@@ -29,41 +27,12 @@ from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.cli.log import Bounds, Trim, plan
 from microfin_tools.cli.log_ends import KafkaFingerprints, KafkaLogEnds
+from support.cli import microfin
+from support.ports import free_port
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ANNA = "a" * 32
 PARTITIONS = 2
-
-
-class Ran:
-    """What a command printed, and its exit code."""
-
-    def __init__(self, code: int, output: str, errors: str) -> None:
-        self.code = code
-        self.output = output
-        self.errors = errors
-
-    def json(self) -> Any:
-        return json.loads(self.output)
-
-
-async def microfin(environment: Mapping[str, str], *arguments: str, typed: str = "") -> Ran:
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("MICROFIN_")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "microfin_tools",
-        *arguments,
-        env={**kept, **environment},
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    output, errors = await process.communicate(typed.encode())
-    assert process.returncode is not None
-    ran = Ran(process.returncode, output.decode(), errors.decode())
-    assert "Traceback" not in ran.errors, ran.errors
-    return ran
 
 
 class Bank:
@@ -91,9 +60,7 @@ class Bank:
 
     async def start_worker(self, partition: int) -> None:
         worker = self.platform.environment("worker", self.database, self.topic)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.workers.append(
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "microfin_worker"),
@@ -185,9 +152,9 @@ async def make_bank(platform: Platform, name: str) -> Bank:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def bank(platform_parts: Platform) -> AsyncIterator[Bank]:
+async def bank(platform: Platform) -> AsyncIterator[Bank]:
     """A ledger whose workers run."""
-    made = await make_bank(platform_parts, "cli")
+    made = await make_bank(platform, "cli")
     for partition in range(PARTITIONS):
         await made.start_worker(partition)
     yield made
@@ -195,9 +162,9 @@ async def bank(platform_parts: Platform) -> AsyncIterator[Bank]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def idle_bank(platform_parts: Platform) -> AsyncIterator[Bank]:
+async def idle_bank(platform: Platform) -> AsyncIterator[Bank]:
     """A ledger without workers; what is decided was decided by a PostgresLedger."""
-    made = await make_bank(platform_parts, "cli_idle")
+    made = await make_bank(platform, "cli_idle")
     yield made
     await made.close()
 
@@ -274,12 +241,12 @@ async def test_a_database_that_is_away_is_said_so() -> None:
 
 
 async def test_migrate_makes_all_shards_and_refuses_another_order(
-    platform_parts: Platform,
+    platform: Platform,
 ) -> None:
     names = ["cli_migrated_a", "cli_migrated_b"]
     for name in names:
-        await platform_parts.create_database(name)
-    urls = [platform_parts.postgres_direct(0, database=name) for name in names]
+        await platform.create_database(name)
+    urls = [platform.postgres_direct(0, database=name) for name in names]
     direct = {"MICROFIN_DATABASES_DIRECT": " ".join(urls)}
 
     wrong = await microfin(direct, "migrate", "--partitions", "3")
@@ -299,10 +266,10 @@ async def test_migrate_makes_all_shards_and_refuses_another_order(
     assert "same order" in turned.errors
 
 
-async def test_migrate_refuses_a_database_that_is_not_in_utf8(platform_parts: Platform) -> None:
+async def test_migrate_refuses_a_database_that_is_not_in_utf8(platform: Platform) -> None:
     """In SQL_ASCII drivers answer in bytes, so that even SQLAlchemy's first question fails."""
     name = "cli_not_in_utf8"
-    superuser = await asyncpg.connect(platform_parts.postgres_direct(0, "postgres", "postgres"))
+    superuser = await asyncpg.connect(platform.postgres_direct(0, "postgres", "postgres"))
     try:
         await superuser.execute(
             f"CREATE DATABASE {name} OWNER microfin TEMPLATE template0 ENCODING 'SQL_ASCII'"
@@ -310,7 +277,7 @@ async def test_migrate_refuses_a_database_that_is_not_in_utf8(platform_parts: Pl
         )
     finally:
         await superuser.close()
-    url = platform_parts.postgres_direct(0, database=name)
+    url = platform.postgres_direct(0, database=name)
 
     ran = await microfin({"MICROFIN_DATABASES_DIRECT": url}, "migrate")
 
@@ -325,13 +292,11 @@ async def test_migrate_refuses_a_database_that_is_not_in_utf8(platform_parts: Pl
         await owner.close()
 
 
-async def test_audit_says_whether_all_holds(platform_parts: Platform) -> None:
-    (database,) = await make_ledger_databases(platform_parts, "cli_audited", 1, PARTITIONS)
-    direct = platform_parts.postgres_direct(0, database=database)
-    environment = {
-        "MICROFIN_DATABASES": platform_parts.postgres_pooled(0, "microfin_auditor", database)
-    }
-    worker = platform_parts.postgres_direct(0, "microfin_worker", database)
+async def test_audit_says_whether_all_holds(platform: Platform) -> None:
+    (database,) = await make_ledger_databases(platform, "cli_audited", 1, PARTITIONS)
+    direct = platform.postgres_direct(0, database=database)
+    environment = {"MICROFIN_DATABASES": platform.postgres_pooled(0, "microfin_auditor", database)}
+    worker = platform.postgres_direct(0, "microfin_worker", database)
     async with PostgresLedger([worker], PARTITIONS) as ledger:
         number = ledger.open(ANNA, "EUR", 0)
         ledger.request("deposit", number, user=ANNA, amount="10")

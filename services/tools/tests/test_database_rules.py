@@ -15,11 +15,11 @@ from support.postgres_ledger import make_ledger_databases
 @pytest.mark.parametrize("table", ["outcomes", "entries"])
 @pytest.mark.parametrize("change", ["UPDATE {} SET account = account", "DELETE FROM {}"])
 async def test_what_is_written_for_good_stays_for_its_owner_too(
-    platform_parts: Platform, table: str, change: str
+    platform: Platform, table: str, change: str
 ) -> None:
     name = f"rules_{table}_{change[:6].lower()}"
-    (database,) = await make_ledger_databases(platform_parts, name, 1, 1)
-    url = platform_parts.postgres_direct(0, database=database)
+    (database,) = await make_ledger_databases(platform, name, 1, 1)
+    url = platform.postgres_direct(0, database=database)
     connection = await asyncpg.connect(url, ssl=False)
     try:
         for statement in (change.format(table), f"TRUNCATE {table}"):
@@ -37,10 +37,10 @@ async def test_what_is_written_for_good_stays_for_its_owner_too(
     ],
 )
 async def test_a_frozen_process_cannot_hold_its_locks(
-    platform_parts: Platform, role: str, limits: dict[str, str]
+    platform: Platform, role: str, limits: dict[str, str]
 ) -> None:
-    (database,) = await make_ledger_databases(platform_parts, f"rules_{role}", 1, 1)
-    url = platform_parts.environment(role, database, "unused")["MICROFIN_DATABASES"]
+    (database,) = await make_ledger_databases(platform, f"rules_{role}", 1, 1)
+    url = platform.environment(role, database, "unused")["MICROFIN_DATABASES"]
     pool = await connect_pool(url, CommonSettings())
     try:
         async with pool.acquire() as connection, connection.transaction():
@@ -52,18 +52,18 @@ async def test_a_frozen_process_cannot_hold_its_locks(
         pool.terminate()
 
 
-async def test_migrations_at_one_time_wait_for_each_other(platform_parts: Platform) -> None:
-    await platform_parts.create_database("rules_migrated_at_once")
-    urls = [platform_parts.postgres_direct(0, database="rules_migrated_at_once")]
+async def test_migrations_at_one_time_wait_for_each_other(platform: Platform) -> None:
+    await platform.create_database("rules_migrated_at_once")
+    urls = [platform.postgres_direct(0, database="rules_migrated_at_once")]
     migrated = await asyncio.gather(*(asyncio.to_thread(migrate, urls, 1) for _ in range(4)))
     assert migrated == [migrated[0]] * 4
 
 
-async def test_a_statement_through_the_pooler_is_one_transaction(platform_parts: Platform) -> None:
+async def test_a_statement_through_the_pooler_is_one_transaction(platform: Platform) -> None:
     """PgBouncer adds none of its own, such as a SET of what it takes for another encoding."""
-    (database,) = await make_ledger_databases(platform_parts, "rules_pooled", 1, 1)
-    url = platform_parts.environment("worker", database, "unused")["MICROFIN_DATABASES"]
-    owner = await asyncpg.connect(platform_parts.postgres_direct(0, database=database), ssl=False)
+    (database,) = await make_ledger_databases(platform, "rules_pooled", 1, 1)
+    url = platform.environment("worker", database, "unused")["MICROFIN_DATABASES"]
+    owner = await asyncpg.connect(platform.postgres_direct(0, database=database), ssl=False)
     pool = await connect_pool(url, CommonSettings(database_connections=1))
 
     async def committed() -> int:

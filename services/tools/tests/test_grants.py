@@ -39,14 +39,14 @@ WHERE datname = current_database() AND grantee = 0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shard(platform_parts: Platform) -> AsyncIterator[tuple[Platform, str, str]]:
+async def shard(platform: Platform) -> AsyncIterator[tuple[Platform, str, str]]:
     """A shard with one account."""
-    (database,) = await make_ledger_databases(platform_parts, "grants", 1, 1)
-    url = platform_parts.postgres_direct(0, "microfin_worker", database)
+    (database,) = await make_ledger_databases(platform, "grants", 1, 1)
+    url = platform.postgres_direct(0, "microfin_worker", database)
     async with PostgresLedger([url], 1) as ledger:
         number = ledger.open("a" * 32, "EUR", 0)
         await ledger.drain()
-        yield platform_parts, database, number
+        yield platform, database, number
 
 
 async def connect(shard: tuple[Platform, str, str], role: str) -> asyncpg.Connection:

@@ -56,17 +56,17 @@ async def scanned(platform: Platform, topic: str, values: list[bytes | None]) ->
         return await scan.scan(0, 0, len(values), 1, {OPERATION})
 
 
-async def test_garbage_is_no_evidence_of_a_growth(platform_parts: Platform) -> None:
+async def test_garbage_is_no_evidence_of_a_growth(platform: Platform) -> None:
     """The workers set it aside, whatever routing it names."""
-    noticed = await scanned(platform_parts, "scan-garbage", [*GARBAGE, deposit(generation=1)])
+    noticed = await scanned(platform, "scan-garbage", [*GARBAGE, deposit(generation=1)])
     assert noticed.records == len(GARBAGE) + 1
     assert noticed.later is None
     assert noticed.operations == {OPERATION}
 
 
 @pytest.mark.parametrize("value", [deposit(generation=2), b'{"v":2,"generation":2}'])
-async def test_a_command_of_a_later_routing_is(platform_parts: Platform, value: bytes) -> None:
+async def test_a_command_of_a_later_routing_is(platform: Platform, value: bytes) -> None:
     topic = f"scan-later-{len(value)}"
-    noticed = await scanned(platform_parts, topic, [*GARBAGE, value])
+    noticed = await scanned(platform, topic, [*GARBAGE, value])
     assert noticed.later.offset == len(GARBAGE)
     assert noticed.later_generation == 2

@@ -11,11 +11,9 @@ from support.postgres_ledger import make_ledger_databases
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "tables.md"
 
 
-async def test_every_table_and_column_is_told(platform_parts: Platform) -> None:
-    (database,) = await make_ledger_databases(platform_parts, "tables_reference", 1, 1)
-    connection = await asyncpg.connect(
-        platform_parts.postgres_direct(0, database=database), ssl=False
-    )
+async def test_every_table_and_column_is_told(platform: Platform) -> None:
+    (database,) = await make_ledger_databases(platform, "tables_reference", 1, 1)
+    connection = await asyncpg.connect(platform.postgres_direct(0, database=database), ssl=False)
     rows = await connection.fetch(
         "SELECT table_name, array_agg(column_name::text) FROM information_schema.columns"
         " WHERE table_schema = 'public' GROUP BY table_name"

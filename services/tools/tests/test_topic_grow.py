@@ -40,18 +40,18 @@ async def configuration(platform: Platform) -> dict[str, str]:
         await administrator.close()
 
 
-async def test_a_topic_is_made_grown_and_never_shrunk(platform_parts: Platform) -> None:
+async def test_a_topic_is_made_grown_and_never_shrunk(platform: Platform) -> None:
     made = ("--partitions", "3", "--replicas", "1", "--config", "min.insync.replicas=1")
-    assert await grow(platform_parts, *made) == (0, f"made {TOPIC} with 3 partitions\n")
-    found = await configuration(platform_parts)
+    assert await grow(platform, *made) == (0, f"made {TOPIC} with 3 partitions\n")
+    found = await configuration(platform)
     assert found["retention.ms"] == "-1"
     assert found["message.timestamp.type"] == "LogAppendTime"
     assert found["min.insync.replicas"] == "1"
     more = f"grew {TOPIC} from 3 to 6 partitions\n"
-    assert await grow(platform_parts, "--partitions", "6") == (0, more)
+    assert await grow(platform, "--partitions", "6") == (0, more)
     same = f"{TOPIC} has 6 partitions\n"
-    assert await grow(platform_parts, "--partitions", "6") == (0, same)
-    assert await grow(platform_parts, "--partitions", "3") == (0, same)
+    assert await grow(platform, "--partitions", "6") == (0, same)
+    assert await grow(platform, "--partitions", "3") == (0, same)
 
 
 @pytest.mark.parametrize(
@@ -62,15 +62,15 @@ async def test_a_topic_is_made_grown_and_never_shrunk(platform_parts: Platform) 
     ],
 )
 async def test_wrong_use_is_explained(
-    platform_parts: Platform, arguments: list[str], code: int, said: str
+    platform: Platform, arguments: list[str], code: int, said: str
 ) -> None:
-    done, told = await grow(platform_parts, *arguments)
+    done, told = await grow(platform, *arguments)
     assert (done, said in told) == (code, True)
 
 
 async def test_more_replicas_than_brokers_are_refused(
-    platform_parts: Platform, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(globals(), "TOPIC", "wide.commands")
-    code, told = await grow(platform_parts, "--partitions", "3", "--replicas", "9")
+    code, told = await grow(platform, "--partitions", "3", "--replicas", "9")
     assert (code, "Kafka would not make wide.commands" in told) == (1, True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
@@ -14,12 +13,13 @@ import httpx
 import msgspec
 import pytest
 import pytest_asyncio
-from test_cli import Ran, microfin
 
 from microfin.postgres.connections import connect_shards
 from microfin.postgres.shards import WrongShard
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
+from support.cli import Ran, microfin
+from support.ports import free_port
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ANNA = "a" * 32
@@ -68,11 +68,11 @@ class Shards(msgspec.Struct):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shards(platform_parts: Platform) -> Shards:
-    databases = await make_ledger_databases(platform_parts, "wrong_shard", 2, PARTITIONS)
-    made = Shards(platform_parts, databases, "wrong_shard_unmade")
-    await platform_parts.create_database(made.unmade)
-    await platform_parts.create_topic(TOPIC, PARTITIONS)
+async def shards(platform: Platform) -> Shards:
+    databases = await make_ledger_databases(platform, "wrong_shard", 2, PARTITIONS)
+    made = Shards(platform, databases, "wrong_shard_unmade")
+    await platform.create_database(made.unmade)
+    await platform.create_topic(TOPIC, PARTITIONS)
     async with PostgresLedger(made.urls("microfin_worker", [0, 1]).split(), PARTITIONS) as ledger:
         ledger.open(ANNA, "EUR", 0)
         ledger.open(ANNA, "EUR", 1)
@@ -83,9 +83,7 @@ async def shards(platform_parts: Platform) -> Shards:
 @asynccontextmanager
 async def running_worker(environment: dict[str, str], partition: int) -> AsyncIterator[str]:
     """Run a worker, and give the URL where it tells of itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "microfin_worker"),
         env={
@@ -193,10 +191,10 @@ def _assert_refused(ran: Ran) -> None:
     assert "in the same order as ever" in ran.errors
 
 
-async def test_new_databases_are_told_apart_before_one_is_made(platform_parts: Platform) -> None:
+async def test_new_databases_are_told_apart_before_one_is_made(platform: Platform) -> None:
     name = "wrong_shard_new"
-    await platform_parts.create_database(name)
-    url = platform_parts.postgres_direct(0, database=name)
+    await platform.create_database(name)
+    url = platform.postgres_direct(0, database=name)
     ran = await microfin({"MICROFIN_DATABASES_DIRECT": f"{url} {url}"}, "migrate")
     assert ran.code == 2, (ran.output, ran.errors)
     assert "twice" in ran.errors

@@ -4,11 +4,11 @@ import asyncio
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_decision import READABLE_AMOUNTS
 
 from microfin.ledger.money import EXPONENTS
 from microfin.postgres import queries
 from microfin_local.platform import Platform
+from support.drawn_commands import READABLE_AMOUNTS
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ANNA = "a" * 32
@@ -17,10 +17,10 @@ REASONS = {"", "balance_limit", "insufficient_funds", "too_many_decimals"}
 
 
 async def test_the_database_accepts_the_decisions_about_every_amount(
-    platform_parts: Platform,
+    platform: Platform,
 ) -> None:
-    databases = await make_ledger_databases(platform_parts, "amounts", 1, 2)
-    urls = [platform_parts.postgres_direct(0, "microfin_worker", it) for it in databases]
+    databases = await make_ledger_databases(platform, "amounts", 1, 2)
+    urls = [platform.postgres_direct(0, "microfin_worker", it) for it in databases]
     async with PostgresLedger(urls, 2) as ledger:
         accounts = {code: [ledger.open(ANNA, code, it) for it in (0, 0, 1)] for code in CURRENCIES}
         await ledger.drain()

@@ -18,8 +18,8 @@ from microfin.ledger.wire import Command
 from microfin.postgres.connections import connect_pool
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
-from support.log_in_memory import Bench, working
 from support.postgres_ledger import make_ledger_databases
+from support.worker_bench import Bench, working
 
 ANNA = "a" * 32
 NOW = time.time_ns() // 1_000_000
@@ -125,10 +125,10 @@ SET_ASIDE: dict[str, Bytes] = {
 
 
 @pytest.fixture
-async def bench(platform_parts: Platform) -> AsyncIterator[Bench]:
+async def bench(platform: Platform) -> AsyncIterator[Bench]:
     name = f"any_record_{next(names)}"
-    [database] = await make_ledger_databases(platform_parts, name, 1, 1)
-    url = platform_parts.postgres_direct(0, database=database)
+    [database] = await make_ledger_databases(platform, name, 1, 1)
+    url = platform.postgres_direct(0, database=database)
     pool = await connect_pool(url, CommonSettings())
     try:
         async with working(pool) as made:

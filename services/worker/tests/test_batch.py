@@ -6,7 +6,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_decision import ANNA, NUMBERS, operation, requests
 
 from microfin.ledger import wire
 from microfin.ledger.decision import decide
@@ -24,6 +23,7 @@ from microfin_worker.batch import (
 )
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.ports import Fenced, PartitionRow, Place, Record
+from support.drawn_commands import ANNA, NUMBERS, operation, requests
 from support.memory_ledger import PartitionLedger
 
 ROUTING = Routing(1, 1)

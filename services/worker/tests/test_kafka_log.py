@@ -1,7 +1,7 @@
 """The log on a real broker, also when its reader fails without an error."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -15,14 +15,15 @@ from microfin_local.platform import Platform
 from microfin_worker import kafka_log
 from microfin_worker.kafka_log import KafkaLog, ReaderSilent
 from microfin_worker.status import Status
+from support.waiting import until_true
 
 
 @pytest_asyncio.fixture
-async def log(platform_parts: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KafkaLog]:
+async def log(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KafkaLog]:
     monkeypatch.setattr(kafka_log, "_LONGEST_SILENCE", 0.5)
     topic = f"log_{uuid4().hex[:8]}"
-    await platform_parts.create_topic(topic, 1)
-    kafka = platform_parts.environment("worker")["MICROFIN_KAFKA"]
+    await platform.create_topic(topic, 1)
+    kafka = platform.environment("worker")["MICROFIN_KAFKA"]
     log = KafkaLog(WorkerSettings(kafka=kafka, topic=topic), 0)
     await log.start()
     await log.seek(0)
@@ -69,12 +70,6 @@ async def test_a_dead_reader_is_discarded_and_another_one_continues(log: KafkaLo
     assert [record.offset for record in await fetched(log)] == [1]
 
 
-async def until_true(ask: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not ask():  # noqa: ASYNC110 - nobody sets an event for it
-            await asyncio.sleep(0.1)
-
-
 async def fetched(log: KafkaLog) -> list[kafka_log.Record]:
     async with asyncio.timeout(30):
         while not (records := await log.fetch(10)):
@@ -82,15 +77,13 @@ async def fetched(log: KafkaLog) -> list[kafka_log.Record]:
     return list(records)
 
 
-async def test_a_broker_that_does_not_answer_is_noticed(
-    log: KafkaLog, platform_parts: Platform
-) -> None:
+async def test_a_broker_that_does_not_answer_is_noticed(log: KafkaLog, platform: Platform) -> None:
     """On an existing connection, and when no connection can be made."""
-    await platform_parts.pause("kafka-1")
+    await platform.pause("kafka-1")
     try:
         await until_true(lambda: log.unanswered() > 0)
     finally:
-        await platform_parts.resume("kafka-1")
+        await platform.resume("kafka-1")
     await until_true(lambda: log.unanswered() == 0)
 
 

@@ -5,47 +5,10 @@ import pytest
 from microfin_worker.fingerprint import fingerprint
 from microfin_worker.log_recognition import LastSight, LogLost, recognise_again
 from microfin_worker.ports import Record
+from support.clocks import ArtificialClock
+from support.logs import ScriptedLog
 
 OLD, OTHER = (Record(4, 1_000, b"key", value) for value in (b"decided", b"of another log"))
-
-
-class ArtificialClock:
-    """Monotonic and wall clock; on a frozen machine neither advances."""
-
-    def __init__(self) -> None:
-        self.milliseconds = 50_000
-
-    def monotonic(self) -> float:
-        return self.milliseconds / 1000
-
-    def now(self) -> int:
-        return self.milliseconds
-
-    async def sleep(self, seconds: float) -> None:
-        self.milliseconds += int(1000 * seconds)
-
-
-class ScriptedLog:
-    """Holds offsets from `start` to 5, and `record` at offset 4, if any."""
-
-    def __init__(self, record: Record | None, start: int = 0) -> None:
-        self.record = record
-        self.start = start
-        self.asked: list[str] = []
-
-    async def bounds(self) -> tuple[int, int]:
-        self.asked.append("bounds")
-        return self.start, 5
-
-    async def record_at(self, offset: int) -> Record | None:
-        self.asked.append("record_at")
-        assert offset == 4
-        return self.record
-
-    async def reread(self, offset: int) -> Record | None:
-        self.asked.append("reread")
-        assert offset == 4
-        return self.record
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The outbox with a log that fails on demand."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,46 +11,9 @@ from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
 from microfin_worker.outbox import Outbox
-from microfin_worker.ports import Record
-
-
-class FailingLog:
-    """Appends to lists; fails the next `failing` appends."""
-
-    def __init__(self) -> None:
-        self.appended: list[tuple[int, Command]] = []
-        self.failing = 0
-        self.held = asyncio.Event()
-        self.held.set()
-
-    async def append(self, partition: int, command: Command) -> int:
-        await self.held.wait()
-        if self.failing:
-            self.failing -= 1
-            raise ConnectionError("no acknowledgement")
-        self.appended.append((partition, command))
-        return SystemClock().now()
-
-    async def bounds(self) -> tuple[int, int]:
-        return 0, 0
-
-    async def record_at(self, _offset: int) -> Record | None:
-        return None
-
-    async def reread(self, _offset: int) -> Record | None:
-        return None
-
-    async def seek(self, _offset: int) -> None:
-        pass
-
-    async def fetch(self, _limit: int) -> Sequence[Record]:
-        return []
-
-    def end(self) -> int:
-        return 0
-
-    async def note(self, _next_offset: int) -> None:
-        pass
+from support.clocks import HandClock
+from support.logs import FailingLog
+from support.waiting import until
 
 
 def row(offset: int, step: int = 0) -> OutboxRow:
@@ -69,16 +32,6 @@ def row(offset: int, step: int = 0) -> OutboxRow:
     )
 
 
-class HandClock(SystemClock):
-    """Advances when a test sets it."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-
 @pytest.fixture
 def log() -> FailingLog:
     return FailingLog()
@@ -94,9 +47,7 @@ async def outbox(log: FailingLog) -> AsyncIterator[Outbox]:
 
 
 async def empty(outbox: Outbox) -> None:
-    async with asyncio.timeout(5):
-        while len(outbox):  # noqa: ASYNC110 - it has no event for this
-            await asyncio.sleep(0.01)
+    await until("all rows are acknowledged", lambda: not len(outbox), seconds=5, pause=0.01)
 
 
 async def test_rows_are_sent_in_order_to_the_partition_of_their_account(
@@ -147,9 +98,9 @@ async def test_the_oldest_row_counts_from_when_it_came_until_it_is_acknowledged(
     outbox = Outbox(0, 2, log, clock)
     assert outbox.oldest_seconds() == 0
     outbox.add([row(1)])
-    clock.seconds += 40
+    clock.milliseconds += 40_000
     outbox.add([row(2)])
-    clock.seconds += 30
+    clock.milliseconds += 30_000
     assert outbox.oldest_seconds() == 70
     log.failing = 1  # The first row is sent again and is still the oldest.
     await outbox._send_round()
@@ -163,7 +114,7 @@ async def test_a_row_that_a_claim_reads_again_keeps_its_age() -> None:
     clock = HandClock()
     outbox = Outbox(0, 2, FailingLog(), clock)
     outbox.add([row(1)])
-    clock.seconds += 40
+    clock.milliseconds += 40_000
     outbox.replace_all([row(1), row(2)], Routing(6, 4))
     assert outbox.oldest_seconds() == 40
     outbox.replace_all([row(2)], Routing(6, 4))

@@ -5,26 +5,9 @@ import asyncio
 import pytest
 
 from microfin_worker.pacing import COMMITS, LONGEST_SECONDS, Pacing
+from support.clocks import ArtificialClock
 
 LIMIT = 500
-
-
-class RecordedClock:
-    """A clock that advances when somebody sleeps, and records for how long that was."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-        self.time = 100.0
-
-    def monotonic(self) -> float:
-        return self.time
-
-    def now(self) -> int:
-        return 0
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.time += seconds
 
 
 @pytest.mark.parametrize(
@@ -41,10 +24,10 @@ class RecordedClock:
 def test_only_a_few_that_came_together_are_a_sign_of_load(
     found: int, took: float, waits: float
 ) -> None:
-    clock = RecordedClock()
+    clock = ArtificialClock()
     pacing = Pacing(0.5, LIMIT)
     pacing.begin(found, clock.monotonic())
-    clock.time += took
+    clock.milliseconds += int(1000 * took)
     asyncio.run(pacing.pause(clock))
     assert sum(clock.slept) == waits
 

@@ -4,20 +4,11 @@ import asyncio
 
 from microfin.process.clock import SystemClock
 from microfin_worker.pauses import Pauses
-
-
-class RecordedClock(SystemClock):
-    """Records for how long somebody sleeps, and does not sleep."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+from support.clocks import ArtificialClock
 
 
 async def test_each_retry_waits_twice_as_long_until_a_commit() -> None:
-    clock = RecordedClock()
+    clock = ArtificialClock()
     pauses = Pauses(clock)
     for _ in range(7):
         await pauses.before_retry()

@@ -8,7 +8,6 @@ import pytest
 from msgspec.structs import replace
 
 import microfin_worker.tenure
-from microfin.ledger import wire
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.operation import Outcome
 from microfin.ledger.records import Account, Answer, LegKey
@@ -20,86 +19,18 @@ from microfin_worker.limits import Limits
 from microfin_worker.phases import BatchPhases
 from microfin_worker.ports import BatchWrite, Claim, OutboxPlace, PartitionRow, Place, Ports, Record
 from microfin_worker.worker import Worker
+from support.clocks import HandClock
+from support.logs import SlowLog
 
 PHASES = ("queue", "apply", "commit", "notify", "produce")
 ROUTING = Routing(1, 2)
 USER = "0" * 32
 
 
-class ArtificialClock:
-    """Shows whole milliseconds, so that reading it in milliseconds loses nothing."""
-
-    def __init__(self) -> None:
-        self.milliseconds = 5_000
-
-    def monotonic(self) -> float:
-        return self.milliseconds / 1000
-
-    def now(self) -> int:
-        return 1_700_000_000_000 + self.milliseconds
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(0.001 if seconds else 0)
-
-    async def spend(self, milliseconds: int) -> None:
-        """Let a component of the platform spend time, while others continue."""
-        self.milliseconds += milliseconds
-        await asyncio.sleep(0)
-
-
-class ScriptedLog:
-    """Has all its records from the start, 100 ms old. It refuses the first append after 30 ms, and
-    accepts the others after 7 ms."""
-
-    def __init__(self, clock: ArtificialClock, commands: Sequence[Command]) -> None:
-        self.clock = clock
-        time = clock.now() - 100
-        self.records = [
-            Record(offset, time + offset, command.account.encode(), wire.encode(command))
-            for offset, command in enumerate(commands)
-        ]
-        self.next = 0
-        self.has_refused = False
-
-    async def bounds(self) -> tuple[int, int]:
-        return 0, len(self.records)
-
-    async def record_at(self, offset: int) -> Record | None:
-        return self.records[offset]
-
-    async def reread(self, offset: int) -> Record | None:
-        return self.records[offset]
-
-    async def seek(self, offset: int) -> None:
-        self.next = offset
-
-    async def fetch(self, limit: int) -> Sequence[Record]:
-        fetched = self.records[self.next : self.next + limit]
-        await (self.clock.spend(3) if fetched else self.clock.sleep(0.5))
-        self.next += len(fetched)
-        return fetched
-
-    def end(self) -> int:
-        return len(self.records)
-
-    async def append(self, _partition: int, _command: Command) -> int:
-        if not self.has_refused:
-            self.has_refused = True
-            await self.clock.spend(30)
-            raise ConnectionError("no acknowledgement")
-        await self.clock.spend(7)
-        appended = self.clock.now()
-        await self.clock.spend(50)  # the acknowledgement's way back is not in the phase
-        return appended
-
-    async def note(self, _next_offset: int) -> None:
-        pass
-
-
 class SlowStore:
     """A new partition; each of its calls lasts a different time."""
 
-    def __init__(self, clock: ArtificialClock) -> None:
+    def __init__(self, clock: HandClock) -> None:
         self.clock = clock
         self.row = PartitionRow(0, 1, 0, None, ROUTING)
 
@@ -144,7 +75,7 @@ class SlowStore:
 class SlowRedis:
     """The cache and the replies; notes when each answer was published."""
 
-    def __init__(self, clock: ArtificialClock) -> None:
+    def __init__(self, clock: HandClock) -> None:
         self.clock = clock
         self.published: dict[str, int] = {}
 
@@ -199,10 +130,10 @@ def observed() -> dict[str, tuple[int, float]]:
 
 
 async def work(
-    clock: ArtificialClock, commands: Sequence[Command], batch: int
-) -> tuple[dict[str, tuple[int, float]], ScriptedLog, SlowRedis]:
+    clock: HandClock, commands: Sequence[Command], batch: int
+) -> tuple[dict[str, tuple[int, float]], SlowLog, SlowRedis]:
     """Let a worker decide `commands`; return what it observed."""
-    log, redis = ScriptedLog(clock, commands), SlowRedis(clock)
+    log, redis = SlowLog(clock, commands), SlowRedis(clock)
     ports = Ports(log=log, store=SlowStore(clock), replies=redis, cache=redis, clock=clock)
     worker = Worker(0, 1, ports, Limits(batch=batch))
     before = observed()
@@ -226,7 +157,7 @@ async def test_phases_of_each_command_add_up_to_the_time_until_its_answer(
 ) -> None:
     """Both when decided ahead, while another batch is committed, and inside the transaction."""
     monkeypatch.setattr(microfin_worker.tenure, "LOOK_UP_BATCHES", look_up_batches)
-    clock = ArtificialClock()
+    clock = HandClock()
     opening = opened(1, 0)
     commands = [opening, *deposits(opening.account, 120)]
     phases, log, redis = await work(clock, commands, batch=50)
@@ -243,7 +174,7 @@ async def test_phases_of_each_command_add_up_to_the_time_until_its_answer(
 
 
 async def test_the_phases_of_a_batch_that_is_decided_in_its_transaction() -> None:
-    clock = ArtificialClock()
+    clock = HandClock()
     phases, _, _ = await work(clock, [opened(1, 0)], batch=50)
     milliseconds = {name: round(1000 * seconds) for name, (_, seconds) in phases.items()}
     assert milliseconds == {"queue": 103, "apply": 7, "commit": 40, "notify": 3, "produce": 0}
@@ -251,7 +182,7 @@ async def test_the_phases_of_a_batch_that_is_decided_in_its_transaction() -> Non
 
 async def test_a_command_that_is_sent_on_is_produced_and_not_yet_answered() -> None:
     """Its receiver's partition observes the rest, and answers."""
-    clock = ArtificialClock()
+    clock = HandClock()
     sender, receiver = opened(1, 0), opened(2, 1)
     transfer = Command(
         kind="transfer",
@@ -276,7 +207,7 @@ async def test_a_command_that_is_sent_on_is_produced_and_not_yet_answered() -> N
 
 async def test_a_record_from_the_future_does_not_shorten_the_sum() -> None:
     """The broker's clock may be ahead of this machine's."""
-    clock = ArtificialClock()
+    clock = HandClock()
     phases = BatchPhases(clock)
     before = observed()["queue"]
     phases.committed([Record(0, clock.now() + 60_000, None, None)])

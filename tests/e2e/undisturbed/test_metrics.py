@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,6 +19,7 @@ import pytest_asyncio
 from e2e.kubernetes_bank import API_IMAGE, Bank
 from e2e.kubernetes_cluster import apply, get, kubectl, own_namespace, until
 from observability.shipped import metrics_of_others, told, used_metrics
+from support.ports import free_port
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -161,10 +161,7 @@ async def kube_state_metrics() -> AsyncIterator[str]:
     program = shutil.which("kube-state-metrics")
     if program is None:
         pytest.skip("no kube-state-metrics on PATH; tests/e2e/on_lab.sh builds one")
-    with socket.socket() as first, socket.socket() as second:
-        for free in (first, second):
-            free.bind(("127.0.0.1", 0))
-        port, own_port = first.getsockname()[1], second.getsockname()[1]
+    port, own_port = free_port(), free_port()
     process = await asyncio.create_subprocess_exec(
         program,
         "--resources=jobs,cronjobs",

@@ -2,66 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from microfin.ledger.records import Answer
-from microfin.ledger.wire import Command, encode
 from microfin.postgres.connections import Pool
 from microfin.process.clock import SystemClock
 from microfin.redis.account_cache import CachedAccount
 from microfin.redis.replies import Reply
 from microfin_worker.limits import Limits
-from microfin_worker.ports import Claim, Ports, Record
+from microfin_worker.ports import Claim, Ports
 from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.worker import Worker
-
-
-class ListLog:
-    """The only partition of a log. All records that were appended can be fetched together."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self._next = 0
-        self._more = asyncio.Event()
-
-    def write(self, records: Iterable[tuple[bytes | None, bytes | None]], time: int) -> None:
-        for key, value in records:
-            self.records.append(Record(len(self.records), time, key, value))
-        self._more.set()
-
-    async def bounds(self) -> tuple[int, int]:
-        return 0, len(self.records)
-
-    async def record_at(self, offset: int) -> Record | None:
-        return self.records[offset]
-
-    async def seek(self, offset: int) -> None:
-        self._next = offset
-
-    async def fetch(self, limit: int) -> Sequence[Record]:
-        if self._next == len(self.records):
-            self._more.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._more.wait(), 0.5)
-        found = self.records[self._next : self._next + limit]
-        self._next += len(found)
-        return found
-
-    async def reread(self, offset: int) -> Record | None:
-        return self.records[offset]
-
-    def end(self) -> int:
-        return len(self.records)
-
-    async def append(self, partition: int, command: Command) -> int:
-        assert partition == 0
-        self.write([(command.account.encode(), encode(command))], 2_000)
-        return 2_000
-
-    async def note(self, next_offset: int) -> None:
-        """Nobody reads it."""
+from support.logs import ListLog
 
 
 class CountedStore(PostgresStore):

@@ -1,4 +1,4 @@
-"""The parts that all processes of one schedule share."""
+"""What all processes of one schedule share."""
 
 import msgspec
 
@@ -11,7 +11,7 @@ from simulation.redis_stand_in import Channels
 from simulation.virtual_loop import VirtualLoop
 
 
-class Parts(msgspec.Struct, frozen=True):
+class Shared(msgspec.Struct, frozen=True):
     """The world outside the processes."""
 
     loop: VirtualLoop
