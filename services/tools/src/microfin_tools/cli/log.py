@@ -15,7 +15,7 @@ from microfin_tools.cli.topic import Topic, open_topic
 
 log = typer.Typer(no_args_is_help=True, help="The records that the commands topic keeps.")
 
-_WEEK: Final = 7 * 24
+KEPT_HOURS: Final = 14 * 24  # as the chart's CronJob: the window of restores is one number
 _HOUR: Final = 3_600_000  # milliseconds
 
 _NEXT_OFFSETS: Final = "SELECT partition, next_offset FROM partitions"
@@ -65,7 +65,7 @@ def plan(bounds: Bounds, keep_records: int) -> Trim:
 def trim(
     keep_hours: Annotated[
         int, typer.Option(min=0, help="Records younger than this stay, in hours.")
-    ] = _WEEK,
+    ] = KEPT_HOURS,
     keep_records: Annotated[
         int,
         typer.Option(
