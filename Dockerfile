@@ -14,49 +14,45 @@ WORKDIR /source
 COPY images/build.txt images/
 RUN python -m venv /build && /build/bin/pip install --quiet --require-hashes -r images/build.txt
 RUN python -m venv --without-pip /app
+COPY images/install.sh images/
 
+# The pins come first: a change of our sources installs only our own packages again.
 FROM build AS build-api
 COPY images/api.txt images/
-RUN /build/bin/uv pip install --python /app/bin/python --require-hashes --compile-bytecode -r images/api.txt
+RUN images/install.sh pins images/api.txt
 COPY services/core services/core
 COPY services/api services/api
-RUN for member in services/core services/api; do \
-        (cd $member && /build/bin/python -m hatchling build -t wheel -d /wheels) || exit 1; done \
-    && /build/bin/uv pip install --python /app/bin/python --no-deps --compile-bytecode /wheels/*.whl
+RUN images/install.sh members services/core services/api
 
+# This image holds the command line `microfin` as well: the Jobs of a bank run in it.
 FROM build AS build-worker
 COPY images/worker.txt images/
-RUN /build/bin/uv pip install --python /app/bin/python --require-hashes --compile-bytecode -r images/worker.txt
+RUN images/install.sh pins images/worker.txt
 COPY services/core services/core
 COPY services/worker services/worker
 COPY services/tools services/tools
-RUN for member in services/core services/worker services/tools; do \
-        (cd $member && /build/bin/python -m hatchling build -t wheel -d /wheels) || exit 1; done \
-    && /build/bin/uv pip install --python /app/bin/python --no-deps --compile-bytecode /wheels/*.whl
+RUN images/install.sh members services/core services/worker services/tools
 
 FROM build AS build-operator
 COPY images/operator.txt images/
-RUN /build/bin/uv pip install --python /app/bin/python --require-hashes --compile-bytecode -r images/operator.txt
+RUN images/install.sh pins images/operator.txt
 COPY operator operator
-RUN (cd operator && /build/bin/python -m hatchling build -t wheel -d /wheels) \
-    && /build/bin/uv pip install --python /app/bin/python --no-deps --compile-bytecode /wheels/*.whl
+RUN images/install.sh members operator
 
-FROM ${PYTHON} AS api
-COPY --from=build-api /app /app
+FROM ${PYTHON} AS run
 ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
+
+FROM run AS api
+COPY --from=build-api /app /app
 CMD ["python", "-m", "microfin_api"]
 
-FROM ${PYTHON} AS worker
+FROM run AS worker
 COPY --from=build-worker /app /app
-ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-USER 65532:65532
 CMD ["python", "-m", "microfin_worker"]
 
-FROM ${PYTHON} AS operator
+FROM run AS operator
 COPY --from=build-operator /app /app
-ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-USER 65532:65532
 CMD ["python", "-m", "microfin_operator"]
 
 # For `skaffold dev`: restarts the process when its sources change in the container.

@@ -15,7 +15,6 @@ compile() {
 
 compile images/build.in -o images/build.txt
 compile services/api/pyproject.toml --constraint requirements.txt -o images/api.txt
-# The worker's image holds the command line too: the Jobs of a bank run in it.
 compile services/worker/pyproject.toml services/tools/pyproject.toml \
     --constraint requirements.txt -o images/worker.txt
 compile operator/pyproject.toml --constraint requirements.txt -o images/operator.txt

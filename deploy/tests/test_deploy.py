@@ -95,17 +95,17 @@ def test_the_operator_is_let_in_where_it_is() -> None:
 
 
 def test_the_summary_says_what_is_missing() -> None:
-    told = dict(components(WANTED, EXISTING))
-    assert told["Kafka"].startswith("existing")
-    assert told["Ingress"].startswith("missing")
-    assert told["PostgreSQL"].startswith("real")
+    states = dict(components(WANTED, EXISTING))
+    assert states["Kafka"].startswith("existing")
+    assert states["Ingress"].startswith("missing")
+    assert states["PostgreSQL"].startswith("real")
     assert all(
         it.startswith(("real", "enforced")) for it in dict(components(WANTED, REAL)).values()
     )
     assert "scale mfc/microfin --replicas=12" in summary(WANTED, REAL)
 
 
-def test_the_tag_tells_what_the_images_are_made_of() -> None:
+def test_the_tag_changes_with_the_images_sources() -> None:
     assert source_tag() == source_tag()
     untracked = ROOT / "services/core/src/microfin/tag_test_only.py"
     before = source_tag()
@@ -124,7 +124,7 @@ def test_the_images_are_the_dockerfiles_targets() -> None:
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_a_vendors_version_stands_in_one_place(vendor: str) -> None:
+def test_a_vendors_version_is_in_one_place(vendor: str) -> None:
     """The README's command installs what `make kind-up` installs."""
     folder = ROOT / "k8s" / vendor
     release = yaml.safe_load((folder / "release.yaml").read_text(encoding="utf-8"))

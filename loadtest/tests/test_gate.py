@@ -99,8 +99,8 @@ class Page(http.server.BaseHTTPRequestHandler):
         money = not self.path.endswith("/signin")
         Page.posts += money
         refused = money and Page.posts % 10 == 9
-        told = {"code": "overloaded"} if refused else {"sessionId": "s", "status": "settled"}
-        text = json.dumps(told, separators=(",", ":"))
+        body = {"code": "overloaded"} if refused else {"sessionId": "s", "status": "settled"}
+        text = json.dumps(body, separators=(",", ":"))
         return self._answer(503 if refused else 200, "application/json", text)
 
     def _answer(self, status: int, kind: str, text: str) -> None:
@@ -128,7 +128,7 @@ def page() -> Iterator[str]:
 def prometheus(
     real_components: None, page: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A Prometheus that takes remote writes, and has the samples and the alerts above."""
+    """A Prometheus that accepts remote writes, and has the samples and the alerts above."""
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     (folder / "prometheus.yml").write_text(SETTINGS % int(page.rpartition(":")[2]))
     (folder / "rules.yml").write_text(RULES)
@@ -160,7 +160,7 @@ def has(address: str, query: str) -> bool:
         return False
 
 
-def told_by(
+def answers_of(
     address: str, run: str, namespace: str = "bank", statuses: Sequence[int] = ()
 ) -> dict[str, Any]:
     """Return what the program prints, run as the pod does."""
@@ -180,28 +180,28 @@ def reasons(answered: dict[str, Any] | None, sent: int = 1000) -> list[str]:
 
 
 def test_of_a_good_run_the_gate_is_open(prometheus: str) -> None:
-    answered = told_by(prometheus, "good")
+    answered = answers_of(prometheus, "good")
     assert answered == {"requests": 1000, "failed": 0, "alerts": []}
     assert reasons(answered) == []
 
 
 def test_requests_that_failed_close_it(prometheus: str) -> None:
-    answered = told_by(prometheus, "bad")
+    answered = answers_of(prometheus, "bad")
     assert answered == {"requests": 1000, "failed": 10, "alerts": []}
     assert reasons(answered) == ["Prometheus reports that 10 of 1000 requests failed."]
 
 
 def test_statuses_that_are_allowed_are_no_failures(prometheus: str) -> None:
-    assert told_by(prometheus, "bad", statuses=(503,))["failed"] == 3
+    assert answers_of(prometheus, "bad", statuses=(503,))["failed"] == 3
 
 
 def test_a_run_of_which_prometheus_has_nothing_closes_it(prometheus: str) -> None:
-    answered = told_by(prometheus, "unheard-of")
+    answered = answers_of(prometheus, "unheard-of")
     assert reasons(answered) == ["Prometheus got 0 of 1000 requests."]
 
 
 def test_a_critical_alert_of_the_bank_closes_it(prometheus: str) -> None:
-    answered = told_by(prometheus, "good", "broken")
+    answered = answers_of(prometheus, "good", "broken")
     assert reasons(answered) == ["Critical alerts fired during the run: MicrofinSettlingStopped."]
 
 
@@ -210,7 +210,7 @@ def test_an_alert_that_is_over_closes_it_too(prometheus: str) -> None:
     until_has(prometheus, firing)
     Page.in_transit = 0
     until_blocking("the alert is gone", lambda: not has(prometheus, firing), 10)
-    assert told_by(prometheus, "good", "mended")["alerts"] == ["MicrofinMoneyInTransit"]
+    assert answers_of(prometheus, "good", "mended")["alerts"] == ["MicrofinMoneyInTransit"]
 
 
 def test_of_an_alert_that_fires_on_the_window_may_hold_nothing(prometheus: str) -> None:
@@ -222,7 +222,7 @@ def test_of_an_alert_that_fires_on_the_window_may_hold_nothing(prometheus: str) 
 def test_warnings_pending_alerts_and_those_of_others_do_not(prometheus: str) -> None:
     until_has(prometheus, 'ALERTS{alertstate="pending",namespace="slow"}')
     until_has(prometheus, 'ALERTS{alertname="OfOthers",alertstate="firing"}')
-    assert told_by(prometheus, "good", "slow")["alerts"] == []
+    assert answers_of(prometheus, "good", "slow")["alerts"] == []
 
 
 def test_what_k6_itself_writes_is_what_its_summary_tells(
@@ -236,12 +236,12 @@ def test_what_k6_itself_writes_is_what_its_summary_tells(
     load = Load("load-money-1", "bank", FOLDER / "money.js", 40, "2s", 2, page, "",
                 f"{prometheus}/api/v1/write", f"{prometheus}/api/v1/query")  # fmt: skip
     (container,) = job(load)["spec"]["template"]["spec"]["containers"]
-    told = {it["name"]: it["value"] for it in container["env"]}
-    told |= {"USERS": str(tmp_path / "users.json"), "VUS": "2"}
+    variables = {it["name"]: it["value"] for it in container["env"]}
+    variables |= {"USERS": str(tmp_path / "users.json"), "VUS": "2"}
     command = [program, *container["command"][1:-1], str(load.script)]
-    done = subprocess.run(command, env=told, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     figures = read_figures(json.loads(done.stdout[done.stdout.index('{"ended"') :]))
-    answered = told_by(prometheus, load.name)
+    answered = answers_of(prometheus, load.name)
     assert figures.requests > 70
     assert answered["requests"] == figures.requests
     refused = sum(statuses.get(503, 0) for statuses in figures.answers.values())

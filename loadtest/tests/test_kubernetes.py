@@ -80,7 +80,7 @@ AUDIT: dict[str, Any] = {
 
 
 def a_load(script: str = "mix.js", **changes: Any) -> Load:
-    told = {
+    fields = {
         "name": "load-mix-1a2b3c4d",
         "namespace": "bank",
         "script": FOLDER / script,
@@ -91,7 +91,7 @@ def a_load(script: str = "mix.js", **changes: Any) -> Load:
         "image": IMAGE,
         **changes,
     }
-    return Load(**told)
+    return Load(**fields)
 
 
 def pod_of(item: dict[str, Any]) -> dict[str, Any]:
@@ -131,9 +131,9 @@ def test_the_job_mounts_what_belongs_to_its_run() -> None:
     mounts = {it["name"]: it["mountPath"] for it in container["volumeMounts"]}
     assert set(mounts) == set(volumes)
     assert container["command"][-1] == f"{mounts['scripts']}/mix.js"
-    told = environment(container["env"])
-    assert told["USERS"] == f"{mounts['users']}/users.json"
-    assert (told["API"], told["RATE"], told["DURATION"], told["SUMMARY"]) == (
+    variables = environment(container["env"])
+    assert variables["USERS"] == f"{mounts['users']}/users.json"
+    assert (variables["API"], variables["RATE"], variables["DURATION"], variables["SUMMARY"]) == (
         load.api, "20", "15s", "stdout",
     )  # fmt: skip
 
@@ -183,9 +183,9 @@ def test_the_test_run_says_the_same_as_the_job() -> None:
 def test_samples_go_to_prometheus_only_when_it_is_switched_on(runner: Any) -> None:
     url = "http://prometheus.monitoring:9090/api/v1/write"
     assert "prometheus" not in json.dumps(runner(a_load()))
-    told = json.dumps(runner(a_load(remote_write=url)))
-    assert url in told
-    assert "experimental-prometheus-rw" in told
+    text = json.dumps(runner(a_load(remote_write=url)))
+    assert url in text
+    assert "experimental-prometheus-rw" in text
 
 
 def test_pods_of_a_run_are_let_out_to_prometheus() -> None:
@@ -247,8 +247,8 @@ def test_the_ledger_is_asked_as_the_chart_asks_it_once() -> None:
 
 
 def test_what_k6_told_is_found_between_other_lines() -> None:
-    told = json.dumps(summary())
-    log = f'time="…" level=warning msg="{{slots}}"\n{{"level": "info"}}\n{told}level=info\n'
+    text = json.dumps(summary())
+    log = f'time="…" level=warning msg="{{slots}}"\n{{"level": "info"}}\n{text}level=info\n'
     assert find_object(log, "slots") == summary()
     assert find_object(json.dumps(AUDIT, indent=2), "violations_total") == AUDIT
     assert find_object("{broken\nno object", "slots") is None
@@ -333,7 +333,7 @@ class Kubectl:
         return json.dumps({"items": api if "component=api" in labels else workers})
 
 
-def test_all_pods_tell_of_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_pods_report_their_totals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "kubectl", Kubectl())
     assert Namespace("bank", "microfin").scrape() == {
         "microfin-api-x 1": {"api_produce_sum": 2.5},
@@ -342,7 +342,9 @@ def test_all_pods_tell_of_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("page", ["", "no metric {"])
-def test_where_one_does_not_nothing_is_told(monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+def test_without_one_pods_answer_there_are_no_totals(
+    monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
     monkeypatch.setattr(cluster, "kubectl", Kubectl(page.replace("{", "{{")))
     assert Namespace("bank", "microfin").scrape() is None
 
@@ -393,7 +395,7 @@ class StandIn:
         return self.logs.get(what) or json.dumps({"decided": next(self.counts)})
 
     def scrape(self) -> Scrape:
-        """Tell of ten more answers than before, each of which took 20 ms."""
+        """Report ten more answers than before, of 20 ms each."""
         self.answered += 10
         totals = {"api_admit_count": 1, "answers_count": 1, "answers_sum": 0.02,
                   "api_admit_sum": 0.005, "worker_commit_sum": 0.015}  # fmt: skip
@@ -412,12 +414,12 @@ class StandIn:
 
 
 def a_request(tmp_path: Path, **changes: Any) -> KubernetesRequest:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "script": "mix.js", "rate": 20, "duration": "15s", "state": tmp_path, "users": 4,
         "allowed_statuses": frozenset({202}), "image": IMAGE, "remote_write": "",
         "prometheus": "", "k6_operator": False, "keep": False, **changes,
     }  # fmt: skip
-    return KubernetesRequest(**told)
+    return KubernetesRequest(**fields)
 
 
 @pytest.fixture(autouse=True)
@@ -429,7 +431,7 @@ def _prepared_users(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def run(stand_in: StandIn, request: KubernetesRequest) -> dict[str, Any]:
-    return await run_in_cluster(request, stand_in, lambda _told: None)  # type: ignore[arg-type]
+    return await run_in_cluster(request, stand_in, lambda _message: None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("k6_operator", [False, True])
@@ -501,17 +503,17 @@ async def test_what_prometheus_has_of_the_run_decides(
     report = await run(place, a_request(tmp_path, script="ping-pong.js", remote_write=write))
     assert report["reasons"] == reasons
     assert report["valid"] is not bool(reasons)
-    told = report["prometheus"]
-    assert told["url"] == "http://prometheus.monitoring:9090/api/v1/query"
+    section = report["prometheus"]
+    assert section["url"] == "http://prometheus.monitoring:9090/api/v1/query"
     gate = place.applied[-1]
     name = gate["metadata"]["labels"][RUN_LABEL]
-    assert all(f'testid="{name}"' in told["asked"][it] for it in ("requests", "failed"))
-    assert 'namespace="bank"' in told["asked"]["alerts"]
-    assert json.loads(pod_of(gate)["containers"][0]["command"][-1]) == told["asked"]
-    assert (told["answered"] is None) == ("impossible" in told)
+    assert all(f'testid="{name}"' in section["asked"][it] for it in ("requests", "failed"))
+    assert 'namespace="bank"' in section["asked"]["alerts"]
+    assert json.loads(pod_of(gate)["containers"][0]["command"][-1]) == section["asked"]
+    assert (section["answered"] is None) == ("impossible" in section)
 
 
-async def test_where_nobody_can_tell_where_to_ask_nothing_is_begun(tmp_path: Path) -> None:
+async def test_without_an_address_for_queries_nothing_begins(tmp_path: Path) -> None:
     place = StandIn(k6_log="", audit_log="")
     with pytest.raises(LoadImpossible, match="PROMETHEUS"):
         await run(place, a_request(tmp_path, remote_write="http://mimir/api/v1/push"))

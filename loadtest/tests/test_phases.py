@@ -15,7 +15,7 @@ WORKER_PHASES = {"queue": 0.010, "apply": 0.001, "commit": 0.020, "notify": 0.00
 
 
 def api(answered: int, *, others: int = 0) -> Totals:
-    """Return what an API process tells that answered commands, and `others` with nothing done."""
+    """Return an API process's totals after answered commands, and `others` without an outcome."""
     registry = CollectorRegistry()
     requests = Histogram(
         "microfin_api_request_seconds", "Text.", ["method", "route"], registry=registry
@@ -44,8 +44,8 @@ def worker(commands: int) -> Totals:
 def test_what_the_phases_add_up_to_against_the_time_of_the_answers() -> None:
     before = {"http://api": api(10), "http://worker-0": worker(6), "http://worker-1": worker(4)}
     after = {"http://api": api(110), "http://worker-0": worker(76), "http://worker-1": worker(34)}
-    part = phases_between(before, after)
-    assert part == {
+    section = phases_between(before, after)
+    assert section == {
         "answers": 100,
         "answered_with_outcome": 100,
         "legs": 1.0,
@@ -68,20 +68,20 @@ def test_what_the_phases_add_up_to_against_the_time_of_the_answers() -> None:
 def test_a_process_that_came_or_started_again_counts_from_its_start() -> None:
     before = {"http://api": api(10), "http://worker-0": worker(50)}
     after = {"http://api": api(20), "http://worker-0": worker(6), "http://worker-1": worker(4)}
-    part = phases_between(before, after)
-    assert part is not None
-    assert part["legs"] == 1.0
-    assert part["phases_ms"]["commit"] == 20.0
+    section = phases_between(before, after)
+    assert section is not None
+    assert section["legs"] == 1.0
+    assert section["phases_ms"]["commit"] == 20.0
 
 
-def test_requests_that_were_not_answered_with_an_outcome_are_told_apart() -> None:
-    part = phases_between({"http://api": api(10)}, {"http://api": api(20, others=30)})
-    assert part is not None
-    assert (part["answers"], part["answered_with_outcome"]) == (40, 10)
+def test_requests_that_were_not_answered_with_an_outcome_are_counted_apart() -> None:
+    section = phases_between({"http://api": api(10)}, {"http://api": api(20, others=30)})
+    assert section is not None
+    assert (section["answers"], section["answered_with_outcome"]) == (40, 10)
 
 
 @pytest.mark.parametrize("before", [None, {}])
-def test_without_answers_or_a_scrape_there_is_nothing_to_tell(
+def test_without_answers_or_a_scrape_there_is_nothing_to_report(
     before: dict[str, Totals] | None,
 ) -> None:
     assert phases_between(before, {"http://api": defaultdict(float)}) is None

@@ -50,27 +50,27 @@ def report(**changes: Any) -> dict[str, Any]:
 
 
 def test_what_clients_saw() -> None:
-    part = load_figures(figures(dropped_iterations={"count": 7}), 15)
-    assert (part["offered"], part["done"], part["dropped"]) == (307, 300, 7)
-    assert (part["requests"], part["requests_per_second"]) == (1800, 120.0)
-    assert part["answers"]["withdraw"] == {"200": 298, "422": 2}
+    section = load_figures(figures(dropped_iterations={"count": 7}), 15)
+    assert (section["offered"], section["done"], section["dropped"]) == (307, 300, 7)
+    assert (section["requests"], section["requests_per_second"]) == (1800, 120.0)
+    assert section["answers"]["withdraw"] == {"200": 298, "422": 2}
     # Sign-ins are no operations.
-    assert (part["settled"], part["accepted"]) == (600 + 299 + 298 + 300, 1)
-    assert part["rejected"] == {"insufficient_funds": 2}
-    assert part["latency_ms"]["deposit"] == {
+    assert (section["settled"], section["accepted"]) == (600 + 299 + 298 + 300, 1)
+    assert section["rejected"] == {"insufficient_funds": 2}
+    assert section["latency_ms"]["deposit"] == {
         "p50": 29.65,
         "p95": 84.98,
         "p99": 163.37,
         "max": 238.86,
     }
-    assert "showAccount" not in part["latency_ms"]
+    assert "showAccount" not in section["latency_ms"]
 
 
 def test_cpu_per_request_leaves_k6_out() -> None:
-    part = report()
-    assert part["cpu_ms_per_request"] == 5.0
-    assert part["cpu_seconds"] == {"api": 3.6, "worker": 5.4, "k6": 1.5}
-    assert part["memory_peak_mib"] == {"api": 100.0}
+    section = report()
+    assert section["cpu_ms_per_request"] == 5.0
+    assert section["cpu_seconds"] == {"api": 3.6, "worker": 5.4, "k6": 1.5}
+    assert section["memory_peak_mib"] == {"api": 100.0}
     assert usage_figures(Usage(), 0.0, 0)["cpu_ms_per_request"] is None
 
 
@@ -86,7 +86,7 @@ def test_the_plot_is_well_formed(slots: list[Slot]) -> None:
         assert all(0 <= x <= 760 and 0 <= y <= 420 for x, y in points)
 
 
-def test_a_part_of_the_run_without_answers_stands_in_the_plot() -> None:
+def test_a_slot_without_answers_is_in_the_plot() -> None:
     assert [slot.answers for slot in figures().slots] == [450, 460, 0, 890]
 
 
@@ -124,7 +124,7 @@ def test_the_page_is_current() -> None:
     )
 
 
-def test_every_script_is_known_and_described() -> None:
+def test_every_script_is_known_and_documented() -> None:
     scripts = {path.name for path in FOLDER.glob("*.js")} - {"lib.js"}
     assert scripts == set(EXPECTED_REJECTIONS)
     page = (FOLDER.parent / "docs" / "guide" / "load-testing.md").read_text()
@@ -133,6 +133,6 @@ def test_every_script_is_known_and_described() -> None:
 
 
 def test_the_script_and_the_harness_mean_the_same_operations() -> None:
-    told = re.search(r"OPERATIONS = \[(.*)\]", (FOLDER / "lib.js").read_text())
-    assert told is not None
-    assert set(re.findall(r"'(\w+)'", told[1])) == OPERATIONS
+    listed = re.search(r"OPERATIONS = \[(.*)\]", (FOLDER / "lib.js").read_text())
+    assert listed is not None
+    assert set(re.findall(r"'(\w+)'", listed[1])) == OPERATIONS

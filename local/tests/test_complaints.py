@@ -14,8 +14,8 @@ from microfin_local.endpoints import Endpoints
 class Speaker:
     """Answers every request with the same."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self._body = json.dumps(told).encode()
+    def __init__(self, status: dict[str, Any]) -> None:
+        self._body = json.dumps(status).encode()
 
     async def __aenter__(self) -> str:
         self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)

@@ -53,5 +53,5 @@ def test_what_belonged_to_a_state_that_is_gone_is_forgotten(tmp_path: Path) -> N
         ("/" + "long" * 25, False),
     ],
 )
-def test_sockets_stand_in_short_and_plain_paths_only(folder: str, fit: bool) -> None:
+def test_sockets_are_only_in_short_and_plain_paths(folder: str, fit: bool) -> None:
     assert database_home.sockets_fit(Path(folder)) is fit

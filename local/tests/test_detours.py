@@ -1,4 +1,4 @@
-"""Ways through a proxy: there only where one is asked for, and then between all parts."""
+"""Connections through a proxy: only if one is configured, and then between all components."""
 
 import json
 from pathlib import Path
@@ -48,10 +48,10 @@ def test_with_a_proxy_every_role_has_ways_of_its_own(tmp_path: Path) -> None:
         assert broker.listeners[0].name == kafka.PLAIN
 
 
-def test_the_proxy_is_told_all_ways(tmp_path: Path) -> None:
+def test_the_proxy_gets_all_connections(tmp_path: Path) -> None:
     _, detours = _lay_out(tmp_path, wanted=True)
     program = detours.program(("proxy", "--fast"), tmp_path)
     assert program.arguments[:2] == ("proxy", "--fast")
-    told = json.loads(Path(program.arguments[2]).read_text())
-    assert told["control"] == detours.control
-    assert {it["name"] for it in told["ways"]} >= {"pgbouncer-postgres-0", "redis-5"}
+    written = json.loads(Path(program.arguments[2]).read_text())
+    assert written["control"] == detours.control
+    assert {it["name"] for it in written["ways"]} >= {"pgbouncer-postgres-0", "redis-5"}

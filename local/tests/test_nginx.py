@@ -104,7 +104,7 @@ async def test_it_passes_no_offer_to_upgrade_on(front: Front) -> None:
 
 
 def problem_of(answer: httpx.Response, status: int) -> str:
-    """Return the code of a problem that nginx itself told."""
+    """Return the code of a problem that nginx itself returned."""
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -131,7 +131,7 @@ async def test_a_head_that_cannot_be_read_stops_here(front: Front) -> None:
 
 
 @pytest.mark.parametrize("method", ["TRACE", "NONSENSE"])
-async def test_a_method_that_nothing_takes_stops_here(front: Front, method: str) -> None:
+async def test_an_unknown_method_stops_here(front: Front, method: str) -> None:
     answer = await front.client.request(method, "/api/me")
     assert problem_of(answer, 405) == "method_not_allowed"
     assert answer.headers["allow"] == "DELETE, GET, HEAD, POST"

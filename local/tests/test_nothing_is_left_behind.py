@@ -71,7 +71,7 @@ def test_a_stopped_supervisor_stops_everything_first(state: Path, number: signal
     assert not (state / "environment").exists()
 
 
-def test_a_killed_supervisor_takes_everything_with_it(state: Path) -> None:
+def test_everything_ends_with_a_killed_supervisor(state: Path) -> None:
     supervisor = _start(state, "postgres,pgbouncer,redis,kafka")
     family = _family(state)
     supervisor.kill()

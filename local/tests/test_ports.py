@@ -30,13 +30,13 @@ def test_a_port_somebody_listens_on_is_not_free() -> None:
     assert is_free(port)
 
 
-def test_the_usual_port_is_taken_if_it_is_free_and_else_another(tmp_path: Path) -> None:
+def test_the_usual_port_is_chosen_if_it_is_free_and_else_another(tmp_path: Path) -> None:
     with _listener() as server:
-        taken = _port_of(server)
-        chosen = Ports(tmp_path / "ports.json").choose("part", taken)
-        assert chosen > taken
+        used = _port_of(server)
+        chosen = Ports(tmp_path / "ports.json").choose("component", used)
+        assert chosen > used
         assert is_free(chosen)
-    assert Ports(tmp_path / "other.json").choose("part", taken) == taken
+    assert Ports(tmp_path / "other.json").choose("component", used) == used
 
 
 def test_two_names_never_share_a_port(tmp_path: Path) -> None:
@@ -48,18 +48,18 @@ def test_two_names_never_share_a_port(tmp_path: Path) -> None:
 def test_a_choice_is_remembered_while_its_port_is_free(tmp_path: Path) -> None:
     memory = tmp_path / "ports.json"
     first = Ports(memory, random_ports=True)
-    chosen = first.choose("part", 1)
-    assert first.changed == {"part"}
+    chosen = first.choose("component", 1)
+    assert first.changed == {"component"}
     again = Ports(memory, random_ports=True)
-    assert again.choose("part", 1) == chosen
+    assert again.choose("component", 1) == chosen
     assert again.changed == set()
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", chosen))
         server.listen(1)
         moved = Ports(memory, random_ports=True)
-        assert moved.choose("part", 1) != chosen
-        assert moved.changed == {"part"}
+        assert moved.choose("component", 1) != chosen
+        assert moved.changed == {"component"}
 
 
 def test_random_ports_are_none_that_outgoing_connections_use(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_a_chosen_port_is_nobody_elses_though_nothing_listens_yet(tmp_path: Path
     with _listener() as server:
         usual = _port_of(server)
     first, second = Ports(tmp_path / "first.json"), Ports(tmp_path / "second.json")
-    assert first.choose("part", usual) == usual
-    assert second.choose("part", usual) != usual
+    assert first.choose("component", usual) == usual
+    assert second.choose("component", usual) != usual
     first.release()
-    assert Ports(tmp_path / "third.json").choose("part", usual) == usual
+    assert Ports(tmp_path / "third.json").choose("component", usual) == usual
 
 
 def test_it_is_not_another_processes_either_for_as_long_as_it_runs(tmp_path: Path) -> None:
@@ -84,16 +84,16 @@ def test_it_is_not_another_processes_either_for_as_long_as_it_runs(tmp_path: Pat
     choose = (
         "import sys\nfrom pathlib import Path\nfrom microfin_local.ports import Ports\n"
         "ports = Ports(Path(sys.argv[1]))\n"
-        "print(ports.choose('part', int(sys.argv[2])), flush=True)\nsys.stdin.read()"
+        "print(ports.choose('component', int(sys.argv[2])), flush=True)\nsys.stdin.read()"
     )
     command = [sys.executable, "-c", choose, str(tmp_path / "other.json"), str(usual)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdin is not None
         assert other.stdout is not None
         assert int(other.stdout.readline()) == usual
-        assert Ports(tmp_path / "ours.json").choose("part", usual) != usual
+        assert Ports(tmp_path / "ours.json").choose("component", usual) != usual
         other.stdin.close()
-    assert Ports(tmp_path / "ours, later.json").choose("part", usual) == usual
+    assert Ports(tmp_path / "ours, later.json").choose("component", usual) == usual
 
 
 @pytest.mark.usefixtures("real_components")

@@ -1,4 +1,4 @@
-"""Prometheus as `make observe` runs it, beside processes that play workers."""
+"""Prometheus as `make observe` runs it, with processes that play workers."""
 
 import asyncio
 import signal
@@ -62,7 +62,7 @@ async def until_answer(probe: Callable[[Any], bool], client: httpx.AsyncClient, 
     await until(path, ask, pause=0.2)
 
 
-def told_by(data: Any) -> dict[str, str]:
+def values_by_pod(data: Any) -> dict[str, str]:
     return {it["metric"]["pod"]: it["value"][1] for it in data["result"]}
 
 
@@ -70,17 +70,17 @@ async def test_it_asks_every_worker_also_one_that_came_later(
     prometheus: httpx.AsyncClient, state: Path
 ) -> None:
     path = "/api/v1/query?query=microfin_worker_ready"
-    await until_answer(lambda data: told_by(data) == {"worker-0": "1"}, prometheus, path)
+    await until_answer(lambda data: values_by_pod(data) == {"worker-0": "1"}, prometheus, path)
     first = Endpoints(workers=[play_worker(ready=True), play_worker(ready=False)])
     write_endpoints(state, first)
     both = {"worker-0": "1", "worker-1": "0"}
-    await until_answer(lambda data: told_by(data) == both, prometheus, path)
+    await until_answer(lambda data: values_by_pod(data) == both, prometheus, path)
     rules = (await prometheus.get("/api/v1/rules")).json()["data"]["groups"]
     assert {"MicrofinSettlingStopped", "MicrofinPoolSaturated"} <= {
         rule["name"] for group in rules for rule in group["rules"]
     }
     pending = '/api/v1/query?query=ALERTS{alertname="MicrofinSettlingStopped"}'
-    await until_answer(lambda data: told_by(data) == {"worker-1": "1"}, prometheus, pending)
+    await until_answer(lambda data: values_by_pod(data) == {"worker-1": "1"}, prometheus, pending)
 
 
 @pytest.mark.usefixtures("real_components")
@@ -101,8 +101,8 @@ def test_promtool_accepts_the_settings(tmp_path: Path) -> None:
 def test_targets_are_labelled_as_the_charts_label_pods() -> None:
     found = targets(Endpoints(apis=["http://127.0.0.1:8080"], workers=["http://127.0.0.1:8100"]))
     assert found[0]["targets"] == ["127.0.0.1:8080"]
-    parts = [it["labels"] for it in found]
-    assert parts == [
+    labels = [it["labels"] for it in found]
+    assert labels == [
         {"namespace": "one-machine", "pod": "api-0", "microfin_part": "api"},
         {"namespace": "one-machine", "pod": "worker-0", "microfin_part": "worker"},
     ]

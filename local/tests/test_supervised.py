@@ -121,7 +121,7 @@ async def test_what_runs_to_its_end_is_killed_if_we_are_cancelled(tmp_path: Path
     await until_true(lambda: process_tree.start_time(process_id) is None)
 
 
-def test_a_used_process_id_is_not_taken_for_the_one_before() -> None:
+def test_a_reused_process_id_is_not_mistaken_for_the_earlier_process() -> None:
     started = process_tree.start_time(os.getpid())
     assert started is not None
     assert process_tree.is_alive(os.getpid(), started)

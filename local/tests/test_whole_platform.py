@@ -1,4 +1,4 @@
-"""The whole platform in the background, as `make start` and the commands beside it use it."""
+"""The whole platform in the background, as `make start` and the other commands use it."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def test_a_frozen_process_goes_on(started: CommandLine) -> None:
     until_ready_blocking(started.endpoints.apis[0])
 
 
-def test_an_unknown_process_is_told_with_the_known_ones(started: CommandLine) -> None:
+def test_an_unknown_process_is_refused_with_the_known_names(started: CommandLine) -> None:
     answer = started("kill", "worker-9")
     assert answer.returncode == 1
     assert "There is no process called worker-9; there are:" in answer.stderr

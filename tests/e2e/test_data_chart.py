@@ -231,7 +231,7 @@ async def main():
     await api.delete("session:x")
     printed["first"] = (await api.remember_first("key:u:k", b"deposit", seconds=60)).decode()
     printed["again"] = (await api.remember_first("key:u:k", b"withdraw", seconds=60)).decode()
-    printed["rate"] = (await Allowances(api).take("rate:in:email:x", 9, seconds=60)).answer
+    printed["rate"] = (await Allowances(api).acquire("rate:in:email:x", 9, seconds=60)).result
     for client, number in ((worker, "100000000001"), (api, "100000000002")):
         cache = AccountCache(client, account_seal("a secret of API and workers"))
         account = CachedAccount(number, "o", "EUR", 5, "open", 1, 1)

@@ -12,7 +12,7 @@ import pytest_asyncio
 from microfin.process.settings import CommonSettings
 from microfin.redis.account_cache import AccountCache, CachedAccount, account_seal
 from microfin.redis.guarded import GuardedRedis
-from microfin_api.people.allowance import Allowances, Answer
+from microfin_api.people.allowance import Allowances, Result
 from redis_keeper.kept_cluster import KeptCluster, running_cluster
 
 ADDRESSES = ["127.77.20.1", "127.77.20.2", "127.77.20.3"]
@@ -65,9 +65,9 @@ async def test_the_api_can_do_what_it_needs(cluster: KeptCluster, api: GuardedRe
     assert await api.remember_first("key:u:k", b"deposit", seconds=60) == b"deposit"
     assert await api.remember_first("key:u:k", b"withdraw", seconds=60) == b"deposit"
     allowances = Allowances(api)
-    assert (await allowances.take("rate:in:email:x", 1, seconds=60)).answer is Answer.TAKEN
-    assert (await allowances.take("rate:in:email:x", 1, seconds=60)).answer is Answer.BUSY
-    await allowances.settle("rate:in:email:x", seconds=60, counts=False)
+    assert (await allowances.acquire("rate:in:email:x", 1, seconds=60)).result is Result.ACQUIRED
+    assert (await allowances.acquire("rate:in:email:x", 1, seconds=60)).result is Result.BUSY
+    await allowances.release("rate:in:email:x", seconds=60, counts=False)
     await cached(api)
     assert refusals(cluster) == []
 

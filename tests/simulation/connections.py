@@ -175,8 +175,8 @@ class SimulatedConnection:
         database.loop.later(wait, _fail, answer, error)
 
 
-async def copy_first_row(connection: SimulatedConnection, text: str) -> list[bytes]:
-    """Do what the API's `copy_first_row` does, as far as its leases use it."""
+async def fetch_first_row(connection: SimulatedConnection, text: str) -> list[bytes]:
+    """Do what the API's `fetch_first_row` does, as far as its leases use it."""
     return [msgspec.json.encode(await connection.renew(text))]
 
 

@@ -22,9 +22,10 @@ import microfin_api.commands.waiting
 import microfin_api.phases
 import microfin_worker.postgres_store
 import microfin_worker.tenure
+from microfin.ledger.lease import LEASE_SECONDS
 from microfin.postgres.shards import ShardPlace
 from simulation.batch_writing import PlacedWrite
-from simulation.connections import SimulatedPool, copy_first_row
+from simulation.connections import SimulatedPool, fetch_first_row
 from simulation.database import Database
 from simulation.virtual_loop import VirtualLoop, current_process
 
@@ -42,8 +43,6 @@ _TIMED: Final = (
     microfin_api.commands.waiting,
 )
 """All modules on the simulated ways that read the machine's time."""
-
-_LEASE_TIMEOUT: Final = 1.0
 
 
 class VirtualTime:
@@ -76,7 +75,7 @@ def simulated_product(
         place: ShardPlace,
     ) -> SimulatedPool:
         return SimulatedPool(
-            databases[int(url.rpartition("/")[2])], current_process(), _LEASE_TIMEOUT
+            databases[int(url.rpartition("/")[2])], current_process(), LEASE_SECONDS
         )
 
     with contextlib.ExitStack() as stack:
@@ -87,7 +86,7 @@ def simulated_product(
             patch.object(microfin_api.commands.leases, "connect_pool", connect_pool)
         )
         stack.enter_context(
-            patch.object(microfin_api.commands.leases, "copy_first_row", copy_first_row)
+            patch.object(microfin_api.commands.leases, "fetch_first_row", fetch_first_row)
         )
         stack.enter_context(
             patch.object(microfin_worker.postgres_store, "batch_statement", PlacedWrite)

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from microfin.ledger.lease import ACTIVATION_LOCK_SECONDS
 from simulation.database import Database
 from simulation.sessions import Execution, Row, Transaction
 
@@ -30,7 +31,7 @@ def read_partitions(database: Database, transaction: Transaction) -> Execution:
 def set_lock_timeout(_: Database, transaction: Transaction) -> Execution:
     """Wait for locks for a second at most."""
     yield from ()  # it locks nothing
-    transaction.lock_timeout = 1.0
+    transaction.lock_timeout = ACTIVATION_LOCK_SECONDS
 
 
 def prepare(

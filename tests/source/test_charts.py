@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from microfin_tools.cli.log import KEPT_HOURS
+
 ROOT = Path(__file__).resolve().parents[2]
 OPERATOR = ROOT / "operator/src/microfin_operator"
 REASON = re.compile(r"[A-Z][a-z]+(?:[A-Z][a-z]+)*")
@@ -28,6 +30,14 @@ def test_what_is_generated_is_up_to_date(generator: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_chart_and_the_command_keep_the_log_for_the_same_time() -> None:
+    values = yaml.safe_load((ROOT / "charts/microfin/values.yaml").read_text(encoding="utf-8"))
+    assert values["trim"]["keepHours"] == KEPT_HOURS
+    page = (ROOT / "docs/guide/operating.md").read_text(encoding="utf-8")
+    assert f"`--keep-hours`, default {KEPT_HOURS}" in page
+    assert f"{KEPT_HOURS // 24} days" in page
 
 
 def reasons() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""An API in this process on a real platform, with a worker process on each of its partitions."""
+"""An API in this process on the real platform, with a worker process on each partition."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ import httpx
 
 from microfin.process.settings import ApiSettings
 from microfin_api.app import create_app
-from microfin_api.services import Parts
+from microfin_api.services import Services
 from microfin_local.platform import Platform
 from microfin_tools.migrations.run import migrate
 from support.ports import free_port
@@ -103,9 +103,9 @@ class Api:
         self.app = create_app(settings)
 
     @property
-    def parts(self) -> Parts:
-        parts: Parts = self.app._app.state.parts  # type: ignore[attr-defined]
-        return parts
+    def services(self) -> Services:
+        services: Services = self.app._app.state.services  # type: ignore[attr-defined]
+        return services
 
     def client(self, **headers: str) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -163,12 +163,12 @@ class User:
 async def running(settings: ApiSettings) -> AsyncIterator[Api]:
     """Start an API, wait until it is ready, and stop it in the end."""
     api = Api(settings)
-    await api.parts.start()
+    await api.services.start()
     try:
-        await until_true(lambda: not api.parts.missing())
+        await until_true(lambda: not api.services.missing())
         yield api
     finally:
-        await api.parts.stop()
+        await api.services.stop()
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.server import ServerState
 
-from microfin_api.http.protocol import GatheringProtocol
+from microfin_api.http.protocol import StrictHttpProtocol
 
 LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -62,7 +62,7 @@ class Conversation:
     """One connection to the protocol."""
 
     def __init__(self, app: Echo) -> None:
-        config = uvicorn.Config(app, http=GatheringProtocol, ws="none", lifespan="off")
+        config = uvicorn.Config(app, http=StrictHttpProtocol, ws="none", lifespan="off")
         config.load()
         self._config = config
         self._ours, self._theirs = socket.socketpair()
@@ -72,7 +72,7 @@ class Conversation:
     async def begin(self) -> None:
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(
-            lambda: GatheringProtocol(self._config, ServerState(), {}), self._theirs
+            lambda: StrictHttpProtocol(self._config, ServerState(), {}), self._theirs
         )
 
     async def say(self, segments: Iterable[bytes]) -> None:

@@ -45,7 +45,7 @@ class Disturber:
             self.grow_the_kafka_topic,
             self.grow_in_kafka,
             self.delete_a_pod,
-            self.delete_a_part,
+            self.delete_an_object,
             self.change_the_image,
             self.let_growths_fail,
             self.stop_or_start_strimzi,
@@ -79,7 +79,7 @@ class Disturber:
         if pods:
             await self.api.remove(POD, "apps", self.chance.choice(pods)["metadata"]["name"])
 
-    async def delete_a_part(self) -> None:
+    async def delete_an_object(self) -> None:
         kind = self.chance.choice([SERVICE, DISRUPTION_BUDGET, JOB, STATEFUL_SET])
         for item in self.api.items(kind)[:1]:
             await self.api.remove(kind, "apps", item["metadata"]["name"])
@@ -112,9 +112,9 @@ async def test_a_disturbed_cluster_comes_to_rest(seed: int) -> None:
             for _ in range(ROUNDS):
                 deeds.append(await disturber.disturb())
                 await passes(api, world, disturber.chance.randint(0, 3))
-                told = status_of(api).get("partitions", {}).get("topic", 0)
-                assert told >= most, f"partitions shrank after {deeds}"
-                most = told
+                partitions = status_of(api).get("partitions", {}).get("topic", 0)
+                assert partitions >= most, f"partitions shrank after {deeds}"
+                most = partitions
             world.strimzi_runs = True
             world.failing_growths = 0
             await live(api, world.port, patience=40)

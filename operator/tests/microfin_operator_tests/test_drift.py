@@ -24,7 +24,7 @@ def test_what_is_there_may_hold_more(live: Any, wanted: Any, so: bool) -> None:
     assert covers(live, wanted) is so
 
 
-def test_the_hash_tells_the_content_and_not_the_order() -> None:
+def test_the_hash_depends_on_the_content_and_not_on_the_order() -> None:
     one = with_hash({"metadata": {"name": "x"}, "spec": {"a": 1, "b": 2}})
     other = with_hash({"spec": {"b": 2, "a": 1}, "metadata": {"name": "x"}})
     less = with_hash({"metadata": {"name": "x"}, "spec": {"a": 1}})

@@ -29,7 +29,7 @@ def check(api: EmulatedApi, world: World, partitions: int) -> None:
 
 
 async def lives(api: EmulatedApi, world: World, kill_at: int) -> bool:
-    """Live until Ready. Tell whether it was killed on the way, so that a second one went on."""
+    """Live until Ready. Return whether it was killed on the way, so that a second one went on."""
     try:
         await live(api, world.port, writes=kill_at)
     except Killed:
@@ -39,7 +39,7 @@ async def lives(api: EmulatedApi, world: World, kill_at: int) -> bool:
 
 
 async def create_and_grow(topic: dict[str, object], kill_at: int) -> bool:
-    """Create a cluster and grow it, killed once in each; tell whether it came to a kill."""
+    """Create a cluster and grow it, killed once in each; return whether it was killed."""
     async with EmulatedApi() as api, Server(api):
         world = World(api)
         async with world.running():

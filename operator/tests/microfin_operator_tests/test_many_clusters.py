@@ -50,7 +50,7 @@ async def at_rest(api: EmulatedApi, name: str) -> None:
         await api.put(POD, pod)
 
 
-async def tell_status(request: web.Request) -> web.Response:
+async def report_status(request: web.Request) -> web.Response:
     assert request.transport is not None
     address = request.transport.get_extra_info("sockname")[0]
     report = states.reports(PARTITIONS)[int(address.rpartition(".")[2]) - 1]
@@ -61,7 +61,7 @@ async def tell_status(request: web.Request) -> web.Response:
 async def worker_port() -> AsyncIterator[int]:
     """The port on which all workers answer."""
     application = web.Application()
-    application.add_routes([web.get("/status", tell_status)])
+    application.add_routes([web.get("/status", report_status)])
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "0.0.0.0", 0).start()  # noqa: S104 - loopback addresses

@@ -45,7 +45,7 @@ class Operator:
         self._runner.__enter__()
 
     async def stop(self) -> None:
-        """Stop it, and tell what it failed of."""
+        """Stop it, and fail with its output if it has failed."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await asyncio.to_thread(runner.__exit__, None, None, None)
@@ -218,7 +218,7 @@ async def test_a_new_image_goes_round_partition_by_partition(
     assert world.most_down_at_once <= 1
 
 
-async def test_a_broken_image_is_told_and_taken_back(
+async def test_a_broken_image_is_reported_and_can_be_reverted(
     api: EmulatedApi, world: World, operator: Operator
 ) -> None:
     await create(api)
@@ -284,7 +284,7 @@ async def test_the_api_server_is_restarted(
     await until_ready(api, 6)
 
 
-async def test_news_that_no_watch_told_is_found_in_time(
+async def test_a_change_that_no_watch_reported_is_found_in_time(
     api: EmulatedApi, world: World, kubeconfig: Path, operator: Operator, monkeypatch: Any
 ) -> None:
     """A watch that lost an event (kopf#1178)."""
@@ -335,7 +335,7 @@ async def test_a_deleted_cluster_is_forgotten(
     assert (await operator.page("/healthz"))[0] == 200
 
 
-async def test_it_tells_metrics_and_health(
+async def test_it_serves_metrics_and_health(
     api: EmulatedApi, world: World, operator: Operator
 ) -> None:
     await create(api)

@@ -16,8 +16,8 @@ def worker(**fields: Any) -> dict[str, Any]:
     return {"containers": [{"name": "worker", **fields}]}
 
 
-def beside(**fields: Any) -> dict[str, Any]:
-    return {"containers": [{"name": "beside", "image": "x:1", **fields}]}
+def sidecar(**fields: Any) -> dict[str, Any]:
+    return {"containers": [{"name": "sidecar", "image": "x:1", **fields}]}
 
 
 def volume(**source: Any) -> dict[str, Any]:
@@ -82,12 +82,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a port of the host": (worker(ports=[{"containerPort": 1, "hostPort": 80}]), "hostPort"),
     "a probe of another host": (worker(livenessProbe=PROBE), "livenessProbe"),
     "a hook to another host": (worker(lifecycle={"preStop": PROBE}), "lifecycle"),
-    "a privileged one beside": (beside(securityContext={"privileged": True}), "privileged"),
-    "a capability beside": (
-        beside(securityContext={"capabilities": {"add": ["NET_ADMIN"]}}),
+    "a privileged sidecar": (sidecar(securityContext={"privileged": True}), "privileged"),
+    "a capability of a sidecar": (
+        sidecar(securityContext={"capabilities": {"add": ["NET_ADMIN"]}}),
         "capabilities",
     ),
-    "root beside": (beside(securityContext={"runAsNonRoot": False}), "runAsNonRoot"),
+    "a sidecar as root": (sidecar(securityContext={"runAsNonRoot": False}), "runAsNonRoot"),
     "a privileged one before": (
         {
             "initContainers": [
@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another program": (worker(command=["sh"]), "command"),
 }
 
-TAKEN: dict[str, dict[str, Any]] = {
+ALLOWED: dict[str, dict[str, Any]] = {
     "its own account": {"serviceAccountName": "bank"},
     "what is so anyway": {"hostNetwork": False, "restartPolicy": "Always", "hostUsers": False},
     "a user and a group": {"securityContext": {"runAsUser": 1000, "fsGroup": 2000}},
@@ -121,7 +121,7 @@ TAKEN: dict[str, dict[str, Any]] = {
             {"name": "disk", "persistentVolumeClaim": {"claimName": "x"}},
         ]
     },
-    "one beside": beside(
+    "a sidecar": sidecar(
         command=["proxy"],
         ports=[{"containerPort": 9000}],
         securityContext={
@@ -157,9 +157,9 @@ def test_no_pod_is_made_and_the_condition_says_which_field(what: str) -> None:
     assert states.condition(plan.status, "WorkersInSync")["reason"] == "PodTemplateRefused"
 
 
-@pytest.mark.parametrize("what", TAKEN)
-def test_what_a_pod_may_be_is_taken(what: str) -> None:
-    plan = plan_of(TAKEN[what])
+@pytest.mark.parametrize("what", ALLOWED)
+def test_allowed_fields_are_accepted(what: str) -> None:
+    plan = plan_of(ALLOWED[what])
     assert makes_pods(plan)
     assert states.condition(plan.status, "Degraded")["status"] == "False"
 

@@ -38,7 +38,7 @@ def test_the_users_template_is_merged_by_name() -> None:
                     "env": [{"name": "MICROFIN_BATCH_LIMIT", "value": "100"}],
                     "volumeMounts": [{"name": "ca", "mountPath": "/ca"}],
                 },
-                {"name": "beside", "image": "x:1"},
+                {"name": "sidecar", "image": "x:1"},
             ],
         },
     }
@@ -46,7 +46,7 @@ def test_the_users_template_is_merged_by_name() -> None:
     assert template["metadata"]["labels"]["team"] == "money"
     assert template["metadata"]["labels"]["microfin.io/cluster"] == "bank"
     assert [it["name"] for it in template["spec"]["volumes"]] == ["temporary", "ca"]
-    assert [it["name"] for it in template["spec"]["containers"]] == ["worker", "beside"]
+    assert [it["name"] for it in template["spec"]["containers"]] == ["worker", "sidecar"]
     assert [it["mountPath"] for it in worker(template)["volumeMounts"]] == ["/tmp", "/ca"]  # noqa: S108
     names = [it["name"] for it in worker(template)["env"]]
     assert names[0] == "MICROFIN_BATCH_LIMIT"
@@ -71,7 +71,7 @@ def test_a_job_has_the_workers_settings_and_nothing_that_runs_on() -> None:
         "spec": {
             "containers": [
                 {"name": "worker", "env": [{"name": "MICROFIN_KAFKA_CA_FILE", "value": "/ca"}]},
-                {"name": "beside", "image": "x:1"},
+                {"name": "sidecar", "image": "x:1"},
             ]
         }
     }
@@ -83,7 +83,7 @@ def test_a_job_has_the_workers_settings_and_nothing_that_runs_on() -> None:
     assert template["metadata"]["labels"]["app.kubernetes.io/component"] == "administration"
 
 
-def test_null_takes_a_field_away() -> None:
+def test_null_removes_a_field() -> None:
     assert merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": None}}) == {"a": 1, "b": {"d": 3}}
 
 

@@ -40,9 +40,9 @@ def test_a_job_grows_the_routing_with_the_workers_settings() -> None:
 
 
 def test_it_waits_until_every_partition_is_claimed() -> None:
-    told = states.reports(6, active=3)
-    del told[4]
-    plan = decide(grown(reports=told), NOW)
+    reports = states.reports(6, active=3)
+    del reports[4]
+    plan = decide(grown(reports=reports), NOW)
     assert jobs_of(plan) == []
     assert routing(plan) == ("False", "WaitingForWorkers")
     assert "4" in states.condition(plan.status, "RoutingActive")["message"]
@@ -67,17 +67,17 @@ def test_one_growth_at_a_time() -> None:
 
 def test_shards_that_differ_are_no_active_routing_and_are_completed() -> None:
     """A growth that was killed between two shards."""
-    told = states.reports(6, active=6, generation=2) | {
+    reports = states.reports(6, active=6, generation=2) | {
         1: states.reports(6, active=3, generation=1)[1]
     }
-    plan = decide(grown(reports=told), NOW)
+    plan = decide(grown(reports=reports), NOW)
     assert len(jobs_of(plan)) == 1
     assert "routing" not in plan.status
     assert plan.status["partitions"]["active"] == 3
     assert states.condition(plan.status, "Growing")["status"] == "True"
 
 
-def test_a_job_that_is_done_is_waited_for_until_the_workers_tell() -> None:
+def test_after_a_job_it_waits_for_the_workers_reports() -> None:
     of = states.cluster(partitions=6)
     done = states.ended_job(of, "bank-grow-6", "Complete", NOW)
     plan = decide(grown(jobs=[done]), NOW + timedelta(seconds=5))
@@ -105,7 +105,7 @@ def test_a_job_that_is_going_is_waited_for() -> None:
     assert jobs_of(decide(grown(jobs=[going]), NOW)) == []
 
 
-def test_the_routing_is_told() -> None:
+def test_the_routing_is_in_the_status() -> None:
     of = states.cluster(partitions=6)
     plan = decide(states.at_rest(of, 6, reports=states.reports(6, generation=2)), NOW)
     assert plan.status["routing"] == {"generation": 2, "count": 6}

@@ -19,7 +19,7 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     assert paused["lastTransitionTime"] == "2026-11-23T12:00:00Z"
 
 
-def test_every_condition_tells_the_generation_that_it_is_about() -> None:
+def test_every_condition_has_its_generation() -> None:
     status = decide(states.at_rest(states.cluster()), NOW).status
     assert status["observedGeneration"] == 4
     assert {it["observedGeneration"] for it in status["conditions"]} == {4}
@@ -32,21 +32,21 @@ def test_only_what_is_new_becomes_an_event() -> None:
     assert again.notes == ()
 
 
-def test_trouble_is_a_warning() -> None:
+def test_a_state_that_needs_a_person_is_a_warning() -> None:
     of = states.cluster()
     plan = decide(states.at_rest(of, topic=states.topic(of, 3, "False", reason="KafkaError")), NOW)
     assert {it.type for it in plan.notes if it.reason == "TopicNotReady"} == {"Normal", "Warning"}
 
 
-def test_lag_is_told_by_partition_and_in_sum() -> None:
-    told = states.reports(3)
-    told[1] = msgspec.structs.replace(told[1], lag_records=7, lag_seconds=2.9)
-    status = decide(states.at_rest(states.cluster(), reports=told), NOW).status
+def test_lag_is_reported_by_partition_and_in_sum() -> None:
+    reports = states.reports(3)
+    reports[1] = msgspec.structs.replace(reports[1], lag_records=7, lag_seconds=2.9)
+    status = decide(states.at_rest(states.cluster(), reports=reports), NOW).status
     assert status["lag"][1] == {"partition": 1, "records": 7, "seconds": 2}
     assert status["lagRecords"] == 7
 
 
-def test_what_the_api_server_refuses_is_told() -> None:
+def test_a_refusal_of_the_api_server_is_reported() -> None:
     seen = states.at_rest(states.cluster(partitions=6))
     plan = decide(seen, NOW, refusal="the API server answered 422: spec.template is invalid")
     degraded = states.condition(plan.status, "Degraded")

@@ -84,7 +84,7 @@ def test_workers_wait_until_strimzi_has_seen_the_new_number(waiting: dict[str, A
     assert in_sync(plan) == ("False", "WaitingForTopicOperator")
 
 
-def test_a_topic_that_is_not_ready_needs_a_person_who_is_told_why() -> None:
+def test_a_topic_that_is_not_ready_needs_a_person_and_says_why() -> None:
     of = states.cluster(partitions=6)
     found = states.topic(of, 6, "False", reason="KafkaError")
     plan = decide(states.at_rest(of, topic=found), NOW)
@@ -107,8 +107,8 @@ def test_a_topic_that_grew_behind_strimzis_back_is_adopted() -> None:
     """Strimzi then says NotSupported, and only the workers know the number."""
     of = states.cluster()
     found = states.topic(of, 3, "False", reason="NotSupported")
-    told = states.reports(3, topic_partitions=6)
-    item = applied_topic(decide(states.at_rest(of, topic=found, reports=told), NOW))
+    reports = states.reports(3, topic_partitions=6)
+    item = applied_topic(decide(states.at_rest(of, topic=found, reports=reports), NOW))
     assert item is not None
     assert item["spec"]["partitions"] == 6
 
@@ -121,7 +121,7 @@ def test_a_number_that_shards_do_not_divide_is_rounded_up() -> None:
 
 
 def test_the_default_is_rounded_up_and_nothing_was_adopted() -> None:
-    """A chart leaves `partitions` out, whatever the number of shards."""
+    """A chart leaves `partitions` out for any number of shards."""
     of = states.cluster(shards=2)
     plan = decide(states.at_rest(of, 4, topic=states.topic(of, 4)), NOW)
     assert plan.status["partitions"] == {"topic": 4, "active": 4, "desired": 4}
@@ -133,9 +133,9 @@ def test_partitions_never_shrink(source: str) -> None:
     """Such as when a MicrofinCluster was deleted and made anew with fewer."""
     earlier = {"partitions": {"topic": 6, "active": 6}} if source == "status" else None
     of = states.cluster(earlier, partitions=3)
-    told = states.reports(3, active=6 if source == "routing" else 3)
+    reports = states.reports(3, active=6 if source == "routing" else 3)
     found = states.topic(of, 6 if source == "topic" else 3)
-    plan = decide(states.at_rest(of, topic=found, reports=told), NOW)
+    plan = decide(states.at_rest(of, topic=found, reports=reports), NOW)
     assert plan.status["partitions"]["desired"] == 6
     item = applied_topic(plan)
     assert item is None or item["spec"]["partitions"] == 6
@@ -208,7 +208,7 @@ def forced(plan: Plan) -> list[bool]:
     return [it.force for it in plan.actions if isinstance(it, Apply) and it.kind == KAFKA_TOPIC]
 
 
-def test_fields_that_it_did_not_set_are_not_taken_by_force() -> None:
+def test_fields_of_others_are_not_forced() -> None:
     of = states.cluster()
     assert forced(in_another_namespace("apps", found=somebodys_topic())) == [False]
     ours = states.topic(of, 3)
@@ -218,7 +218,7 @@ def test_fields_that_it_did_not_set_are_not_taken_by_force() -> None:
     assert forced(decide(states.at_rest(of, topic=ours), NOW)) == [True]
 
 
-def test_a_setting_that_is_new_in_the_spec_is_not_taken_by_force() -> None:
+def test_a_setting_that_is_new_in_the_spec_is_not_forced() -> None:
     ours = states.topic(states.cluster(), 3)
     ours["spec"]["config"]["segment.bytes"] = "1"
     config = {"strimzi": states.STRIMZI, "config": {"segment.bytes": "1048576"}}
@@ -245,7 +245,7 @@ def test_who_else_manages_a_topic_may_go_on_saying_so() -> None:
         ("strimzi.io/pause-reconciliation", "true", "TopicPaused"),
     ],
 )
-def test_a_topic_that_strimzi_shall_not_touch(annotation: str, value: str, reason: str) -> None:
+def test_a_topic_that_strimzi_must_not_change(annotation: str, value: str, reason: str) -> None:
     of = states.cluster()
     found = states.topic(of, 3)
     found["metadata"]["annotations"][annotation] = value
@@ -296,7 +296,7 @@ def test_without_strimzi_a_job_makes_the_topic() -> None:
     assert container["envFrom"] == [{"secretRef": {"name": "microfin-worker"}}]
 
 
-def test_a_jobs_end_is_known_before_a_worker_tells() -> None:
+def test_a_jobs_end_is_known_before_a_worker_reports() -> None:
     of = states.cluster(topic=BOOTSTRAP)
     done = states.ended_job(of, "bank-topic-3", "Complete", NOW)
     plan = decide(Observation(cluster=of, jobs=[done]), NOW)
@@ -316,14 +316,14 @@ def test_a_job_that_failed_says_why_and_is_made_anew_later() -> None:
     assert removed == Delete(removed.kind, "apps", "bank-topic-3", "uid-bank-topic-3")
 
 
-def test_workers_tell_of_a_topic_that_grew_without_strimzi() -> None:
+def test_workers_report_a_topic_that_grew_without_strimzi() -> None:
     of = states.cluster({"partitions": {"topic": 3, "active": 3}}, topic=BOOTSTRAP)
     plan = decide(states.at_rest(of, reports=states.reports(3, topic_partitions=6)), NOW)
     assert plan.status["partitions"] == {"topic": 6, "active": 3, "desired": 6}
     assert jobs_of(plan) == []
 
 
-def test_a_topic_is_taken_up_again_as_it_was_left() -> None:
+def test_a_topic_is_adopted_as_it_was_left() -> None:
     of = states.cluster()
     assert of.spec.topic.strimzi is not None
     once = kafka_topic(of, of.spec.topic.strimzi, 3)

@@ -45,7 +45,7 @@ def test_there_are_as_many_workers_as_the_topic_has_partitions() -> None:
     assert workers(plan) == ("False", "Scaling")
 
 
-def test_workers_stay_while_nobody_tells_how_many_partitions_there_are() -> None:
+def test_workers_stay_while_the_number_of_partitions_is_unknown() -> None:
     """The KafkaTopic has not been looked at yet, and no worker answers."""
     of = states.cluster({"partitions": {"topic": 6, "active": 3}}, partitions=9)
     stale = states.topic(of, 9, seen=False)
@@ -55,7 +55,7 @@ def test_workers_stay_while_nobody_tells_how_many_partitions_there_are() -> None
 
 
 @pytest.mark.parametrize("by_hand", [1, 9])
-def test_a_number_of_workers_set_by_hand_is_set_back_and_told(by_hand: int) -> None:
+def test_a_number_of_workers_set_by_hand_is_restored_with_an_event(by_hand: int) -> None:
     of = states.cluster()
     seen = states.at_rest(of)
     assert seen.stateful_set is not None
@@ -83,7 +83,7 @@ def test_a_field_changed_by_hand_is_set_back() -> None:
     ]
 
 
-def test_a_field_that_is_no_longer_wanted_is_taken_away() -> None:
+def test_a_field_that_is_no_longer_wanted_is_removed() -> None:
     before = states.cluster(worker={"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}})
     after = states.cluster()
     plan = decide(states.at_rest(after, **states.workload(before, 3)), NOW)
@@ -99,7 +99,7 @@ def test_a_new_image_is_rolled_out_by_the_stateful_sets_controller() -> None:
     assert workers(plan) == ("False", "Applying")
 
 
-def test_it_tells_how_far_a_roll_out_is() -> None:
+def test_it_reports_the_progress_of_a_roll_out() -> None:
     of = states.cluster({"partitions": {"topic": 3, "active": 3}})
     seen = states.at_rest(of)
     assert seen.stateful_set is not None
@@ -110,11 +110,11 @@ def test_it_tells_how_far_a_roll_out_is() -> None:
     assert "1 of 3" in states.condition(plan.status, "WorkersInSync")["message"]
 
 
-def test_it_tells_which_partition_waits_for_what() -> None:
+def test_it_reports_which_partition_waits_for_what() -> None:
     of = states.cluster()
-    told = states.reports(3)
-    told[1] = msgspec.structs.replace(told[1], state="retrying", reason="no database")
-    plan = decide(states.at_rest(of, reports=told), NOW)
+    reports = states.reports(3)
+    reports[1] = msgspec.structs.replace(reports[1], state="retrying", reason="no database")
+    plan = decide(states.at_rest(of, reports=reports), NOW)
     assert workers(plan) == ("False", "WaitingForClaims")
     message = states.condition(plan.status, "WorkersInSync")["message"]
     assert "partition 1's worker is retrying: no database" in message
@@ -137,9 +137,9 @@ def test_workers_that_cannot_be_asked_hint_at_the_network_policy() -> None:
 
 
 def test_a_worker_that_has_stopped_needs_a_person() -> None:
-    told = states.reports(3)
-    told[0] = msgspec.structs.replace(told[0], state="stopped", reason="the log was lost")
-    plan = decide(states.at_rest(states.cluster(), reports=told), NOW)
+    reports = states.reports(3)
+    reports[0] = msgspec.structs.replace(reports[0], state="stopped", reason="the log was lost")
+    plan = decide(states.at_rest(states.cluster(), reports=reports), NOW)
     assert workers(plan) == ("False", "WorkerBroken")
     assert "the log was lost" in states.condition(plan.status, "Degraded")["message"]
     assert plan.status["phase"] == "Degraded"
@@ -169,7 +169,7 @@ def test_what_is_not_ours_is_left_alone(owners: list[dict[str, Any]]) -> None:
     assert workers(plan) == ("False", "NameTaken")
 
 
-def test_an_orphan_of_ours_is_taken_up_again() -> None:
+def test_an_orphan_of_ours_is_adopted() -> None:
     of = states.cluster()
     found = states.workload(of, 3)
     found["stateful_set"]["metadata"]["ownerReferences"] = []

@@ -1,4 +1,4 @@
-"""Answers before the outcome: 202 with its Location, and what is told when not even that may be."""
+"""Answers before the outcome: 202 with its Location, and 503 if not even that is certain."""
 
 import asyncio
 import time
@@ -98,13 +98,13 @@ async def test_the_location_of_another_body_says_that_the_key_was_used(
 
         first = (await deposit("1")).headers["location"]
         assert (await finally_of(user, first, "settled"))["amount"] == "1.00"
-        told = []
+        answers = []
         for _ in range(5):  # a worker may be quicker than the lease that a 202 waits for
             refused = await deposit("7")
             if refused.status_code == 202:
                 refused = await until_decided(user, refused.headers["location"])
-            told.append((refused.status_code, refused.json()["code"]))
-        assert told == [(422, "key_reused")] * 5
+            answers.append((refused.status_code, refused.json()["code"]))
+        assert answers == [(422, "key_reused")] * 5
         repeat = (await deposit("1.00")).headers["location"]
         for location in (first, repeat, first.partition("?")[0], f"{first}x"):
             assert (await finally_of(user, location, "settled"))["amount"] == "1.00"
@@ -150,7 +150,7 @@ async def test_the_predecessors_default_is_202(ledger: Ledger) -> None:
         movements = [
             ("/api/deposit", body),
             ("/api/withdraw", body),
-            ("/api/withdraw", body),  # will be rejected, which its Location tells
+            ("/api/withdraw", body),  # will be rejected, which its Location shows
             (
                 "/api/transfer",
                 {"senderAccountNumber": number, "receiverAccountNumber": other, "amount": "1"},
@@ -190,7 +190,7 @@ async def test_a_debit_alone_is_not_told_as_settled(quiet: Ledger, redis: str) -
         await quiet.stop_worker(partition_of(receiver, PARTITIONS))
         body = {"senderAccountNumber": sender, "receiverAccountNumber": receiver, "amount": "5"}
         headers = {"Idempotency-Key": "under way"}
-        for _ in range(2):  # a repeat is told of the debit by the worker, too
+        for _ in range(2):  # a repeat too learns of the debit from the worker
             answer = await user.client.post("/api/transfer", json=body, headers=headers)
             assert (answer.status_code, answer.json()["status"]) == (202, "in_transit")
         assert await user.balance(sender) == "15.00"
@@ -206,7 +206,7 @@ async def test_without_a_lease_nothing_is_sent(
     async with running(ledger.settings()) as api:
         user = await api.user()
         number = await user.account()
-        lease = api.parts.leases.of_account(number)
+        lease = api.services.leases.of_account(number)
 
         async def refuse(_: float) -> Lease:
             raise ConnectionRefusedError("planted")
@@ -224,14 +224,14 @@ async def test_without_a_lease_nothing_is_sent(
 
 async def test_leases_are_given_back(ledger: Ledger) -> None:
     async with running(ledger.settings()) as api:
-        instance = api.parts.instance
+        instance = api.services.instance
         assert await leases_of(ledger, instance) == 1
     assert await leases_of(ledger, instance) == 0
 
 
 async def leases_of(ledger: Ledger, instance: str) -> int:
     async with running(ledger.settings()) as other:
-        pool = other.parts.pools[0]
+        pool = other.services.pools[0]
         async with pool.acquire() as connection, connection.transaction():
             count: int = await connection.fetchval(
                 "SELECT count(*) FROM leases WHERE instance = $1", instance
@@ -244,7 +244,7 @@ async def test_the_database_gone_is_503(ledger: Ledger) -> None:
     async with running(settings) as api:
         user = await api.user()
     api = Api(ledger.settings(databases="postgresql://microfin_api:x@127.0.0.1:1/nowhere"))
-    await api.parts.start()
+    await api.services.start()
     try:
         async with api.client(Authorization=f"Bearer {user.session_id}") as client:
             body = {"accountNumber": "100000000008", "amount": "5"}
@@ -258,7 +258,7 @@ async def test_the_database_gone_is_503(ledger: Ledger) -> None:
             assert (await client.get("/healthz")).status_code == 200
             assert (await client.get("/readyz")).status_code == 503
     finally:
-        await api.parts.stop()
+        await api.services.stop()
 
 
 class FaultyProducer:
@@ -276,8 +276,8 @@ class FaultyProducer:
 
 
 def break_producer(api: Api, fault: Exception, *, sends: bool) -> None:
-    real = api.parts.producer
-    api.parts.submission._producer = FaultyProducer(real, fault, sends=sends)  # type: ignore[assignment]
+    real = api.services.producer
+    api.services.submission._producer = FaultyProducer(real, fault, sends=sends)  # type: ignore[assignment]
 
 
 async def test_a_refused_command_is_503(ledger: Ledger) -> None:
@@ -303,7 +303,7 @@ async def test_what_nobody_knows_is_503_and_safe_to_repeat(quiet: Ledger) -> Non
         user = await api.user()
         number = await user.account()
         await quiet.stop_workers()
-        real = api.parts.producer
+        real = api.services.producer
         break_producer(api, ProduceUnknown("no ack"), sends=True)
         body, headers = {"accountNumber": number, "amount": "5"}, {"Idempotency-Key": "unknown"}
         answer = await user.client.post("/api/deposit", json=body, headers=headers)
@@ -313,7 +313,7 @@ async def test_what_nobody_knows_is_503_and_safe_to_repeat(quiet: Ledger) -> Non
         assert problem["operationStatus"] == "unknown"
         assert problem["idempotencyKey"] == answer.headers["idempotency-key"] == "unknown"
         assert "safe" in problem["detail"]
-        api.parts.submission._producer = real
+        api.services.submission._producer = real
         await quiet.start_workers()
         answer = await user.client.post("/api/deposit", json=body, headers=headers)
         while answer.status_code != 200:  # the workers are starting
@@ -349,19 +349,19 @@ async def test_what_is_not_acknowledged_stays_under_way(
     async with running(ledger.settings()) as opening, running(settings) as api:
         user = await opening.user()
         number = await user.account()
-        sent = api.parts.producer.send
+        sent = api.services.producer.send
 
         async def send_slowly(partition: int, command: Command, headers: Headers = ()) -> Appended:
             await acknowledging.wait()
             return await sent(partition, command, headers)
 
-        monkeypatch.setattr(api.parts.producer, "send", send_slowly)
+        monkeypatch.setattr(api.services.producer, "send", send_slowly)
         body = {"accountNumber": number, "amount": "1"}
         async with api.client(Authorization=f"Bearer {user.session_id}") as client:
             answers = [await client.post("/api/deposit", json=body) for _ in range(2)]
             assert [answer.json()["code"] for answer in answers] == ["unknown", "overloaded"]
             acknowledging.set()
-            await api.parts.submission.finish(30)
+            await api.services.submission.finish(30)
             answer = await client.post("/api/deposit", json=body)
             assert answer.json().get("code") != "overloaded"
 
@@ -383,18 +383,18 @@ async def test_202_waits_for_a_lease_that_shows_the_same_routing(
         number = await user.account()
         while not Lease(0, Routing(1, 2), 4).moves(number):
             number = await user.account()
-        lease = api.parts.leases.of_account(number)
+        lease = api.services.leases.of_account(number)
         renewal = lease._renewal
 
         async def growing(sent: float) -> Lease:
             real = await renewal(sent)
             return Lease(real.sent, Routing(generation, 2), intended)
 
-        destination = await api.parts.gate.pass_through(number)
+        destination = await api.services.gate.pass_through(number)
         monkeypatch.setattr(lease, "_renewal", growing)
         async with asyncio.timeout(5):
             waiting = asyncio.create_task(
-                api.parts.gate.until_order_is_certain(number, destination.generation)
+                api.services.gate.until_order_is_certain(number, destination.generation)
             )
             done, _ = await asyncio.wait({waiting}, timeout=1.0)
         assert bool(done) is certain
@@ -409,13 +409,13 @@ async def test_no_202_while_the_order_is_uncertain(
         user = await api.user()
         number = await user.account()
         await quiet.stop_workers()
-        lease = api.parts.leases.of_account(number)
+        lease = api.services.leases.of_account(number)
         accept = lease._accept
 
         def grown(renewed: Lease) -> None:
             accept(Lease(renewed.sent, Routing(2, 2), None))
 
-        sent = api.parts.producer.send
+        sent = api.services.producer.send
 
         async def grow_meanwhile(
             partition: int, command: Command, headers: Headers = ()
@@ -423,7 +423,7 @@ async def test_no_202_while_the_order_is_uncertain(
             monkeypatch.setattr(lease, "_accept", grown)
             return await sent(partition, command, headers)
 
-        monkeypatch.setattr(api.parts.producer, "send", grow_meanwhile)
+        monkeypatch.setattr(api.services.producer, "send", grow_meanwhile)
         for headers in (ASYNC, {}):
             monkeypatch.setattr(lease, "_accept", accept)
             await lease.sent_after(time.monotonic())

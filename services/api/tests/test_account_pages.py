@@ -156,7 +156,7 @@ async def test_accounts_are_counted_now_and_then_and_each_time_near_the_cap(
 async def test_what_a_count_allows_ends_after_a_while(
     ledger: Ledger, counted: list[int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(account_cap, "_ALLOWED_SECONDS", 0.0)
+    monkeypatch.setattr(account_cap, "_QUOTA_SECONDS", 0.0)
     async with running(ledger.settings(accounts_per_user=100)) as api:
         user = await api.user()
         for _ in range(3):

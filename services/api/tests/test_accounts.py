@@ -54,21 +54,21 @@ async def test_no_cache_reads_the_database_and_heals_the_cache(api: Api, user: U
     number = await user.account(balance="5")
     as_of = time.time_ns() // 1_000_000 - 1_000
     wrong = CachedAccount(number, user.id, "EUR", 999, "open", 9, 99, as_of)
-    await api.parts.cache.put([wrong])
+    await api.services.cache.put([wrong])
     cached = (await user.client.get(f"/api/accounts/{number}")).json()
     assert (cached["balance"], cached["asOf"]) == ("9.99", moment(as_of))
     assert await user.balance(number) == "5.00"
-    await api.parts.redis.delete(f"account:{number}")
+    await api.services.redis.delete(f"account:{number}")
     assert (await user.client.get(f"/api/accounts/{number}")).json()["balance"] == "5.00"
-    assert (await api.parts.cache.get(number)) is not None
+    assert (await api.services.cache.get(number)) is not None
 
 
 async def test_an_older_version_is_never_cached_over_a_newer_one(api: Api, user: User) -> None:
     number = await user.account()
     for version, held in ((10, 10), (9, 10), (8, 10), (11, 11), (100, 100), (12, 100)):
         put = CachedAccount(number, user.id, "EUR", version, "open", version, version)
-        await api.parts.cache.put([put])
-        cached = await api.parts.cache.get(number)
+        await api.services.cache.put([put])
+        cached = await api.services.cache.get(number)
         assert cached is not None
         assert cached.version == held
 
@@ -188,8 +188,8 @@ async def test_csv_without_a_limit_has_every_page(
     path = f"/api/accounts/{number}/entries"
     whole = await user.client.get(path, headers={"Accept": "text/csv"})
     assert [line.split(",")[0] for line in whole.text.splitlines()[1:]] == list("54321")
-    part = await user.client.get(f"{path}?limit=3", headers={"Accept": "text/csv"})
-    assert [line.split(",")[0] for line in part.text.splitlines()[1:]] == list("543")
+    first = await user.client.get(f"{path}?limit=3", headers={"Accept": "text/csv"})
+    assert [line.split(",")[0] for line in first.text.splitlines()[1:]] == list("543")
 
 
 async def test_an_operation_shows_its_end(user: User) -> None:

@@ -1,4 +1,4 @@
-"""What may happen so and so often: in Redis for all, and in one process."""
+"""Allowances: in Redis for all processes, and in one process."""
 
 import time
 from collections.abc import AsyncIterator
@@ -12,12 +12,12 @@ from microfin.redis.guarded import GuardedRedis
 from microfin_api.people.allowance import (
     LAPSE_MILLISECONDS,
     Allowances,
-    Answer,
     OwnAllowances,
+    Result,
 )
 from microfin_local.platform import Platform
 
-TAKEN, BUSY, FULL = Answer.TAKEN, Answer.BUSY, Answer.FULL
+ACQUIRED, BUSY, FULL = Result.ACQUIRED, Result.BUSY, Result.FULL
 
 
 class ByRedis:
@@ -27,14 +27,14 @@ class ByRedis:
         self._allowances = Allowances(redis)
         self._patch = patch
 
-    async def take(self, key: str, limit: int, now: int) -> tuple[Answer, int]:
+    async def acquire(self, key: str, limit: int, now: int) -> tuple[Result, int]:
         self._patch.setattr(time, "time_ns", lambda: now * 1_000_000)
-        reply = await self._allowances.take(key, limit, seconds=60)
-        return reply.answer, reply.milliseconds
+        acquisition = await self._allowances.acquire(key, limit, seconds=60)
+        return acquisition.result, acquisition.milliseconds
 
-    async def settle(self, key: str, now: int, *, counts: bool) -> None:
+    async def release(self, key: str, now: int, *, counts: bool) -> None:
         self._patch.setattr(time, "time_ns", lambda: now * 1_000_000)
-        await self._allowances.settle(key, seconds=60, counts=counts)
+        await self._allowances.release(key, seconds=60, counts=counts)
 
 
 class ByProcess:
@@ -43,12 +43,12 @@ class ByProcess:
     def __init__(self) -> None:
         self._allowances = OwnAllowances(10)
 
-    async def take(self, key: str, limit: int, now: int) -> tuple[Answer, int]:
-        reply = self._allowances.take(key, limit, seconds=60, now=now)
-        return reply.answer, reply.milliseconds
+    async def acquire(self, key: str, limit: int, now: int) -> tuple[Result, int]:
+        acquisition = self._allowances.acquire(key, limit, seconds=60, now=now)
+        return acquisition.result, acquisition.milliseconds
 
-    async def settle(self, key: str, now: int, *, counts: bool) -> None:
-        self._allowances.settle(key, seconds=60, counts=counts, now=now)
+    async def release(self, key: str, now: int, *, counts: bool) -> None:
+        self._allowances.release(key, seconds=60, counts=counts, now=now)
 
 
 @pytest_asyncio.fixture
@@ -77,34 +77,36 @@ async def test_what_counts_is_full_until_the_window_ends(
     allowances: ByRedis | ByProcess, key: str
 ) -> None:
     for _ in range(2):
-        assert await allowances.take(key, 2, NOW) == (TAKEN, 0)
-        await allowances.settle(key, NOW + 1000, counts=True)
-    assert await allowances.take(key, 2, NOW + 2000) == (FULL, 58_000)
-    assert await allowances.take(key, 2, NOW + 59_999) == (FULL, 1)
-    assert await allowances.take(key, 2, NOW + 60_000) == (TAKEN, 0)
+        assert await allowances.acquire(key, 2, NOW) == (ACQUIRED, 0)
+        await allowances.release(key, NOW + 1000, counts=True)
+    assert await allowances.acquire(key, 2, NOW + 2000) == (FULL, 58_000)
+    assert await allowances.acquire(key, 2, NOW + 59_999) == (FULL, 1)
+    assert await allowances.acquire(key, 2, NOW + 60_000) == (ACQUIRED, 0)
 
 
-async def test_what_is_taken_keeps_busy_until_it_is_given_back(
+async def test_an_acquisition_keeps_the_allowance_busy_until_its_release(
     allowances: ByRedis | ByProcess, key: str
 ) -> None:
-    assert await allowances.take(key, 1, NOW) == (TAKEN, 0)
-    assert await allowances.take(key, 1, NOW + 1000) == (BUSY, LAPSE_MILLISECONDS - 1000)
-    await allowances.settle(key, NOW + 1000, counts=False)
-    assert await allowances.take(key, 1, NOW + 2000) == (TAKEN, 0)
+    assert await allowances.acquire(key, 1, NOW) == (ACQUIRED, 0)
+    assert await allowances.acquire(key, 1, NOW + 1000) == (BUSY, LAPSE_MILLISECONDS - 1000)
+    await allowances.release(key, NOW + 1000, counts=False)
+    assert await allowances.acquire(key, 1, NOW + 2000) == (ACQUIRED, 0)
 
 
-async def test_what_is_never_settled_lapses(allowances: ByRedis | ByProcess, key: str) -> None:
+async def test_an_acquisition_without_release_lapses(
+    allowances: ByRedis | ByProcess, key: str
+) -> None:
     """Its process died, or Redis' answer came too late."""
-    assert await allowances.take(key, 2, NOW) == (TAKEN, 0)
-    assert await allowances.take(key, 2, NOW) == (TAKEN, 0)
-    assert (await allowances.take(key, 2, NOW))[0] == BUSY
-    assert await allowances.take(key, 2, NOW + LAPSE_MILLISECONDS) == (TAKEN, 0)
+    assert await allowances.acquire(key, 2, NOW) == (ACQUIRED, 0)
+    assert await allowances.acquire(key, 2, NOW) == (ACQUIRED, 0)
+    assert (await allowances.acquire(key, 2, NOW))[0] == BUSY
+    assert await allowances.acquire(key, 2, NOW + LAPSE_MILLISECONDS) == (ACQUIRED, 0)
 
 
 async def test_what_counts_late_counts(allowances: ByRedis | ByProcess, key: str) -> None:
-    assert await allowances.take(key, 1, NOW) == (TAKEN, 0)
-    await allowances.settle(key, NOW + 61_000, counts=True)
-    assert await allowances.take(key, 1, NOW + 62_000) == (FULL, 59_000)
+    assert await allowances.acquire(key, 1, NOW) == (ACQUIRED, 0)
+    await allowances.release(key, NOW + 61_000, counts=True)
+    assert await allowances.acquire(key, 1, NOW + 62_000) == (FULL, 59_000)
 
 
 @pytest.mark.parametrize("held", [b"7", b"x", b"7 0 0 9999999999999999", b"7 0 0"])
@@ -114,21 +116,21 @@ async def test_a_counter_without_an_end_counts_as_none(
     await redis.run("return redis.call('SET', KEYS[1], ARGV[1])", key, held)
     ttl = "return redis.call('PTTL', KEYS[1])"
     assert await redis.run(ttl, key) == -1
-    assert (await Allowances(redis).take(key, 5, seconds=60)).answer is TAKEN
+    assert (await Allowances(redis).acquire(key, 5, seconds=60)).result is ACQUIRED
     assert 0 < await redis.run(ttl, key) <= 60_000
 
 
 async def test_every_counter_has_an_end(redis: GuardedRedis, key: str) -> None:
     allowances = Allowances(redis)
     for counts in (True, False, True):
-        await allowances.take(key, 5, seconds=60)
+        await allowances.acquire(key, 5, seconds=60)
         assert 0 < await redis.run("return redis.call('PTTL', KEYS[1])", key) <= 60_000
-        await allowances.settle(key, seconds=60, counts=counts)
+        await allowances.release(key, seconds=60, counts=counts)
         assert 0 < await redis.run("return redis.call('PTTL', KEYS[1])", key) <= 60_000
 
 
 def test_a_process_remembers_only_so_many() -> None:
     allowances = OwnAllowances(10)
     for number in range(100):
-        allowances.take(f"{number}", 5, seconds=60)
+        allowances.acquire(f"{number}", 5, seconds=60)
     assert len(allowances) == 10

@@ -107,7 +107,7 @@ async def test_transfers(api: Api, user: User, case: str) -> None:
     assert await other.balance(accounts["DOLLARS"]) == "0.00"
 
 
-async def test_what_is_missing_is_told(user: User) -> None:
+async def test_missing_fields_are_named(user: User) -> None:
     number = await user.account(balance="5")
     body = {"accountNumber": number, "amount": "7.5"}
     problem = problem_of(await user.client.post("/api/withdraw", json=body), 422)

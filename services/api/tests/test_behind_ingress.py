@@ -119,17 +119,17 @@ async def attack(url: str, session_id: str) -> None:
 
 async def ask(url: str, user: str, session_id: str, share: int) -> Counter[str]:
     """Ask who one is; count the answers: own, somebody else's, others."""
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         for _ in range(share):
             answer = await client.get("/api/me", headers={"Cookie": f"sessionId={session_id}"})
             if answer.status_code != 200:
-                told[f"status {answer.status_code}"] += 1
+                counts[f"status {answer.status_code}"] += 1
             elif answer.json()["userId"] != user or "set-cookie" in answer.headers:
-                told["somebody else's"] += 1
+                counts["somebody else's"] += 1
             else:
-                told["own"] += 1
-    return told
+                counts["own"] += 1
+    return counts
 
 
 async def test_nobody_gets_an_answer_to_what_somebody_else_hid_in_a_body(
@@ -146,9 +146,9 @@ async def test_nobody_gets_an_answer_to_what_somebody_else_hid_in_a_body(
             ]
             try:
                 share = -(-ANSWERS // CUSTOMERS)
-                told = await asyncio.gather(*(ask(url, *it, share) for it in customers))
+                counts = await asyncio.gather(*(ask(url, *it, share) for it in customers))
             finally:
                 for attacker in attackers:
                     attacker.cancel()
                 await asyncio.gather(*attackers, return_exceptions=True)
-    assert sum(told, Counter[str]()) == Counter({"own": share * CUSTOMERS})
+    assert sum(counts, Counter[str]()) == Counter({"own": share * CUSTOMERS})

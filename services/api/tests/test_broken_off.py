@@ -1,4 +1,4 @@
-"""Whatever breaks a request off whose command was sent, nobody is told that nothing was done."""
+"""A request that breaks off after its command was sent is never answered by "nothing was done"."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -31,8 +31,8 @@ FAULTS = [
 ]
 
 
-def name_of(part: str | BaseException) -> str:
-    return part if isinstance(part, str) else type(part).__name__
+def name_of(parameter: str | BaseException) -> str:
+    return parameter if isinstance(parameter, str) else type(parameter).__name__
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -76,8 +76,8 @@ async def check_unknown(user: User, number: str, key: str, answer: httpx.Respons
 
 def fail_at(api: Api, place: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, _, name = place.partition(".")
-    part = getattr(api.parts, owner)
-    real: Callable[..., Any] = getattr(part, name)
+    service = getattr(api.services, owner)
+    real: Callable[..., Any] = getattr(service, name)
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
@@ -87,7 +87,7 @@ def fail_at(api: Api, place: str, error: BaseException, monkeypatch: pytest.Monk
         raise error
 
     broken = fail_later if asyncio.iscoroutinefunction(real) else fail
-    monkeypatch.setattr(part, name, broken)
+    monkeypatch.setattr(service, name, broken)
 
 
 @pytest.mark.parametrize(("place", "error"), FAULTS, ids=name_of)
@@ -117,7 +117,7 @@ async def test_an_error_in_telling_the_outcome_is_unknown(
 
 
 class SlowProducer:
-    """Sends when it is told to, and then fails as it was told to, if it was."""
+    """Sends when the test lets it, and then raises the error that it was given, if any."""
 
     def __init__(self, producer: CommandProducer, error: Exception | None = None) -> None:
         self.asked = asyncio.Event()
@@ -139,8 +139,8 @@ async def test_the_longest_time_over_after_sending_is_unknown(
     breaking: Api, owner: User, monkeypatch: pytest.MonkeyPatch, prefer: str
 ) -> None:
     number = await owner.account()
-    slow = SlowProducer(breaking.parts.producer)
-    monkeypatch.setattr(breaking.parts.submission, "_producer", slow)
+    slow = SlowProducer(breaking.services.producer)
+    monkeypatch.setattr(breaking.services.submission, "_producer", slow)
     monkeypatch.setattr("microfin_api.app._LONGEST_SECONDS", 0.5)
     answer = await deposit(owner, number, f"late{prefer}", prefer)
     slow.sending.set()
@@ -151,8 +151,8 @@ async def test_a_cancelled_request_is_told_as_unknown(
     breaking: Api, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = await owner.account()
-    slow = SlowProducer(breaking.parts.producer)
-    monkeypatch.setattr(breaking.parts.submission, "_producer", slow)
+    slow = SlowProducer(breaking.services.producer)
+    monkeypatch.setattr(breaking.services.submission, "_producer", slow)
     asking = asyncio.create_task(deposit(owner, number, "cancelled"))
     await slow.asked.wait()
     asking.cancel()
@@ -165,8 +165,8 @@ async def test_an_unforeseen_error_of_the_producer_leaves_the_outcome(
     breaking: Api, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = await owner.account()
-    slow = SlowProducer(breaking.parts.producer, RuntimeError("planted"))
+    slow = SlowProducer(breaking.services.producer, RuntimeError("planted"))
     slow.sending.set()
-    monkeypatch.setattr(breaking.parts.submission, "_producer", slow)
+    monkeypatch.setattr(breaking.services.submission, "_producer", slow)
     answer = await deposit(owner, number, "unforeseen")
     assert (answer.status_code, answer.json()["balance"]) == (200, "5.00")

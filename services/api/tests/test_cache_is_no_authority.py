@@ -1,4 +1,4 @@
-"""Whoever can write to Redis is nobody by it: what stands there is believed by its seal alone."""
+"""A writer to Redis gains nothing: a value there is believed only for its seal."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from microfin.ledger.operation import Operation
 from microfin.redis.account_cache import CachedAccount
 from microfin.redis.replies import Reply, channel_of
 from microfin_api.commands.waiting import Waiter
-from microfin_api.services import Parts
+from microfin_api.services import Services
 from support.api_under_test import Api, Ledger, User, running
 
 
@@ -35,16 +35,16 @@ async def test_a_written_session_is_nobodys(api: Api, user: User) -> None:
     forged = {"user": victim.id, "expires": int(time.time()) + 10**6, "cached": int(time.time())}
     for text in (forged, {**forged, "mac": "0" * 32}, {"mac": "0" * 32, **forged}):
         key = session_key(user.session_id)
-        await api.parts.redis.set(key, json.dumps(text).encode(), seconds=3600)
+        await api.services.redis.set(key, json.dumps(text).encode(), seconds=3600)
         assert await who(user) == user.id
 
 
 async def test_anothers_entry_under_ones_own_key_is_not_believed(api: Api, user: User) -> None:
     victim = await api.user()
     assert await who(victim) == victim.id
-    held = await api.parts.redis.get(session_key(victim.session_id))
+    held = await api.services.redis.get(session_key(victim.session_id))
     assert held is not None
-    await api.parts.redis.set(session_key(user.session_id), held, seconds=3600)
+    await api.services.redis.set(session_key(user.session_id), held, seconds=3600)
     assert await who(user) == user.id
 
 
@@ -53,10 +53,10 @@ async def test_an_entry_written_back_after_its_minute_is_not_believed(
 ) -> None:
     assert await who(user) == user.id
     key = session_key(user.session_id)
-    held = await api.parts.redis.get(key)
+    held = await api.services.redis.get(key)
     assert held is not None
     assert (await user.client.post("/api/signout")).status_code == 200
-    await api.parts.redis.set(key, held, seconds=3600)
+    await api.services.redis.set(key, held, seconds=3600)
     later.seconds = 61
     bearer = {"Authorization": f"Bearer {user.session_id}"}
     assert (await user.client.get("/api/me", headers=bearer)).status_code == 401
@@ -67,12 +67,12 @@ async def test_an_entry_from_the_future_is_not_believed(
 ) -> None:
     """Otherwise a clock that was ahead would have made entries that live longer."""
     later.seconds = 3600
-    await api.parts.redis.delete(session_key(user.session_id))
+    await api.services.redis.delete(session_key(user.session_id))
     assert await who(user) == user.id
-    held = await api.parts.redis.get(session_key(user.session_id))
+    held = await api.services.redis.get(session_key(user.session_id))
     assert held is not None
     assert (await user.client.post("/api/signout")).status_code == 200
-    await api.parts.redis.set(session_key(user.session_id), held, seconds=3600)
+    await api.services.redis.set(session_key(user.session_id), held, seconds=3600)
     later.seconds = 0
     bearer = {"Authorization": f"Bearer {user.session_id}"}
     assert (await user.client.get("/api/me", headers=bearer)).status_code == 401
@@ -103,7 +103,7 @@ async def test_a_written_owner_sees_nothing(api: Api, user: User, path: str) -> 
     }
     for text in (account, {"mac": "0" * 32, **account}):
         held = f"99 {as_of} {json.dumps(text, separators=(',', ':'))}".encode()
-        await api.parts.redis.set(f"account:{number}", held, seconds=3600)
+        await api.services.redis.set(f"account:{number}", held, seconds=3600)
         answer = await user.client.get(f"/api/accounts/{number}{path}")
         assert (answer.status_code, answer.json()["code"]) == (404, "account_not_found")
         assert (await victim.client.get(f"/api/accounts/{number}{path}")).status_code == 200
@@ -112,10 +112,10 @@ async def test_a_written_owner_sees_nothing(api: Api, user: User, path: str) -> 
 async def test_an_account_under_anothers_key_is_not_believed(api: Api, user: User) -> None:
     victim = await api.user()
     number, own = await victim.account(balance="5"), await user.account(balance="7")
-    held = await api.parts.redis.get(f"account:{own}")
+    held = await api.services.redis.get(f"account:{own}")
     assert held is not None
     for text in (held, held.replace(own.encode(), number.encode())):
-        await api.parts.redis.set(f"account:{number}", text, seconds=3600)
+        await api.services.redis.set(f"account:{number}", text, seconds=3600)
         assert (await user.client.get(f"/api/accounts/{number}/entries")).status_code == 404
         shown = await victim.client.get(f"/api/accounts/{number}")
         assert shown.json()["balance"] == "5.00"
@@ -125,40 +125,40 @@ async def test_an_account_under_anothers_key_is_not_believed(api: Api, user: Use
 async def test_an_account_is_not_believed_past_its_minute(api: Api, user: User, age: int) -> None:
     number = await user.account(balance="5")
     as_of = time.time_ns() // 1_000_000 - age
-    await api.parts.redis.delete(f"account:{number}")
-    await api.parts.cache.put([CachedAccount(number, user.id, "EUR", 999, "open", 9, 9, as_of)])
+    await api.services.redis.delete(f"account:{number}")
+    await api.services.cache.put([CachedAccount(number, user.id, "EUR", 999, "open", 9, 9, as_of)])
     assert (await user.client.get(f"/api/accounts/{number}")).json()["balance"] == "5.00"
 
 
 async def test_what_is_not_believed_is_replaced(api: Api, user: User) -> None:
     """By a reader: of one version the later counts, or each read would ask PostgreSQL."""
     number = await user.account(balance="5")
-    held = await api.parts.redis.get(f"account:{number}")
+    held = await api.services.redis.get(f"account:{number}")
     assert held is not None
     version, as_of, _ = held.split(b" ", 2)
     unsealed = b'%b %b {"number":"%b"}' % (version, as_of, number.encode())
-    await api.parts.redis.set(f"account:{number}", unsealed, seconds=3600)
-    assert await api.parts.cache.get(number) is None
+    await api.services.redis.set(f"account:{number}", unsealed, seconds=3600)
+    assert await api.services.cache.get(number) is None
     assert (await user.client.get(f"/api/accounts/{number}")).json()["balance"] == "5.00"
-    assert await api.parts.cache.get(number) is not None
+    assert await api.services.cache.get(number) is not None
 
 
-async def forge(parts: Parts, waiter: Waiter, status: str) -> None:
-    """Publish what a worker would, for whoever waits."""
+async def forge(services: Services, waiter: Waiter, status: str) -> None:
+    """Publish what a worker would, for a request that waits."""
     command = waiter.command
     fields: dict[str, Any] = {
         name: getattr(command, name) for name in ("operation", "kind", "account")
     }
-    told = {"amount": 700, "currency": "EUR", "balance": 10**9, "seq": 9, "time": 1}
-    operation = Operation(**fields, **told, status=status)
+    amounts = {"amount": 700, "currency": "EUR", "balance": 10**9, "seq": 9, "time": 1}
+    operation = Operation(**fields, **amounts, status=status)
     request = command.reply.rpartition("/")[2]
     for refused in (False, True):
         payload = msgspec.json.encode([Reply(request, operation, refused=refused)])
-        await parts.redis.publish(channel_of(parts.instance), payload)
+        await services.redis.publish(channel_of(services.instance), payload)
 
 
 async def test_a_published_answer_is_only_a_reason_to_look(ledger: Ledger) -> None:
-    """With the workers stopped nothing can settle, whatever is said on the channel."""
+    """With the workers stopped nothing can settle, even if the channel says so."""
     others = {"look_up_after": 60.0, "answer_within": 2.0}
     async with running(ledger.settings(**others)) as api:
         user = await api.user()
@@ -169,9 +169,9 @@ async def test_a_published_answer_is_only_a_reason_to_look(ledger: Ledger) -> No
             asking = asyncio.create_task(user.client.post("/api/deposit", json=body))
             async with asyncio.timeout(30):
                 while not asking.done():
-                    for waiter in list(api.parts.waiting._waiters.values()):
-                        await forge(api.parts, waiter, "settled")
-                        await forge(api.parts, waiter, "rejected")
+                    for waiter in list(api.services.waiting._waiters.values()):
+                        await forge(api.services, waiter, "settled")
+                        await forge(api.services, waiter, "rejected")
                     await asyncio.sleep(0.05)
             answer = await asking
             assert (answer.status_code, answer.json()["status"]) == (202, "accepted")

@@ -29,10 +29,10 @@ async def test_a_lost_database_is_503(ledger: Ledger, error: Exception) -> None:
     async with running(ledger.settings()) as api:
         user = await api.user()
         number = await user.account()
-        pools, api.parts.pools = api.parts.pools, [LostPool(error)]
+        pools, api.services.pools = api.services.pools, [LostPool(error)]
         try:
             answer = await user.client.get(f"/api/accounts/{number}/entries")
         finally:
-            api.parts.pools = pools
+            api.services.pools = pools
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert answer.headers["retry-after"]

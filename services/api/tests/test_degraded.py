@@ -35,5 +35,5 @@ async def test_nothing_is_degraded_where_all_is_well(ledger: Ledger) -> None:
         assert (await client.get("/readyz")).json() == {"status": "ready"}
 
 
-def _is_degraded(told: httpx.Response) -> bool:
-    return told.status_code == 200 and "its cluster is down" in str(told.json().get("degraded"))
+def _is_degraded(ready: httpx.Response) -> bool:
+    return ready.status_code == 200 and "its cluster is down" in str(ready.json().get("degraded"))

@@ -23,7 +23,7 @@ def test_reference_is_fresh(name: str) -> None:
 
 
 def test_every_reason_is_in_the_catalogue() -> None:
-    # A client is told of a foreign account as of a missing one.
+    # A client sees a foreign account as a missing one.
     assert set(get_args(Reason)) - {"not_owner"} <= set(CATALOGUE)
 
 

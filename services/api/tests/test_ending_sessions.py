@@ -57,7 +57,7 @@ async def test_a_sign_in_under_way_does_not_outlive_a_new_password(
     api: Api, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its password was right when it was verified, and is not any more."""
-    verify, verified, go_on = api.parts.passwords.verify, asyncio.Event(), asyncio.Event()
+    verify, verified, go_on = api.services.passwords.verify, asyncio.Event(), asyncio.Event()
 
     async def verify_and_pause(*arguments: Any) -> bool:
         fits = await verify(*arguments)
@@ -66,7 +66,7 @@ async def test_a_sign_in_under_way_does_not_outlive_a_new_password(
         return fits
 
     with monkeypatch.context() as patch:
-        patch.setattr(api.parts.passwords, "verify", verify_and_pause)
+        patch.setattr(api.services.passwords, "verify", verify_and_pause)
         signing_in = asyncio.create_task(sign_in(api, user))
         await verified.wait()
     assert (await change(user)).status_code == 200
@@ -108,7 +108,7 @@ async def test_sessions_are_listed_and_ended_one_by_one(api: Api, user: User) ->
     assert [it.get("current", False) for it in listed] == [False, True]
     for session in listed:
         assert session["id"] not in (stolen, user.session_id)
-        assert await api.parts.redis.get(f"session:{session['id']}") is None
+        assert await api.services.redis.get(f"session:{session['id']}") is None
         assert session["createdAt"] <= session["lastUsedAt"] < session["expiresAt"]
     other = await api.user()
     foreign = await other.client.delete(f"/api/sessions/{listed[0]['id']}")
@@ -147,7 +147,7 @@ async def age(ledger: Ledger, api: Api, user: User, column: str, minutes: int) -
     )
     await owner.close()
     for row in rows:
-        await api.parts.redis.delete(f"session:{row['token_hash'].hex()}")
+        await api.services.redis.delete(f"session:{row['token_hash'].hex()}")
 
 
 async def test_the_absolute_limit_is_in_minutes(ledger: Ledger) -> None:
@@ -174,7 +174,7 @@ async def test_a_session_that_nobody_uses_ends(ledger: Ledger) -> None:
 
 async def test_expired_sessions_are_deleted_as_fast_as_they_come(api: Api, user: User) -> None:
     """More than one batch of them, and by two at a time."""
-    async with api.parts.pools[0].acquire() as connection, connection.transaction():
+    async with api.services.pools[0].acquire() as connection, connection.transaction():
         await connection.execute(
             "INSERT INTO sessions (token_hash, user_id, expires_at)"
             " SELECT sha256(convert_to($1 || number, 'UTF8')), $2,"
@@ -182,17 +182,17 @@ async def test_expired_sessions_are_deleted_as_fast_as_they_come(api: Api, user:
             user.id,
             user.id,
         )
-    await asyncio.gather(*(api.parts.sessions.forget_expired() for _ in range(2)))
-    async with api.parts.pools[0].acquire() as connection, connection.transaction():
+    await asyncio.gather(*(api.services.sessions.forget_expired() for _ in range(2)))
+    async with api.services.pools[0].acquire() as connection, connection.transaction():
         count = "SELECT count(*) FROM sessions WHERE user_id = $1"
         assert await connection.fetchval(count, user.id) == 1
 
 
 async def test_a_session_that_the_last_release_opened_is_valid(api: Api, user: User) -> None:
-    """Its processes know of no epoch, and run beside ours."""
+    """Its processes know no epoch, and run together with ours."""
     assert (await user.client.post("/api/signout?everywhere")).status_code == 200
-    session_id = api.parts.sessions.new_id()
-    async with api.parts.pools[0].acquire() as connection, connection.transaction():
+    session_id = api.services.sessions.new_id()
+    async with api.services.pools[0].acquire() as connection, connection.transaction():
         await connection.execute(
             "INSERT INTO sessions (token_hash, user_id, expires_at)"
             " VALUES ($1, $2, clock_timestamp() + interval '1 day')",

@@ -19,7 +19,7 @@ FRAMINGS = ("none", "length", "chunked", "trailers")
 
 
 class Message(NamedTuple):
-    """A request, how it tells its body's length, and what it offers."""
+    """A request, how it gives its body's length, and what it offers."""
 
     path: str = "/it"
     method: str = "POST"
@@ -58,9 +58,9 @@ class Message(NamedTuple):
 
 def expect_answers(answers: list[Answered], messages: list[Message]) -> None:
     """Each answer must be that of its own request, and there must be no other."""
-    told = [(status, said["method"], said["path"], said["body"]) for status, said in answers]
+    answered = [(status, said["method"], said["path"], said["body"]) for status, said in answers]
     asked = [(200, it.method, it.path, it.read) for it in messages]
-    assert told == [*asked, (200, "GET", "/last", "")]
+    assert answered == [*asked, (200, "GET", "/last", "")]
     for _, said in answers:
         assert "authorization" not in said["headers"]  # it came as a trailer
 
@@ -147,7 +147,8 @@ UNREADABLE: dict[str, bytes] = {
     "a signed size": HEAD + b"Transfer-Encoding: chunked\r\n\r\n+1\r\nG\r\n0\r\n\r\n",
     "a hexadecimal size": HEAD + b"Transfer-Encoding: chunked\r\n\r\n0x1\r\nG\r\n0\r\n\r\n",
     "a chunk ended by LF": HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\nG\n0\n\n",
-    "a chunk longer than told": HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nGG\r\n0\r\n\r\n",
+    "a chunk longer than its size": HEAD
+    + b"Transfer-Encoding: chunked\r\n\r\n1\r\nGG\r\n0\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a version of nobody": b"POST /it HTTP/2.0\r\nHost: x\r\nContent-Length: 1\r\n\r\nG",
     "HTTP/0.9": b"GET /it HTTP/0.9\r\n\r\n",
@@ -173,7 +174,7 @@ async def test_what_can_be_read_in_two_ways_is_refused(
     app = Echo()
     answers = await converse(app, [sent] if whole else [bytes([it]) for it in sent])
     assert len(answers) == 1
-    if answers[0].status == 200:  # what is wrong with it is in its body: the application is told
+    if answers[0].status == 200:  # the fault is in its body: the application knows it
         assert answers[0].said["fault"] == "malformed_request"
     else:
         assert (answers[0].status, answers[0].said["code"]) == (400, "malformed_request")
@@ -192,7 +193,7 @@ async def test_connect_is_refused(target: bytes) -> None:
 @pytest.mark.parametrize(
     "broken", [b"nonsense\r\n\r\n", b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n"]
 )
-async def test_what_cannot_be_read_takes_no_answer_from_what_was_asked_before(
+async def test_what_cannot_be_read_costs_no_earlier_request_its_answer(
     broken: bytes,
 ) -> None:
     """An answer belongs to a request by its place; so each that is owed comes, and no other."""
@@ -230,6 +231,13 @@ async def test_a_head_without_end_is_refused(sent: bytes) -> None:
     answers = await converse(app, [sent, *[b"a" * 1000] * 100])
     assert [(it.status, it.said["code"]) for it in answers] == [(431, "malformed_request")]
     assert app.asked == []
+
+
+async def test_a_head_that_begins_behind_a_large_body_is_not_too_large() -> None:
+    message = Message(body=b"x" * 100_000)
+    sent = message.encoded() + LAST
+    answers = await converse(Echo(), [sent[:200], sent[200:-10], sent[-10:]])
+    expect_answers(answers, [message])
 
 
 async def test_a_head_that_does_not_come_is_waited_for_no_longer(

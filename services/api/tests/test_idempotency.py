@@ -29,9 +29,9 @@ async def test_a_rejection_is_repeated_too(user: User) -> None:
     await user.deposit(number, "100")
     second = await user.client.post("/api/withdraw", json=body, headers=headers)
     assert first.status_code == second.status_code == 422
-    told, repeated = first.json(), second.json()
-    assert told.pop("requestId") != repeated.pop("requestId")
-    assert told == repeated
+    answered, repeated = first.json(), second.json()
+    assert answered.pop("requestId") != repeated.pop("requestId")
+    assert answered == repeated
     assert second.headers["idempotency-replayed"] == "true"
     assert await user.balance(number) == "100.00"
 

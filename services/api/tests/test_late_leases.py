@@ -46,7 +46,7 @@ async def test_a_request_after_a_standstill_of_the_loop_is_served(ledger: Ledger
         number = await user.account()
         for _ in range(3):
             stand_still(1.5)
-            await api.parts.gate.pass_through(number)
+            await api.services.gate.pass_through(number)
             stand_still(1.5)
             await user.deposit(number, "5")
 
@@ -57,10 +57,10 @@ async def test_the_slow_turns_of_a_busy_loop_cost_no_lease(ledger: Ledger) -> No
         for _ in range(12):
             stand_still(0.3)
             await asyncio.sleep(0)
-            lease = api.parts.leases.of_account(number).valid()
+            lease = api.services.leases.of_account(number).valid()
             assert lease is not None
         async with asyncio.timeout(30):
-            await api.parts.gate.until_order_is_certain(number, lease.routing.generation)
+            await api.services.gate.until_order_is_certain(number, lease.routing.generation)
 
 
 async def test_a_request_waits_for_a_late_lease(
@@ -69,13 +69,13 @@ async def test_a_request_waits_for_a_late_lease(
     async with running(ledger.settings()) as api:
         user = await api.user()
         number = await user.account()
-        late = LateRenewals(api.parts.leases.of_account(number), monkeypatch)
+        late = LateRenewals(api.services.leases.of_account(number), monkeypatch)
         await late.expired()
         asking = asyncio.create_task(user.deposit(number, "5"))
-        await until_true(lambda: api.parts.gate._waiting == 1)
+        await until_true(lambda: api.services.gate._waiting == 1)
         late.passing.set()
         assert (await asking)["balance"] == "5.00"
-        assert api.parts.gate._waiting == 0
+        assert api.services.gate._waiting == 0
 
 
 async def refused(api: Api, user: User, number: str) -> None:
@@ -84,7 +84,7 @@ async def refused(api: Api, user: User, number: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert answer.headers["retry-after"]
     assert "Nothing was done" in answer.json()["detail"]
-    assert api.parts.gate._waiting == 0
+    assert api.services.gate._waiting == 0
 
 
 async def test_a_request_is_refused_when_the_renewal_is(
@@ -94,7 +94,7 @@ async def test_a_request_is_refused_when_the_renewal_is(
         user = await api.user()
         number = await user.account()
         monkeypatch.setattr(sending_gate, "LEASE_WAIT_SECONDS", 300.0)
-        late = LateRenewals(api.parts.leases.of_account(number), monkeypatch)
+        late = LateRenewals(api.services.leases.of_account(number), monkeypatch)
         late.error = ConnectionRefusedError("planted")
         await late.expired()
         await refused(api, user, number)
@@ -109,7 +109,7 @@ async def test_a_request_waits_only_so_long(
     async with running(ledger.settings()) as api:
         user = await api.user()
         number = await user.account()
-        late = LateRenewals(api.parts.leases.of_account(number), monkeypatch)
+        late = LateRenewals(api.services.leases.of_account(number), monkeypatch)
         await late.expired()
         monkeypatch.setattr(sending_gate, "LEASE_WAIT_SECONDS", 0.1)
         await refused(api, user, number)
@@ -120,12 +120,12 @@ async def test_only_so_many_wait(ledger: Ledger, monkeypatch: pytest.MonkeyPatch
         number = await (await api.user()).account()
         monkeypatch.setattr(sending_gate, "WAITING_LIMIT", 2)
         monkeypatch.setattr(sending_gate, "LEASE_WAIT_SECONDS", 300.0)
-        late = LateRenewals(api.parts.leases.of_account(number), monkeypatch)
+        late = LateRenewals(api.services.leases.of_account(number), monkeypatch)
         await late.expired()
-        waiting = [asyncio.create_task(api.parts.gate.pass_through(number)) for _ in range(2)]
-        await until_true(lambda: api.parts.gate._waiting == 2)
+        waiting = [asyncio.create_task(api.services.gate.pass_through(number)) for _ in range(2)]
+        await until_true(lambda: api.services.gate._waiting == 2)
         with pytest.raises(Problem, match="unavailable"):
-            await api.parts.gate.pass_through(number)
+            await api.services.gate.pass_through(number)
         late.passing.set()
         assert len({destination.partition for destination in await asyncio.gather(*waiting)}) == 1
 
@@ -136,20 +136,20 @@ async def test_what_passed_before_a_standstill_is_not_sent_by_a_lease_that_ran_o
     async with running(ledger.settings()) as api:
         user = await api.user()
         number = await user.account()
-        late = LateRenewals(api.parts.leases.of_account(number), monkeypatch)
-        destination = await api.parts.gate.pass_through(number)
-        assert api.parts.gate.still_leads_to(number, destination)
+        late = LateRenewals(api.services.leases.of_account(number), monkeypatch)
+        destination = await api.services.gate.pass_through(number)
+        assert api.services.gate.still_leads_to(number, destination)
         await late.expired()
-        assert not api.parts.gate.still_leads_to(number, destination)
+        assert not api.services.gate.still_leads_to(number, destination)
 
         async def pass_by_the_old_lease(_: str) -> sending_gate.Destination:
             return destination
 
-        monkeypatch.setattr(api.parts.gate, "pass_through", pass_by_the_old_lease)
+        monkeypatch.setattr(api.services.gate, "pass_through", pass_by_the_old_lease)
         await refused(api, user, number)
         late.passing.set()
         await until_true(lambda: late.lease.valid() is not None)
-        assert api.parts.gate.still_leads_to(number, destination)
+        assert api.services.gate.still_leads_to(number, destination)
         assert await user.balance(number) == "0.00"
 
 

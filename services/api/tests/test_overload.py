@@ -7,13 +7,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from microfin_api.http.client_address import TrustedProxies
-from microfin_api.http.draining import Leaving
-from microfin_api.middleware import Entrance
+from microfin_api.http.draining import Drain
+from microfin_api.middleware import RequestMiddleware
 from microfin_api.people.cross_origin import OriginRule
 
 
 class SlowApplication:
-    """Answers nothing until it is told to."""
+    """Answers nothing until the test lets it."""
 
     def __init__(self) -> None:
         self.answering = asyncio.Event()
@@ -30,8 +30,8 @@ class SlowApplication:
 
 async def test_the_requests_over_the_limit_are_refused_at_once_and_later_ones_served() -> None:
     slow = SlowApplication()
-    entrance = Entrance(slow, OriginRule("", TrustedProxies("")), 3, Leaving())
-    transport = httpx.ASGITransport(entrance)
+    middleware = RequestMiddleware(slow, OriginRule("", TrustedProxies("")), 3, Drain())
+    transport = httpx.ASGITransport(middleware)
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
         waiting = [asyncio.create_task(client.post("/api/deposit")) for _ in range(3)]
         while slow.served < 3:  # noqa: ASYNC110 - the application is what is looked at
@@ -55,8 +55,8 @@ async def test_a_request_that_fails_is_no_longer_under_way() -> None:
     async def failing(_: Scope, __: Receive, ___: Send) -> None:
         raise RuntimeError("planted")
 
-    entrance = Entrance(failing, OriginRule("", TrustedProxies("")), 1, Leaving())
-    transport = httpx.ASGITransport(entrance, raise_app_exceptions=False)
+    middleware = RequestMiddleware(failing, OriginRule("", TrustedProxies("")), 1, Drain())
+    transport = httpx.ASGITransport(middleware, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
         codes = [(await client.post("/api/deposit")).status_code for _ in range(3)]
     assert codes == [500, 500, 500]

@@ -15,7 +15,7 @@ ROUTES = ("/api/accounts", "/api/deposit", "/api/withdraw", "/api/transfer")
 
 
 class ArtificialTime:
-    """What of the module `time` is used; both clocks go on only when they are told to."""
+    """What of the module `time` is used; both clocks go on only when the test moves them."""
 
     def __init__(self) -> None:
         self.seconds = 100.0
@@ -124,7 +124,7 @@ async def test_the_phases_of_real_commands_are_the_time_of_their_answers(
         assert (await user.client.post("/api/transfer", json=body)).status_code == 200
     body = {"accountNumber": numbers[0], "amount": "1000"}
     assert (await user.client.post("/api/withdraw", json=body)).status_code == 422
-    await api.parts.submission.finish(10)
+    await api.services.submission.finish(10)
     found = change(before)
     now_count, now_seconds = answers()
     assert now_count - count == 6 + 6 + 5 + 1
@@ -143,7 +143,7 @@ async def test_an_accepted_command_has_no_phases_but_an_acknowledgement(
     headers = {"Prefer": "respond-async"}
     answer = await user.client.post("/api/deposit", json=body, headers=headers)
     assert answer.status_code == 202
-    await api.parts.submission.finish(10)
+    await api.services.submission.finish(10)
     assert acknowledged is not None
     assert REGISTRY.get_sample_value(name) == acknowledged + 1
     assert change(before) == dict.fromkeys(PHASES, (0, 0.0))

@@ -1,4 +1,4 @@
-"""PostgreSQL's log holds no address, no hash and no token, whatever it is made to log.
+"""PostgreSQL's log holds no address, no hash and no token, even if it logs everything.
 
 Every statement of the API is logged here with its duration, some fail, and one is cancelled.
 """
@@ -53,13 +53,13 @@ async def test_people_are_not_in_it(logged: Ledger) -> None:
             tokens.append(answer.json()["sessionId"])
         for path in ("me", "accounts"):
             await client.get(f"/api/{path}")
-        await api.parts.redis.close()  # sessions come from PostgreSQL
+        await api.services.redis.close()  # sessions come from PostgreSQL
         await client.get("/api/me")
         await _cancel_a_look_up(logged, lambda: client.post("/api/signin", json=credentials))
         await client.post("/api/signout", json={})
         tokens.append(uuid4().hex)
         with pytest.raises(asyncpg.ForeignKeyViolationError):
-            async with api.parts.pools[0].acquire() as connection, connection.transaction():
+            async with api.services.pools[0].acquire() as connection, connection.transaction():
                 await connection.execute(
                     "INSERT INTO sessions (token_hash, user_id, epoch, expires_at)"
                     " VALUES ($1, $2, 0, clock_timestamp())",
@@ -83,8 +83,8 @@ async def test_people_are_not_in_it(logged: Ledger) -> None:
 
     log = _log(logged)
     assert f"microfin_api@{logged.databases[0]}" in log
-    for told in ("INSERT INTO users", "INSERT INTO sessions", "FROM users WHERE", "canceling"):
-        assert told in log, told
+    for statement in ("INSERT INTO users", "INSERT INTO sessions", "FROM users WHERE", "canceling"):
+        assert statement in log, statement
     digests = [blake2b(token.encode(), digest_size=32).hexdigest() for token in tokens]
     assert len(tokens) == 5
     assert len(hashes) == 2

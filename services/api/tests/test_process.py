@@ -69,7 +69,7 @@ async def test_a_request_that_came_while_the_process_stood_still_is_served(ledge
 
 
 async def test_clients_leave_before_it_ends(ledger: Ledger) -> None:
-    """Told to stop it serves on for a while, and tells those who are there to go."""
+    """After the signal to stop it serves on for a while, and asks its clients to leave."""
     async with api_process(ledger, MICROFIN_DRAIN_SECONDS="4") as (url, running):
         await until_ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:

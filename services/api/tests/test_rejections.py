@@ -42,7 +42,7 @@ async def set_state(bank: Api, user: User, number: str, state: AccountState) -> 
         generation=1,
         deadline=int((time.time() + 60) * 1000),
     )
-    await bank.parts.producer.send(partition_of(number, PARTITIONS), command)
+    await bank.services.producer.send(partition_of(number, PARTITIONS), command)
     shown: dict[str, Any] = {}
     while shown.get("state") != state:
         headers = {"Cache-Control": "no-cache"}

@@ -59,7 +59,7 @@ async def test_the_log_names_the_request(
         structlog.get_logger().error("broken")
         raise ConnectionResetError
 
-    monkeypatch.setattr(api.parts.sessions, "require", broken)
+    monkeypatch.setattr(api.services.sessions, "require", broken)
     try:
         async with api.client() as client:
             answer = await client.get("/api/me", headers={"X-Request-Id": "logged-1"})

@@ -69,15 +69,15 @@ async def test_a_session_that_has_ended_stays_so(api: Api, user: User) -> None:
 
 
 async def test_an_expired_session_is_refused(api: Api, user: User) -> None:
-    async with api.parts.pools[0].acquire() as connection, connection.transaction():
+    async with api.services.pools[0].acquire() as connection, connection.transaction():
         await connection.execute(
             "UPDATE sessions SET expires_at = clock_timestamp() WHERE user_id = $1", user.id
         )
     await flush(api.settings)
     answer = await user.client.get("/api/me")
     assert (answer.status_code, answer.json()["code"]) == (401, "not_signed_in")
-    await api.parts.sessions.forget_expired()
-    async with api.parts.pools[0].acquire() as connection, connection.transaction():
+    await api.services.sessions.forget_expired()
+    async with api.services.pools[0].acquire() as connection, connection.transaction():
         count = "SELECT count(*) FROM sessions WHERE user_id = $1"
         assert await connection.fetchval(count, user.id) == 0
 
@@ -211,11 +211,11 @@ async def test_too_many_password_hashes_are_refused(ledger: Ledger) -> None:
 
 async def test_a_hash_of_another_cost_is_renewed(ledger: Ledger, user: User) -> None:
     async with running(ledger.settings(argon2_time=2)) as api:
-        before = await api.parts.users.with_id(user.id)
+        before = await api.services.users.with_id(user.id)
         async with api.client() as client:
             body = {"email": user.email, "password": PASSWORD}
             assert (await client.post("/api/signin", json=body)).status_code == 200
-            after = await api.parts.users.with_id(user.id)
+            after = await api.services.users.with_id(user.id)
             assert before is not None
             assert after is not None
             assert before.password_hash != after.password_hash

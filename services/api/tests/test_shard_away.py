@@ -47,19 +47,19 @@ class AwayPool:
 async def take_away(
     api: Api, shard: int, monkeypatch: pytest.MonkeyPatch, *, hangs: bool = False
 ) -> None:
-    """Let the API find one shard away: its lease, and whatever it asks there."""
-    lease = api.parts.leases._shards[shard]
+    """Let the API find one shard away: its lease, and all its queries there."""
+    lease = api.services.leases._shards[shard]
 
     async def refuse(_: float) -> None:
         raise ConnectionRefusedError("planted")
 
     monkeypatch.setattr(lease, "_renewal", refuse)
     away: Any = AwayPool(hangs=hangs)
-    api.parts.pools[shard].terminate()
-    api.parts.pools[shard] = away  # the list is shared by all who look something up
+    api.services.pools[shard].terminate()
+    api.services.pools[shard] = away  # the list is shared by all who look something up
     if shard == 0:
-        monkeypatch.setattr(api.parts.sessions, "_pool", away)
-        monkeypatch.setattr(api.parts.users, "_pool", away)
+        monkeypatch.setattr(api.services.sessions, "_pool", away)
+        monkeypatch.setattr(api.services.users, "_pool", away)
     await until_true(lambda: lease.valid() is None)
 
 
@@ -94,7 +94,7 @@ async def test_the_other_shard_goes_on(
             valid = float(shard != away)
             assert f'microfin_api_lease_valid{{shard="{shard}"}} {valid}' in metrics
 
-        # What the other shard decides and knows is told.
+        # The other shard's operations are shown.
         settled = await user.deposit(there, "1")
         assert settled["balance"] == "6.00"
         for operation in (settled, before[0]):

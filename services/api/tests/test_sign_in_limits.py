@@ -128,9 +128,9 @@ async def test_a_device_is_known_to_its_user_until_the_password_changes(ledger: 
         for cookie in (forged, foreign, others, {"Cookie": "deviceId=.."}):
             assert await attempt(client, user.email, PASSWORD, **somewhere(), **cookie) == 429
         assert await attempt(client, user.email, PASSWORD, **somewhere(), **device) == 200
-        stored = await api.parts.users.with_id(user.id)
+        stored = await api.services.users.with_id(user.id)
         assert stored is not None
-        await api.parts.users.replace_hash(stored, await api.parts.passwords.hash(PASSWORD))
+        await api.services.users.replace_hash(stored, await api.services.passwords.hash(PASSWORD))
         assert await attempt(client, user.email, PASSWORD, **somewhere(), **device) == 429
 
 

@@ -1,4 +1,4 @@
-"""A session that has ended is out, whatever was being read at that moment."""
+"""A session that has ended stays ended, even if it was being read at that moment."""
 
 import asyncio
 import contextlib
@@ -31,14 +31,14 @@ class PausedPool:
 
 async def uncache(api: Api, session_id: str) -> None:
     hashed = blake2b(session_id.encode(), digest_size=32).hexdigest()
-    await api.parts.redis.delete(f"session:{hashed}")
+    await api.services.redis.delete(f"session:{hashed}")
 
 
 async def test_what_was_read_before_a_sign_out_is_not_cached_after_it(
     api: Api, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await uncache(api, user.session_id)
-    sessions = api.parts.sessions
+    sessions = api.services.sessions
     store = sessions._store
     paused = PausedPool(store._pool)
     with monkeypatch.context() as patch:
@@ -75,16 +75,16 @@ async def sign_out(api: Api, session_id: str) -> httpx.Response:
 
 async def test_a_written_tombstone_signs_nobody_out(api: Api, user: User) -> None:
     hashed = blake2b(user.session_id.encode(), digest_size=32).hexdigest()
-    await api.parts.redis.set(f"session:{hashed}", b"ended", seconds=60)
+    await api.services.redis.set(f"session:{hashed}", b"ended", seconds=60)
     assert await status_of(api, user.session_id) == 200
-    assert await api.parts.redis.get(f"session:{hashed}") == b"ended"
+    assert await api.services.redis.get(f"session:{hashed}") == b"ended"
 
 
 async def test_what_is_not_believed_is_replaced_by_a_reader(api: Api, user: User) -> None:
     hashed = blake2b(user.session_id.encode(), digest_size=32).hexdigest()
-    await api.parts.redis.set(f"session:{hashed}", b"forged", seconds=60)
+    await api.services.redis.set(f"session:{hashed}", b"forged", seconds=60)
     assert await status_of(api, user.session_id) == 200
-    held = await api.parts.redis.get(f"session:{hashed}")
+    held = await api.services.redis.get(f"session:{hashed}")
     assert held is not None
     assert user.id.encode() in held
 

@@ -85,7 +85,7 @@ async def test_anothers_address_is_taken(api: Api, user: User) -> None:
 
 
 async def test_sign_ups_guess_no_more_passwords_than_sign_ins(ledger: Ledger) -> None:
-    """A sign-up tells whether a password fits: it counts as the failed sign-in that it is."""
+    """A sign-up shows whether a password fits: it counts as a failed sign-in."""
     async with running(ledger.settings(sign_in_rate=3)) as api:
         user = await api.user()
         guesses = [
@@ -197,7 +197,7 @@ async def test_sign_ups_are_limited_per_client(ledger: Ledger) -> None:
 
 
 async def test_sign_ups_shut_nobody_out(ledger: Ledger) -> None:
-    """Sixty at one time, and one who signs in: he is answered while they wait."""
+    """Sixty sign up at once, and one signs in: that one is answered while they wait."""
     settings = ledger.settings(argon2_concurrency=1, argon2_memory=32768, argon2_time=3)
     async with running(settings) as api:
         user = await api.user()

@@ -17,7 +17,7 @@ from microfin_api.http.parameters import read_kind, read_moment, read_number
 from microfin_api.http.problems import Problem
 from microfin_api.people.cross_origin import OriginRule
 from microfin_api.people.sessions import Sessions
-from microfin_api.services import Parts
+from microfin_api.services import Services
 from microfin_api.signing import Signer
 from microfin_api.uuid7 import uuid7
 
@@ -63,7 +63,7 @@ def test_only_ids_with_our_tag_are_ours() -> None:
 
 def test_without_a_secret_nothing_starts() -> None:
     with pytest.raises(ValueError, match="MICROFIN_SECRET"):
-        Parts(ApiSettings())
+        Services(ApiSettings())
     with pytest.raises(ValueError, match="32 characters"):
         ApiSettings(secret="short")
 
@@ -169,13 +169,13 @@ FORWARDED_FOR = "X-Forwarded-For"
             "10.0.0.1",
             "198.51.100.1",
         ),
-        # What cannot be read ends the look: what stands before it may be anybody's invention.
+        # An unreadable hop ends the search: everything before it may be invented.
         ([(FORWARDED_FOR, "6.6.6.6, nonsense")], "10.0.0.1", "10.0.0.1"),
         ([(FORWARDED_FOR, "6.6.6.6, unknown, 10.0.0.2")], "10.0.0.1", "10.0.0.2"),
         ([(FORWARDED_FOR, "6.6.6.6,")], "10.0.0.1", "10.0.0.1"),
         ([(FORWARDED_FOR, "6.6.6.6:port")], "10.0.0.1", "10.0.0.1"),
         ([(FORWARDED_FOR, "6.6.6.6:70000")], "10.0.0.1", "10.0.0.1"),
-        # Ports are no part of an address.
+        # A port does not belong to the address.
         ([(FORWARDED_FOR, "6.6.6.6, 198.51.100.1:4711")], "10.0.0.1", "198.51.100.1"),
         ([(FORWARDED_FOR, "198.51.100.1:1, 10.0.0.2:2")], "10.0.0.1", "198.51.100.1"),
         ([(FORWARDED_FOR, "[2001:db8:1:2::3]:4711")], "10.0.0.1", "2001:db8:1:2::/64"),

@@ -26,9 +26,9 @@ async def test_a_disabled_user_is_out_and_stays_out(ledger: Ledger, api: Api, us
         api, User(user.client, {"userId": "", "email": "no@one.example", "sessionId": ""})
     )
     assert refused.status_code == unknown.status_code == 401
-    told, to_a_stranger = refused.json(), unknown.json()
-    assert told.pop("requestId") != to_a_stranger.pop("requestId")
-    assert told == to_a_stranger  # a stranger is not told
+    answered, to_a_stranger = refused.json(), unknown.json()
+    assert answered.pop("requestId") != to_a_stranger.pop("requestId")
+    assert answered == to_a_stranger  # a stranger learns nothing
     assert (await administer(ledger, "enable", user.id)).json() == {"id": user.id}
     assert await status_of(api, stolen) == 401
     assert (await sign_in(api, user)).status_code == 200
@@ -53,14 +53,14 @@ async def test_a_user_gets_another_password(ledger: Ledger, api: Api, user: User
 
 
 async def test_without_redis_it_says_when(ledger: Ledger, api: Api, user: User) -> None:
-    told = await administer(ledger, "sign-out", user.email, redis=False)
-    assert told.code == 0, told.errors
-    assert told.json()["effective"] == "within 65 seconds"
+    result = await administer(ledger, "sign-out", user.email, redis=False)
+    assert result.code == 0, result.errors
+    assert result.json()["effective"] == "within 65 seconds"
 
 
 @pytest.mark.parametrize("command", ["disable", "enable", "sign-out"])
 async def test_an_unknown_user_is_refused(ledger: Ledger, command: str) -> None:
     for who in ("no@one.example", "0" * 32):
-        told = await administer(ledger, command, who)
-        assert told.code == 1
-        assert "There is no user" in told.errors
+        result = await administer(ledger, command, who)
+        assert result.code == 1
+        assert "There is no user" in result.errors

@@ -23,9 +23,9 @@ async def sharded(platform: Platform, tmp_path_factory: pytest.TempPathFactory) 
 async def misled(sharded: Ledger, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     urls = sharded.environment("api")["MICROFIN_DATABASES"].split()
     api = Api(sharded.settings(databases=" ".join(urls[place] for place in request.param)))
-    await api.parts.start()
+    await api.services.start()
     yield api
-    await api.parts.stop()
+    await api.services.stop()
 
 
 async def test_nobody_is_signed_up_and_no_lease_is_taken(sharded: Ledger, misled: Api) -> None:

@@ -26,7 +26,7 @@ from microfin.postgres.connections import Pool, connect_shards
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.cli.log import Bounds, Trim, plan
-from microfin_tools.cli.log_ends import FingerprintsAsked, LogEndsAsked
+from microfin_tools.cli.log_ends import KafkaFingerprints, KafkaLogEnds
 from support.cli import microfin
 from support.ports import free_port
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
@@ -205,7 +205,7 @@ async def test_help_teaches() -> None:
         (["account", "show", "123"], "right check digit"),
         (["operation", "show", "xyz"], "32 hexadecimal digits"),
         (["recover", "check", "--shard", "0"], "DIRECT is not set"),
-        (["user", "create", "a@b.example", "--name", "A", "--id", "me"], "a user's id"),
+        (["user", "create", "a@b.example", "--name", "A", "--id", "me"], "A user's id has 32"),
         (["quarantine", "replay"], "PARTITION and OFFSET, or --all"),
         (["quarantine", "replay", "1"], "PARTITION and OFFSET, or --all"),
         (["quarantine", "replay", "1", "2", "--all"], "PARTITION and OFFSET, or --all"),
@@ -390,7 +390,7 @@ async def test_without_a_worker_the_outcome_can_be_looked_up_later(idle_bank: Ba
     number = derive_account_number("anything", 0)
     ran = await microfin(idle_bank.operator, "account", "freeze", number, "--wait", "1")
     assert ran.code == 1
-    assert "is it running? Look again with `microfin operation show" in ran.errors
+    assert "is it running? Try again with `microfin operation show" in ran.errors
 
 
 async def test_kafka_that_is_away_is_said_so(bank: Bank) -> None:
@@ -404,12 +404,12 @@ async def test_kafka_that_is_away_is_said_so(bank: Bank) -> None:
 async def test_the_auditor_is_told_the_ends_of_the_log(bank: Bank) -> None:
     number = await bank.opened(0)
     await bank.asked("deposit", number, "1")
-    ends = await LogEndsAsked(bank.settings)()
+    ends = await KafkaLogEnds(bank.settings)()
     assert ends is not None
     assert sorted(ends) == [0, 1]
     assert ends[0] >= 2
     away = bank.settings.model_copy(update={"kafka": "127.0.0.1:1"})
-    assert await LogEndsAsked(away)() is None
+    assert await KafkaLogEnds(away)() is None
 
 
 async def test_the_auditor_knows_the_log_again(bank: Bank) -> None:
@@ -420,11 +420,11 @@ async def test_the_auditor_knows_the_log_again(bank: Bank) -> None:
 
     places = dict(await bank.pools[0].fetch("SELECT partition, next_offset FROM partitions"))
     marks = dict(await bank.pools[0].fetch("SELECT partition, fingerprint FROM partitions"))
-    read = FingerprintsAsked(bank.settings)
+    read = KafkaFingerprints(bank.settings)
     assert await read({it: offset - 1 for it, offset in places.items()}) == marks
     assert await read(dict.fromkeys(places, 10**6)) == {}  # none, as where it was trimmed
     away = bank.settings.model_copy(update={"kafka": "127.0.0.1:1"})
-    assert await FingerprintsAsked(away)(places) == {}
+    assert await KafkaFingerprints(away)(places) == {}
 
     change = "UPDATE partitions SET fingerprint = $1 WHERE partition = 0"
     await bank.execute(change, b"another")

@@ -37,13 +37,13 @@ class EmulatedApi(KubernetesEmulator):
     """An API server in memory."""
 
     deaf: bool = attrs.field(default=False, init=False)
-    """Whether watches no longer report anything."""
+    """Whether watches report nothing any more."""
 
     changed: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     """Set by every change; a task that waits for it clears it first."""
 
     asked: int = attrs.field(default=0, init=False)
-    """How many requests came besides watches."""
+    """The number of requests, without watches."""
 
     _numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
     _applied: dict[Any, KubernetesObject] = attrs.field(factory=dict, init=False)
@@ -88,7 +88,7 @@ class EmulatedApi(KubernetesEmulator):
                 self._objects[key].create(item)
             else:
                 self._objects[key] = item
-            await self._tell(kind, "ADDED", item)
+            await self._notify(kind, "ADDED", item)
 
     async def change(self, kind: Kind, namespace: str, name: str, patch: KubernetesObject) -> None:
         """Change an object, as a merge patch does."""
@@ -97,7 +97,7 @@ class EmulatedApi(KubernetesEmulator):
             before = copy.deepcopy(found.raw)
             patch = self._with_generation(before, copy.deepcopy(patch))
             found.patch(patch)
-            await self._tell(kind, "MODIFIED", found.raw)
+            await self._notify(kind, "MODIFIED", found.raw)
 
     async def remove(self, kind: Kind, namespace: str, name: str) -> None:
         """Delete an object."""
@@ -106,9 +106,9 @@ class EmulatedApi(KubernetesEmulator):
             raw = found.raw
             found.delete()
             self._applied.pop(_key(kind, namespace, name), None)
-            await self._tell(kind, "DELETED", raw)
+            await self._notify(kind, "DELETED", raw)
 
-    async def _tell(self, kind: Kind, type_: str, raw: KubernetesObject) -> None:
+    async def _notify(self, kind: Kind, type_: str, raw: KubernetesObject) -> None:
         self.changed.set()
         if not self.deaf:
             await self._buses[_resource(kind)].put({"type": type_, "object": raw})
@@ -158,9 +158,11 @@ class EmulatedApi(KubernetesEmulator):
         if is_apply:
             applied = (*key, request.subresource)
             earlier = self._applied.get(applied if request.subresource else key, {})
-            taken = list(_conflicts(found.raw, earlier, patch))
-            if taken and request.params.get("force") != "true":
-                words = f'Apply failed with conflicts: conflict with "others": {", ".join(taken)}'
+            conflicts = list(_conflicts(found.raw, earlier, patch))
+            if conflicts and request.params.get("force") != "true":
+                words = (
+                    f'Apply failed with conflicts: conflict with "others": {", ".join(conflicts)}'
+                )
                 return _failure(409, words)
             self._applied[applied if request.subresource else key] = copy.deepcopy(patch)
             patch = _with_removals(earlier, patch)

@@ -97,7 +97,7 @@ def pods(of: Cluster, count: int, component: str = WORKER) -> list[KubernetesObj
 def reports(
     count: int, active: int | None = None, topic_partitions: int | None = None, generation: int = 1
 ) -> dict[int, WorkerReport]:
-    """Return what `count` workers at work report."""
+    """Return the reports of `count` workers at work."""
     return {
         ordinal: WorkerReport(
             partition=ordinal,

@@ -200,7 +200,7 @@ class World:
     # Workers ----------------------------------------------------------------------------------
 
     async def _serve_workers(self) -> aiohttp.web.AppRunner:
-        """Serve every worker's `/status`: the address of the request says which."""
+        """Serve every worker's `/status`: each has its own address."""
         application = aiohttp.web.Application()
         application.add_routes([aiohttp.web.get("/status", self._status)])
         runner = aiohttp.web.AppRunner(application, access_log=None)

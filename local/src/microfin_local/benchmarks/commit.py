@@ -53,12 +53,13 @@ async def measure(
     await pgbench.prepare(url)
     before = await pgbench.transactions_per_second(url, _PGBENCH_SECONDS)
     settings = _settings(platform, database, way)
-    settled = await _settled_per_second(settings, kind, partitions, operations)
+    settled, cpu = await _rate_and_cpu(settings, kind, partitions, operations)
     after = await pgbench.transactions_per_second(url, _PGBENCH_SECONDS)
     report = await audit([url], at_rest=True)
     yardstick = (before + after) / 2
     return {
         "settled_per_second": round(settled),
+        "worker_cpu_microseconds": round(cpu, 1),
         "pgbench_transactions_per_second": round(yardstick),
         "ratio": round(settled / yardstick, 2),
         "audit_ok": report.ok,
@@ -75,9 +76,10 @@ def _settings(platform: Platform, database: str, way: Way) -> WorkerSettings:
     return WorkerSettings(databases=url, database_connections=2, database_statement_cache=100)
 
 
-async def _settled_per_second(
+async def _rate_and_cpu(
     settings: WorkerSettings, kind: Kind, partitions: int, operations: int
-) -> float:
+) -> tuple[float, float]:
+    """Return the operations settled in a second, and the workers' microseconds of CPU for one."""
     topic = MemoryTopic(partitions)
     accounts = _open_and_fund(topic, partitions)
     workers = [await _worker(settings, topic, partition) for partition in range(partitions)]
@@ -85,13 +87,13 @@ async def _settled_per_second(
     await _until_drained(workers, topic)
     for number in range(operations):
         _request(topic, partitions, kind, accounts, number)
-    began = time.monotonic()
+    began, spent_before = time.monotonic(), time.process_time()
     await _until_drained(workers, topic)
-    seconds = time.monotonic() - began
+    seconds, spent = time.monotonic() - began, time.process_time() - spent_before
     for worker in workers:
         worker.stop()
     await asyncio.gather(*tasks)
-    return operations / seconds
+    return operations / seconds, 1_000_000 * spent / operations
 
 
 async def _worker(settings: WorkerSettings, topic: MemoryTopic, partition: int) -> Worker:

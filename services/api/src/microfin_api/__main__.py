@@ -12,7 +12,7 @@ from microfin.process.settings import ApiSettings
 from microfin_api.app import create_app
 from microfin_api.http.draining import DrainingServer
 from microfin_api.http.listening import listening_sockets
-from microfin_api.http.protocol import GatheringProtocol
+from microfin_api.http.protocol import StrictHttpProtocol
 
 _GRACE_SECONDS = 11  # a little longer than the longest wait for an outcome
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, so that they close first
@@ -23,8 +23,8 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Serve until told to stop; then let what waits end, and stop."""
-    # uvicorn stops gracefully and then raises the signal again: that it was told to is no failure.
+    """Serve until a signal comes; then finish the requests that wait, and stop."""
+    # uvicorn stops gracefully and then raises the signal again. Such an end is no failure.
     signal.signal(signal.SIGTERM, _end)
     try:
         settings = ApiSettings()
@@ -37,7 +37,7 @@ def main() -> None:
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
-        http=GatheringProtocol,
+        http=StrictHttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -47,7 +47,7 @@ def main() -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = DrainingServer(config, app.leaving, settings.drain_seconds)
+    server = DrainingServer(config, app.drain, settings.drain_seconds)
     server.run(listening_sockets(config))
 
 

@@ -1,9 +1,9 @@
-"""The application: the endpoints' routes, and what becomes of the errors that they raise."""
+"""The application: the endpoints' routes, and the answers to the errors that they raise."""
 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Final
 
 import structlog
@@ -12,41 +12,41 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
-from starlette.types import Lifespan, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
 from microfin.postgres.shards import NotMigrated, WrongShard
-from microfin.process.garbage_collection import spare_the_garbage_collector
+from microfin.process import garbage_collection
 from microfin.process.settings import ApiSettings
 from microfin_api.documentation import Documents
 from microfin_api.endpoint import Endpoint
 from microfin_api.http.parameters import refuse_unknown
 from microfin_api.http.problems import Problem
-from microfin_api.middleware import Entrance
+from microfin_api.middleware import RequestMiddleware
 from microfin_api.routes import ENDPOINTS
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 logger = structlog.get_logger(__name__)
 
 _LONGEST_SECONDS: Final = 25.0
-"""When a request ends at the latest: past every deadline of its own, before a proxy gives up."""
+"""How long a request may take: longer than its own deadlines, shorter than a proxy waits."""
 
 
-def create_app(settings: ApiSettings) -> Entrance:
-    """Return the application. Its parts start and stop with the server's lifespan.
+def create_app(settings: ApiSettings) -> RequestMiddleware:
+    """Return the application. Its services start and stop with the server's lifespan.
 
-    Raises `ValueError` where the settings lack what nothing works without.
+    Raises `ValueError` if a necessary setting is missing or cannot be read.
     """
-    parts = Parts(settings)
+    services = Services(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await parts.start()
-        spare_the_garbage_collector()
+        await services.start()
+        garbage_collection.tune()
         try:
             yield
         finally:
-            await parts.stop()
+            await services.stop()
 
     app = Starlette(
         exception_handlers={
@@ -59,42 +59,26 @@ def create_app(settings: ApiSettings) -> Entrance:
             Exception: _answer_unexpected,
         },
     )
-    app.router = ExactRouter(list(_routes(ENDPOINTS, parts)), lifespan)
+    routes = list(_routes(ENDPOINTS, services))
+    app.router = Router(routes, redirect_slashes=False, lifespan=lifespan)
     app.state.documents = Documents.of(ENDPOINTS)
-    app.state.parts = parts
-    return Entrance(app, parts.origins, settings.request_limit, parts.leaving)
+    app.state.services = services
+    return RequestMiddleware(app, services.origins, settings.request_limit, services.drain)
 
 
-def _routes(endpoints: Iterable[Endpoint], parts: Parts) -> Iterable[Route]:
+def _routes(endpoints: Iterable[Endpoint], services: Services) -> Iterable[Route]:
     by_path: defaultdict[str, list[Endpoint]] = defaultdict(list)
     for endpoint in endpoints:
         by_path[endpoint.path].append(endpoint)
     for path, methods in by_path.items():
-        yield Route(path, Dispatcher(methods, parts), name=path)
-
-
-class ExactRouter(Router):
-    """Starlette's router, which finds a path without parameters by one look and not by many."""
-
-    def __init__(self, routes: Sequence[Route], lifespan: Lifespan[Starlette]) -> None:
-        super().__init__(routes, redirect_slashes=False, lifespan=lifespan)
-        self._exact = {route.path: route for route in routes if not route.param_convertors}
-
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand one request to its route."""
-        route = self._exact.get(scope["path"]) if scope["type"] == "http" else None
-        if route is None or scope.get("root_path"):
-            await super().app(scope, receive, send)
-            return
-        scope.update(router=self, route=route, endpoint=route.endpoint, path_params={})
-        await route.handle(scope, receive, send)
+        yield Route(path, Dispatcher(methods, services), name=path)
 
 
 class Dispatcher:
     """Serves one path: calls the endpoint of the request's method."""
 
-    def __init__(self, endpoints: Collection[Endpoint], parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, endpoints: Collection[Endpoint], services: Services) -> None:
+        self._services = services
         self._by_method: dict[str, Endpoint] = {}
         self._parameters = {
             endpoint.name: tuple(it.name for it in endpoint.parameters if it.place == "query")
@@ -114,14 +98,14 @@ class Dispatcher:
     async def _answer(self, request: Request) -> Response:
         endpoint = self._by_method.get(request.method)
         if endpoint is None:
-            preflight = self._parts.origins.preflight(request, self._allowed)
+            preflight = self._services.origins.preflight(request, self._allowed)
             if preflight is None:
                 raise Problem("method_not_allowed", headers={"Allow": self._allowed})
             return preflight
         if request.scope["query_string"] and endpoint.tag != "operating":
             refuse_unknown(request, self._parameters[endpoint.name])
         async with asyncio.timeout(_LONGEST_SECONDS):
-            return await endpoint.handler(request, self._parts)
+            return await endpoint.handler(request, self._services)
 
 
 async def _answer_problem(_: Request, error: Exception) -> Response:
@@ -149,12 +133,12 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
 
 
 async def _answer_wrong_shard(request: Request, error: Exception) -> Response:
-    logger.critical("not the shard that belongs here", path=request.url.path, error=str(error))
-    return Problem("unavailable", "The database is not the one it should be.").answer()
+    logger.critical("the database is of another shard", path=request.url.path, error=str(error))
+    return Problem("unavailable", "The database is of another shard.").answer()
 
 
 async def _answer_nobody(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # the client has gone before it had sent its body
+    return Response(status_code=400)  # the client hung up before it had sent its body
 
 
 async def _answer_unexpected(_: Request, __: Exception) -> Response:

@@ -1,7 +1,7 @@
 """The documentation that the API serves itself: the OpenAPI document, and pages made from it.
 
-The pages are plain HTML of our own, without scripts and without anything from elsewhere, so that
-they work offline and under the strictest content security policy.
+The pages are plain HTML of our own, without scripts and without foreign files, so that they
+work offline and under the strictest content security policy.
 """
 
 from base64 import b64encode
@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from microfin_api.endpoint import Endpoint
 from microfin_api.http.problems import CATALOGUE, ProblemKind
 from microfin_api.openapi import make_document
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 _STYLE: Final = """
 :root { color-scheme: light dark; }
@@ -73,17 +73,17 @@ def openapi_text(document: dict[str, Any]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
-async def openapi_document(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
+async def openapi_document(request: Request, services: Services) -> Response:  # noqa: ARG001 - every endpoint's form
     """Show the OpenAPI document."""
     return Response(request.app.state.documents.openapi, media_type="application/json")
 
 
-async def documentation_page(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
+async def documentation_page(request: Request, services: Services) -> Response:  # noqa: ARG001 - every endpoint's form
     """Show the OpenAPI document to people."""
     return HTMLResponse(request.app.state.documents.page)
 
 
-async def problems_page(request: Request, parts: Parts) -> Response:  # noqa: ARG001 - every endpoint's form
+async def problems_page(request: Request, services: Services) -> Response:  # noqa: ARG001 - every endpoint's form
     """Show the catalogue of problems."""
     return HTMLResponse(request.app.state.documents.problems)
 
@@ -202,7 +202,7 @@ def _schema(schema: dict[str, Any]) -> str:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """Return a schema in a word or two; nothing for one that says nothing."""
+    """Return a schema in a word or two, or nothing if it names no type."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f'<a href="#{name}"><code>{name}</code></a>'

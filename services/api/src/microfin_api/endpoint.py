@@ -1,4 +1,4 @@
-"""How one endpoint is described: what its route and its documentation are made from."""
+"""The description of one endpoint, from which its route and its documentation are made."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
@@ -7,9 +7,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
-Handler = Callable[[Request, Parts], Awaitable[Response]]
+Handler = Callable[[Request, Services], Awaitable[Response]]
 Method = Literal["GET", "POST", "DELETE"]
 
 
@@ -22,8 +22,8 @@ class Parameter(msgspec.Struct, frozen=True):
     schema: Mapping[str, Any]
 
 
-class Given(msgspec.Struct, frozen=True):
-    """One answer that is no problem: what it carries, as which media type, and its headers."""
+class Answer(msgspec.Struct, frozen=True):
+    """One answer other than a problem: its bodies, other media type, and headers."""
 
     description: str
     carries: tuple[type[msgspec.Struct], ...] = ()
@@ -34,8 +34,8 @@ class Given(msgspec.Struct, frozen=True):
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path.
 
-    `answers` maps the status to what it carries, `problems` are codes of the catalogue. `body` is
-    the JSON that it takes. `safe`: a HEAD may be answered like a GET.
+    `answers` maps each status to its answer, `problems` are codes of the catalogue. `body` is the
+    JSON body of a request. `safe`: a HEAD request may be answered like a GET.
     """
 
     method: Method
@@ -44,7 +44,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     summary: str
     tag: str
-    answers: Mapping[int, Given]
+    answers: Mapping[int, Answer]
     problems: tuple[str, ...] = ()
     body: type[msgspec.Struct] | None = None
     body_required: bool = True

@@ -1,4 +1,4 @@
-"""What `/metrics` tells about this process (listed in `docs/reference/metrics.md`)."""
+"""What `/metrics` shows of this process (listed in `docs/reference/metrics.md`)."""
 
 from typing import Final
 
@@ -26,7 +26,7 @@ ACKNOWLEDGE_SECONDS: Final = Histogram(
     buckets=BOUNDS,
 )
 OPERATIONS: Final = Counter(
-    "microfin_api_operations", "Operations answered, by how they stood then.", ["kind", "status"]
+    "microfin_api_operations", "Operations answered, by their status then.", ["kind", "status"]
 )
 WAITING: Final = Gauge(
     "microfin_api_waiting", "Commands not acknowledged or not answered yet.", ["partition"]

@@ -1,4 +1,4 @@
-"""What every request passes first: overload, trailing slashes, headers of every answer, metrics."""
+"""What each request passes first: overload, trailing slashes, headers of all answers, metrics."""
 
 import time
 from typing import Final
@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from microfin_api import metrics
 from microfin_api.documentation import STYLE_HASH
-from microfin_api.http.draining import Leaving
+from microfin_api.http.draining import Drain
 from microfin_api.http.problems import Problem
 from microfin_api.http.request_id import HEADER as REQUEST_ID_HEADER
 from microfin_api.http.request_id import REQUEST_ID, read_request_id
@@ -29,16 +29,14 @@ _NO_STORE: Final = (b"cache-control", b"no-store")
 _CLOSE: Final = (b"connection", b"close")
 _NO_ROUTE: Final = "none"
 _ALWAYS_ANSWERED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""An overloaded process that seems dead would be restarted, which helps nobody."""
+"""An overloaded process must not seem dead: a restart would not help."""
 
 
-class Entrance:
+class RequestMiddleware:
     """The outermost layer of the application."""
 
-    def __init__(
-        self, app: ASGIApp, origins: OriginRule, request_limit: int, leaving: Leaving
-    ) -> None:
-        self.leaving = leaving
+    def __init__(self, app: ASGIApp, origins: OriginRule, request_limit: int, drain: Drain) -> None:
+        self.drain = drain
         self._app = app
         self._origins = origins
         self._request_limit = request_limit
@@ -61,7 +59,7 @@ class Entrance:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *added]
-                if self.leaving.begun:
+                if self.drain.begun:
                     message["headers"].append(_CLOSE)
             await send(message)
 
@@ -81,7 +79,7 @@ class Entrance:
                 phases.ended(ended)
 
     def _begin(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """Give the request its id, and return the headers that its answer has in any case."""
+        """Set the request's id, and return the headers that every answer to it has."""
         headers = list(_HEADERS)
         sent_ids: list[bytes] = []
         if scope["path"].startswith("/api/"):

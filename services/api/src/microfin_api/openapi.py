@@ -6,27 +6,26 @@ from typing import Any, Final
 
 import msgspec
 
-from microfin_api.endpoint import Endpoint, Given, Parameter
+from microfin_api.endpoint import Answer, Endpoint, Parameter
 from microfin_api.http.problems import CATALOGUE, MEDIA_TYPE, ProblemDocument
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "Idempotency-Key": ("The key that a repeat must carry.", {"type": "string"}),
     "Idempotency-Replayed": (
-        "Sent as true where an earlier request had decided it.",
+        "Sent as true if an earlier request with this key was decided.",
         {"type": "string", "enum": ["true"]},
     ),
-    "Location": ("Where to ask further.", {"type": "string"}),
+    "Location": ("The address of the operation, or of the new account.", {"type": "string"}),
     "Set-Cookie": ("The cookie sessionId.", {"type": "string"}),
 }
 _INTRODUCTION: Final = """\
-Amounts are exact decimals; they come as JSON numbers or strings and are answered as strings.
-Whatever changes money or opens an account takes an `Idempotency-Key`: repeat a request with its key
-as often as you like, it takes effect once. Where the outcome takes longer than a few seconds the
-answer is 202; ask at its `Location` then. A trailing slash is accepted on every path. What can go
-wrong is told as `application/problem+json`, each code explained under `/docs/errors`. Every answer
-has an `X-Request-Id`: yours, where you sent one of 8 to 64 letters, digits, dots, dashes and
-underscores.
+Amounts are exact decimals: requests carry them as JSON numbers or strings, answers as strings.
+Every request that moves money or opens an account accepts an `Idempotency-Key`: repeat it with its
+key as often as you like, and it takes effect once. If the outcome takes longer than a few seconds,
+the answer is 202; ask at its `Location` then. A trailing slash is accepted on every path. Errors
+are `application/problem+json`, and `/docs/errors` explains each code. Every answer has an
+`X-Request-Id`: yours, if you sent one of 8 to 64 letters, digits, dots, dashes and underscores.
 """
 
 
@@ -64,8 +63,8 @@ def _carried(endpoints: Iterable[Endpoint]) -> list[type[msgspec.Struct]]:
     for endpoint in endpoints:
         if endpoint.body is not None:
             carried[endpoint.body] = None
-        for given in endpoint.answers.values():
-            carried.update(dict.fromkeys(given.carries))
+        for answer in endpoint.answers.values():
+            carried.update(dict.fromkeys(answer.carries))
     return list(carried)
 
 
@@ -100,7 +99,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
-    responses = {str(status): _given(given) for status, given in endpoint.answers.items()}
+    responses = {str(status): _answer(answer) for status, answer in endpoint.answers.items()}
     by_status: defaultdict[int, list[str]] = defaultdict(list)
     for code in endpoint.problems:
         for status in _statuses(endpoint, code):
@@ -112,7 +111,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
 
 def _statuses(endpoint: Endpoint, code: str) -> Sequence[int]:
     status = CATALOGUE[code].status
-    # A transfer's missing receiver is a rejection, its missing sender is a path to nothing.
+    # A transfer's missing receiver is a rejection (422), its missing sender is not found (404).
     receiver_too = code == "account_not_found" and "currency_mismatch" in endpoint.problems
     return (status, 422) if receiver_too else (status,)
 
@@ -129,19 +128,19 @@ def _problems(status: int, codes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _given(given: Given) -> dict[str, Any]:
+def _answer(answer: Answer) -> dict[str, Any]:
     content: dict[str, Any] = {}
-    if given.carries:
-        references = [_reference(carried) for carried in given.carries]
+    if answer.carries:
+        references = [_reference(carried) for carried in answer.carries]
         schema = references[0] if len(references) == 1 else {"anyOf": references}
         content["application/json"] = {"schema": schema}
-    if given.other_media_type:
-        content[given.other_media_type] = {"schema": {}}
-    response: dict[str, Any] = {"description": given.description, "content": content}
-    if given.headers:
+    if answer.other_media_type:
+        content[answer.other_media_type] = {"schema": {}}
+    response: dict[str, Any] = {"description": answer.description, "content": content}
+    if answer.headers:
         response["headers"] = {
             name: {"description": _HEADERS[name][0], "schema": _HEADERS[name][1]}
-            for name in given.headers
+            for name in answer.headers
         }
     return response
 

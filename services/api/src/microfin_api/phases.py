@@ -1,4 +1,4 @@
-"""Where the time of one command's answer goes, in this process (`docs/reference/metrics.md`)."""
+"""How long one command spends in each phase in this process (`docs/reference/metrics.md`)."""
 
 import time
 from typing import Final
@@ -15,9 +15,9 @@ _RESPOND: Final = metrics.PHASE_SECONDS["respond"]
 class CommandPhases:
     """The moments of one command, from which its phases follow.
 
-    They are differences of consecutive moments of one clock, so that together they are the
-    request's time in `microfin_api_request_seconds`. All are observed or none: only of a command
-    whose outcome was its answer, and that the broker has acknowledged, which may come later.
+    They are differences of consecutive moments of one clock, so their sum is the request's time in
+    `microfin_api_request_seconds`. All are observed or none: only for a command that was answered
+    with its outcome and acknowledged by the broker. The acknowledgement may come later.
     """
 
     __slots__ = ("_begun", "_ended", "_produced", "_sent", "_sent_at", "_settled")
@@ -40,7 +40,7 @@ class CommandPhases:
         self._observe()
 
     def settled(self, moment: float) -> None:
-        """Note when the outcome came to be known here."""
+        """Note when this process learned the outcome."""
         self._settled = moment
 
     def ended(self, now: float) -> None:

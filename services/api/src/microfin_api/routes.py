@@ -5,7 +5,7 @@ from typing import Any, Final, get_args
 from microfin.ledger.operation import Kind
 from microfin_api import documentation
 from microfin_api.commands.idempotency import HEADER, REPLAYED
-from microfin_api.endpoint import Endpoint, Given, Parameter
+from microfin_api.endpoint import Answer, Endpoint, Parameter
 from microfin_api.endpoints import (
     accounts,
     health,
@@ -22,8 +22,8 @@ _TIME: Final = {"type": "string", "format": "date-time"}
 _KEY: Final = Parameter(
     HEADER,
     "header",
-    "Makes a repeat safe: the same key with the same request takes effect once and gets the first "
-    "answer. Without it one is made and answered.",
+    "Makes a repeat safe: the same request with the same key takes effect once and gets the first "
+    "answer. Without this header the API makes a key and returns it.",
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x20-\\x7e]+$"},
 )
 _PREFER: Final = Parameter(
@@ -61,38 +61,38 @@ _STATEMENT: Final = (
     Parameter(
         "cursor",
         "query",
-        "nextCursor of the page before.",
+        "The nextCursor of the previous page.",
         {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
     ),
     Parameter(
         "limit",
         "query",
-        f"Entries on a page; {statements.LIMIT_USUAL} if not sent. Without it CSV has all.",
+        f"Entries on a page; {statements.LIMIT_USUAL} by default. Without a limit, CSV has all.",
         {"type": "integer", "minimum": 1, "maximum": statements.LIMIT_MOST},
     ),
-    Parameter("from", "query", "The first moment that belongs (RFC 3339).", _TIME),
-    Parameter("to", "query", "The first moment that does not belong any more (RFC 3339).", _TIME),
+    Parameter("from", "query", "The beginning of the period, included (RFC 3339).", _TIME),
+    Parameter("to", "query", "The end of the period, not included (RFC 3339).", _TIME),
     Parameter("kind", "query", "Only this kind.", {"type": "string", "enum": list(get_args(Kind))}),
-    Parameter("at", "query", "Answer the balance at this moment instead (RFC 3339).", _TIME),
+    Parameter("at", "query", "Return the balance at this moment instead (RFC 3339).", _TIME),
 )
 
 _PAGE_OF_ACCOUNTS: Final = (
     Parameter(
         "cursor",
         "query",
-        "nextCursor of the page before.",
+        "The nextCursor of the previous page.",
         {"type": "string", "pattern": f"^{accounts.CURSOR}$"},
     ),
     Parameter(
         "limit",
         "query",
-        f"Accounts on a page; {accounts.LIMIT_MOST} if not sent.",
+        f"Accounts on a page; {accounts.LIMIT_MOST} by default.",
         {"type": "integer", "minimum": 1, "maximum": accounts.LIMIT_MOST},
     ),
 )
 
-_READING: Final = ("invalid_parameter", "not_signed_in", "internal", "unavailable")
-_CHANGING: Final = (
+_READ_PROBLEMS: Final = ("invalid_parameter", "not_signed_in", "internal", "unavailable")
+_CHANGE_PROBLEMS: Final = (
     "request_timeout",
     "invalid_parameter",
     "encoded_body",
@@ -105,8 +105,8 @@ _CHANGING: Final = (
     "overloaded",
     "unavailable",
 )
-_OPERATING: Final = (
-    *_CHANGING,
+_OPERATION_PROBLEMS: Final = (
+    *_CHANGE_PROBLEMS,
     "not_signed_in",
     "invalid_idempotency_key",
     "key_reused",
@@ -114,8 +114,8 @@ _OPERATING: Final = (
     "expired",
     "quarantined",
 )
-_MOVING: Final = (
-    *_OPERATING,
+_MOVE_PROBLEMS: Final = (
+    *_OPERATION_PROBLEMS,
     "invalid_amount",
     "invalid_account_number",
     "account_not_found",
@@ -125,16 +125,21 @@ _MOVING: Final = (
     "insufficient_funds",
     "too_many_decimals",
 )
-_OPENING: Final = (*_OPERATING, "unknown_currency", "no_free_number", "too_many_accounts")
+_OPEN_PROBLEMS: Final = (
+    *_OPERATION_PROBLEMS,
+    "unknown_currency",
+    "no_free_number",
+    "too_many_accounts",
+)
 
 _KEYED: Final = (HEADER, REPLAYED)
-_ACCEPTED: Final = Given(
+_ACCEPTED: Final = Answer(
     "Durable, not settled yet", (answers.AcceptedOperation,), headers=(HEADER, "Location")
 )
-_SIGNED_IN: Final = Given("Signed in", (answers.SignedIn,), headers=("Set-Cookie",))
+_SIGNED_IN: Final = Answer("Signed in", (answers.SignedIn,), headers=("Set-Cookie",))
 
 
-def _moving(path: str, summary: str, **others: Any) -> Endpoint:
+def _money_endpoint(path: str, summary: str, **others: Any) -> Endpoint:
     return Endpoint(
         method="POST",
         path=path,
@@ -145,18 +150,18 @@ def _moving(path: str, summary: str, **others: Any) -> Endpoint:
     )
 
 
-def _generating(method: Any) -> Endpoint:
+def _generation_endpoint(method: Any) -> Endpoint:
     return Endpoint(
         method=method,
         path="/api/accountGeneration",
         handler=accounts.generate_account,
         name=f"accountGenerationBy{method.title()}",
-        summary="Open an account, as existing clients do; POST /api/accounts is the way to do it",
+        summary="Open an account, as existing clients do; new ones use POST /api/accounts",
         tag="accounts",
         body=bodies.OpenBody if method == "POST" else None,
         body_required=False,
-        answers={200: Given("Opened", (answers.Opened,), headers=_KEYED), 202: _ACCEPTED},
-        problems=_OPENING,
+        answers={200: Answer("Opened", (answers.Opened,), headers=_KEYED), 202: _ACCEPTED},
+        problems=_OPEN_PROBLEMS,
         parameters=(_KEY,),
         safe=False,
         deprecated=True,
@@ -164,32 +169,32 @@ def _generating(method: Any) -> Endpoint:
 
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
-    _moving(
+    _money_endpoint(
         "/api/deposit",
         "Put money on an account",
         handler=money_movement.deposit,
         name="deposit",
         body=bodies.DepositBody,
-        answers={200: Given("Settled", (answers.Moved,), headers=_KEYED), 202: _ACCEPTED},
-        problems=_MOVING,
+        answers={200: Answer("Settled", (answers.Moved,), headers=_KEYED), 202: _ACCEPTED},
+        problems=_MOVE_PROBLEMS,
     ),
-    _moving(
+    _money_endpoint(
         "/api/withdraw",
         "Take money from an account",
         handler=money_movement.withdraw,
         name="withdraw",
         body=bodies.DepositBody,
-        answers={200: Given("Settled", (answers.Moved,), headers=_KEYED), 202: _ACCEPTED},
-        problems=_MOVING,
+        answers={200: Answer("Settled", (answers.Moved,), headers=_KEYED), 202: _ACCEPTED},
+        problems=_MOVE_PROBLEMS,
     ),
-    _moving(
+    _money_endpoint(
         "/api/transfer",
         "Move money to another account",
         handler=money_movement.transfer,
         name="transfer",
         body=bodies.TransferBody,
-        answers={200: Given("Settled", (answers.Transferred,), headers=_KEYED), 202: _ACCEPTED},
-        problems=(*_MOVING, "same_account", "currency_mismatch"),
+        answers={200: Answer("Settled", (answers.Transferred,), headers=_KEYED), 202: _ACCEPTED},
+        problems=(*_MOVE_PROBLEMS, "same_account", "currency_mismatch"),
     ),
     Endpoint(
         method="GET",
@@ -198,8 +203,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="showAccount",
         summary="Show an account",
         tag="accounts",
-        answers={200: Given("The account", (answers.AccountView,))},
-        problems=(*_READING, "account_not_found"),
+        answers={200: Answer("The account", (answers.AccountView,))},
+        problems=(*_READ_PROBLEMS, "account_not_found"),
         parameters=(_NUMBER, _NO_CACHE),
     ),
     Endpoint(
@@ -210,13 +215,13 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Show an account's entries, newest first, or its balance at a time",
         tag="accounts",
         answers={
-            200: Given(
+            200: Answer(
                 "The entries, or with `at` the balance then",
                 (answers.Statement, answers.BalanceAt),
                 other_media_type="text/csv",
             )
         },
-        problems=(*_READING, "account_not_found"),
+        problems=(*_READ_PROBLEMS, "account_not_found"),
         parameters=_STATEMENT,
     ),
     Endpoint(
@@ -226,8 +231,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="listAccounts",
         summary="List own accounts",
         tag="accounts",
-        answers={200: Given("A page of them, oldest first", (answers.AccountList,))},
-        problems=(*_READING, "invalid_parameter"),
+        answers={200: Answer("A page of them, oldest first", (answers.AccountList,))},
+        problems=(*_READ_PROBLEMS, "invalid_parameter"),
         parameters=_PAGE_OF_ACCOUNTS,
     ),
     Endpoint(
@@ -240,10 +245,10 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         body=bodies.OpenBody,
         body_required=False,
         answers={
-            201: Given("Opened", (answers.Opened,), headers=(*_KEYED, "Location")),
+            201: Answer("Opened", (answers.Opened,), headers=(*_KEYED, "Location")),
             202: _ACCEPTED,
         },
-        problems=_OPENING,
+        problems=_OPEN_PROBLEMS,
         parameters=(_KEY, _PREFER),
     ),
     Endpoint(
@@ -251,10 +256,10 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/api/operations/{operation}",
         handler=operations.show_operation,
         name="showOperation",
-        summary="Show how far an operation is",
+        summary="Show the state of an operation",
         tag="money",
-        answers={200: Given("The operation", (answers.OperationView,))},
-        problems=(*_READING, "operation_not_found", "key_reused"),
+        answers={200: Answer("The operation", (answers.OperationView,))},
+        problems=(*_READ_PROBLEMS, "operation_not_found", "key_reused"),
         parameters=(_OPERATION, _AT),
     ),
     Endpoint(
@@ -266,7 +271,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         tag="people",
         body=bodies.SignUpBody,
         answers={200: _SIGNED_IN},
-        problems=(*_CHANGING, "email_taken", "too_many_sign_ins", "too_many_sign_ups"),
+        problems=(*_CHANGE_PROBLEMS, "email_taken", "too_many_sign_ins", "too_many_sign_ups"),
         signed_in=False,
     ),
     Endpoint(
@@ -278,7 +283,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         tag="people",
         body=bodies.SignInBody,
         answers={200: _SIGNED_IN},
-        problems=(*_CHANGING, "sign_in_failed", "too_many_sign_ins"),
+        problems=(*_CHANGE_PROBLEMS, "sign_in_failed", "too_many_sign_ins"),
         signed_in=False,
     ),
     Endpoint(
@@ -288,7 +293,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="signOut",
         summary="Sign out",
         tag="people",
-        answers={200: Given("Signed out", (answers.SignedOut,), headers=("Set-Cookie",))},
+        answers={200: Answer("Signed out", (answers.SignedOut,), headers=("Set-Cookie",))},
         problems=("not_signed_in", "cross_origin", "invalid_parameter", "internal", "unavailable"),
         parameters=(_EVERYWHERE,),
     ),
@@ -300,8 +305,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Change the password, and end all sessions but a new one",
         tag="people",
         body=bodies.PasswordBody,
-        answers={200: Given("Changed", (answers.PasswordChanged,), headers=("Set-Cookie",))},
-        problems=(*_CHANGING, "not_signed_in", "wrong_password", "too_many_sign_ins"),
+        answers={200: Answer("Changed", (answers.PasswordChanged,), headers=("Set-Cookie",))},
+        problems=(*_CHANGE_PROBLEMS, "not_signed_in", "wrong_password", "too_many_sign_ins"),
     ),
     Endpoint(
         method="GET",
@@ -310,8 +315,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="listSessions",
         summary="List own sessions",
         tag="people",
-        answers={200: Given("The sessions", (answers.SessionList,))},
-        problems=_READING,
+        answers={200: Answer("The sessions", (answers.SessionList,))},
+        problems=_READ_PROBLEMS,
     ),
     Endpoint(
         method="DELETE",
@@ -320,8 +325,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="endSession",
         summary="End one of one's own sessions",
         tag="people",
-        answers={200: Given("It has ended", (answers.SignedOut,), headers=("Set-Cookie",))},
-        problems=(*_READING, "cross_origin", "session_not_found"),
+        answers={200: Answer("It has ended", (answers.SignedOut,), headers=("Set-Cookie",))},
+        problems=(*_READ_PROBLEMS, "cross_origin", "session_not_found"),
         parameters=(_SESSION,),
     ),
     Endpoint(
@@ -329,21 +334,21 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/api/me",
         handler=sign_in.me,
         name="me",
-        summary="Tell who is signed in",
+        summary="Show who is signed in",
         tag="people",
-        answers={200: Given("The user", (answers.Me,))},
-        problems=_READING,
+        answers={200: Answer("The user", (answers.Me,))},
+        problems=_READ_PROBLEMS,
     ),
-    _generating("GET"),
-    _generating("POST"),
+    _generation_endpoint("GET"),
+    _generation_endpoint("POST"),
     Endpoint(
         method="GET",
         path="/healthz",
         handler=health.healthz,
         name="healthz",
-        summary="Tell whether the process lives",
+        summary="Report whether the process lives",
         tag="operating",
-        answers={200: Given("It lives", (answers.Health,))},
+        answers={200: Answer("It lives", (answers.Health,))},
         signed_in=False,
     ),
     Endpoint(
@@ -351,11 +356,11 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/readyz",
         handler=health.readyz,
         name="readyz",
-        summary="Tell whether requests may be sent here",
+        summary="Report whether requests may be sent here",
         tag="operating",
         answers={
-            200: Given("Ready", (answers.Health,)),
-            503: Given("Not ready; it says what is missing", (answers.Health,)),
+            200: Answer("Ready", (answers.Health,)),
+            503: Answer("Not ready; `missing` says why", (answers.Health,)),
         },
         signed_in=False,
     ),
@@ -366,7 +371,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="metrics",
         summary="Show metrics for Prometheus",
         tag="operating",
-        answers={200: Given("The metrics", other_media_type="text/plain")},
+        answers={200: Answer("The metrics", other_media_type="text/plain")},
         signed_in=False,
     ),
     Endpoint(
@@ -376,7 +381,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="openapi",
         summary="Show this document",
         tag="documentation",
-        answers={200: Given("OpenAPI 3.1", other_media_type="application/json")},
+        answers={200: Answer("OpenAPI 3.1", other_media_type="application/json")},
         problems=("invalid_parameter",),
         signed_in=False,
     ),
@@ -385,9 +390,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/docs",
         handler=documentation.documentation_page,
         name="docs",
-        summary="Show this document to people",
+        summary="Show this document as a page",
         tag="documentation",
-        answers={200: Given("A page", other_media_type="text/html")},
+        answers={200: Answer("A page", other_media_type="text/html")},
         problems=("invalid_parameter",),
         signed_in=False,
     ),
@@ -396,9 +401,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/docs/errors",
         handler=documentation.problems_page,
         name="docsErrors",
-        summary="Show every problem that an answer can name",
+        summary="Show every problem that an answer can report",
         tag="documentation",
-        answers={200: Given("A page", other_media_type="text/html")},
+        answers={200: Answer("A page", other_media_type="text/html")},
         problems=("invalid_parameter",),
         signed_in=False,
     ),

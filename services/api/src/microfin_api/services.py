@@ -1,4 +1,4 @@
-"""The parts of one API process: what it is made of, started and stopped in their order."""
+"""The services of one API process, started and stopped in order."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from microfin_api.commands.sending_gate import SendingGate
 from microfin_api.commands.submission import Submission
 from microfin_api.commands.waiting import Waiting
 from microfin_api.http.client_address import TrustedProxies
-from microfin_api.http.draining import Leaving
+from microfin_api.http.draining import Drain
 from microfin_api.people.cross_origin import OriginRule
 from microfin_api.people.devices import Devices
 from microfin_api.people.passwords import Passwords
@@ -38,7 +38,7 @@ _CLOSE_SECONDS = 1.0
 _CLEANING_SECONDS = 60.0
 
 
-class Parts:
+class Services:
     """Everything that the endpoints use. `instance` names this process until it ends."""
 
     def __init__(self, settings: ApiSettings) -> None:
@@ -51,7 +51,7 @@ class Parts:
         self.devices = Devices(settings, self.proxies)
         self.clock = ClockCheck()
         self.redis = GuardedRedis(settings)
-        # Without a secret that workers share, API processes believe at least each other.
+        # Without the secret that workers share, API processes trust at least each other's entries.
         self.cache = AccountCache(
             self.redis, account_seal(settings.cache_secret or settings.secret)
         )
@@ -60,10 +60,10 @@ class Parts:
         self.leases = Leases(self.instance, settings)
         self._lease_thread = LeaseThread(self.leases)
         self.gate = SendingGate(self.leases)
-        self.leaving = Leaving()
+        self.drain = Drain()
 
     async def start(self) -> None:
-        """Connect to everything that answers; what does not is tried again, and shows in readyz."""
+        """Connect to Kafka, PostgreSQL and Redis; /readyz shows those that do not answer yet."""
         settings = self.settings
         if not settings.cache_secret:
             logger.warning("MICROFIN_CACHE_SECRET is not set: answers are looked up in PostgreSQL")
@@ -87,8 +87,8 @@ class Parts:
         logger.info("started", instance=self.instance)
 
     async def stop(self) -> None:
-        """Let what is under way reach the log, give back the leases, and disconnect."""
-        self.leaving.begun = True
+        """Let commands under way reach the log, release the leases, and disconnect."""
+        self.drain.begun = True
         await self.submission.finish(_FLUSH_SECONDS)
         for task in (self._producing, self._cleaning):
             task.cancel()
@@ -103,11 +103,11 @@ class Parts:
         logger.info("stopped", instance=self.instance)
 
     def missing(self) -> list[str]:
-        """Return what keeps this process from taking requests; empty when it is ready.
+        """Return why this process cannot accept requests; empty when it is ready.
 
-        A lease on any shard suffices: what the others' accounts ask for is served.
+        A lease on one shard suffices: requests for that shard's accounts are served.
         """
-        missing = ["this process is stopping"] if self.leaving.begun else []
+        missing = ["this process is stopping"] if self.drain.begun else []
         without_lease = self.leases.faults()
         if len(without_lease) == self.leases.shards:
             missing += without_lease
@@ -116,13 +116,13 @@ class Parts:
         return missing + self.clock.faults()
 
     def degraded(self) -> list[str]:
-        """Return what is served slowly, or not at all, by a process that is ready."""
+        """Return which requests a ready process serves slowly, or not at all, and why."""
         away = self.leases.faults()
         slow = [f"answers are slower: {self.redis.fault}"] if self.redis.fault else []
         return ([] if len(away) == self.leases.shards else away) + slow
 
     def _show_leases(self) -> None:
-        """Let the metrics tell of each lease as it is when they are asked for."""
+        """Let the metrics show whether each lease is valid when they are read."""
         for shard in range(self.leases.shards):
             lease = self.leases.of_shard(shard)
             metrics.LEASE_VALID.labels(shard).set_function(partial(_one_if_valid, lease))

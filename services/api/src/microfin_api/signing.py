@@ -15,7 +15,7 @@ class Signer:
     def __init__(self, settings: ApiSettings, purpose: str) -> None:
         if not settings.secret:
             raise ValueError(
-                "MICROFIN_SECRET is not set: give at least 32 random characters, the same for all "
+                "MICROFIN_SECRET is not set: set at least 32 random characters, the same for all "
                 "API processes."
             )
         self._key = blake2b(settings.secret.encode(), digest_size=32).digest()
@@ -29,5 +29,5 @@ class Signer:
         return urlsafe_b64encode(digest).decode()
 
     def is_tag(self, tag: str, text: str) -> bool:
-        """Tell whether `tag` is the tag of `text`, in constant time."""
+        """Return whether `tag` is the tag of `text`, in constant time."""
         return hmac.compare_digest(tag.encode(), self.tag(text).encode())

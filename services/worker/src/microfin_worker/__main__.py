@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from microfin.ledger.routing import shard_of_partition
 from microfin.postgres.connections import connect_pool
 from microfin.postgres.shards import ShardPlace
+from microfin.process import garbage_collection
 from microfin.process.clock import SystemClock
-from microfin.process.garbage_collection import spare_the_garbage_collector
 from microfin.process.logs import configure_logs
 from microfin.process.settings import WorkerSettings
 from microfin.redis.account_cache import AccountCache, account_seal
@@ -66,7 +66,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         logger.warning("MICROFIN_CACHE_SECRET is not set: answers are looked up in PostgreSQL")
     try:
         await starting
-        spare_the_garbage_collector()
+        garbage_collection.tune()
         await worker.run()
     finally:
         server.should_exit = True

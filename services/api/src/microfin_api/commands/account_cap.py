@@ -1,14 +1,12 @@
-"""How many accounts a user may have, so that nobody fills the ledger alone.
+"""The limit on a user's accounts, so that nobody fills the ledger alone.
 
-The cap is asked before an account is opened, and it is a soft one: a number's partition is decided
-by its worker alone, who does not see the user's other accounts. What one user asks for at the same
-time may exceed it by as many as are under way, and a shard that does not answer counts as holding
-none.
+The cap is checked before an account is opened, and it is soft: the worker of the new number's
+partition decides alone, and does not see the user's other accounts. Requests that are under way at
+once may exceed the cap by their number, and a shard that does not answer counts as empty.
 
-Counting costs a query on every shard. So a process counts once and then gives away a part of the
-room that it found without counting again, for a minute: a sixteenth, so that sixteen processes
-which do the same together stay within the cap. Near the cap that part is none, and each opening
-counts.
+Counting costs a query on every shard. So a process counts once, and for a minute lets a sixteenth
+of the remaining accounts be opened without counting again: sixteen processes that do so stay within
+the cap together. Near the cap a sixteenth is none, and each opening counts.
 """
 
 import asyncio
@@ -23,22 +21,22 @@ from microfin.postgres.connections import DATABASE_ERRORS, Pool, is_connection_l
 from microfin.postgres.literals import text
 from microfin.process.settings import ApiSettings
 from microfin_api.commands.leases import Leases
-from microfin_api.commands.one_round_trip import copy_first_row
+from microfin_api.commands.one_round_trip import fetch_first_row
 from microfin_api.http.problems import Problem
 
 logger = structlog.get_logger(__name__)
 
 _WAIT_SECONDS: Final = 1.0
-_ALLOWED_SECONDS: Final = 60.0
+_QUOTA_SECONDS: Final = 60.0
 _PROCESSES: Final = 16
-"""Among how many processes the room that is left is shared out."""
+"""How many processes share the accounts that remain."""
 _REMEMBERED: Final = 10_000
 _COUNT: Final = (
     "SELECT count(*) FROM (SELECT FROM accounts WHERE owner = {owner} LIMIT {most}) AS own"
 )
 
 
-class _Allowed(msgspec.Struct):
+class _Quota(msgspec.Struct):
     """How many accounts a user may open here without a count, and until when (loop time)."""
 
     left: int
@@ -46,53 +44,53 @@ class _Allowed(msgspec.Struct):
 
 
 class AccountCap:
-    """Keeps every user below the number of accounts that the settings allow."""
+    """Limits each user to the number of accounts in the settings."""
 
     def __init__(self, settings: ApiSettings, pools: Sequence[Pool], leases: Leases) -> None:
         self._most = settings.accounts_per_user
         self._pools = pools
         self._leases = leases
-        self._allowed: dict[str, _Allowed] = {}
+        self._quotas: dict[str, _Quota] = {}
 
     async def require_room(self, user: str, operation: str) -> None:
-        """Raise `Problem` where `user` has all accounts that one may have.
+        """Raise `Problem` if `user` has reached the limit.
 
         A repeat of an `operation` that has been decided passes: it gets its first answer.
         """
-        if self._use_allowed(user):
+        if self._use_quota(user):
             return
         room = await self._count_room(user)
         if room > 0 or operation in await queries.operations(self._pools, [operation]):
             return
         raise Problem(
             "too_many_accounts",
-            f"A user may have {self._most} accounts. This request was not sent; whether an earlier "
-            "one with this key takes effect, its operation tells.",
+            f"A user may have {self._most} accounts. This request was not sent. Its operation "
+            "shows whether an earlier one with this key takes effect.",
             operationId=operation,
         )
 
-    def _use_allowed(self, user: str) -> bool:
+    def _use_quota(self, user: str) -> bool:
         """Use one of the openings that need no count; return whether there was one."""
-        allowed = self._allowed.get(user)
-        if allowed is None or not allowed.left or _loop_time() > allowed.until:
+        quota = self._quotas.get(user)
+        if quota is None or not quota.left or _loop_time() > quota.until:
             return False
-        allowed.left -= 1
+        quota.left -= 1
         return True
 
     async def _count_room(self, user: str) -> int:
-        """Count, remember what may be opened without a count, and return the room there is."""
+        """Count, set the quota, and return how many more accounts may be opened."""
         begun = _loop_time()
         counts = await self._counts(user)
         room = self._most - sum(count for count in counts if count is not None)
-        self._allowed.pop(user, None)
+        self._quotas.pop(user, None)
         if None not in counts and (share := room // _PROCESSES):
-            self._allowed[user] = _Allowed(share, begun + _ALLOWED_SECONDS)
-            if len(self._allowed) > _REMEMBERED:
-                del self._allowed[next(iter(self._allowed))]
+            self._quotas[user] = _Quota(share, begun + _QUOTA_SECONDS)
+            if len(self._quotas) > _REMEMBERED:
+                del self._quotas[next(iter(self._quotas))]
         return room
 
     async def _counts(self, user: str) -> list[int | None]:
-        """Return how many accounts `user` has on each shard, None where it does not answer."""
+        """Return how many accounts `user` has on each shard, None if it does not answer."""
         counting = [
             asyncio.create_task(_count(pool, user, self._most))
             for shard, pool in enumerate(self._pools)
@@ -103,7 +101,7 @@ class AccountCap:
             return away
         counted, silent = await asyncio.wait(counting, timeout=_WAIT_SECONDS)
         for count in silent:
-            count.cancel()  # whatever it hangs on, nobody waits for its end
+            count.cancel()  # it may hang: nobody waits for its end
             away.append(None)
         return away + [count.result() for count in counted]
 
@@ -113,11 +111,11 @@ def _loop_time() -> float:
 
 
 async def _count(pool: Pool, user: str, most: int) -> int | None:
-    """Return how many accounts `user` has on one shard, `most` at most; None: it is away."""
+    """Return how many accounts `user` has on one shard, at most `most`; None if it is away."""
     statement = _COUNT.format(owner=text(user), most=most)
     try:
         async with pool.acquire() as connection:
-            row = await copy_first_row(connection, statement)
+            row = await fetch_first_row(connection, statement)
     except DATABASE_ERRORS as error:
         if not is_connection_loss(error):
             raise

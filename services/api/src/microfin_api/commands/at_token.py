@@ -1,11 +1,11 @@
 """The `at` of a 202's Location: the signed place in the log of an operation not decided yet.
 
-With it, an operation that no database knows yet is told as `accepted` and never as missing. It also
-binds what was asked for: where the id turns out to be decided with another body, the key was used
-before, and that operation is not what the 202 spoke of.
+With it, an operation that no database knows yet is reported as `accepted` and never as missing. It
+also names the request's body: if the operation was decided with another body, the key had been used
+before, and the 202 meant another request.
 
-A token is `partition.offset-body.tag`, the body's hash in hexadecimal. The release before this one
-made `partition.offset.tag`, and takes the longer form for one of its own.
+A token is `partition.offset-body.tag`, where body is a hash in hexadecimal. The previous release
+made `partition.offset.tag`, and accepts the longer form as well.
 """
 
 from typing import Final
@@ -17,16 +17,16 @@ from microfin.ledger.operation import Outcome, same_body
 from microfin.process.settings import ApiSettings
 from microfin_api.signing import Signer
 
-_SHAPE: Final = 3
+_FIELDS: Final = 3
 
 
 class At(msgspec.Struct, frozen=True):
-    """What a token of ours says. `body_hash` is empty where the release before made it."""
+    """The content of a valid token. `body_hash` is empty if the previous release made it."""
 
     body_hash: bytes
 
-    def speaks_of(self, request: Outcome) -> bool:
-        """Tell whether `request` decided what the token's holder had asked for."""
+    def matches(self, request: Outcome) -> bool:
+        """Return whether `request` decided what the token's holder had asked for."""
         return not self.body_hash or same_body(request, self.body_hash)
 
 
@@ -42,22 +42,22 @@ class AtTokens:
         return f"{place}.{self._signer.tag(f'{place}.{operation}.{user}')}"
 
     def read(self, token: str, operation: str, user: str) -> At | None:
-        """Return what `token` says, None where we did not make it for this operation and user."""
-        parts = token.split(".")
-        if len(parts) != _SHAPE or not token.isascii():
+        """Return the content of `token`, None if it is not ours for this operation and user."""
+        fields = token.split(".")
+        if len(fields) != _FIELDS or not token.isascii():
             return None
-        place = f"{parts[0]}.{parts[1]}"
-        if not self._signer.is_tag(parts[2], f"{place}.{operation}.{user}"):
+        place = f"{fields[0]}.{fields[1]}"
+        if not self._signer.is_tag(fields[2], f"{place}.{operation}.{user}"):
             return None
-        _, _, body_hash = parts[1].partition("-")
+        _, _, body_hash = fields[1].partition("-")
         return At(bytes.fromhex(body_hash))
 
     def location(
         self, operation: str, user: str, body_hash: bytes, appended: Appended | None
     ) -> str:
-        """Return where an accepted operation can be asked for.
+        """Return the address of an accepted operation.
 
-        `appended` is None where its outcome is known, which had this body.
+        `appended` is None if its outcome is known, which was decided with this body.
         """
         path = f"/api/operations/{operation}"
         if appended is None:

@@ -1,4 +1,4 @@
-"""Bounds what is under way: commands per partition that are not acknowledged or not answered."""
+"""Limits the commands per partition that are not acknowledged or not answered yet."""
 
 import asyncio
 from collections import defaultdict
@@ -15,13 +15,13 @@ class Backpressure:
         self._under_way: defaultdict[int, int] = defaultdict(int)
 
     def enter(self, partition: int) -> None:
-        """Count one command in. Raises `Problem` where the partition has too many."""
+        """Count one more command. Raises `Problem` if the partition has too many."""
         if self._under_way[partition] >= self._limit:
             raise Problem("overloaded")
         self._change(partition, 1)
 
     def leave(self, partition: int, sending: asyncio.Task[None]) -> None:
-        """Count one answered command out, once its sending has come to an end too."""
+        """Count an answered command no longer, once its sending has ended too."""
         if sending.done():
             self._change(partition, -1)
         else:

@@ -4,11 +4,11 @@ import time
 from typing import Final
 
 TOLERANCE_SECONDS: Final = 5.0
-_BELIEVED_SECONDS: Final = 30.0  # after which a finding is too old to keep a process out of work
+_BELIEVED_SECONDS: Final = 30.0  # an older finding does not make the process unready
 
 
 class ClockCheck:
-    """Remembers how far the broker's append times are outside of our own before and after."""
+    """Remembers how far the last append time of the broker was outside our times around it."""
 
     def __init__(self) -> None:
         self._difference = 0.0

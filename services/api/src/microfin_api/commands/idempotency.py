@@ -1,8 +1,8 @@
-"""Idempotency keys: what a client may send, and the note that one was used for something else.
+"""Idempotency keys: which ones a client may send, and the note of what a key was used for.
 
-The worker decides whether a repeat asks for the same (by the body's hash). What it cannot see, a
-key reused for another account or another kind of operation, is caught by a note in Redis for a day;
-without Redis such a reuse is simply another operation.
+The worker decides whether a repeat asks for the same (by the body's hash). It cannot see that a key
+is reused for another account or another kind of operation: a note in Redis shows that for a day.
+Without Redis such a reuse is simply another operation.
 """
 
 import re
@@ -33,7 +33,7 @@ class Key(msgspec.Struct, frozen=True):
 
 
 def read_key(request: Request) -> Key:
-    """Return the request's key, or a new one. Raises `Problem` for one that cannot be used."""
+    """Return the request's key, or a new one. Raises `Problem` for an invalid one."""
     sent = request.headers.getlist("idempotency-key")
     if not sent:
         text = str(uuid7())
@@ -51,7 +51,7 @@ def read_key(request: Request) -> Key:
 async def refuse_other_use(
     redis: GuardedRedis, user: str, key: Key, kind: Kind, account: str
 ) -> None:
-    """Note what `key` is used for. Raises `Problem` where it was noted for something else."""
+    """Note what `key` is used for. Raises `Problem` if it was noted for something else."""
     if not key.from_client:
         return
     use = f"{kind} {account}".encode()

@@ -1,9 +1,9 @@
 """The leases' own thread, so that no renewal queues behind requests.
 
 A renewal takes several turns of an event loop. On a busy machine a turn of the requests' loop takes
-hundreds of milliseconds, and the lease, which counts from when its renewal was sent, was over
-before the loop came to read the answer. A thread of its own gets Python's lock within half a
-millisecond (`passwords.py` sets the switch interval). See docs/adr/0022.
+hundreds of milliseconds: the lease, which counts from when its renewal was sent, ended before the
+loop read the answer. A separate thread gets Python's lock within half a millisecond (`passwords.py`
+sets the switch interval). See docs/adr/0022-late-leases.md.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _END_SECONDS: Final = 1.0
 
 
 class LeaseThread:
-    """Renews `leases` in a thread; whoever uses them stays on the loop that called `start`."""
+    """Renews `leases` in a thread; their users stay on the loop that called `start`."""
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
@@ -25,19 +25,19 @@ class LeaseThread:
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     async def start(self) -> None:
-        """Take all leases, or begin to try."""
+        """Acquire all leases, or begin to try."""
         self._thread.start()
-        await self._there(self._leases.start(asyncio.get_running_loop()))
+        await self._on_own_loop(self._leases.start(asyncio.get_running_loop()))
 
     async def stop(self) -> None:
-        """Give all leases back, and end the thread."""
+        """Release all leases, and end the thread."""
         if not self._thread.is_alive():
             return
-        await self._there(self._leases.stop())
+        await self._on_own_loop(self._leases.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.to_thread(self._thread.join)
 
-    async def _there(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def _on_own_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
     def _run(self) -> None:

@@ -1,11 +1,11 @@
-"""Leases: what lets this process send commands to a shard, and tells it the shard's routing.
+"""Leases: a process that has one may send commands to a shard, and knows the shard's routing.
 
 Every 250 ms a small write to each shard, synchronously committed, renews this process's lease and
 returns `routing`. A read could come from an isolated old primary; a committed write cannot. A lease
-counts from when its renewal was sent: whoever wants to change the routing announces it, waits for a
-second, and then knows that nobody still sends by the old one unaware.
+counts from when its renewal was sent. So a growth can write its intent, wait for a second, and be
+sure that each process which still sends has read it (`microfin.ledger.lease`).
 
-Renewals may run in another thread's event loop than those who use the lease (`lease_thread`). Then
+Renewals may run on the event loop of another thread than the lease's users (`lease_thread`). Then
 the newest lease is handed over by one assignment, and its users are woken on their own loop.
 """
 
@@ -17,17 +17,16 @@ from typing import Final
 import msgspec
 import structlog
 
+from microfin.ledger.lease import LEASE_SECONDS, RENEWAL_SECONDS
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.postgres.connections import Connection, Pool, connect_pool
 from microfin.postgres.literals import text
 from microfin.postgres.shards import ShardPlace
 from microfin.process.settings import ApiSettings
-from microfin_api.commands.one_round_trip import copy_first_row
+from microfin_api.commands.one_round_trip import fetch_first_row
 
 logger = structlog.get_logger(__name__)
 
-RENEWAL_SECONDS: Final = 0.25
-LEASE_SECONDS: Final = 1.0
 _LEAST_PAUSE: Final = 0.025  # between renewals that waiting answers ask for
 _FORGET_EVERY: Final = 600.0
 
@@ -48,7 +47,7 @@ DELETE FROM leases WHERE instance IN (
 class Lease(msgspec.Struct, frozen=True):
     """One renewal: when it was sent (monotonic seconds) and the routing that it returned.
 
-    `intended_count` is the number of partitions that a growth is preparing, None where none is.
+    `intended_count` is the number of partitions that a growth is preparing, None if there is none.
     """
 
     sent: float
@@ -61,7 +60,7 @@ class Lease(msgspec.Struct, frozen=True):
         return self.sent + LEASE_SECONDS
 
     def moves(self, account: str) -> bool:
-        """Tell whether the growth under way will move `account` to another partition."""
+        """Return whether the growth under way will move `account` to another partition."""
         return self.intended_count is not None and (
             partition_of(account, self.intended_count)
             != partition_of(account, self.routing.partition_count)
@@ -80,10 +79,10 @@ class _RoutingRow(msgspec.Struct, frozen=True):
 
 
 class ShardLease:
-    """The lease on one shard, renewed for as long as it runs.
+    """The lease on one shard, renewed from `start` to `stop`.
 
-    `fault` is empty or says why the last renewal failed, `refusals` counts those that did not fail
-    for want of time: the database itself, or what stands before it, said no.
+    `fault` is empty or says why the last renewal failed. `refusals` counts renewals that failed
+    otherwise than by a timeout: the database or its pooler refused them.
     """
 
     def __init__(self, instance: str, settings: ApiSettings, shard: int) -> None:
@@ -94,11 +93,11 @@ class ShardLease:
         self._place = ShardPlace(shard, len(settings.database_urls))
         self._pool: Pool | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._home: asyncio.AbstractEventLoop | None = None
+        self._own_loop: asyncio.AbstractEventLoop | None = None
         self._users_loop: asyncio.AbstractEventLoop | None = None
-        self._wanted = asyncio.Event()  # on the loop that renews
-        self._wants = False
-        self._tried = asyncio.Event()  # on the loop of those who use the lease
+        self._wanted_event = asyncio.Event()  # on the loop that renews
+        self._renewal_wanted = False
+        self._attempted = asyncio.Event()  # on the loop of the lease's users
         self._intent_since: float | None = None
         self.fault = f"shard {shard}: none yet"
         self.refusals = 0
@@ -112,16 +111,16 @@ class ShardLease:
     async def start(self, users_loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Start renewing, on this loop; returns after the first attempt.
 
-        `users_loop` is the loop of those who use the lease, where it is another one.
+        `users_loop` is the loop of the lease's users, if it is another one.
         """
-        self._home = asyncio.get_running_loop()
+        self._own_loop = asyncio.get_running_loop()
         self._users_loop = users_loop
         self._pool = await self._connect()
         await self._renew()
         self._renewing = asyncio.create_task(self._renew_for_ever())
 
     async def stop(self) -> None:
-        """Stop renewing and give the lease back."""
+        """Stop renewing and release the lease."""
         if self._renewing is not None:
             self._renewing.cancel()
         self.latest = None
@@ -132,7 +131,7 @@ class ShardLease:
             self._pool.terminate()
 
     async def _connect(self) -> Pool:
-        # A pool of its own: slow questions of others must not cost the lease.
+        # A separate pool: slow queries of others must not cost the lease.
         settings = self._settings.model_copy(
             update={"database_connections": 1, "database_timeout": LEASE_SECONDS}
         )
@@ -140,38 +139,38 @@ class ShardLease:
         return await connect_pool(url, settings, place=self._place)
 
     def valid(self) -> Lease | None:
-        """Return the lease where commands may be sent by it now."""
+        """Return the lease if commands may be sent by it now."""
         lease = self.latest
         return lease if lease is not None and time.monotonic() < lease.expires else None
 
     async def sent_after(self, moment: float) -> Lease:
-        """Return a lease whose renewal was sent after `moment` (monotonic). Wait with a deadline.
+        """Return a lease whose renewal was sent after `moment` (monotonic). Call with a deadline.
 
-        All who wait share a renewal, which is sent a little sooner for them.
+        All callers that wait share a renewal, which is sent a little sooner for them.
         """
         while (lease := self.latest) is None or lease.sent <= moment:
-            self._want()
-            await self.tried()
+            self._ask_for_renewal()
+            await self.attempted()
         return lease
 
-    async def tried(self) -> None:
-        """Return after the next attempt to renew, however it ends. Wait with a deadline."""
-        await self._tried.wait()
+    async def attempted(self) -> None:
+        """Return after the next attempt to renew, however it ends. Call with a deadline."""
+        await self._attempted.wait()
 
-    def _want(self) -> None:
-        """Ask for a renewal soon. Whoever finds that asked already may rely on it: what is asked
-        for is forgotten before the renewal is sent."""
-        if self._wants:
+    def _ask_for_renewal(self) -> None:
+        """Ask for a renewal soon. A caller that finds it asked for already may rely on that: the
+        request is forgotten before the renewal is sent."""
+        if self._renewal_wanted:
             return
-        self._wants = True
+        self._renewal_wanted = True
         if self._users_loop is None:
-            self._wanted.set()
-        elif self._home is not None:
+            self._wanted_event.set()
+        elif self._own_loop is not None:
             with contextlib.suppress(RuntimeError):  # that loop has ended: nothing is renewed
-                self._home.call_soon_threadsafe(self._wanted.set)
+                self._own_loop.call_soon_threadsafe(self._wanted_event.set)
 
-    def _tell(self) -> None:
-        """Wake those who wait for an attempt."""
+    def _notify_users(self) -> None:
+        """Wake the users that wait for an attempt."""
         if self._users_loop is None:
             self._wake()
         else:
@@ -179,8 +178,8 @@ class ShardLease:
                 self._users_loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        self._tried.set()
-        self._tried = asyncio.Event()
+        self._attempted.set()
+        self._attempted = asyncio.Event()
 
     async def _renew_for_ever(self) -> None:
         next_cleaning = time.monotonic() + _FORGET_EVERY
@@ -188,9 +187,9 @@ class ShardLease:
             await asyncio.sleep(_LEAST_PAUSE)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RENEWAL_SECONDS - _LEAST_PAUSE):
-                    await self._wanted.wait()
-            self._wanted.clear()
-            self._wants = False
+                    await self._wanted_event.wait()
+            self._wanted_event.clear()
+            self._renewal_wanted = False
             await self._renew()
             if time.monotonic() > next_cleaning:
                 next_cleaning = time.monotonic() + _FORGET_EVERY
@@ -205,7 +204,7 @@ class ShardLease:
             self._accept(renewal.result())
         else:
             await self._fail(renewal)
-        self._tell()
+        self._notify_users()
 
     def _accept(self, lease: Lease) -> None:
         if self.fault and self.latest is not None:
@@ -224,7 +223,7 @@ class ShardLease:
         self.fault = f"shard {self._shard}: {error or type(error).__name__}"
         if not isinstance(error, TimeoutError):
             self.refusals += 1
-        # Breaking the connection off ends whatever still waits on it, whichever way it hangs.
+        # Closing the connection ends everything that still waits on it, however it hangs.
         if self._pool is not None:
             self._pool.terminate()
         renewal.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
@@ -232,7 +231,7 @@ class ShardLease:
 
     async def _renewal(self, sent: float) -> Lease:
         async with self._acquire() as connection:
-            row = await copy_first_row(connection, self._statement)
+            row = await fetch_first_row(connection, self._statement)
         if row is None:
             raise self._place.not_migrated()
         found = msgspec.json.decode(row[0], type=_RoutingRow)
@@ -262,11 +261,11 @@ class Leases:
         ]
 
     async def start(self, users_loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Take all leases, or begin to try. `users_loop` is their users', where it is another."""
+        """Acquire all leases, or begin to try. `users_loop` is as in `ShardLease.start`."""
         await asyncio.gather(*(lease.start(users_loop) for lease in self._shards))
 
     async def stop(self) -> None:
-        """Give all leases back."""
+        """Release all leases."""
         await asyncio.gather(*(lease.stop() for lease in self._shards))
 
     def of_account(self, account: str) -> ShardLease:
@@ -279,11 +278,11 @@ class Leases:
 
     @property
     def shards(self) -> int:
-        """How many shards there are."""
+        """The number of shards."""
         return len(self._shards)
 
     def faults(self) -> list[str]:
-        """Return what keeps this process from sending, one line a shard without a lease."""
+        """Return why this process may not send, one line for each shard without a lease."""
         return [
             f"no lease: {lease.fault or f'shard {shard}: it has expired'}"
             for shard, lease in enumerate(self._shards)

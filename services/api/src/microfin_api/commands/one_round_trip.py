@@ -1,7 +1,7 @@
-"""Rows for one message.
+"""Rows in one round trip.
 
-COPY is the one way to rows that takes a single round trip without a prepared statement, which a
-transaction pooler may not know. Under load each round trip waits for a turn of the event loop.
+Only COPY reads rows in one round trip without a prepared statement, which a transaction pooler may
+not know. Under load each round trip waits for a turn of the event loop.
 """
 
 import struct
@@ -9,22 +9,22 @@ from typing import Final
 
 from microfin.postgres.connections import Connection
 
-_HEADER_BYTES: Final = 19  # signature, flags, and the size of an extension that there is not
+_HEADER_BYTES: Final = 19  # signature, flags, and the size of the extension, which is empty
 
 
-async def copy_first_row(connection: Connection, statement: str) -> list[bytes] | None:
-    """Return the first row that `statement` returns, None where there is none.
+async def fetch_first_row(connection: Connection, statement: str) -> list[bytes] | None:
+    """Return the first row that `statement` returns, None if it returns none.
 
-    `statement` is one SELECT, or an INSERT with RETURNING, whose values are literals (see
-    `microfin.postgres.literals`), and none of them is of a person. The row's values are in
-    PostgreSQL's binary formats, and none is NULL.
+    `statement` is one SELECT, or an INSERT with RETURNING. Its values are literals (see
+    `microfin.postgres.literals`), and none is personal data. The row's values are returned in
+    PostgreSQL's binary formats; none may be NULL.
     """
     copied = bytearray()
 
-    async def take(data: bytes) -> None:
+    async def append(data: bytes) -> None:
         copied.extend(data)
 
-    await connection.copy_from_query(statement, output=take, format="binary")
+    await connection.copy_from_query(statement, output=append, format="binary")
     return _first_row(bytes(copied))
 
 

@@ -1,7 +1,7 @@
 """The one place that decides whether, where and by which routing a command may be sent now.
 
-While a growth is being prepared, commands for the accounts that it will move are held here; those
-for all others pass. A command that finds its shard's lease run out waits for the next renewal.
+While a growth is being prepared, commands for the accounts that it will move are held here; all
+others pass. A command that finds its shard's lease ended waits for the next renewal.
 """
 
 import asyncio
@@ -11,24 +11,21 @@ from typing import Final
 
 import msgspec
 
+from microfin.ledger.lease import HOLD_SECONDS
 from microfin.ledger.routing import partition_of
 from microfin_api import metrics
 from microfin_api.commands.leases import Lease, Leases, ShardLease
 from microfin_api.http.problems import Problem
 
-HOLD_SECONDS: Final = 10.0
-"""Seconds after which a growth that is neither activated nor withdrawn holds nothing any more."""
-
 HELD_LIMIT: Final = 5_000
-"""Commands that one process holds at most; more are refused as overload."""
-
+"""Commands that one process may hold; more are refused as overload."""
 
 LEASE_WAIT_SECONDS: Final = 5.0
-"""Seconds that a command waits for a late lease at most."""
+"""Seconds that a command may wait for a late lease."""
 
 WAITING_LIMIT: Final = 250
-"""Commands of one process that wait for late leases at most: a shard that does not answer must not
-take all the room that MICROFIN_REQUEST_LIMIT gives to requests."""
+"""Commands of one process that may wait for late leases: a shard that does not answer must not use
+up the requests that MICROFIN_REQUEST_LIMIT allows."""
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -40,7 +37,7 @@ class Destination(msgspec.Struct, frozen=True):
 
 
 class SendingGate:
-    """Lets commands through for as long as this process holds the lease of their shard."""
+    """Lets commands through while this process has the lease of their shard."""
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
@@ -48,9 +45,9 @@ class SendingGate:
         self._waiting = 0
 
     async def pass_through(self, account: str) -> Destination:
-        """Return where a command for `account` must be sent, at once; wait while it is held.
+        """Return where a command for `account` must now be sent; wait while it is held.
 
-        Raises `Problem` where this process may not send: nothing has been done then.
+        Raises `Problem` if this process may not send. Then nothing has been done.
         """
         shard = self._leases.of_account(account)
         lease = shard.valid() or await self._until_renewed(shard)
@@ -63,9 +60,9 @@ class SendingGate:
         )
 
     def still_leads_to(self, account: str, destination: Destination) -> bool:
-        """Tell whether a command that has passed for `destination` may be sent there now.
+        """Return whether a command that has passed for `destination` may be sent there now.
 
-        This process may have stood still since. Then the newest lease must say the same.
+        This process may have stood still since. Then the newest lease must lead there too.
         """
         if time.monotonic() < destination.expires:
             return True
@@ -77,10 +74,10 @@ class SendingGate:
         )
 
     async def _until_renewed(self, shard: ShardLease) -> Lease:
-        """Return the lease as soon as it is valid. Raises `Problem` where that is too late.
+        """Return the lease as soon as it is valid. Raises `Problem` if that takes too long.
 
-        A renewal that is late says nothing of the database: the machine may be busy, or this
-        process may have stood still. One that was refused since says that it is away.
+        A late renewal does not show that the database is away: the machine may be busy, or this
+        process may have stood still. A renewal that is refused meanwhile does.
         """
         if self._waiting >= WAITING_LIMIT:
             raise _no_lease()
@@ -92,7 +89,7 @@ class SendingGate:
                 while (lease := shard.valid()) is None:
                     if shard.refusals != refusals:
                         raise _no_lease()
-                    await shard.tried()
+                    await shard.attempted()
                 return lease
         except TimeoutError:
             raise _no_lease() from None
@@ -101,7 +98,7 @@ class SendingGate:
             metrics.WAITING_FOR_LEASE.set(self._waiting)
 
     async def _hold(self, shard: ShardLease, account: str) -> Lease:
-        """Wait until no growth is about to move `account`, or it has been for too long."""
+        """Wait until no growth is about to move `account`, or one has been for too long."""
         if self._held >= HELD_LIMIT:
             raise Problem("overloaded", "Too many commands wait for the partitions to grow.")
         self._held += 1
@@ -119,11 +116,11 @@ class SendingGate:
             metrics.HELD.set(self._held)
 
     async def until_order_is_certain(self, account: str, generation: int) -> None:
-        """Return once a command that the broker has acknowledged just now keeps its place.
+        """Return once a command that the broker has just acknowledged is certain to keep its place.
 
-        That is: a lease renewal that began after now shows that `generation` is still the routing
-        and that no growth is about to move `account`. Never returns where that cannot be shown any
-        more, so wait with a deadline.
+        That is: a lease renewal that began after this call shows that `generation` is still the
+        routing, and that no growth is about to move `account`. Never returns if that cannot be
+        shown any more, so call it with a deadline.
         """
         lease = self._leases.of_account(account)
         moment = time.monotonic()

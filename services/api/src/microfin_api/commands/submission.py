@@ -1,6 +1,6 @@
 """The way of a command: through the gate, into the log, and back with its outcome.
 
-Nothing here asks PostgreSQL for anything: the lease is held, the rest is Kafka and a reply.
+Nothing here queries PostgreSQL: the process has its lease already, the rest is Kafka and a reply.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ TraceHeaders = Sequence[tuple[str, bytes]]
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """A command that will be decided, or was: it is in the log for good.
+    """A command that was or will be decided: it is in the log for good.
 
-    `appended` is None where that is known from its outcome alone.
+    `appended` is None if only its outcome shows that.
     """
 
     operation: str
@@ -47,13 +47,13 @@ class Unknown(Problem):
 
 
 def unknown_after(error: BaseException, operation: str) -> Unknown:
-    """Return what is told where `error` broke a request off whose command may be in the log."""
+    """Return the answer to a request that `error` broke off after its command was sent."""
     logger.warning("broken off after sending", operation=operation, exc_info=error)
     return Unknown(operation)
 
 
 class Submission:
-    """Sends commands and waits for what becomes of them."""
+    """Sends commands and waits for their outcomes."""
 
     def __init__(
         self,
@@ -76,11 +76,12 @@ class Submission:
     ) -> Settled | Accepted:
         """Send `command` and return its final outcome, or that it is accepted.
 
-        `at_once`: acceptance is enough, also where the outcome is known first. `phases` learns when
-        what happened.
-        Raises `Problem` where it was not sent, was refused, or nothing may be said in time. From
-        the moment of sending on it raises nothing else: whatever breaks the wait off, a
-        cancellation too, ends as `Unknown`, for the command may take effect all the same.
+        `at_once`: acceptance is enough, even if the outcome is known first. `phases` receives the
+        moments of the command.
+
+        Raises `Problem` if it was not sent, was refused, or has no certain answer in time. Once it
+        was sent this raises nothing else: any error that breaks the wait off, a cancellation too,
+        becomes `Unknown`, because the command may still take effect.
         """
         destination = await self._gate.pass_through(command.account)
         self._backpressure.enter(destination.partition)
@@ -117,14 +118,14 @@ class Submission:
         self, waiter: Waiter, destination: Destination, trace: TraceHeaders, phases: CommandPhases
     ) -> None:
         if not self._gate.still_leads_to(waiter.command.account, destination):
-            waiter.fail(Problem("unavailable", "Its lease has run out. Nothing was done."))
+            waiter.fail(Problem("unavailable", "The lease has run out. Nothing was done."))
             return
         begun, sent_at = time.monotonic(), time.time()
         try:
             appended = await self._producer.send(destination.partition, waiter.command, trace)
         except ProduceRefused as error:
             logger.warning("not sent", operation=waiter.command.operation, error=str(error))
-            waiter.fail(Problem("unavailable", "The log takes no commands. Nothing was done."))
+            waiter.fail(Problem("unavailable", "The log accepts no commands. Nothing was done."))
         except ProduceUnknown as error:
             logger.warning("no ack", operation=waiter.command.operation, error=str(error))
         except Exception:
@@ -139,7 +140,7 @@ class Submission:
     async def _answer(
         self, waiter: Waiter, destination: Destination, *, at_once: bool
     ) -> Settled | Accepted:
-        """Wait for the final outcome; after a while, be content with less."""
+        """Wait for the final outcome; after a while, acceptance is enough."""
         if not at_once:
             await asyncio.wait({waiter.settled}, timeout=self._settings.answer_within)
             if waiter.settled.done():

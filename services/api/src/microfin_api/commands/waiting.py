@@ -1,7 +1,7 @@
 """Requests that wait for the outcome of their operation.
 
-Each waits under an id of its own: two requests with one key must not wake each other. Answers come
-over Redis and may be lost, so from half a second on what is still waited for is looked up in
+Each waits under its own id: two requests with one key must not wake each other. Replies come over
+Redis and may be lost, so an operation that takes more than half a second is looked up in
 PostgreSQL: one query per process, shard and tick, with growing, jittered pauses for each request,
 so that overload does not feed itself.
 """
@@ -53,7 +53,7 @@ class Waiter:
         self.shards = shards
         self.appended: asyncio.Future[Appended] = loop.create_future()
         self.settled: asyncio.Future[Settled] = loop.create_future()
-        self.settled_at = 0.0  # when `settled` was set, monotonic: its request runs on later
+        self.settled_at = 0.0  # when `settled` was set (monotonic); its request continues later
         self.debited: asyncio.Future[None] = loop.create_future()
         self.outcomes: dict[str, Outcome] = {}
         self.pauses = dict.fromkeys(shards, look_up_after)
@@ -71,8 +71,8 @@ class Waiter:
             self.settled.set_result(Settled(operation, replayed))
 
     def hear(self, reply: Reply, *, proven: bool) -> None:
-        """Take in a reply. One of `in_transit`, or that anybody may have sent, makes the next
-        look-up due."""
+        """Process a reply. One of `in_transit`, or one that is not proven, makes the next look-up
+        due."""
         if reply.operation.operation != self.command.operation:
             return
         if not proven or not (reply.refused or reply.operation.final):
@@ -89,7 +89,7 @@ class Waiter:
         self.due[shard] = time.monotonic() + self.pauses[shard] * jitter
 
     def learn(self, outcome: Outcome) -> None:
-        """Take in an outcome found in a database; they never change, so they add up."""
+        """Process an outcome from a database. Outcomes never change, so they add up."""
         self.outcomes[outcome.leg] = outcome
         found = queries.combine(self.outcomes.values())[outcome.operation]
         if found is None:
@@ -106,7 +106,7 @@ class Waiter:
 
 
 class Waiting:
-    """All waiting requests of this process, the channel they hear on, and their look-ups."""
+    """All waiting requests of this process, the channel of their replies, and their look-ups."""
 
     def __init__(
         self,
@@ -158,12 +158,12 @@ class Waiting:
         self._waiters.pop(_request_of(waiter.command), None)
         for future in (waiter.appended, waiter.settled, waiter.debited):
             if future.done() and not future.cancelled():
-                future.exception()  # nobody may be left to ask for it
+                future.exception()  # asyncio would report an error that nobody asked for
             future.cancel()
 
     def _shards_of(self, command: Command) -> Sequence[int]:
         count = len(self._pools)
-        if command.kind == "open":  # it goes where a free number is
+        if command.kind == "open":  # its shard depends on which number is free
             return range(count)
         return sorted(
             {
@@ -186,7 +186,7 @@ class Waiting:
                 self._hear(reply, proven=heard.proven)
 
     def _note_doubt(self, heard: Heard) -> None:
-        """Say once that replies come which no worker with our secret has sent."""
+        """Log once that a reply came which no worker with our secret has sent."""
         if heard.proven or self._doubted or self._seal is None:
             return
         self._doubted = True

@@ -18,10 +18,10 @@ from microfin_api.http.answers import AccountList, AccountView, answer, moment
 from microfin_api.http.bodies import OpenBody, read_currency, read_optional_body
 from microfin_api.http.parameters import read_number
 from microfin_api.http.problems import Problem
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 LIMIT_MOST: Final = 200
-"""Accounts on a page: that many if no limit was sent, so that most clients need one page only."""
+"""Accounts on a page, and the default: most clients need one page only."""
 
 CURSOR: Final = r"[0-9]{1,15}\.[0-9]{12}"
 """The place of a page's last account: when it was opened, in milliseconds, and its number."""
@@ -32,38 +32,38 @@ DEPRECATED = {"Deprecation": "@1795305600", "Link": '</docs>; rel="deprecation"'
 """Since 2026-11-22 (RFC 9745)."""
 
 
-async def open_account(request: Request, parts: Parts) -> Response:
+async def open_account(request: Request, services: Services) -> Response:
     """Open an account."""
-    change = await Change.begin(request, parts)
-    body = await read_optional_body(request, OpenBody, parts.settings.body_limit)
-    currency = _currency(body, parts)
+    change = await Change.begin(request, services)
+    body = await read_optional_body(request, OpenBody, services.settings.body_limit)
+    currency = _currency(body, services)
     return await change.open(currency, status=201, at_once=prefers_async(request))
 
 
-async def generate_account(request: Request, parts: Parts) -> Response:
-    """Open an account the way that existing clients do: by GET too, answered with 200."""
-    change = await Change.begin(request, parts)
+async def generate_account(request: Request, services: Services) -> Response:
+    """Open an account as existing clients do: by GET too, and answered with 200."""
+    change = await Change.begin(request, services)
     body = OpenBody()
     if request.method == "POST":
-        body = await read_optional_body(request, OpenBody, parts.settings.body_limit)
-    currency = _currency(body, parts)
+        body = await read_optional_body(request, OpenBody, services.settings.body_limit)
+    currency = _currency(body, services)
     response = await change.open(currency, status=200, at_once=False)
     response.headers.update(DEPRECATED)
     return response
 
 
-def _currency(body: OpenBody, parts: Parts) -> str:
+def _currency(body: OpenBody, services: Services) -> str:
     if body.currency is None:
-        return read_currency(parts.settings.default_currency)
+        return read_currency(services.settings.default_currency)
     return read_currency(body.currency)
 
 
-async def list_accounts(request: Request, parts: Parts) -> Response:
+async def list_accounts(request: Request, services: Services) -> Response:
     """List a page of the user's accounts, oldest first, as PostgreSQL has them."""
-    session = await parts.sessions.require(request)
+    session = await services.sessions.require(request)
     after = _read_cursor(request)
     limit = read_number(request, "limit", LIMIT_MOST) or LIMIT_MOST
-    stored = await queries.accounts_of(parts.pools, session.user, after, limit)
+    stored = await queries.accounts_of(services.pools, session.user, after, limit)
     last = stored[-1] if len(stored) == limit else None
     view = AccountList(
         accounts=[_view_of_stored(account) for account in stored],
@@ -77,36 +77,36 @@ def _read_cursor(request: Request) -> AccountPlace | None:
     if text is None:
         return None
     if not _CURSOR.fullmatch(text):
-        raise Problem("invalid_parameter", "cursor is the nextCursor of the page before.")
+        raise Problem("invalid_parameter", "cursor is the nextCursor of the previous page.")
     opened_at, _, number = text.partition(".")
     return AccountPlace(int(opened_at), number)
 
 
-async def show_account(request: Request, parts: Parts) -> Response:
-    """Show one account: from the cache, or where the client wants it so, from PostgreSQL."""
-    session = await parts.sessions.require(request)
+async def show_account(request: Request, services: Services) -> Response:
+    """Show one account: from the cache, or if the client asks for it, from PostgreSQL."""
+    session = await services.sessions.require(request)
     number = request.path_params["number"]
     if "no-cache" not in request.headers.get("cache-control", "").lower():
-        cached = await parts.cache.get(number) if is_account_number(number) else None
+        cached = await services.cache.get(number) if is_account_number(number) else None
         if cached is not None:
             _require_owner(cached.owner, session.user)
             return answer(_view_of_cached(cached))
-    stored = await find_stored(parts, number)
+    stored = await find_stored(services, number)
     _require_owner(stored.owner, session.user)
     return answer(_view_of_stored(stored))
 
 
-async def find_stored(parts: Parts, number: str) -> StoredAccount:
+async def find_stored(services: Services, number: str) -> StoredAccount:
     """Return the account as PostgreSQL has it, and fill the cache with it.
 
-    Raises `Problem` where there is none of this number.
+    Raises `Problem` if there is no account of this number.
     """
     if not is_account_number(number):
         raise Problem("account_not_found")
-    stored = await queries.account(pool_of(parts, number), number)
+    stored = await queries.account(pool_of(services, number), number)
     if stored is None:
         raise Problem("account_not_found")
-    await parts.cache.put(
+    await services.cache.put(
         [
             CachedAccount(
                 number=stored.number,
@@ -123,20 +123,20 @@ async def find_stored(parts: Parts, number: str) -> StoredAccount:
     return stored
 
 
-async def require_own_account(parts: Parts, number: str, user: str) -> str:
-    """Return the currency of the user's account. Raises `Problem` where it is not theirs.
+async def require_own_account(services: Services, number: str, user: str) -> str:
+    """Return the currency of the user's account. Raises `Problem` if it is not the user's.
 
-    Neither owner nor currency ever changes, so a cached account says it as well as any.
+    An account's owner and currency never change, so a cached account is good enough.
     """
-    known = await parts.cache.get(number) if is_account_number(number) else None
-    account = known or await find_stored(parts, number)
+    known = await services.cache.get(number) if is_account_number(number) else None
+    account = known or await find_stored(services, number)
     _require_owner(account.owner, user)
     return account.currency
 
 
-def pool_of(parts: Parts, number: str) -> Pool:
+def pool_of(services: Services, number: str) -> Pool:
     """Return the pool of the account's shard."""
-    return parts.pools[shard_of_account(number, len(parts.pools))]
+    return services.pools[shard_of_account(number, len(services.pools))]
 
 
 def _require_owner(owner: str, user: str) -> None:

@@ -1,4 +1,4 @@
-"""What all operations of clients have in common: their key, their id, and how their end is told."""
+"""What all operations of clients have in common: their key, their id, and their answer."""
 
 import contextlib
 import re
@@ -27,7 +27,7 @@ from microfin_api.http.answers import AcceptedOperation, answer
 from microfin_api.http.problems import Problem
 from microfin_api.people.session_cache import Session
 from microfin_api.phases import CommandPhases
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 logger = structlog.get_logger(__name__)
 
@@ -37,17 +37,17 @@ _TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-
 class Change:
     """One client's request to change something: who asks, and under which key."""
 
-    def __init__(self, request: Request, parts: Parts, session: Session) -> None:
+    def __init__(self, request: Request, services: Services, session: Session) -> None:
         self.request = request
-        self.parts = parts
+        self.services = services
         self.user = session.user
         self.key: Key = read_key(request)
 
     @classmethod
-    async def begin(cls, request: Request, parts: Parts) -> "Change":
+    async def begin(cls, request: Request, services: Services) -> "Change":
         """Check who asks. Raises `Problem` for other origins, missing sessions and unfit keys."""
-        parts.origins.check(request, parts.sessions)
-        return cls(request, parts, await parts.sessions.require(request))
+        services.origins.check(request, services.sessions)
+        return cls(request, services, await services.sessions.require(request))
 
     async def open(self, currency: str, *, status: int, at_once: bool) -> Response:
         """Open an account in `currency`."""
@@ -60,8 +60,8 @@ class Change:
             user=self.user,
             currency=currency,
         )
-        with self._telling_the_key():
-            await self.parts.account_cap.require_room(self.user, operation)
+        with self._key_in_problems():
+            await self.services.account_cap.require_room(self.user, operation)
         return await self._perform(command, "", status=status, at_once=at_once)
 
     async def move(
@@ -83,19 +83,19 @@ class Change:
         self, command: Command, noted_account: str, *, status: int, at_once: bool
     ) -> Response:
         phases = CommandPhases(self.request.scope["begun"])
-        self.request.scope["phases"] = phases  # the entrance knows when the request ends
-        with self._telling_the_key():
+        self.request.scope["phases"] = phases  # the middleware knows when the request ends
+        with self._key_in_problems():
             await refuse_other_use(
-                self.parts.redis, self.user, self.key, command.kind, noted_account
+                self.services.redis, self.user, self.key, command.kind, noted_account
             )
-            result = await self.parts.submission.submit(
+            result = await self.services.submission.submit(
                 command, at_once=at_once, trace=_trace(self.request), phases=phases
             )
-            return self._told(command, result, status)
+            return self._answer_for(command, result, status)
 
     @contextlib.contextmanager
-    def _telling_the_key(self) -> Iterator[None]:
-        """Let every problem name the key, which may be one that we made."""
+    def _key_in_problems(self) -> Iterator[None]:
+        """Add the key to every problem: it may be one that we made."""
         try:
             yield
         except Problem as problem:
@@ -104,17 +104,17 @@ class Change:
                 problem.members["idempotencyKey"] = self.key.text
             raise
 
-    def _told(self, command: Command, result: Settled | Accepted, status: int) -> Response:
+    def _answer_for(self, command: Command, result: Settled | Accepted, status: int) -> Response:
         try:
             if isinstance(result, Accepted):
-                return self._accepted(command, result)
-            return self._settled(result, status)
+                return self._accepted_answer(command, result)
+            return self._final_answer(result, status)
         except Problem:
             raise
-        except Exception as error:  # it has been sent: nobody may be told that nothing was done
+        except Exception as error:  # it was sent: no answer may say that nothing was done
             raise unknown_after(error, command.operation) from error
 
-    def _settled(self, settled: Settled, status: int) -> Response:
+    def _final_answer(self, settled: Settled, status: int) -> Response:
         operation = settled.operation
         metrics.OPERATIONS.labels(operation.kind, operation.status).inc()
         logger.debug("settled", operation=operation.operation, status=operation.status)
@@ -129,13 +129,13 @@ class Change:
             headers["Location"] = f"/api/accounts/{operation.account}"
         return answer(settled_view(operation), status, headers)
 
-    def _accepted(self, command: Command, accepted: Accepted) -> Response:
+    def _accepted_answer(self, command: Command, accepted: Accepted) -> Response:
         status: Literal["accepted", "in_transit"] = "in_transit" if accepted.debited else "accepted"
         metrics.OPERATIONS.labels(command.kind, status).inc()
         logger.debug("accepted", operation=accepted.operation, status=status)
         headers = {
             HEADER: self.key.header,
-            "Location": self.parts.at_tokens.location(
+            "Location": self.services.at_tokens.location(
                 accepted.operation, self.user, body_hash(command), accepted.appended
             ),
         }
@@ -146,7 +146,7 @@ class Change:
 
 
 def prefers_async(request: Request) -> bool:
-    """Tell whether the client asks for an answer before the outcome (RFC 7240)."""
+    """Return whether the client asks for an answer before the outcome (RFC 7240)."""
     preferences = ",".join(request.headers.getlist("prefer")).lower().split(",")
     return any(
         preference.partition(";")[0].strip() == "respond-async" for preference in preferences
@@ -154,6 +154,6 @@ def prefers_async(request: Request) -> bool:
 
 
 def _trace(request: Request) -> TraceHeaders:
-    """Return the W3C trace context for the record's headers, where the client sent one."""
+    """Return the W3C trace context for the record's headers, if the client sent one."""
     parent = request.headers.get("traceparent", "")
     return [("traceparent", parent.encode())] if _TRACE_PARENT.fullmatch(parent) else []

@@ -14,45 +14,45 @@ from microfin_api.http.bodies import (
     read_body,
 )
 from microfin_api.http.problems import Problem
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 
-async def deposit(request: Request, parts: Parts) -> Response:
+async def deposit(request: Request, services: Services) -> Response:
     """Put money on one of the user's accounts."""
-    return await _move_cash(request, parts, "deposit")
+    return await _move_cash(request, services, "deposit")
 
 
-async def withdraw(request: Request, parts: Parts) -> Response:
+async def withdraw(request: Request, services: Services) -> Response:
     """Take money from one of the user's accounts."""
-    return await _move_cash(request, parts, "withdraw")
+    return await _move_cash(request, services, "withdraw")
 
 
 async def _move_cash(
-    request: Request, parts: Parts, kind: Literal["deposit", "withdraw"]
+    request: Request, services: Services, kind: Literal["deposit", "withdraw"]
 ) -> Response:
-    change = await Change.begin(request, parts)
-    body = await read_body(request, DepositBody, parts.settings.body_limit)
+    change = await Change.begin(request, services)
+    body = await read_body(request, DepositBody, services.settings.body_limit)
     return await change.move(
         kind,
         read_account_number(body.account_number),
         read_amount(body.amount),
-        at_once=_at_once(request, parts),
+        at_once=_at_once(request, services),
     )
 
 
-async def transfer(request: Request, parts: Parts) -> Response:
+async def transfer(request: Request, services: Services) -> Response:
     """Move money from one of the user's accounts to any account."""
-    change = await Change.begin(request, parts)
-    body = await read_body(request, TransferBody, parts.settings.body_limit)
+    change = await Change.begin(request, services)
+    body = await read_body(request, TransferBody, services.settings.body_limit)
     sender = read_account_number(body.sender_account_number)
     receiver = read_account_number(body.receiver_account_number)
     amount = read_amount(body.amount)
     if sender == receiver:
         raise Problem("same_account")
     return await change.move(
-        "transfer", sender, amount, counterparty=receiver, at_once=_at_once(request, parts)
+        "transfer", sender, amount, counterparty=receiver, at_once=_at_once(request, services)
     )
 
 
-def _at_once(request: Request, parts: Parts) -> bool:
-    return parts.settings.answer == "accepted" or prefers_async(request)
+def _at_once(request: Request, services: Services) -> bool:
+    return services.settings.answer == "accepted" or prefers_async(request)

@@ -1,4 +1,4 @@
-"""How far an operation is."""
+"""The state of an operation."""
 
 import re
 
@@ -9,29 +9,28 @@ from microfin.postgres import queries
 from microfin_api.endpoints.outcome_answers import operation_view
 from microfin_api.http.answers import OperationView, answer
 from microfin_api.http.problems import Problem
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
-async def show_operation(request: Request, parts: Parts) -> Response:
+async def show_operation(request: Request, services: Services) -> Response:
     """Show one of the user's operations, from all shards.
 
-    An operation that no partition has decided yet is `accepted` for whoever holds the `at` that it
-    was answered with. Where it was decided with another body than that `at` stands for, the key had
-    been used before.
+    An operation that no partition has decided yet is `accepted` for a client that sends the `at` of
+    its 202. If it was decided with another body than that `at` names, the key had been used before.
     """
-    session = await parts.sessions.require(request)
+    session = await services.sessions.require(request)
     operation: str = request.path_params["operation"]
     if not _ID.fullmatch(operation):
         raise Problem("operation_not_found")
     token = request.query_params.get("at", "")
-    at = parts.at_tokens.read(token, operation, session.user)
-    found = (await queries.operations(parts.pools, [operation])).get(operation)
+    at = services.at_tokens.read(token, operation, session.user)
+    found = (await queries.operations(services.pools, [operation])).get(operation)
     if found is not None:
         if found.request.user != session.user:
             raise Problem("operation_not_found")
-        if at is not None and not at.speaks_of(found.request):
+        if at is not None and not at.matches(found.request):
             raise Problem("key_reused", operationId=operation)
         return answer(operation_view(found.operation))
     if at is None:

@@ -1,11 +1,11 @@
-"""How an operation's end is told: as an answer, or as the problem that its rejection is."""
+"""The answers to outcomes, and the problems of rejections."""
 
 from typing import Any
 
 from microfin.ledger.money import to_decimal_text
 from microfin.ledger.operation import Operation
 from microfin_api.http.answers import (
-    Answer,
+    AnswerBody,
     Moved,
     Opened,
     OperationView,
@@ -15,7 +15,7 @@ from microfin_api.http.answers import (
 from microfin_api.http.problems import Problem
 
 
-def settled_view(operation: Operation) -> Answer:
+def settled_view(operation: Operation) -> AnswerBody:
     """Return the answer for a settled operation."""
     currency = operation.currency
     balance = to_decimal_text(operation.balance or 0, currency)
@@ -48,7 +48,7 @@ def settled_view(operation: Operation) -> Answer:
 
 
 def rejection(operation: Operation) -> Problem:
-    """Return the problem that a rejected or refunded operation is."""
+    """Return the problem for a rejected or refunded operation."""
     members: dict[str, Any] = {
         "operationId": operation.operation,
         "operationStatus": operation.status,
@@ -79,16 +79,16 @@ def _shortfall(currency: str, funds: dict[str, str]) -> str:
 
 
 def own_account_is_missing(operation: Operation) -> bool:
-    """Tell whether the client's own account is not there for it: missing, or another's."""
+    """Return whether the client has no such account: it is missing, or another user's."""
     return operation.reason == "not_owner" or (
         operation.reason == "account_not_found" and operation.at_account == operation.account
     )
 
 
 def operation_view(operation: Operation) -> OperationView:
-    """Return an operation as its owner sees it, however far it is."""
+    """Return an operation as its owner sees it, in any state."""
     transfer = operation.kind == "transfer"
-    # Of somebody else's account nothing is told, its currency included.
+    # Nothing of another user's account is shown, not even its currency.
     currency = "" if own_account_is_missing(operation) else operation.currency
     reason = "account_not_found" if operation.reason == "not_owner" else operation.reason
     return OperationView(
@@ -109,7 +109,7 @@ def operation_view(operation: Operation) -> OperationView:
 
 
 def _funds(operation: Operation) -> dict[str, str]:
-    """Return needed and available as decimals, where the rejection names them."""
+    """Return needed and available as decimals, if the rejection has them."""
     amounts = {"needed": operation.needed, "available": operation.available}
     return {
         name: to_decimal_text(amount, operation.currency)

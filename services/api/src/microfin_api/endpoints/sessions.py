@@ -1,4 +1,4 @@
-"""One's own sessions and password: seeing who else is in, and putting them out."""
+"""A user's own sessions and password: listing and ending sessions, changing the password."""
 
 from msgspec.structs import replace
 from starlette.requests import Request
@@ -17,40 +17,40 @@ from microfin_api.http.bodies import PasswordBody, read_body, read_new_password
 from microfin_api.http.problems import Problem
 from microfin_api.people.session_store import StoredSession
 from microfin_api.people.users import User
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 
-async def change_password(request: Request, parts: Parts) -> Response:
+async def change_password(request: Request, services: Services) -> Response:
     """Change the password and end all sessions; the request's own goes on under a new id."""
-    parts.origins.check(request, parts.sessions)
-    session = await parts.sessions.require(request)
-    body = await read_body(request, PasswordBody, parts.settings.body_limit)
+    services.origins.check(request, services.sessions)
+    session = await services.sessions.require(request)
+    body = await read_body(request, PasswordBody, services.settings.body_limit)
     new_password = read_new_password(body.new_password)
-    user = await _prove(parts, session.user, body.current_password)
-    password_hash = await parts.passwords.hash(new_password)
-    changed = await parts.sessions.change_password(user.id, user.epoch, password_hash)
-    if changed is None:  # by somebody else meanwhile
+    user = await _user_with_password(services, session.user, body.current_password)
+    password_hash = await services.passwords.hash(new_password)
+    changed = await services.sessions.change_password(user.id, user.epoch, password_hash)
+    if changed is None:  # somebody else changed it meanwhile
         raise Problem("wrong_password")
     view = PasswordChanged(
         session_id=changed.session_id, effective_within_seconds=effective_within(changed.certain)
     )
-    cookie = parts.sessions.cookie(changed.session_id, request)
+    cookie = services.sessions.cookie(changed.session_id, request)
     response = answer(view, headers={"Set-Cookie": cookie})
-    # The new password makes a stranger of the device that it was changed from, as of all others.
-    known = parts.devices.cookie(request, replace(user, password_hash=password_hash))
+    # The new password makes all devices unknown: this one becomes known again.
+    known = services.devices.cookie(request, replace(user, password_hash=password_hash))
     response.headers.append("Set-Cookie", known)
     return response
 
 
-async def _prove(parts: Parts, identity: str, password: str) -> User:
-    """Return the user whose password this is. Wrong ones count as failed sign-ins do."""
-    user = await parts.users.with_id(identity)
+async def _user_with_password(services: Services, identity: str, password: str) -> User:
+    """Return the user if the password fits. A wrong one counts as a failed sign-in."""
+    user = await services.users.with_id(identity)
     if user is None:
         raise Problem("not_signed_in", headers={"WWW-Authenticate": "Bearer"})
-    attempt = parts.sign_in_rate.attempt("too_many_sign_ins")
+    attempt = services.sign_in_rate.attempt("too_many_sign_ins")
     try:
-        await attempt.take(parts.sign_in_rate.of_user(user.id))
-        fits = await parts.passwords.verify(user.password_hash, password, "sign_in")
+        await attempt.acquire(services.sign_in_rate.of_user(user.id))
+        fits = await services.passwords.verify(user.password_hash, password, "sign_in")
         attempt.failed = not fits
     finally:
         attempt.end()
@@ -59,11 +59,11 @@ async def _prove(parts: Parts, identity: str, password: str) -> User:
     return user
 
 
-async def list_sessions(request: Request, parts: Parts) -> Response:
+async def list_sessions(request: Request, services: Services) -> Response:
     """List the user's sessions, as PostgreSQL has them."""
-    session = await parts.sessions.require(request)
-    own = parts.sessions.hashes_of(request)
-    stored = await parts.sessions.stored(session.user)
+    session = await services.sessions.require(request)
+    own = services.sessions.hashes_of(request)
+    stored = await services.sessions.stored(session.user)
     return answer(SessionList(sessions=[_view(it, own) for it in stored]))
 
 
@@ -77,18 +77,18 @@ def _view(stored: StoredSession, own: frozenset[bytes]) -> SessionView:
     )
 
 
-async def end_session(request: Request, parts: Parts) -> Response:
+async def end_session(request: Request, services: Services) -> Response:
     """End one of the user's sessions."""
-    parts.origins.check(request, parts.sessions)
-    session = await parts.sessions.require(request)
+    services.origins.check(request, services.sessions)
+    session = await services.sessions.require(request)
     wanted = request.path_params["session"]
-    stored = await parts.sessions.stored(session.user)
+    stored = await services.sessions.stored(session.user)
     found = [it.token_hash for it in stored if it.public_id == wanted]
     if not found:
         raise Problem("session_not_found")
-    certain = await parts.sessions.end_hashes(found)
+    certain = await services.sessions.end_hashes(found)
     view = SignedOut(signed_out=True, effective_within_seconds=effective_within(certain))
     headers = {}
-    if parts.sessions.hashes_of(request).issuperset(found):
-        headers["Set-Cookie"] = parts.sessions.cookie("", request)
+    if services.sessions.hashes_of(request).issuperset(found):
+        headers["Set-Cookie"] = services.sessions.cookie("", request)
     return answer(view, headers=headers)

@@ -20,106 +20,108 @@ from microfin_api.http.parameters import read_flag
 from microfin_api.http.problems import Problem
 from microfin_api.people.hashing_queue import Lane
 from microfin_api.people.users import User, new_user
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 
-async def sign_up(request: Request, parts: Parts) -> Response:
+async def sign_up(request: Request, services: Services) -> Response:
     """Add a user and sign in, in one transaction.
 
-    A repeat, whose first answer may have been lost, signs in: it is a sign-in by its password, and
-    counts as one.
+    A repeat, whose first answer may have been lost, is a sign-in by its password, and counts as
+    one.
     """
-    parts.origins.check(request)
-    body = await read_body(request, SignUpBody, parts.settings.body_limit)
+    services.origins.check(request)
+    body = await read_body(request, SignUpBody, services.settings.body_limit)
     name, forms = read_name(body.name), read_new_email(body.email)
     password = read_new_password(body.password)
-    parts.passwords.require_room("sign_up")
-    await parts.sign_in_rate.count_sign_up(parts.proxies.client_of(request))
-    if await parts.users.with_email(forms) is None:
-        user = new_user(name, forms[-1], await parts.passwords.hash(password, "sign_up"))
-        session_id = await _add(parts, user, forms)
+    services.passwords.require_room("sign_up")
+    await services.sign_in_rate.count_sign_up(services.proxies.client_of(request))
+    if await services.users.with_email(forms) is None:
+        user = new_user(name, forms[-1], await services.passwords.hash(password, "sign_up"))
+        session_id = await _add(services, user, forms)
         if session_id is not None:
-            return _signed_in(request, parts, user, session_id)
-    known = await _user_of(request, parts, forms, password, "sign_up")
+            return _signed_in(request, services, user, session_id)
+    known = await _user_of(request, services, forms, password, "sign_up")
     if known is None:
         raise Problem("email_taken")
-    return _signed_in(request, parts, known, await parts.sessions.open(known.id, known.epoch))
+    return _signed_in(request, services, known, await services.sessions.open(known.id, known.epoch))
 
 
-async def _add(parts: Parts, user: User, forms: Sequence[str]) -> str | None:
-    """Add the user and a session; return the session's id, None where the address is taken."""
-    async with parts.pools[0].acquire() as connection, connection.transaction():
-        if not await parts.users.add(connection, user, forms):
+async def _add(services: Services, user: User, forms: Sequence[str]) -> str | None:
+    """Add the user and a session; return the session's id, None if the address is in use."""
+    async with services.pools[0].acquire() as connection, connection.transaction():
+        if not await services.users.add(connection, user, forms):
             return None
-        return await parts.sessions.open_within(connection, user.id)
+        return await services.sessions.open_within(connection, user.id)
 
 
-async def sign_in(request: Request, parts: Parts) -> Response:
-    """Open a session. An unknown address and a wrong password get one answer, in one time."""
-    parts.origins.check(request)
-    body = await read_body(request, SignInBody, parts.settings.body_limit)
-    user = await _user_of(request, parts, read_email(body.email), body.password, "sign_in")
+async def sign_in(request: Request, services: Services) -> Response:
+    """Open a session. Unknown addresses and wrong passwords get one answer, in the same time."""
+    services.origins.check(request)
+    body = await read_body(request, SignInBody, services.settings.body_limit)
+    user = await _user_of(request, services, read_email(body.email), body.password, "sign_in")
     if user is None:
         raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})
-    if parts.passwords.is_outdated(user.password_hash):
-        user = await parts.users.replace_hash(user, await parts.passwords.hash(body.password))
-    return _signed_in(request, parts, user, await parts.sessions.open(user.id, user.epoch))
+    if services.passwords.is_outdated(user.password_hash):
+        user = await services.users.replace_hash(user, await services.passwords.hash(body.password))
+    return _signed_in(request, services, user, await services.sessions.open(user.id, user.epoch))
 
 
 async def _user_of(
-    request: Request, parts: Parts, forms: Sequence[str], password: str, lane: Lane
+    request: Request, services: Services, forms: Sequence[str], password: str, lane: Lane
 ) -> User | None:
-    """Return the user with this address and password, None where one does not fit.
+    """Return the user with this address and password, None if one of them does not fit.
 
-    Raises `Problem` where too many have failed. Only who says that they are known here makes us
-    look for the user before all limits are asked.
+    Raises `Problem` if too many have failed. Only a device that claims to be known makes us read
+    the user before all limits are checked.
     """
-    parts.passwords.require_room(lane)
-    rate, address = parts.sign_in_rate, parts.proxies.client_of(request)
+    services.passwords.require_room(lane)
+    rate, address = services.sign_in_rate, services.proxies.client_of(request)
     strangers = rate.of_stranger(email_form(forms[0]), address)
     attempt = rate.attempt("too_many_sign_ins")
     try:
-        if device := parts.devices.told_by(request):
-            await attempt.take(rate.of_address(address))
-            user = await parts.users.with_email(forms)
-            known = user is not None and parts.devices.is_known(device, user)
-            await attempt.take(rate.of_device(device) if known else strangers)
+        if device := services.devices.claim_of(request):
+            await attempt.acquire(rate.of_address(address))
+            user = await services.users.with_email(forms)
+            known = user is not None and services.devices.is_known(device, user)
+            await attempt.acquire(rate.of_device(device) if known else strangers)
         else:
-            await attempt.take([*rate.of_address(address), *strangers])
-            user = await parts.users.with_email(forms)
+            await attempt.acquire([*rate.of_address(address), *strangers])
+            user = await services.users.with_email(forms)
         stored = user.password_hash if user else None
-        fits = await parts.passwords.verify(stored, password, lane)
+        fits = await services.passwords.verify(stored, password, lane)
         attempt.failed = not fits
     finally:
         attempt.end()
     return user if fits else None
 
 
-def _signed_in(request: Request, parts: Parts, user: User, session_id: str | None) -> Response:
+def _signed_in(
+    request: Request, services: Services, user: User, session_id: str | None
+) -> Response:
     if session_id is None:  # disabled, or given another password, since its password was verified
         raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})
     view = SignedIn(user_id=user.id, name=user.name, email=user.email, session_id=session_id)
-    response = answer(view, headers={"Set-Cookie": parts.sessions.cookie(session_id, request)})
-    response.headers.append("Set-Cookie", parts.devices.cookie(request, user))
+    response = answer(view, headers={"Set-Cookie": services.sessions.cookie(session_id, request)})
+    response.headers.append("Set-Cookie", services.devices.cookie(request, user))
     return response
 
 
-async def sign_out(request: Request, parts: Parts) -> Response:
+async def sign_out(request: Request, services: Services) -> Response:
     """End the request's session, or with `everywhere` all of its user."""
-    parts.origins.check(request, parts.sessions)
+    services.origins.check(request, services.sessions)
     if read_flag(request, "everywhere"):
-        session = await parts.sessions.require(request)
-        certain = await parts.sessions.end_all(session.user)
+        session = await services.sessions.require(request)
+        certain = await services.sessions.end_all(session.user)
     else:
-        certain = await parts.sessions.end(parts.sessions.require_credential(request))
+        certain = await services.sessions.end(services.sessions.require_credential(request))
     view = SignedOut(signed_out=True, effective_within_seconds=effective_within(certain))
-    return answer(view, headers={"Set-Cookie": parts.sessions.cookie("", request)})
+    return answer(view, headers={"Set-Cookie": services.sessions.cookie("", request)})
 
 
-async def me(request: Request, parts: Parts) -> Response:
-    """Tell who is signed in."""
-    session = await parts.sessions.require(request)
-    user = await parts.users.with_id(session.user)
+async def me(request: Request, services: Services) -> Response:
+    """Show who is signed in."""
+    session = await services.sessions.require(request)
+    user = await services.users.with_id(session.user)
     if user is None:
         raise Problem("not_signed_in", headers={"WWW-Authenticate": "Bearer"})
     return answer(Me(user_id=user.id, name=user.name, email=user.email))

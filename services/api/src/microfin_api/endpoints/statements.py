@@ -18,11 +18,11 @@ from microfin_api.endpoints.accounts import pool_of, require_own_account
 from microfin_api.http.answers import BalanceAt, EntryView, Statement, answer, moment
 from microfin_api.http.parameters import read_kind, read_moment, read_number
 from microfin_api.http.problems import Problem
-from microfin_api.services import Parts
+from microfin_api.services import Services
 
 LIMIT_MOST = 200
 LIMIT_USUAL = 50
-_CSV_PAGE = LIMIT_MOST  # so that no page keeps the event loop for long
+_CSV_PAGE = LIMIT_MOST  # so that no page blocks the event loop for long
 _QUALITY = re.compile(r"[01](\.[0-9]{1,3})?", re.ASCII)
 _HIGHEST_SEQ = 2**62
 _CLOCKS_DIFFER = 5_000  # milliseconds; the times in answers are the broker's
@@ -39,16 +39,16 @@ _COLUMNS = (
 )
 
 
-async def statement(request: Request, parts: Parts) -> Response:
+async def statement(request: Request, services: Services) -> Response:
     """Show an account's entries, newest first, or with `at` its balance at that time."""
-    session = await parts.sessions.require(request)
+    session = await services.sessions.require(request)
     number = request.path_params["number"]
-    currency = await require_own_account(parts, number, session.user)
+    currency = await require_own_account(services, number, session.user)
     at = read_moment(request, "at")
     if at is not None:
         if at > time.time() * 1000 + _CLOCKS_DIFFER:
-            raise Problem("invalid_parameter", "at lies in the future.")
-        return await _balance_at(parts, number, currency, at)
+            raise Problem("invalid_parameter", "at is in the future.")
+        return await _balance_at(services, number, currency, at)
     wanted = StatementFilter(
         before_seq=read_number(request, "cursor", _HIGHEST_SEQ),
         since=read_moment(request, "from"),
@@ -57,22 +57,22 @@ async def statement(request: Request, parts: Parts) -> Response:
     )
     limit = read_number(request, "limit", LIMIT_MOST)
     if _wants_csv(request):
-        return _as_csv(parts, number, currency, wanted, limit)
-    return await _as_json(parts, number, currency, wanted, limit or LIMIT_USUAL)
+        return _as_csv(services, number, currency, wanted, limit)
+    return await _as_json(services, number, currency, wanted, limit or LIMIT_USUAL)
 
 
 def _wants_csv(request: Request) -> bool:
-    """Whether the client asks for CSV, and not for JSON at least as much (RFC 9110, 12.5.1)."""
+    """Return whether the client prefers CSV to JSON (RFC 9110, 12.5.1)."""
     weights: dict[str, Decimal] = {}
-    for part in request.headers.get("accept", "").lower().split(","):
-        kind, *parameters = (it.strip() for it in part.split(";"))
+    for media_range in request.headers.get("accept", "").lower().split(","):
+        kind, *parameters = (it.strip() for it in media_range.split(";"))
         quality = next((it[2:] for it in parameters if it.startswith("q=")), "1")
         weights[kind] = Decimal(quality) if _QUALITY.fullmatch(quality) else Decimal(1)
     return weights.get("text/csv", Decimal(0)) > weights.get("application/json", Decimal(0))
 
 
-async def _balance_at(parts: Parts, number: str, currency: str, at: int) -> Response:
-    last = await queries.balance_at(pool_of(parts, number), number, at)
+async def _balance_at(services: Services, number: str, currency: str, at: int) -> Response:
+    last = await queries.balance_at(pool_of(services, number), number, at)
     view = BalanceAt(
         account_number=number,
         currency=currency,
@@ -84,9 +84,9 @@ async def _balance_at(parts: Parts, number: str, currency: str, at: int) -> Resp
 
 
 async def _as_json(
-    parts: Parts, number: str, currency: str, wanted: StatementFilter, limit: int
+    services: Services, number: str, currency: str, wanted: StatementFilter, limit: int
 ) -> Response:
-    page = await queries.entries(pool_of(parts, number), number, wanted, limit)
+    page = await queries.entries(pool_of(services, number), number, wanted, limit)
     view = Statement(
         account_number=number,
         currency=currency,
@@ -110,28 +110,28 @@ def _entry(line: StatementLine, currency: str) -> EntryView:
 
 
 def _as_csv(
-    parts: Parts, number: str, currency: str, wanted: StatementFilter, limit: int | None
+    services: Services, number: str, currency: str, wanted: StatementFilter, limit: int | None
 ) -> Response:
     """Return the entries as text/csv (RFC 4180): `limit` of them, or all, page by page.
 
-    No column holds a text that somebody chose, so none can be a spreadsheet's formula; a leading
-    minus is a number's.
+    No column holds a text that a person chose, so none can be a spreadsheet's formula; a leading
+    minus belongs to a number.
     """
     return StreamingResponse(
-        _csv_pages(parts, number, currency, wanted, limit),
+        _csv_pages(services, number, currency, wanted, limit),
         media_type="text/csv; charset=utf-8; header=present",
         headers={"Content-Disposition": f'attachment; filename="statement-{number}.csv"'},
     )
 
 
 async def _csv_pages(
-    parts: Parts, number: str, currency: str, wanted: StatementFilter, limit: int | None
+    services: Services, number: str, currency: str, wanted: StatementFilter, limit: int | None
 ) -> AsyncIterator[str]:
     yield _csv([_COLUMNS])
     left = limit
     while left is None or left > 0:
         size = _CSV_PAGE if left is None else left
-        page = await queries.entries(pool_of(parts, number), number, wanted, size)
+        page = await queries.entries(pool_of(services, number), number, wanted, size)
         yield _csv([_row(line, currency) for line in page.lines])
         if page.next_seq is None:
             return

@@ -1,4 +1,4 @@
-"""What answers carry. Amounts and balances are decimal strings, times RFC 3339 in UTC."""
+"""The bodies of answers. Amounts and balances are decimal strings, times RFC 3339 in UTC."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -23,11 +23,11 @@ OperationId = Annotated[
 ]
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Base of all answers: camelCase, and what is not known is left out."""
+class AnswerBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of all answers' bodies: names in camelCase, unknown values left out."""
 
 
-class SignedIn(Answer, frozen=True):
+class SignedIn(AnswerBody, frozen=True):
     """Who is signed in now. `sessionId` is also set as a cookie."""
 
     user_id: str
@@ -39,27 +39,27 @@ class SignedIn(Answer, frozen=True):
 EffectiveWithin = Annotated[
     int,
     msgspec.Meta(
-        description="Sent where Redis could not be told: for so many seconds a session that has "
-        "ended may still be honoured."
+        description="Sent if Redis could not be reached: for this number of seconds a session that "
+        "has ended may still be accepted."
     ),
 ]
 
 
-class SignedOut(Answer, frozen=True):
+class SignedOut(AnswerBody, frozen=True):
     """The session has ended, or all have."""
 
     signed_out: bool
     effective_within_seconds: EffectiveWithin = 0
 
 
-class PasswordChanged(Answer, frozen=True):
-    """All sessions have ended but a new one, `sessionId`, also set as a cookie."""
+class PasswordChanged(AnswerBody, frozen=True):
+    """All earlier sessions have ended. `sessionId` is a new one, also set as a cookie."""
 
     session_id: str
     effective_within_seconds: EffectiveWithin = 0
 
 
-class SessionView(Answer, frozen=True):
+class SessionView(AnswerBody, frozen=True):
     """One of the user's sessions. `id` names it for ending it and signs nobody in."""
 
     id: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[0-9a-f]{32}$"})]
@@ -67,20 +67,20 @@ class SessionView(Answer, frozen=True):
     last_used_at: Annotated[
         str,
         msgspec.Meta(
-            description="Noted every few minutes.", extra_json_schema={"format": "date-time"}
+            description="Updated every few minutes.", extra_json_schema={"format": "date-time"}
         ),
     ]
     expires_at: Moment
-    current: Annotated[bool, msgspec.Meta(description="Whether it is this request's.")] = False
+    current: Annotated[bool, msgspec.Meta(description="Whether this request uses it.")] = False
 
 
-class SessionList(Answer, frozen=True):
+class SessionList(AnswerBody, frozen=True):
     """The user's sessions, the newest first."""
 
     sessions: list[SessionView]
 
 
-class Me(Answer, frozen=True):
+class Me(AnswerBody, frozen=True):
     """Who is signed in."""
 
     user_id: str
@@ -88,7 +88,7 @@ class Me(Answer, frozen=True):
     email: str
 
 
-class AccountView(Answer, frozen=True):
+class AccountView(AnswerBody, frozen=True):
     """An account. What it shows was true at `asOf` or later."""
 
     account_number: str
@@ -99,14 +99,14 @@ class AccountView(Answer, frozen=True):
     as_of: Moment
 
 
-class AccountList(Answer, frozen=True):
-    """The user's accounts, oldest first. `nextCursor` is there where there may be more."""
+class AccountList(AnswerBody, frozen=True):
+    """The user's accounts, oldest first. `nextCursor` is present if there may be more."""
 
     accounts: list[AccountView]
     next_cursor: str | None = None
 
 
-class Opened(Answer, frozen=True):
+class Opened(AnswerBody, frozen=True):
     """A new account."""
 
     operation_id: OperationId
@@ -117,7 +117,7 @@ class Opened(Answer, frozen=True):
     time: Moment
 
 
-class Moved(Answer, frozen=True):
+class Moved(AnswerBody, frozen=True):
     """A settled deposit or withdrawal. `balance` is the account's after entry `seq`."""
 
     operation_id: OperationId
@@ -130,7 +130,7 @@ class Moved(Answer, frozen=True):
     time: Moment
 
 
-class Transferred(Answer, frozen=True):
+class Transferred(AnswerBody, frozen=True):
     """A settled transfer. `accountNumber`, `balance` and `seq` are the sender's."""
 
     operation_id: OperationId
@@ -145,15 +145,15 @@ class Transferred(Answer, frozen=True):
     time: Moment
 
 
-class AcceptedOperation(Answer, frozen=True):
+class AcceptedOperation(AnswerBody, frozen=True):
     """An operation that is durable but not settled yet. Ask for it at the answer's Location."""
 
     operation_id: OperationId
     status: Literal["accepted", "in_transit"]
 
 
-class OperationView(Answer, frozen=True):
-    """An operation. `reason` is a problem's code, where it was rejected or refunded."""
+class OperationView(AnswerBody, frozen=True):
+    """An operation. `reason` is a problem's code, if it was rejected or refunded."""
 
     operation_id: OperationId
     status: OperationStatus
@@ -171,8 +171,8 @@ class OperationView(Answer, frozen=True):
     time: Moment | None = None
 
 
-class EntryView(Answer, frozen=True):
-    """One line of a statement. `amount` is negative where money left the account."""
+class EntryView(AnswerBody, frozen=True):
+    """One line of a statement. `amount` is negative if money left the account."""
 
     seq: int
     time: Moment
@@ -184,8 +184,8 @@ class EntryView(Answer, frozen=True):
     counterparty: str | None = None
 
 
-class Statement(Answer, frozen=True):
-    """Entries, newest first. `nextCursor` is there where there may be more."""
+class Statement(AnswerBody, frozen=True):
+    """Entries, newest first. `nextCursor` is present if there may be more."""
 
     account_number: str
     currency: str
@@ -193,7 +193,7 @@ class Statement(Answer, frozen=True):
     next_cursor: str | None = None
 
 
-class BalanceAt(Answer, frozen=True):
+class BalanceAt(AnswerBody, frozen=True):
     """The balance at a moment, after entry `seq` (0: the account had none yet)."""
 
     account_number: str
@@ -203,9 +203,9 @@ class BalanceAt(Answer, frozen=True):
     seq: int
 
 
-class Health(Answer, frozen=True):
+class Health(AnswerBody, frozen=True):
     """Whether a process lives, or is ready. `missing` says what it waits for, `degraded` what it
-    goes on without: answers are slower, or some are not given."""
+    works without: answers are slower, or some requests are refused."""
 
     status: Literal["ok", "ready", "not ready"]
     missing: list[str] = []
@@ -215,13 +215,15 @@ class Health(Answer, frozen=True):
 JSON: Final = "application/json"
 
 
-def answer(view: Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def answer(
+    view: AnswerBody, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return `view` as a JSON response."""
     return Response(_encode(view), status, media_type=JSON, headers=headers)
 
 
 def effective_within(certain: bool) -> int:
-    """Return what `effectiveWithinSeconds` says of sessions that have ended."""
+    """Return `effectiveWithinSeconds`; `certain`: Redis knows that the sessions have ended."""
     return 0 if certain else UNCERTAIN_SECONDS
 
 

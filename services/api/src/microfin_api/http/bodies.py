@@ -1,4 +1,4 @@
-"""Request bodies: their fields, how they are read, and every way in which they may not fit."""
+"""Request bodies: their fields, how they are read, and the problems of those that do not fit."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ Currency = Annotated[
 Email = Annotated[
     str,
     msgspec.Meta(
-        description="Upper and lower case are the same, and composed and decomposed accents.",
+        description="Upper and lower case are equal, and so are composed and decomposed accents.",
         extra_json_schema={"format": "email", "maxLength": EMAIL_MOST},
     ),
 ]
@@ -74,7 +74,7 @@ class SignInBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class PasswordBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The password to change, and to which."""
+    """The current password and the new one."""
 
     current_password: str
     new_password: Password
@@ -112,17 +112,17 @@ _decode_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 async def read_body(request: Request, body: type[_Body], limit: int) -> _Body:
-    """Return the request's JSON body. Raises `Problem` where it is too large or does not fit."""
+    """Return the request's JSON body. Raises `Problem` if it is too large or does not fit."""
     data = await _read(request, limit)
     _require_json(request)
     return decode_body(data, body)
 
 
 async def read_optional_body(request: Request, body: type[_Body], limit: int) -> _Body:
-    """Return the request's JSON body, with its defaults where none was sent.
+    """Return the request's JSON body, with its defaults if none was sent.
 
-    A client that sends none need not say its type; a browser's form always says one, and is
-    refused by it.
+    A client that sends no body need not send its type. A browser's form always sends one, and is
+    refused because of it.
     """
     data = await _read(request, limit)
     if data or "content-type" in request.headers:
@@ -143,14 +143,14 @@ async def _read(request: Request, limit: int) -> bytes:
             raise Problem(
                 "body_too_large", f"The limit is {limit} bytes.", headers={"Connection": "close"}
             )
-    fault = request.scope.get("body_fault")  # the protocol says that the rest will not come
+    fault = request.scope.get("body_fault")  # set by the protocol: the rest will not come
     if fault:
         raise Problem(fault, headers={"Connection": "close"})
     return data
 
 
 async def _discard(stream: AsyncIterator[bytes]) -> None:
-    """Read on for a while: who still sends when we hang up may never see our answer."""
+    """Read on for a while: a client that still sends when we hang up may miss our answer."""
     discarded = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DISCARD_SECONDS):
@@ -167,11 +167,11 @@ def _require_json(request: Request) -> None:
 
 
 def decode_body(data: bytes, body: type[_Body]) -> _Body:
-    """Return `data` as `body`. Raises `Problem` where it is no JSON or does not fit."""
+    """Return `data` as `body`. Raises `Problem` if it is not JSON or does not fit."""
     try:
         decoded: _Body = _DECODERS[body].decode(data)
         text = data.decode()
-        if not _is_plain(text):
+        if not _has_surely_no_duplicates(text):
             _DUPLICATES.decode(text)
     except msgspec.ValidationError as error:
         raise Problem("invalid_body", f"{error}.") from None
@@ -180,11 +180,11 @@ def decode_body(data: bytes, body: type[_Body]) -> _Body:
     return decoded
 
 
-def _is_plain(text: str) -> bool:
-    """Tell quickly that no key occurs twice: there are no more colons than different keys.
+def _has_surely_no_duplicates(text: str) -> bool:
+    """Return quickly whether no key can occur twice: there are as many colons as different keys.
 
-    Each occurrence of a key has a colon. Where there are more, one may stand in a text or in
-    another object; that, and all that is rare in JSON, takes the slow way to find out.
+    Each occurrence of a key has a colon. A further colon may be in a text or in another object. The
+    slow check decides that, and everything that is rare in JSON.
     """
     if not text.isprintable() or "\\" in text:
         return False
@@ -207,14 +207,14 @@ def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:
         raise Problem("malformed_json", "A key occurs twice in one object.")
 
 
-# Readers disagree about which of two equal keys counts, so neither does. (Numbers stay texts.)
+# Parsers disagree about which of two equal keys counts, so both are refused. Numbers stay texts.
 _DUPLICATES: Final = json.JSONDecoder(
     object_pairs_hook=_refuse_duplicates, parse_int=str, parse_float=str
 )
 
 
 def read_amount(amount: msgspec.Raw) -> str:
-    """Return the canonical text of an amount. Raises `Problem` for one that is none."""
+    """Return the canonical text of an amount. Raises `Problem` if it is not one."""
     text = bytes(amount).decode()
     if text.startswith('"'):
         text = msgspec.json.decode(text, type=str)
@@ -229,14 +229,14 @@ def read_amount(amount: msgspec.Raw) -> str:
 
 
 def read_account_number(text: str) -> str:
-    """Return `text` where it is an account number; raises `Problem` where it is none."""
+    """Return `text` if it is an account number. Raises `Problem` otherwise."""
     if not is_account_number(text):
         raise Problem("invalid_account_number")
     return text
 
 
 def read_currency(text: str) -> str:
-    """Return `text` where accounts can be held in it; raises `Problem` otherwise."""
+    """Return `text` if accounts may have this currency. Raises `Problem` otherwise."""
     if text not in EXPONENTS:
         raise Problem("unknown_currency")
     return text
@@ -244,7 +244,7 @@ def read_currency(text: str) -> str:
 
 def read_email(text: str) -> tuple[str, ...]:
     """Return the forms that a user's address may be stored in; `Problem` for what is none."""
-    with _fitting("email"):
+    with _problem_if_unfit("email"):
         return identity.read_email(text)
 
 
@@ -253,24 +253,24 @@ def read_new_email(text: str) -> tuple[str, ...]:
 
     Raises `Problem` for one that cannot be.
     """
-    with _fitting("email"):
+    with _problem_if_unfit("email"):
         return identity.read_new_email(text)
 
 
 def read_name(text: str) -> str:
     """Return a person's name without the spaces around it. Raises `Problem` for an unfit one."""
-    with _fitting("name"):
+    with _problem_if_unfit("name"):
         return identity.read_name(text)
 
 
 def read_new_password(text: str) -> str:
     """Return a password that may be chosen. Raises `Problem` for one that may not."""
-    with _fitting("password"):
+    with _problem_if_unfit("password"):
         return identity.read_new_password(text)
 
 
 @contextlib.contextmanager
-def _fitting(member: str) -> Iterator[None]:
+def _problem_if_unfit(member: str) -> Iterator[None]:
     try:
         yield
     except identity.Unfit as error:

@@ -1,8 +1,8 @@
-"""Who the client is when proxies stand in between: only those of the settings are believed.
+"""The client's address behind proxies: only the proxies of the settings are believed.
 
-What they say is read from X-Forwarded-For and X-Forwarded-Proto. `Forwarded` (RFC 7239) is read
-only where neither of those came: the usual proxies write those, and pass a `Forwarded` of the
-client's own on. A proxy that writes `Forwarded` alone must remove the others.
+It is read from X-Forwarded-For, and the scheme from X-Forwarded-Proto. `Forwarded` (RFC 7239) is
+read only if neither came: the usual proxies write those two, and pass on a `Forwarded` that the
+client itself has sent. A proxy that writes only `Forwarded` must remove the other two.
 """
 
 import re
@@ -31,8 +31,8 @@ class TrustedProxies:
     def client_of(self, request: Request) -> str:
         """Return the client's address; IPv6 clients by their /64, which is one household.
 
-        The hops are followed from us to the client, up to the first that is no trusted proxy. One
-        that cannot be read ends the way before it: whatever stands further may be invented.
+        The hops are followed from us to the client, up to the first that is not a trusted proxy.
+        An unreadable hop ends the search before it: everything beyond it may be invented.
         """
         address = self._peer(request)
         if address is None:
@@ -49,13 +49,13 @@ class TrustedProxies:
         return str(address)
 
     def scheme_of(self, request: Request) -> str:
-        """Return `https` or `http`, as the client spoke it to the last of our proxies."""
+        """Return `https` or `http`: the scheme that the nearest trusted proxy reports."""
         headers = request.headers
-        told = headers.getlist("x-forwarded-proto")
-        if told or ("forwarded" in headers and "x-forwarded-for" not in headers):
+        sent = headers.getlist("x-forwarded-proto")
+        if sent or ("forwarded" in headers and "x-forwarded-for" not in headers):
             peer = self._peer(request)
             if peer is not None and self._trusted(peer):
-                schemes = ",".join(told).split(",") if told else _forwarded(request, "proto")
+                schemes = ",".join(sent).split(",") if sent else _forwarded(request, "proto")
                 scheme = schemes[-1].strip().lower()
                 if scheme in _SCHEMES:
                     return scheme
@@ -81,7 +81,7 @@ def _hops(request: Request) -> list[str]:
 
 
 def _forwarded(request: Request, name: str) -> list[str]:
-    """Return the parameter of each element of Forwarded; '' where it has none that is sound."""
+    """Return this parameter of each element of Forwarded; '' if an element has no sound one."""
     text = ",".join(request.headers.getlist("forwarded"))
     values: list[str] = []
     place = 0
@@ -89,7 +89,7 @@ def _forwarded(request: Request, name: str) -> list[str]:
         element = _ELEMENT.match(text, place)
         end = element.end() if element else place
         if end < len(text) and text[end] != ",":
-            return [""]  # a quote that nobody closes: where elements end is anybody's guess
+            return [""]  # an open quote: nobody can know where the elements end
         values.append(_parameter(text[place:end], name))
         place = end + 1
     return values
@@ -113,7 +113,7 @@ def _parameter(element: str, name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _node(text: str) -> _Address | None:
-    """Return the address of a hop, which may have a port; None where it cannot be read."""
+    """Return the address of a hop, which may have a port; None if it cannot be read."""
     text = text.strip()
     bare = _address(text)
     if bare is not None:
@@ -130,7 +130,7 @@ def _node(text: str) -> _Address | None:
 @lru_cache(maxsize=4096)
 def _address(text: str) -> _Address | None:
     if "%" in text:
-        return None  # an address within some link, which is not ours
+        return None  # an address within a network link, which need not be ours
     try:
         address = ip_address(text)
     except ValueError:

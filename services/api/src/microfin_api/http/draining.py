@@ -1,8 +1,8 @@
-"""How a process leaves: its clients go first, then it ends.
+"""How a process ends: first its clients leave, then it stops.
 
-A client that keeps its connection open learns that the process ends only when the connection is
-closed, and a request that it has just sent is then lost to it. So for some seconds before the end
-everything is still served, but every answer says `Connection: close`, and /readyz says no.
+A client that keeps a connection open learns of the end only when the connection is closed, and
+loses a request that it has just sent. So for some seconds before the end the process still serves
+everything, but every answer has `Connection: close`, and /readyz answers 503.
 """
 
 import time
@@ -11,7 +11,7 @@ from types import FrameType
 import uvicorn
 
 
-class Leaving:
+class Drain:
     """Whether this process is about to end."""
 
     def __init__(self) -> None:
@@ -19,18 +19,18 @@ class Leaving:
 
 
 class DrainingServer(uvicorn.Server):
-    """Serves for `seconds` more when it is told to stop; told twice, it stops at once."""
+    """Serves for `seconds` more after a signal to stop; a second signal stops it at once."""
 
-    def __init__(self, config: uvicorn.Config, leaving: Leaving, seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, seconds: float) -> None:
         super().__init__(config)
-        self._leaving = leaving
+        self._drain = drain
         self._seconds = seconds
         self._ends_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Be told by a signal to stop."""
+        """Begin to drain at the first signal, stop at the second."""
         if self.started and self._seconds and self._ends_at is None:
-            self._leaving.begun = True
+            self._drain.begun = True
             self._ends_at = time.monotonic() + self._seconds
             return
         super().handle_exit(sig, frame)

@@ -1,4 +1,4 @@
-"""Query parameters: read with the same strictness as bodies."""
+"""Query parameters, read as strictly as bodies."""
 
 import re
 from collections.abc import Collection
@@ -18,19 +18,19 @@ _RFC_3339 = re.compile(
 
 
 def refuse_unknown(request: Request, known: Collection[str]) -> None:
-    """Raise `Problem` for a parameter that is not `known`, or is there twice."""
+    """Raise `Problem` for a parameter that is not `known`, or that was sent twice."""
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
         if name not in known:
             there_are = f"There are: {', '.join(known)}" if known else "There are none here"
             raise Problem("invalid_parameter", f"There is no parameter {name!r}. {there_are}.")
         if name in seen:
-            raise Problem("invalid_parameter", f"The parameter {name!r} is there twice.")
+            raise Problem("invalid_parameter", f"The parameter {name!r} was sent twice.")
         seen.add(name)
 
 
 def read_number(request: Request, name: str, highest: int) -> int | None:
-    """Return a whole number from 1 to `highest`, None where it was not sent."""
+    """Return a whole number from 1 to `highest`, None if it was not sent."""
     text = request.query_params.get(name)
     if text is None:
         return None
@@ -40,7 +40,7 @@ def read_number(request: Request, name: str, highest: int) -> int | None:
 
 
 def read_flag(request: Request, name: str) -> bool:
-    """Tell whether a parameter was sent, with the value true or none; false means it was not."""
+    """Return whether a parameter was sent, with the value true or none; false counts as not."""
     text = request.query_params.get(name, "false")
     if text not in ("", "true", "false"):
         raise Problem("invalid_parameter", f"{name} is true or false; true may be left out.")
@@ -48,7 +48,7 @@ def read_flag(request: Request, name: str) -> bool:
 
 
 def read_kind(request: Request) -> Kind | None:
-    """Return the kind of operation asked for, None where it was not sent."""
+    """Return the kind of operation asked for, None if it was not sent."""
     text = request.query_params.get("kind")
     if text is None:
         return None
@@ -58,9 +58,9 @@ def read_kind(request: Request) -> Kind | None:
 
 
 def read_moment(request: Request, name: str) -> int | None:
-    """Return an RFC 3339 time in milliseconds since the Unix epoch, None where it was not sent.
+    """Return an RFC 3339 time in milliseconds since the Unix epoch, None if it was not sent.
 
-    Parts of a millisecond are cut off.
+    Fractions of a millisecond are cut off.
     """
     text = request.query_params.get(name)
     if text is None:

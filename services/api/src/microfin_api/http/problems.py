@@ -1,4 +1,4 @@
-"""Everything that an answer can say went wrong: the catalogue behind `docs/reference/errors.md`.
+"""The catalogue of all problems that an answer can report, behind `docs/reference/errors.md`.
 
 Answers are `application/problem+json` (RFC 9457). A code never changes its meaning; its `type` is
 the catalogue's page under `/docs/errors`.
@@ -35,9 +35,9 @@ _KINDS: Final = (
     ProblemKind(
         "malformed_request",
         400,
-        "The request is not HTTP that can be read.",
-        "Mend its address, its headers or how it tells its body's length. Status 414 is an address "
-        "that is too long, 431 are headers that are too large.",
+        "The request is not readable HTTP.",
+        "Fix its address, its headers or its body's length. Status 414 means that the address is "
+        "too long, 431 that the headers are too large.",
     ),
     ProblemKind(
         "invalid_body",
@@ -79,7 +79,7 @@ _KINDS: Final = (
     ProblemKind(
         "request_timeout",
         408,
-        "The request did not come whole in time.",
+        "The request did not arrive completely in time.",
         "Send head and body without pauses, each within 10 seconds. Nothing was done.",
     ),
     ProblemKind(
@@ -104,14 +104,14 @@ _KINDS: Final = (
     ProblemKind(
         "not_signed_in",
         401,
-        "No valid session came with the request.",
+        "The request has no valid session.",
         "Sign in, and send the session as the cookie sessionId or as a Bearer token.",
     ),
     ProblemKind(
         "sign_in_failed",
         401,
         "E-mail address or password is wrong.",
-        "Check both; the answer does not tell which one it was.",
+        "Check both; the answer does not say which one is wrong.",
     ),
     ProblemKind(
         "wrong_password",
@@ -122,7 +122,7 @@ _KINDS: Final = (
     ProblemKind(
         "cross_origin",
         403,
-        "A cookie's request that changes something came from another origin.",
+        "A request that changes something came with a cookie from another origin.",
         "Send it from our own pages, or with the session as a Bearer token.",
     ),
     ProblemKind(
@@ -144,11 +144,11 @@ _KINDS: Final = (
         "Wait as long as Retry-After says.",
     ),
     # What is asked for ----------------------------------------------------------------------
-    ProblemKind("not_found", 404, "There is nothing here.", "See /docs for the paths there are."),
+    ProblemKind("not_found", 404, "There is nothing here.", "See /docs for all paths."),
     ProblemKind(
         "method_not_allowed",
         405,
-        "The path does not take this method.",
+        "The path does not accept this method.",
         "Use one that the header Allow names.",
     ),
     ProblemKind(
@@ -156,14 +156,14 @@ _KINDS: Final = (
         404,
         "There is no such account.",
         "Check the number. An account of somebody else is treated as missing, except as the "
-        "receiver of a transfer; a missing receiver is a 422. Where money was to move, the "
-        "Idempotency-Key is used up: ask for the right number with a new one.",
+        "receiver of a transfer; a missing receiver is a 422. If money was to move, the "
+        "Idempotency-Key is used up: send the right number with a new one.",
     ),
     ProblemKind(
         "session_not_found",
         404,
         "There is no such session.",
-        "Take the id of one that GET /api/sessions lists; it may have ended meanwhile.",
+        "Use the id of a session that GET /api/sessions lists; this one may have ended meanwhile.",
     ),
     ProblemKind(
         "operation_not_found",
@@ -175,9 +175,9 @@ _KINDS: Final = (
     ProblemKind(
         "too_many_accounts",
         409,
-        "The user has as many accounts as one may have.",
-        "Use an account that is there. This request was not sent; whether an earlier one with its "
-        "Idempotency-Key takes effect, the operation that operationId names tells.",
+        "The user has reached the limit of accounts.",
+        "Use an existing account. This request was not sent. The operation that operationId names "
+        "shows whether an earlier request with its Idempotency-Key takes effect.",
     ),
     # The operation was rejected -------------------------------------------------------------
     ProblemKind(
@@ -189,9 +189,9 @@ _KINDS: Final = (
     ProblemKind(
         "insufficient_funds",
         422,
-        "The balance does not suffice.",
-        "The members needed and available say what was asked for and what was there; needed is "
-        "left out where no account could ever hold as much.",
+        "The balance is too low.",
+        "The members needed and available show what was asked for and what was there; needed is "
+        "left out if no account could ever hold that much.",
     ),
     ProblemKind(
         "account_frozen",
@@ -203,7 +203,7 @@ _KINDS: Final = (
     ProblemKind(
         "balance_limit",
         422,
-        "The account would hold more than an account may.",
+        "The balance would be higher than an account may have.",
         "Move a smaller amount.",
     ),
     ProblemKind(
@@ -233,8 +233,8 @@ _KINDS: Final = (
     ProblemKind(
         "quarantined",
         422,
-        "The command could not be read by its worker and had no effect.",
-        "Ask again with a new Idempotency-Key, and tell the operator.",
+        "The worker could not read the command; it had no effect.",
+        "Ask again with a new Idempotency-Key, and inform the operator.",
     ),
     ProblemKind(
         "state_unchanged",
@@ -251,7 +251,7 @@ _KINDS: Final = (
     ProblemKind(
         "unknown_currency",
         422,
-        "That is no currency that accounts are held in.",
+        "No account can have this currency.",
         "Send a code of ISO 4217 in capitals, such as EUR.",
     ),
     # The platform cannot now ----------------------------------------------------------------
@@ -259,26 +259,26 @@ _KINDS: Final = (
         "internal",
         500,
         "Something broke on our side.",
-        "Repeat with the same Idempotency-Key; if it persists, tell the operator.",
+        "Repeat with the same Idempotency-Key; if it persists, inform the operator.",
     ),
     ProblemKind(
         "overloaded",
         503,
-        "Too much is under way.",
+        "Too many requests are under way.",
         "Wait as long as Retry-After says, then repeat with the same Idempotency-Key. Nothing was "
         "done.",
     ),
     ProblemKind(
         "unavailable",
         503,
-        "A part of the platform does not answer.",
-        "Wait as long as Retry-After says, then repeat, with the same Idempotency-Key where there "
-        "was one.",
+        "A component of the platform does not answer.",
+        "Wait as long as Retry-After says, then repeat, with the same Idempotency-Key if there was "
+        "one.",
     ),
     ProblemKind(
         "unknown",
         503,
-        "Whether the operation takes effect is not known yet.",
+        "It is not known yet whether the operation takes effect.",
         "Repeat with the same Idempotency-Key, which is safe: it takes effect once at most. Or ask "
         "for the operation by its id.",
     ),
@@ -287,7 +287,7 @@ _KINDS: Final = (
 CATALOGUE: Final[dict[str, ProblemKind]] = {kind.code: kind for kind in _KINDS}
 
 RETRY_SECONDS: Final = 1
-"""What Retry-After says where nothing better is known."""
+"""Retry-After if nothing better is known."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -340,9 +340,9 @@ class Problem(Exception):
 class ProblemDocument(msgspec.Struct, rename="camel"):
     """What is wrong and what to do (RFC 9457). Some codes have further members.
 
-    `requestId` is also in the header X-Request-Id and in our log: name it when you ask us. An
-    operation's problems name it in `operationId` and its `operationStatus`: rejected, refunded
-    (its amount came back) or unknown.
+    `requestId` is also in the header X-Request-Id and in our log: name it when you ask us. The
+    problems of an operation have its id in `operationId`, and its `operationStatus`: rejected,
+    refunded (its amount came back) or unknown.
     """
 
     type: str

@@ -1,7 +1,7 @@
-"""A request's id: taken over from whoever sent it where it is sane, else made.
+"""A request's id: the one that the client sent if it is sane, otherwise a new one.
 
-It stands in the header `X-Request-Id` of every answer, in every problem's document and in the log
-lines of the request. It is for finding things again and proves nothing.
+It is in the header `X-Request-Id` of every answer, in every problem's document and in the log lines
+of the request. It helps to find these again and proves nothing.
 """
 
 import random
@@ -23,12 +23,12 @@ _MADE_BITS: Final = 96
 
 
 def read_request_id(sent: list[bytes]) -> str:
-    """Return the id that was sent, where it is one and sane; otherwise a new one."""
+    """Return the id that was sent, if exactly one was and it is sane; otherwise a new one."""
     if len(sent) == 1 and _SANE.fullmatch(sent[0]):
         return sent[0].decode()
     return new_request_id()
 
 
 def new_request_id() -> str:
-    """Return an id that nobody else has: 24 hexadecimal digits."""
+    """Return a new random id: 24 hexadecimal digits."""
     return f"{random.getrandbits(_MADE_BITS):024x}"

@@ -1,1 +1,1 @@
-"""People: signing up and in, sessions, passwords, and the limits on trying."""
+"""People: signing up and in, sessions, passwords, and the limits on attempts."""

@@ -1,7 +1,7 @@
-"""With what a request asks to be taken for somebody: a Bearer token, or cookies.
+"""The credential that a request sends: a Bearer token, or cookies.
 
 A browser may send several cookies of one name (a stale one of another path, one that a page of
-another host of ours has set), so all are looked at, up to a bound.
+another host of ours has set), so all are checked, up to a bound.
 """
 
 from typing import Final
@@ -12,18 +12,18 @@ from starlette.requests import Request
 COOKIE: Final = "sessionId"
 
 _LOOKED_AT: Final = 16
-"""Cookies of our name that are looked at: telling that one is not ours costs a hash."""
+"""Cookies of our name that are checked: to find that one is not ours costs a hash."""
 
 
 class Credential(msgspec.Struct, frozen=True, gc=False):
-    """Session ids of our making, the first the one to try first, and how they came."""
+    """Session ids that we made, in the order in which to try them, and how they came."""
 
     session_ids: tuple[str, ...]
     by_bearer: bool
 
 
 def bearer_of(request: Request) -> str:
-    """Return the request's Bearer token, '' where it has none."""
+    """Return the request's Bearer token, '' if it has none."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 

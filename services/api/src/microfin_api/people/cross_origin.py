@@ -1,4 +1,4 @@
-"""Requests from other origins: refused where they would use a cookie to change something."""
+"""Requests from other origins: refused if they would change something by a cookie."""
 
 import ipaddress
 from functools import lru_cache
@@ -32,11 +32,11 @@ class OriginRule:
         self._proxies = proxies
 
     def check(self, request: Request, sessions: Sessions | None = None) -> None:
-        """Raise `Problem` where a browser says that another site's page sends this request.
+        """Raise `Problem` if a browser says that a page of another site sends this request.
 
-        With `sessions`, a Bearer token that is the request's session excuses it: it is no cookie,
-        and a page that knows one may send it from anywhere. Whatever else stands in Authorization
-        excuses nothing, because the cookie beside it would be what counts.
+        With `sessions`, a Bearer token that is the request's session is allowed: it is not a
+        cookie, and a page that knows one may send it from anywhere. Anything else in Authorization
+        does not help, because then the cookie would count.
         """
         headers = request.headers
         origins = headers.getlist("origin")
@@ -70,7 +70,7 @@ class OriginRule:
         ]
 
     def preflight(self, request: Request, methods: str) -> Response | None:
-        """Return the answer to a browser's question whether it may send, None if it was none."""
+        """Return the answer to a preflight request, None if it is not one that is allowed."""
         origin = request.headers.get("origin", "")
         asked = request.headers.get("access-control-request-method")
         if request.method != "OPTIONS" or asked is None or not self._is_allowed(origin):
@@ -87,16 +87,16 @@ class OriginRule:
 
 @lru_cache(maxsize=1024)
 def _canonical(origin: str) -> str | None:
-    """Return an origin with its port, however it was written; None for what is none (RFC 6454)."""
+    """Return an origin with its port, in one spelling; None if it is not one (RFC 6454)."""
     try:
-        parts = urlsplit(origin)
-        port, host = parts.port, parts.hostname or ""
+        split = urlsplit(origin)
+        port, host = split.port, split.hostname or ""
         if ":" in host:
             host = f"[{ipaddress.IPv6Address(host).compressed}]"
     except ValueError:
         return None
-    usual = _PORTS.get(parts.scheme)
+    usual = _PORTS.get(split.scheme)
     rest = origin.partition("://")[2]
     if usual is None or not host or any(it in rest for it in "/?#@\\ \t") or rest.endswith(":"):
         return None
-    return f"{parts.scheme}://{host}:{usual if port is None else port}"
+    return f"{split.scheme}://{host}:{usual if port is None else port}"

@@ -1,8 +1,8 @@
 """Turns at computing password hashes: signing in and signing up wait in lanes of their own.
 
-Hashes are what costs this process the most, and anybody may ask for them. Sign-ups compute on half
-of the threads at most, and where both lanes wait they take turns: however many sign up, whoever
-signs in gets half of the cores at least, and never finds the lane full of sign-ups.
+Hashes are this process's most expensive work, and anybody may ask for them. Sign-ups use at most
+half of the threads, and if both lanes wait they alternate: however many people sign up, sign-ins
+get at least half of the cores, and never find their lane full of sign-ups.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ Lane = Literal["sign_in", "sign_up"]
 
 _LANES: Final[tuple[Lane, ...]] = ("sign_in", "sign_up")
 _WAITING_PER_THREAD: Final = 16
-"""How many hashes may wait for each that is computed: about half a second at the usual cost."""
+"""How many hashes may wait for each thread: about half a second at the usual cost."""
 
 _CROWDS: Final[dict[Lane, str]] = {
     "sign_in": "Too many people are signing in at this moment.",
@@ -39,12 +39,12 @@ class HashingQueue:
         self._last: Lane = "sign_up"
 
     def require_room(self, lane: Lane) -> None:
-        """Raise `Problem` where as many wait in `lane` as may."""
+        """Raise `Problem` if `lane` is full."""
         if len(self._waiting[lane]) >= self._most[lane] * _WAITING_PER_THREAD:
             raise Problem("overloaded", _CROWDS[lane])
 
     async def run(self, lane: Lane, work: Callable[[], _Result]) -> _Result:
-        """Return what `work` does in a thread, when it is its turn. `Problem` as above."""
+        """Return what `work` returns in a thread, in its turn. `Problem` if `lane` is full."""
         self.require_room(lane)
         await self._turn(lane)
         try:
@@ -65,7 +65,7 @@ class HashingQueue:
         except asyncio.CancelledError:
             if turn in self._waiting[lane]:
                 self._waiting[lane].remove(turn)
-            else:  # it was given in the same moment
+            else:  # it got its turn at the same moment
                 self._end(lane)
             raise
 

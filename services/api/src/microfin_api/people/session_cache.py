@@ -1,12 +1,12 @@
-"""What PostgreSQL said of a session, kept in Redis for a minute under a seal.
+"""Sessions as PostgreSQL had them, kept in Redis for a minute under a seal.
 
-Who can write to Redis can leave anything under a session's key. So an entry carries the API's own
-seal (`microfin.redis.seal`), over the key, the user, the end and the time of caching. An entry
-without it, or older than a minute, counts as missing.
+Anybody who can write to Redis can leave anything under a session's key. So an entry carries the
+API's own seal (`microfin.redis.seal`), over the key, the user, the end and the time of caching. An
+entry without it, or older than a minute, counts as missing.
 
-A session that ends leaves a tombstone (`microfin.redis.ended_sessions`). What was read from
-PostgreSQL before that is not cached over it: an entry only ever takes the place of what its reader
-had found.
+A session that ends leaves a tombstone (`microfin.redis.ended_sessions`). A row that was read from
+PostgreSQL before that is not cached over it: an entry only replaces the value that its reader had
+found.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """The session that Redis answers for, if it does, and what stands there (nothing: empty)."""
+    """The session in Redis, if there is a valid one, and the value there (empty if none)."""
 
     session: Session | None
     held: bytes
@@ -63,7 +63,7 @@ class SessionCache:
         self._redis = redis
 
     async def get(self, token_hash: bytes) -> Found:
-        """Return what Redis has of a session: one that is valid, or whatever else stands there."""
+        """Return what Redis has under a session's key: a valid session, or another value."""
         key = session_key(token_hash)
         try:
             held = await self._redis.get(key)
@@ -76,7 +76,7 @@ class SessionCache:
     async def put(self, token_hash: bytes, session: Session, read_at: int, held: bytes) -> None:
         """Cache a session as PostgreSQL had it at `read_at` or later, in the place of `held`.
 
-        Never fails. Nothing takes the place of a tombstone.
+        Never fails. Nothing replaces a tombstone.
         """
         if held == TOMBSTONE:
             return

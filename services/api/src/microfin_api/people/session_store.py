@@ -1,8 +1,8 @@
-"""The sessions in PostgreSQL, on shard 0: who is in, from when, until when.
+"""The sessions in PostgreSQL, on shard 0: who is signed in, from when, until when.
 
-A session is valid while its row is there, is of its user's epoch, the user is not disabled, and
+A session is valid while its row exists, is of its user's epoch, the user is not disabled, and
 neither limit is reached: the absolute one from its beginning, the idle one from its last use. The
-last use is noted once in a while, so that reading does not become writing.
+last use is noted only every few minutes, so that most reads write nothing.
 """
 
 from hashlib import blake2b
@@ -20,10 +20,9 @@ logger = structlog.get_logger(__name__)
 _MINUTE: Final = 60
 _DAY: Final = 24 * 60 * _MINUTE
 _LISTED: Final = 1_000
-_EXPIRED_AT_ONE_TIME: Final = 1_000
+_EXPIRED_AT_ONCE: Final = 1_000
 
-# The lock lets whoever changes the user's epoch wait until this session can be seen, and so be
-# ended.
+# The lock lets a change of the user's epoch wait until this session can be seen, and so be ended.
 _OPEN: Final = """
 WITH owner AS (
     SELECT id, session_epoch FROM users
@@ -71,7 +70,7 @@ _FORGET: Final = f"""
 WITH forgotten AS (
     DELETE FROM sessions WHERE token_hash IN (
         SELECT token_hash FROM sessions WHERE expires_at < clock_timestamp()
-        ORDER BY expires_at LIMIT {_EXPIRED_AT_ONE_TIME} FOR UPDATE SKIP LOCKED
+        ORDER BY expires_at LIMIT {_EXPIRED_AT_ONCE} FOR UPDATE SKIP LOCKED
     ) RETURNING 1
 ) SELECT count(*) FROM forgotten
 """  # noqa: S608 - no value is in it
@@ -94,7 +93,7 @@ class StoredSession(msgspec.Struct, frozen=True):
 
     @property
     def public_id(self) -> str:
-        """What names it to its user: neither the session's id nor its key in Redis."""
+        """The id that its user sees: neither the session's id nor its key in Redis."""
         return blake2b(self.token_hash, person=b"public-session", digest_size=16).hexdigest()
 
 
@@ -104,7 +103,7 @@ class Lifetime:
     def __init__(self, settings: ApiSettings) -> None:
         self.absolute = settings.session_minutes * _MINUTE or settings.session_days * _DAY
         idle = settings.session_idle_minutes * _MINUTE
-        # Noted so often that it matters little beside the limit. A minute more is the cache's.
+        # So often that it matters little compared with the limit. A minute more for the cache.
         self.noted_after = min(max(idle // 60, _MINUTE), 15 * _MINUTE) if idle else 15 * _MINUTE
         self.idle = idle + self.noted_after + _MINUTE if idle else self.absolute
         self.at_first = min(self.absolute, self.idle)
@@ -121,7 +120,7 @@ class SessionStore:
     async def open(self, token_hash: bytes, user: str, epoch: int) -> list[bytes] | None:
         """Store a session of a user at `epoch`; return the hashes of those that ended for it.
 
-        None where the user has another epoch by now, or is disabled.
+        None if the user has another epoch by now, or is disabled.
         """
         async with self._pool.acquire() as connection, connection.transaction():
             return await self.open_on(connection, token_hash, user, epoch)
@@ -130,14 +129,14 @@ class SessionStore:
         self, connection: Connection, token_hash: bytes, user: str, epoch: int
     ) -> list[bytes] | None:
         """Do what `open` does, in the transaction of `connection`."""
-        # By parameters: what stands in a statement can stand in PostgreSQL's log.
+        # By parameters: PostgreSQL may log the text of a statement.
         row = await connection.fetchrow(
             _OPEN, user, epoch, token_hash, self.lifetime.at_first, self._most - 1
         )
         return list(row["ended"]) if row["opened"] else None
 
     async def find(self, token_hash: bytes) -> FoundSession | None:
-        """Return the session where it is valid, and note that it is used."""
+        """Return the session if it is valid, and note that it is used."""
         life = self.lifetime
         async with self._pool.acquire() as connection, connection.transaction(readonly=True):
             row = await connection.fetchrow(
@@ -150,7 +149,7 @@ class SessionStore:
         return FoundSession(row["user_id"].hex, row["expires"])
 
     async def _note_use(self, token_hash: bytes) -> None:
-        """Note the use of a session; that it is lost matters to nobody but an idle limit."""
+        """Note the use of a session. If the note is lost, only the idle limit is affected."""
         life = self.lifetime
         try:
             async with self._pool.acquire() as connection, connection.transaction():
@@ -174,11 +173,11 @@ class SessionStore:
             )
 
     async def forget_expired(self) -> int:
-        """Delete all sessions that have ended by themselves; return how many those were."""
+        """Delete all expired sessions; return their number."""
         total: int = 0
         while True:
             async with self._pool.acquire() as connection, connection.transaction():
                 forgotten = await connection.fetchval(_FORGET)
             total += int(forgotten)
-            if forgotten < _EXPIRED_AT_ONE_TIME:
+            if forgotten < _EXPIRED_AT_ONCE:
                 return total

@@ -1,10 +1,10 @@
-"""Sessions: ids that cannot be forged, kept in PostgreSQL, answered for by Redis.
+"""Sessions: ids that cannot be forged, stored in PostgreSQL and cached in Redis.
 
 A session id is random and carries a keyed tag, so that a forged one costs no look-up. PostgreSQL
-(shard 0) holds a hash of it, never the id. Redis holds what PostgreSQL said, for a minute at most
-(`session_cache`). A session that ends is buried there, before and after PostgreSQL forgets it; only
-where both fail can it be honoured for the rest of its minute. Redis gone or empty makes sessions
-slower, not invalid.
+(shard 0) holds a hash of it, never the id. Redis holds what PostgreSQL had, for a minute at most
+(`session_cache`). A session that ends is marked there, before and after PostgreSQL deletes it; only
+if both fail can it be accepted for the rest of its minute. Without Redis, or with an empty one,
+sessions are slower, not invalid.
 """
 
 import secrets
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from microfin.people.access import CHANGE_PASSWORD, end_all_sessions
 from microfin.postgres.connections import Connection, Pool
 from microfin.process.settings import ApiSettings
-from microfin.redis.ended_sessions import bury
+from microfin.redis.ended_sessions import mark_ended
 from microfin.redis.guarded import GuardedRedis
 from microfin_api.http.client_address import TrustedProxies
 from microfin_api.http.problems import Problem
@@ -27,7 +27,7 @@ from microfin_api.people.session_store import SessionStore, StoredSession
 from microfin_api.signing import TAG_BYTES, Signer
 
 _MOST_SESSIONS: Final = 4
-"""Sessions that are looked up for one request: more cookies of our own making are no accident."""
+"""Sessions that are looked up for one request: nobody has more cookies of ours by accident."""
 _RANDOM_BYTES: Final = 18  # 144 bits, 24 characters
 _RANDOM_LENGTH: Final = _RANDOM_BYTES * 4 // 3
 _LENGTH: Final = _RANDOM_LENGTH + TAG_BYTES * 4 // 3
@@ -58,7 +58,7 @@ class Sessions:
         return random + self._signer.tag(random)
 
     def is_ours(self, session_id: str) -> bool:
-        """Tell whether we made this id, by its tag alone."""
+        """Return whether we made this id, by its tag alone."""
         random, tag = session_id[:_RANDOM_LENGTH], session_id[_RANDOM_LENGTH:]
         return (
             len(session_id) == _LENGTH and session_id.isascii() and self._signer.is_tag(tag, random)
@@ -67,15 +67,15 @@ class Sessions:
     async def open(self, user: str, epoch: int) -> str | None:
         """Open a session for a user who was read at `epoch`, and return its id.
 
-        None where all of the user's sessions have been ended since, or the user is disabled. A
-        user's oldest session ends where there are too many.
+        None if all of the user's sessions have been ended since, or the user is disabled. The
+        user's oldest session ends if there are too many.
         """
         session_id, read_at = self.new_id(), now()
         token_hash = _hash(session_id)
         ended = await self._store.open(token_hash, user, epoch)
         if ended is None:
             return None
-        await bury(self._redis, ended)
+        await mark_ended(self._redis, ended)
         session = Session(user, read_at // 1000 + self._store.lifetime.at_first)
         await self._cache.put(token_hash, session, read_at, b"")
         return session_id
@@ -90,7 +90,7 @@ class Sessions:
         return session_id
 
     async def require(self, request: Request) -> Session:
-        """Return the request's session. Raises `Problem` where it has none that is valid."""
+        """Return the request's session. Raises `Problem` if it has no valid one."""
         found: Session | None = None
         for session_id in self.credential_of(request).session_ids:
             session = await self.find(session_id)
@@ -102,10 +102,10 @@ class Sessions:
         return found
 
     def credential_of(self, request: Request) -> Credential:
-        """Return the session ids that the request is asked by.
+        """Return the session ids that the request sends.
 
-        A Bearer token of our making is used whether or not its session is valid; beside any other,
-        the cookies count, with the rules for cookies.
+        A Bearer token that we made is used whether or not its session is valid. With any other, the
+        cookies count, with the rules for cookies.
         """
         bearer = bearer_of(request)
         if self.is_ours(bearer):
@@ -114,7 +114,7 @@ class Sessions:
         return Credential(tuple(ours[:_MOST_SESSIONS]), by_bearer=False)
 
     def require_credential(self, request: Request) -> Credential:
-        """Return the credential. Raises `Problem` where none of our making came."""
+        """Return the credential. Raises `Problem` if the request has none that we made."""
         credential = self.credential_of(request)
         if not credential.session_ids:
             raise _not_signed_in()
@@ -138,24 +138,24 @@ class Sessions:
         return session
 
     async def end(self, credential: Credential) -> bool:
-        """End the sessions of these ids. False where Redis does not know, for a minute, that."""
+        """End the sessions of these ids. False if Redis may not know it, for a minute."""
         return await self.end_hashes([_hash(it) for it in credential.session_ids])
 
     async def end_hashes(self, token_hashes: list[bytes]) -> bool:
         """End the sessions of these hashes; see `end`."""
-        early = await bury(self._redis, token_hashes)
+        early = await mark_ended(self._redis, token_hashes)
         await self._store.delete(token_hashes)
-        return await bury(self._redis, token_hashes) or early
+        return await mark_ended(self._redis, token_hashes) or early
 
     async def end_all(self, user: str) -> bool:
-        """End all sessions of a user, and what signs in at this moment; see `end`."""
+        """End all sessions of a user, sign-ins of this moment included; see `end`."""
         ended = await end_all_sessions(self._pool, self._redis, user)
         return ended is None or ended.certain
 
     async def change_password(self, user: str, epoch: int, password_hash: str) -> Changed | None:
         """Store another hash, end all sessions of the user and open a new one, all in one.
 
-        None where the user is not at `epoch` any more: then nothing is changed.
+        None if the user is not at `epoch` any more: then nothing is changed.
         """
         session_id = self.new_id()
 
@@ -172,15 +172,15 @@ class Sessions:
         return await self._store.of_user(user)
 
     def hashes_of(self, request: Request) -> frozenset[bytes]:
-        """Return the hashes of the sessions that the request is asked by."""
+        """Return the hashes of the session ids that the request sends."""
         return frozenset(map(_hash, self.credential_of(request).session_ids))
 
     async def forget_expired(self) -> int:
-        """Delete all sessions that have ended by themselves; return how many those were."""
+        """Delete all expired sessions; return their number."""
         return await self._store.forget_expired()
 
     def cookie(self, session_id: str, request: Request) -> str:
-        """Return the Set-Cookie that hands out this session; an empty id takes the cookie away."""
+        """Return the Set-Cookie for this session; an empty id deletes the cookie."""
         seconds = self._store.lifetime.absolute if session_id else 0
         secure = self._cookie_secure == "always" or (
             self._cookie_secure == "auto" and self._proxies.scheme_of(request) == "https"

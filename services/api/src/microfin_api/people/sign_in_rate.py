@@ -1,8 +1,9 @@
-"""The limits on what strangers may try: failed sign-ins, and sign-ups.
+"""The limits on attempts of strangers: failed sign-ins, and sign-ups.
 
-Counted in Redis for all processes; while Redis is away, each process counts for itself. A try takes
-one of each allowance before it is made, and gives it back unless it fails, so that many at once
-gain nothing and right passwords cost nothing. Where others hold what is left, it waits for them.
+They are counted in Redis for all processes; while Redis is away, each process counts alone. An
+attempt acquires one of each allowance before it is made, and gives it back unless it fails: many
+attempts at once gain nothing, and right passwords cost nothing. If others hold the rest of an
+allowance, the attempt waits for them.
 """
 
 import asyncio
@@ -16,12 +17,12 @@ import msgspec
 from microfin.process.settings import ApiSettings
 from microfin.redis.guarded import GuardedRedis, RedisUnavailable
 from microfin_api.http.problems import Problem
-from microfin_api.people.allowance import Allowances, Answer, OwnAllowances, Reply
+from microfin_api.people.allowance import Acquisition, Allowances, OwnAllowances, Result
 
 WINDOW_SECONDS: Final = 60
 _REMEMBERED: Final = 10_000
 _PATIENCE_SECONDS: Final = 5.0
-_LOOK_AGAIN_SECONDS: Final = 0.1
+_RETRY_SECONDS: Final = 0.1
 
 Code = Literal["too_many_sign_ins", "too_many_sign_ups"]
 
@@ -34,20 +35,20 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class SignInRate:
-    """Knows the limits, and counts."""
+    """Knows the limits, and counts attempts."""
 
     def __init__(self, settings: ApiSettings, redis: GuardedRedis) -> None:
         self._settings = settings
         self._redis = Allowances(redis)
         self._own = OwnAllowances(_REMEMBERED)
-        self._settling: set[asyncio.Task[None]] = set()
+        self._releases: set[asyncio.Task[None]] = set()
 
     def of_address(self, address: str) -> list[Limit]:
-        """Return the limits on failed sign-ins from a client's address, whoever is meant."""
+        """Return the limits on failed sign-ins from a client's address, for whichever user."""
         return [Limit(f"rate:in:address:{address}", self._settings.sign_in_address_rate)]
 
     def of_stranger(self, email: str, address: str) -> list[Limit]:
-        """Return the limits on failed sign-ins to `email` by a device that is not known to it."""
+        """Return the limits on failed sign-ins to `email` by an unknown device."""
         hashed = _hashed(email)
         return [
             Limit(f"rate:in:pair:{hashed}:{address}", self._settings.sign_in_rate),
@@ -55,103 +56,108 @@ class SignInRate:
         ]
 
     def of_device(self, device: str) -> list[Limit]:
-        """Return the limits on failed sign-ins by a device to the user whom it is known to.
+        """Return the limits on failed sign-ins by a device that is known to the user.
 
-        Its own only: what strangers do to the user's address does not keep it out.
+        They are its own: attempts of strangers at the user's address do not keep it out.
         """
         return [Limit(f"rate:in:device:{_hashed(device)}", self._settings.sign_in_rate)]
 
     def of_user(self, user: str) -> list[Limit]:
-        """Return the limits on wrong passwords by somebody who is signed in as `user`."""
+        """Return the limits on wrong passwords by a person who is signed in as `user`."""
         return [Limit(f"rate:in:user:{user}", self._settings.sign_in_rate)]
 
     async def count_sign_up(self, address: str) -> None:
-        """Count a sign-up from `address`. Raises `Problem` where there were too many."""
+        """Count a sign-up from `address`. Raises `Problem` if there were too many."""
         attempt = self.attempt("too_many_sign_ups")
         limit = Limit(f"rate:up:address:{address}", self._settings.sign_up_address_rate)
-        await attempt.take([limit])
-        attempt.failed = True  # what counts here is that it was tried
+        await attempt.acquire([limit])
+        attempt.failed = True  # here the attempt itself counts
         attempt.end()
 
     def attempt(self, code: Code) -> "Attempt":
-        """Return a try that nothing was taken for yet; too many of its kind are a `code`."""
+        """Return an attempt that has acquired nothing yet; too many of its kind are a `code`."""
         return Attempt(self, code)
 
-    async def try_to_take(self, limits: Sequence[Limit]) -> list[Reply]:
-        """Take one of each, or of none; return what keeps from it, nothing where it was taken."""
-        own = [self._own.take(limit.key, limit.most, seconds=WINDOW_SECONDS) for limit in limits]
+    async def try_to_acquire(self, limits: Sequence[Limit]) -> list[Acquisition]:
+        """Acquire one of each, or none; return what prevents it, or nothing if it was acquired."""
+        own = [self._own.acquire(limit.key, limit.most, seconds=WINDOW_SECONDS) for limit in limits]
         if blocked := _blocked(own):
-            self._settle_own(_taken(limits, own), counts=False)
+            self._release_own(_acquired(limits, own), counts=False)
             return blocked
-        replies = await asyncio.gather(*(self._take_of_all(limit) for limit in limits))
-        if blocked := _blocked(replies):
-            self._settle_own(limits, counts=False)
-            self._settle_for_all(_taken(limits, replies), counts=False)
+        acquisitions = await asyncio.gather(*(self._acquire_for_all(limit) for limit in limits))
+        if blocked := _blocked(acquisitions):
+            self._release_own(limits, counts=False)
+            self._release_for_all(_acquired(limits, acquisitions), counts=False)
         return blocked
 
-    def settle(self, limits: Sequence[Limit], *, counts: bool) -> None:
-        """Let what was taken count, or give it back. Redis is told without being waited for."""
-        self._settle_own(limits, counts=counts)
-        self._settle_for_all(limits, counts=counts)
+    def release(self, limits: Sequence[Limit], *, counts: bool) -> None:
+        """Count what was acquired, or give it back. Nobody waits for Redis to do so."""
+        self._release_own(limits, counts=counts)
+        self._release_for_all(limits, counts=counts)
 
-    async def _take_of_all(self, limit: Limit) -> Reply:
+    async def _acquire_for_all(self, limit: Limit) -> Acquisition:
         try:
-            return await self._redis.take(limit.key, limit.most, seconds=WINDOW_SECONDS)
+            return await self._redis.acquire(limit.key, limit.most, seconds=WINDOW_SECONDS)
         except RedisUnavailable:
-            return Reply(Answer.TAKEN)
+            return Acquisition(Result.ACQUIRED)
 
-    def _settle_own(self, limits: Iterable[Limit], *, counts: bool) -> None:
+    def _release_own(self, limits: Iterable[Limit], *, counts: bool) -> None:
         for limit in limits:
-            self._own.settle(limit.key, seconds=WINDOW_SECONDS, counts=counts)
+            self._own.release(limit.key, seconds=WINDOW_SECONDS, counts=counts)
 
-    def _settle_for_all(self, limits: Sequence[Limit], *, counts: bool) -> None:
+    def _release_for_all(self, limits: Sequence[Limit], *, counts: bool) -> None:
         if limits:
-            task = asyncio.create_task(self._tell_redis(limits, counts=counts))
-            self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
+            task = asyncio.create_task(self._release_in_redis(limits, counts=counts))
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
 
-    async def _tell_redis(self, limits: Sequence[Limit], *, counts: bool) -> None:
+    async def _release_in_redis(self, limits: Sequence[Limit], *, counts: bool) -> None:
         calls = (
-            self._redis.settle(limit.key, seconds=WINDOW_SECONDS, counts=counts) for limit in limits
+            self._redis.release(limit.key, seconds=WINDOW_SECONDS, counts=counts)
+            for limit in limits
         )
         await asyncio.gather(*calls, return_exceptions=True)
 
 
 class Attempt:
-    """One try: what it has taken, and whether it failed. `end` it, whatever comes."""
+    """One attempt: what it has acquired, and whether it failed. `end` it in any case."""
 
     def __init__(self, rate: SignInRate, code: Code) -> None:
         self.failed = False
         self._rate = rate
         self._code = code
-        self._taken: list[Limit] = []
+        self._acquired: list[Limit] = []
 
-    async def take(self, limits: Iterable[Limit]) -> None:
-        """Take one of each allowance. Raises `Problem` where there is none left of one."""
+    async def acquire(self, limits: Iterable[Limit]) -> None:
+        """Acquire one of each allowance. Raises `Problem` if one of them is used up."""
         limits = [limit for limit in limits if limit.most > 0]
         loop = asyncio.get_running_loop()
         patient_until = loop.time() + _PATIENCE_SECONDS
-        while blocked := await self._rate.try_to_take(limits):
-            milliseconds = max(reply.milliseconds for reply in blocked)
-            if any(it.answer is Answer.FULL for it in blocked) or loop.time() > patient_until:
+        while blocked := await self._rate.try_to_acquire(limits):
+            milliseconds = max(acquisition.milliseconds for acquisition in blocked)
+            if any(it.result is Result.FULL for it in blocked) or loop.time() > patient_until:
                 raise Problem(self._code, headers={"Retry-After": str(milliseconds // 1000 + 1)})
-            # Unequal waits, so that tries which hold what each other needs do not meet again.
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS * (0.5 + random.random()))  # noqa: S311
-        self._taken += limits
+            # Unequal waits, so that attempts that need what the other holds do not meet again.
+            await asyncio.sleep(_RETRY_SECONDS * (0.5 + random.random()))  # noqa: S311
+        self._acquired += limits
 
     def end(self) -> None:
-        """Give back what was taken, unless it failed."""
-        self._rate.settle(self._taken, counts=self.failed)
-        self._taken = []
+        """Give back what was acquired, unless the attempt failed."""
+        self._rate.release(self._acquired, counts=self.failed)
+        self._acquired = []
 
 
-def _blocked(replies: Iterable[Reply]) -> list[Reply]:
-    return [reply for reply in replies if reply.answer is not Answer.TAKEN]
-
-
-def _taken(limits: Sequence[Limit], replies: Sequence[Reply]) -> list[Limit]:
+def _blocked(acquisitions: Iterable[Acquisition]) -> list[Acquisition]:
     return [
-        limit for limit, reply in zip(limits, replies, strict=True) if reply.answer is Answer.TAKEN
+        acquisition for acquisition in acquisitions if acquisition.result is not Result.ACQUIRED
+    ]
+
+
+def _acquired(limits: Sequence[Limit], acquisitions: Sequence[Acquisition]) -> list[Limit]:
+    return [
+        limit
+        for limit, acquisition in zip(limits, acquisitions, strict=True)
+        if acquisition.result is Result.ACQUIRED
     ]
 
 

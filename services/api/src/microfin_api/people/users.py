@@ -21,7 +21,7 @@ class User(msgspec.Struct, frozen=True):
 
 
 def new_user(name: str, email: str, password_hash: str) -> User:
-    """Return a user with an id of their own, to be added."""
+    """Return a user with a new id, to be added."""
     return User(uuid7().hex, name, email, password_hash)
 
 
@@ -37,9 +37,9 @@ class Users:
         self._pool = pool
 
     async def add(self, connection: Connection, user: User, forms: Sequence[str]) -> bool:
-        """Add a user in the transaction of `connection`; tell whether the address was free.
+        """Add a user in the transaction of `connection`; return whether the address was free.
 
-        `forms` are all that the address may be stored in already.
+        `forms` are all forms in which the address may be stored already.
         """
         added = await connection.fetchval(
             "INSERT INTO users (id, name, email, password_hash)"
@@ -55,20 +55,20 @@ class Users:
         return added is not None
 
     async def with_email(self, forms: Sequence[str]) -> User | None:
-        """Return the user whose address is stored in one of these forms, the first that is.
+        """Return the user whose address is stored in the first of these forms that is found.
 
-        None too where that user is disabled.
+        None also if that user is disabled.
         """
         if len(forms) == 1:
             return await self._find("email = $1", forms[0])
-        # Two people of an earlier release can have what is one address now: each by what they type.
+        # Two users of an earlier release can have what is one address now: each types another form.
         return await self._find(
             "email = ANY ($1::text[]) ORDER BY array_position($1::text[], email) LIMIT 1",
             list(forms),
         )
 
     async def with_id(self, user: str) -> User | None:
-        """Return the user with this id, or None; a disabled one is none."""
+        """Return the user with this id, or None if there is none or they are disabled."""
         return await self._find("id = $1", user)
 
     async def replace_hash(self, user: User, password_hash: str) -> User:
@@ -83,10 +83,10 @@ class Users:
         return replace(user, password_hash=password_hash)
 
     async def _find(self, condition: str, value: str | list[str]) -> User | None:
-        """Return the user whom `condition` on `value` fits.
+        """Return the user that fits `condition` on `value`.
 
-        The value is a parameter: a statement with an address in it would stand in PostgreSQL's log
-        where it is slow or fails.
+        The value is a parameter: PostgreSQL logs a statement that is slow or fails, and the address
+        would be in it.
         """
         async with self._pool.acquire() as connection, connection.transaction(readonly=True):
             row = await connection.fetchrow(_SELECT + condition, value)

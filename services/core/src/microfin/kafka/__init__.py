@@ -1,1 +1,1 @@
-"""Kafka: connecting to it, and producing commands."""
+"""Kafka: connecting, and producing commands."""

@@ -5,18 +5,18 @@ from typing import Any, Final
 from microfin.kafka.renewed_tls import renewed_context
 from microfin.process.settings import CommonSettings
 
-# Milliseconds. A connection that has become half-open is only found out by a request that is not
-# answered: a client then has to connect again within the five seconds that an answer may take.
-# An idempotent producer repeats what timed out, for as long as it takes.
+# Milliseconds. A client notices a half-open connection only by a request without an answer. Then it
+# has to connect again within the five seconds that an answer of the API may take. An idempotent
+# producer repeats a request that timed out until it succeeds.
 _REQUEST_TIMEOUT: Final = 2_000
 
 
 UNREACHABLE_AFTER: Final = 10.0
-"""Seconds without an answer of the brokers after which a process says that it is not ready."""
+"""Seconds without an answer of any broker after which a process reports that it is not ready."""
 
 
 def connection_options(settings: CommonSettings, client_id: str) -> dict[str, Any]:
-    """Return the arguments that aiokafka's clients have in common: servers, name and TLS."""
+    """Return the arguments that all of aiokafka's clients share: servers, name and TLS."""
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka.split(","),
         "client_id": client_id,

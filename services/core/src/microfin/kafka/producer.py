@@ -31,8 +31,8 @@ _METADATA_PAUSE = 0.1  # seconds
 _PROBE_EVERY = 2.0  # seconds
 _PROBE_WITHIN = 5.0  # seconds
 
-# Bytes. While a partition has no leader its commands gather in one batch, about 600 in this one;
-# Kafka's own 16 KiB were full after 50. It is a quarter of the largest batch that the topic takes.
+# Bytes. While a partition has no leader its commands collect in one batch, about 600 in one of this
+# size; Kafka's default of 16 KiB is full after 50. It is a quarter of the topic's largest batch.
 _BATCH_SIZE = 256 * 1024
 
 
@@ -55,11 +55,11 @@ class ProduceRefused(Exception):
 class CommandProducer:
     """Sends commands to their partitions. Replaces its Kafka producer after a fatal error.
 
-    It is also replaced when none of the brokers that it knows has answered for ten seconds: the
-    client never asks the configured servers again, and the brokers may be elsewhere.
+    It also replaces the producer if none of its known brokers has answered for ten seconds: a
+    client never asks the configured servers again, and the brokers may have moved.
 
-    A replaced producer forgets what its predecessor had under way: those sends end as
-    `ProduceUnknown`, and whoever needs certainty sends the command again, with its id.
+    A new producer does not continue the sends of the old one: those end as `ProduceUnknown`. A
+    caller that needs certainty sends the command again, with the same id.
     """
 
     def __init__(self, settings: CommonSettings, client_id: str) -> None:
@@ -70,11 +70,11 @@ class CommandProducer:
         self._prober: asyncio.Task[None] | None = None
         self._unanswered_since: float | None = None
         self._closed = False
-        self._known: set[int] = set()  # partitions only ever come
+        self._known: set[int] = set()  # partitions are only ever added
 
     @property
     def ready(self) -> bool:
-        """Whether commands can be sent now, as far as is known."""
+        """Whether commands can be sent now, as far as this process knows."""
         return self._producer is not None and self._unanswered() < UNREACHABLE_AFTER
 
     def _unanswered(self) -> float:
@@ -83,14 +83,14 @@ class CommandProducer:
         return 0.0 if since is None else time.monotonic() - since
 
     async def start(self) -> None:
-        """Connect; returns once connected, however long the brokers take."""
+        """Connect; returns when connected, however long the brokers take."""
         self._replace()
         self._prober = asyncio.create_task(self._probe_for_ever())
         if self._starter is not None:
             await asyncio.shield(self._starter)
 
     async def stop(self) -> None:
-        """Send what is still gathered, and close."""
+        """Send the commands of the last batches, and close."""
         self._closed = True
         for task in (self._starter, self._prober):
             if task is not None:
@@ -101,10 +101,10 @@ class CommandProducer:
                 await within(5, producer.stop())
 
     async def send(self, partition: int, command: Command, headers: Headers = ()) -> Appended:
-        """Append `command` to `partition` and return where it stands.
+        """Append `command` to `partition` and return its place in the log.
 
-        Raises `ProduceRefused` where it is certainly not in the log, `ProduceUnknown` where
-        nobody knows. Wait with a deadline of your own.
+        Raises `ProduceRefused` if it is certainly not in the log, `ProduceUnknown` if nobody knows.
+        There is no deadline here: the caller sets one.
         """
         value = wire.encode(command)
         if len(value) > wire.SIZE_LIMIT:
@@ -121,7 +121,7 @@ class CommandProducer:
                 partition=partition,
                 headers=list(headers),
             )
-        except KafkaError as error:  # It was not even taken into a batch.
+        except KafkaError as error:  # It did not even get into a batch.
             self._give_up_after(producer, error)
             raise ProduceRefused(repr(error)) from error
         try:
@@ -132,7 +132,7 @@ class CommandProducer:
         return Appended(partition, metadata.offset, metadata.timestamp)
 
     async def _know(self, producer: aiokafka.AIOKafkaProducer, partition: int) -> None:
-        """Wait until the client has heard of `partition`, which may have come a moment ago."""
+        """Wait until the client knows `partition`, which may have been added a moment ago."""
         if partition in self._known:
             return
         topic = self._settings.topic
@@ -194,7 +194,7 @@ class CommandProducer:
             )
             try:
                 await producer.start()
-                producer.client.add_topic(self._settings.topic)  # else it asks for all there are
+                producer.client.add_topic(self._settings.topic)  # otherwise it asks for all topics
             except (KafkaError, ProducerClosed, OSError) as error:
                 logger.warning("Kafka is not reachable yet", error=repr(error))
                 with contextlib.suppress(Exception):
@@ -208,12 +208,12 @@ class CommandProducer:
 
 
 async def _answers(producer: aiokafka.AIOKafkaProducer) -> bool:
-    """Tell whether any broker that `producer` knows answers what it asks them all the time."""
+    """Return whether any broker that `producer` knows answers a request for metadata."""
 
     async def ask() -> bool:
         return bool(await producer.client.force_metadata_update())
 
     try:
         return await within(_PROBE_WITHIN, ask())
-    except Exception:  # noqa: BLE001 - whatever it is, that was no answer
+    except Exception:  # noqa: BLE001 - any error means that there was no answer
         return False

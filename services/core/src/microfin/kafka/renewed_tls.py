@@ -1,7 +1,7 @@
-"""TLS to a server whose authority, and a client's own certificate, are renewed in their files.
+"""TLS where the files of the server's authority and of the client's certificate are renewed.
 
-Whoever renews them (Strimzi and the kubelet, cert-manager, a person) changes files; a process that
-read them once would be turned away from the first connection after its certificate has ended.
+Strimzi and the kubelet, cert-manager, or a person renew them by changing files. If a process read
+them only once, the server would refuse its connections after its certificate has expired.
 """
 
 import functools
@@ -17,15 +17,15 @@ _Signature = tuple[tuple[int, int, int], ...]
 
 
 class RenewedContext(ssl.SSLContext):
-    """A client's context whose files are read again before a handshake, where they have changed.
+    """A client's context that reads its files again before a handshake, if they have changed.
 
-    What cannot be used (a key that is not the certificate's, since only one of the two is there
-    yet) is said, and the last that could be is used until it can. Raises OSError (ssl.SSLError
-    among them) where the files cannot be used to begin with.
+    If the new files cannot be used (such as a key that does not match the certificate, because only
+    one of the two is there yet), that is logged, and the last good ones stay in use. Raises OSError
+    (such as ssl.SSLError) if the files cannot be used at the start.
     """
 
     def __new__(cls, *_files: str) -> Self:
-        """Make the outer context: it is only asked for handshakes, and hands them on."""
+        """Make the outer context, which passes all handshakes on to the current one."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
     def __init__(self, authority: str, certificate: str = "", key: str = "") -> None:
@@ -44,7 +44,7 @@ class RenewedContext(ssl.SSLContext):
 
     def _renewed(self) -> ssl.SSLContext:
         try:
-            # Taken before the files are read: what changes after it is read the next time.
+            # Before the files are read: a change after this line is noticed the next time.
             signature = _signature(self._files)
             if signature != self._seen:
                 self._current = _load(*self._files)
@@ -66,7 +66,7 @@ class RenewedContext(ssl.SSLContext):
 
 @functools.cache
 def renewed_context(authority: str, certificate: str, key: str) -> RenewedContext:
-    """Return the context of these files: one for all clients of a process."""
+    """Return the context of these files, one for all clients of a process."""
     return RenewedContext(authority, certificate, key)
 
 
@@ -78,5 +78,5 @@ def _load(authority: str, certificate: str = "", key: str = "") -> ssl.SSLContex
 
 
 def _signature(files: tuple[str, ...]) -> _Signature:
-    """Return what changes with the files, links followed: those are what the kubelet changes."""
+    """Return a value that changes with the files. It follows links: the kubelet changes those."""
     return tuple((it.st_ino, it.st_mtime_ns, it.st_size) for it in (Path(f).stat() for f in files))

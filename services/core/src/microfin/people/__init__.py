@@ -1,1 +1,1 @@
-"""People who sign in: how they are named, and what they may do."""
+"""People who sign in: their names and passwords, and ending their sessions."""

@@ -1,8 +1,8 @@
-"""Ending all sessions of a user, at once, whatever Redis has cached.
+"""Ending all sessions of a user at once, even those that Redis has cached.
 
-One transaction raises the user's epoch and deletes the sessions. A sign-in that was under way holds
-an older epoch, and cannot open a session any more. In Redis the sessions are buried before and
-after it (`microfin.redis.ended_sessions`).
+One transaction raises the user's epoch and deletes the sessions. A sign-in under way has the older
+epoch and cannot open a session any more. Before and after the transaction the sessions get
+tombstones in Redis (`microfin.redis.ended_sessions`).
 """
 
 import uuid
@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from microfin.postgres.connections import Connection, Pool
-from microfin.redis.ended_sessions import bury
+from microfin.redis.ended_sessions import mark_ended
 from microfin.redis.guarded import GuardedRedis
 
 _RAISE: Final = "UPDATE users SET session_epoch = session_epoch + 1"
@@ -31,7 +31,7 @@ ENABLE: Final = "UPDATE users SET disabled_at = NULL WHERE id = $1 RETURNING id"
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """How many sessions have ended, and whether Redis knows: if not, they may be honoured for
+    """How many sessions have ended, and whether Redis knows: if not, they may still be accepted for
     `ended_sessions.UNCERTAIN_SECONDS`."""
 
     sessions: int
@@ -46,10 +46,11 @@ async def end_all_sessions(
     values: Sequence[Any] = (),
     also: Callable[[Connection, int], Awaitable[None]] | None = None,
 ) -> Ended | None:
-    """Make `change` of the user (of id `user`, with `values` from $2 on) and end all sessions.
+    """Apply `change` to the user with the id `user` and end all of the user's sessions.
 
-    `also` is done in the same transaction, with the new epoch. None where there is no such user, or
-    `change` did not fit any more; then nothing is changed.
+    `values` are the parameters of `change`, beginning with $2. `also` runs in the same transaction,
+    with the new epoch. Returns None, and changes nothing, if there is no such user or `change` does
+    not fit any more.
     """
     identity = uuid.UUID(user)
     async with pool.acquire() as connection, connection.transaction(readonly=True):
@@ -57,7 +58,7 @@ async def end_all_sessions(
             "SELECT token_hash FROM sessions WHERE user_id = $1", identity
         )
     known = {row["token_hash"] for row in rows}
-    early = await bury(redis, list(known))
+    early = await mark_ended(redis, list(known))
     async with pool.acquire() as connection, connection.transaction():
         epoch = await connection.fetchval(change, identity, *values)
         if epoch is None:
@@ -68,5 +69,5 @@ async def end_all_sessions(
         if also is not None:
             await also(connection, epoch)
     ended = [row["token_hash"] for row in rows]
-    late = await bury(redis, ended)
+    late = await mark_ended(redis, ended)
     return Ended(len(ended), certain=late or (early and known.issuperset(ended)))

@@ -1,9 +1,9 @@
-"""What people are called and sign in with: the one set of rules for the API and the command line.
+"""Names, e-mail addresses and passwords: the same rules for the API and the command line.
 
-An e-mail address is what somebody signs in with. It has one *form*, whatever its upper and lower
-case and however its accents are composed: Unicode's canonical caseless matching (D145), composed.
-Names and passwords are composed too (NFC; for passwords NIST SP 800-63B-4, 3.1.1.2), so that two
-keyboards that write one text differently write one password.
+People sign in with an e-mail address. It has one *form*, independent of upper and lower case and of
+the composition of its accents: Unicode's canonical caseless matching (D145), composed. Names and
+passwords are composed too (NFC; for passwords NIST SP 800-63B-4, 3.1.1.2), so that two keyboards
+that encode a text differently produce the same password.
 """
 
 import re
@@ -24,26 +24,26 @@ _EMAIL: Final = re.compile(
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp", "Zs", "Mn", "Me"})
 _FILLERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Letters and symbols by category, and blank to the eye: Hangul's fillers, braille's blank."""
+"""Letters and symbols by category, but invisible: Hangul's fillers, braille's blank."""
 
 _JOINERS_AND_MARKS: Final = frozenset("\u200c\u200d\u200e\u200f\u061c")
-"""What a name may hold though nobody sees it: Persian and Indic names need the joiners, and the
-marks only say a direction, which the end of the name ends. Overrides and embeddings would reach
-what is written after the name."""
+"""Invisible characters that a name may have: Persian and Indic names need the joiners, and the
+marks only give a direction, which ends with the name. Overrides and embeddings are not among them:
+they would change the text after the name."""
 
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 
 
 class Unfit(ValueError):
-    """A text that cannot be what it is given for. The message is a sentence that says why."""
+    """A text does not fit its purpose. The message is a sentence that says why."""
 
 
 def read_email(text: str) -> tuple[str, ...]:
-    """Return the forms that a user with this address may be stored under.
+    """Return the forms under which a user with this address may be stored.
 
-    The first is the address as it was typed in lower case, which is how releases before this one
-    stored it; `email_form` is among them. For nearly everybody they are one. Raises `Unfit` for
-    what cannot be an address.
+    The first is the address in lower case as it was typed: earlier releases stored that.
+    `email_form` is among them. For nearly everybody all of them are equal. Raises `Unfit` for a
+    text that cannot be an address.
     """
     typed = text.strip().lower()
     if len(typed) > EMAIL_MOST or _CONTROL.search(typed) or not _EMAIL.fullmatch(typed):
@@ -58,9 +58,9 @@ def read_email(text: str) -> tuple[str, ...]:
 
 
 def read_new_email(text: str) -> tuple[str, ...]:
-    """Return the forms of an address that somebody signs up with, the one to store last.
+    """Return the forms of an address with which somebody signs up; the last one is stored.
 
-    Raises `Unfit` for what cannot be an address, and for characters that nobody sees: such an
+    Raises `Unfit` for a text that cannot be an address, and for invisible characters: such an
     address would look like another one.
     """
     forms = read_email(text)
@@ -73,7 +73,7 @@ def read_new_email(text: str) -> tuple[str, ...]:
 
 
 def email_form(text: str) -> str:
-    """Return the one form of an address. A domain's name is read from its A-labels (`xn--…`)."""
+    """Return the one form of an address. A-labels of its domain (`xn--…`) are decoded."""
     folded = _folded(text.strip())
     local, at, domain = folded.rpartition("@")
     if not domain.isascii() or "xn--" in domain:
@@ -88,8 +88,8 @@ def email_form(text: str) -> str:
 def read_name(text: str) -> str:
     """Return a person's name, composed, without the spaces around it.
 
-    Raises `Unfit` for a name that is too long, that nobody can see, or that has characters which
-    change how what follows it is written.
+    Raises `Unfit` for a name that is too long, that is invisible, or that has characters which
+    change the text after the name.
     """
     name = _composed(text.strip())
     if not 1 <= len(name) <= NAME_MOST:
@@ -102,10 +102,10 @@ def read_name(text: str) -> str:
 
 
 def read_new_password(text: str) -> str:
-    """Return a password that may be chosen, composed. Raises `Unfit` for one that may not.
+    """Return a new password, composed. Raises `Unfit` if nobody may choose it.
 
-    It has no rules about kinds of characters: length and not being known is what counts (NIST SP
-    800-63B-4, 3.1.1.2).
+    There are no rules about kinds of characters: a password must be long enough and must not be a
+    known one (NIST SP 800-63B-4, 3.1.1.2).
     """
     password = _composed(text)
     if not PASSWORD_LEAST <= len(password) <= PASSWORD_MOST or "\0" in password:
@@ -116,21 +116,21 @@ def read_new_password(text: str) -> str:
 
 
 def password_forms(text: str) -> tuple[str, ...]:
-    """Return what a stored hash may have been made from: the composed text, and the text as sent.
+    """Return the texts of which a stored hash may have been made: composed, and as it was sent.
 
-    Releases before this one hashed passwords as they were sent. For nearly everybody it is one.
+    Earlier releases hashed passwords as they were sent. For nearly everybody both are equal.
     """
     return tuple(dict.fromkeys((_composed(text), text)))
 
 
 def load_known_passwords() -> None:
-    """Load the list of known passwords now, a tenth of a second, and not at the first sign-up."""
+    """Load the list of known passwords now, and not at the first sign-up: it takes 0.1 s."""
     _known_passwords()
 
 
 @cache
 def _known_passwords() -> frozenset[str]:
-    """Return zxcvbn's list of the most used passwords of leaks, those that are long enough."""
+    """Return the passwords that are long enough in zxcvbn's list of the most used ones of leaks."""
     from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415 - 10 MB, for few processes
 
     return frozenset(it for it in FREQUENCY_LISTS["passwords"] if len(it) >= PASSWORD_LEAST)

@@ -1,8 +1,8 @@
 """Connections to the shards' PostgreSQL, usually through PgBouncer in transaction mode.
 
-Behind a pooler a connection has no session state: every call stands inside a transaction or is one
-statement without parameters, which is a transaction by itself, and no statement is prepared by name
-unless the settings say that the pooler knows how.
+Behind a pooler a connection has no session state. Every call is inside a transaction, or is one
+statement without parameters, which is a transaction of its own. No statement is prepared by name,
+unless the settings say that the pooler supports it.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ DATABASE_ERRORS: Final = (
     OSError,
     TimeoutError,
 )
-"""All that a call to a database may raise."""
+"""All errors that a call to a database may raise."""
 
-# asyncpg asks for 'utf-8', quotes included, and PostgreSQL reports UTF8: PgBouncer takes that for a
-# difference and sends a SET before each transaction. What is said later in the start-up counts.
+# asyncpg asks for 'utf-8', quotes included, and PostgreSQL reports UTF8. To PgBouncer these differ,
+# so it would send a SET before each transaction. The later of two values in the start-up counts.
 _ENCODING: Final = {"client_encoding": "UTF8"}
 
 
@@ -47,12 +47,12 @@ class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]
 async def connect_pool(
     url: str, settings: CommonSettings, *, least: int = 0, place: ShardPlace | None = None
 ) -> Pool:
-    """Return a pool of connections to one database. Connects as they are needed, beyond `least`.
+    """Return a pool of connections to one database. Beyond `least` it connects on demand.
 
-    Each connection is made with the user and password that the settings' file has then, and with
-    the certificates that the files in the URL hold then. With `place`, it is asked first which
-    shard it leads to: what takes one from the pool raises `WrongShard` where it is not that one,
-    `NotMigrated` where it is none yet.
+    Each new connection uses the current user and password of the settings' file, and the current
+    certificates of the files in the URL. With `place`, each new connection first asks the database
+    which shard it is: then acquiring one raises `WrongShard` where it is another shard, and
+    `NotMigrated` where it is no ledger yet.
     """
 
     async def connect(_: str, **options: Any) -> Connection:
@@ -79,9 +79,9 @@ async def connect_pool(
 
 
 def _renewed(url: str, settings: CommonSettings) -> str:
-    """Return `url` as it is now, where nothing has changed but how one is let in.
+    """Return the current form of `url`, if only user or password have changed.
 
-    Another place may be another database: which one a process works on changes by a restart alone.
+    Another place may be another database: a process changes its database only by a restart.
     """
     before = settings.databases.split()
     if url not in before:
@@ -91,12 +91,14 @@ def _renewed(url: str, settings: CommonSettings) -> str:
         renewed = now[before.index(url)]
         if _place(renewed) == _place(url):
             return renewed
-    logger.warning("MICROFIN_DATABASES leads elsewhere: restart to use it, the old one is kept")
+    logger.warning(
+        "MICROFIN_DATABASES leads to another place: restart to use it, the old one is kept"
+    )
     return url
 
 
 def _place(url: str) -> tuple[str, str, str]:
-    """Return where a URL leads, whoever asks."""
+    """Return where a URL leads, without user and password."""
     parts = urlsplit(url)
     return parts.netloc.rpartition("@")[2], parts.path, parts.query
 
@@ -120,7 +122,7 @@ async def check_shard(connection: Connection, place: ShardPlace) -> None:
 
 @contextlib.asynccontextmanager
 async def read_snapshot(pool: Pool) -> AsyncIterator[Connection]:
-    """Give a connection inside a read-only transaction in which all reads see one moment."""
+    """Give a connection in a read-only transaction in which all reads see the same moment."""
     async with (
         pool.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -129,11 +131,11 @@ async def read_snapshot(pool: Pool) -> AsyncIterator[Connection]:
 
 
 def is_connection_loss(error: BaseException) -> bool:
-    """Tell whether `error` means that the database could not be reached or is changing hands.
+    """Return whether `error` means that the database is unreachable or is failing over.
 
-    Among them SQLSTATE 25006 (a demoted primary is read-only), class 57 (shut down, cancelled) and
-    class 08 (PgBouncer's way to say that the server is gone). asyncpg's internal error is what a
-    connection raises that was told of the server's end and has not been hung up yet.
+    Among these are SQLSTATE 25006 (a demoted primary is read-only), class 57 (shut down, cancelled)
+    and class 08 (PgBouncer reports that the server is gone). A connection raises asyncpg's internal
+    error between the server's report of its end and the end of the connection.
     """
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
         return True
@@ -144,6 +146,6 @@ def is_connection_loss(error: BaseException) -> bool:
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Tell whether the database refused the data itself (SQLSTATE class 22 or 23)."""
+    """Return whether the database refused the data (SQLSTATE class 22 or 23)."""
     state = getattr(error, "sqlstate", None) or ""
     return state[:2] in ("22", "23")

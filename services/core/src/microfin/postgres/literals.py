@@ -3,12 +3,13 @@
 PostgreSQL's extended protocol, the one with parameters, costs a round trip to parse a statement and
 another to run it, and behind a transaction pooler a transaction around both. A statement without
 parameters is one message there and one back. So the worker's batches and the API's leases carry
-their values as literals. What must not stand in PostgreSQL's log (addresses, names, hashes, tokens)
-is never a literal but a parameter: a statement that is slow or fails is logged as it is.
+their values as literals. PostgreSQL logs a slow or failing statement with its literals. So a value
+that must not be in that log (an address, a name, a hash, a token) is never a literal but a
+parameter.
 
-Every text becomes an escape string constant (E'…'), which reads the same whatever
-`standard_conforming_strings` says: doubling quotes and backslashes is all that it takes
-(PostgreSQL's manual, 4.1.2.2). Numbers are written by `int`, bytes in hexadecimal.
+Every text becomes an escape string constant (E'…'), which means the same for every value of
+`standard_conforming_strings`: doubling quotes and backslashes is enough (PostgreSQL's manual,
+4.1.2.2). Numbers are written by `int`, bytes in hexadecimal.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import asyncpg
 
 
 def text(value: str) -> str:
-    """Return a text as a literal. Raises what PostgreSQL would where it cannot hold the text."""
+    """Return a text as a literal. Raises PostgreSQL's own error if it cannot hold the text."""
     if "\0" in value:  # would end the message
         raise asyncpg.CharacterNotInRepertoireError("a text with the character U+0000")
     return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
@@ -29,7 +30,7 @@ def binary(value: bytes | None) -> str:
 
 
 def texts(values: Sequence[str | None]) -> str:
-    """Return texts, or what is written as text such as a `uuid`, as a literal of an array."""
+    """Return texts, or values written as text such as a `uuid`, as a literal of an array."""
     if not values:
         return "'{}'"
     plain = "".join(value for value in values if value)

@@ -1,7 +1,7 @@
-"""Read-only questions to the shards: operations, accounts, statements and routing.
+"""Read-only queries of the shards: operations, accounts, statements and routing.
 
-The API asks them past its hot path, the command line for people. Times are milliseconds since the
-Unix epoch, amounts and balances minor units of the account's currency.
+The API runs them outside its hot path, the command line runs them for people. Times are
+milliseconds since the Unix epoch, amounts and balances minor units of the account's currency.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from microfin.postgres.rows import MILLISECONDS, OUTCOME_COLUMNS, outcome_of
 class FoundOperation(msgspec.Struct, frozen=True):
     """An operation that a partition has decided, and the outcome of its request.
 
-    The request's outcome tells whose operation it is and what its body was.
+    The request's outcome holds the operation's user and the hash of its body.
     """
 
     operation: Operation
@@ -61,10 +61,10 @@ class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatementFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which entries of a statement are wanted; what is None does not matter.
+    """Which entries of a statement to read; None means no restriction.
 
-    `before_seq` is the keyset cursor: only entries below it. `since` is the first moment that
-    belongs, `until` the first that does not any more.
+    `before_seq` is the keyset cursor: only entries below it. `since` is the first moment of the
+    range, `until` the first moment after it.
     """
 
     before_seq: int | None = None
@@ -74,9 +74,9 @@ class StatementFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatementPage(msgspec.Struct, frozen=True):
-    """Entries, newest first. `next_seq`: there may be more below this number, None: there are none.
+    """Entries, newest first. Below `next_seq` there may be more; if it is None, there are none.
 
-    A page that looks for one kind may have fewer entries than were asked for, and more below.
+    A page of one kind may have fewer entries than its limit, although more follow below.
     """
 
     lines: list[StatementLine]
@@ -101,9 +101,9 @@ SELECT number, owner, currency, balance, state, seq, version,
 FROM accounts
 """  # noqa: S608 - the columns are ours
 
-# Entries of one account have gapless numbers (invariant 3) and times that never fall (the decision
-# makes an entry no older than the one before), so a moment is found by halving, without an index
-# on the time.
+# Entries of one account have gapless numbers (invariant 3) and times that never go back (the
+# decision makes no entry older than the one before). So binary search finds a moment without an
+# index on the time.
 _LAST_SEQ_BEFORE = """
 WITH RECURSIVE search (low, high) AS (
     SELECT 0::bigint, coalesce((SELECT max(seq) FROM entries WHERE account = $1), 0)
@@ -139,24 +139,24 @@ ORDER BY opened_at, number LIMIT $4
 """
 
 _BEYOND_EVERY_SEQ = 2**62
-_SILENCE_SECONDS = 0.5  # after which a shard's answer is not waited for where the others' suffices
+_SILENCE_SECONDS = 0.5  # then nobody waits for a shard whose answer is not needed
 _BEFORE_EVERY_ACCOUNT = AccountPlace(0, "")
 
 SCANNED_FOR_A_KIND = 5_000
-"""Entries that are looked at for one page of a certain kind: it may be a rare one."""
+"""The most entries to scan for one page of one kind, which may be rare."""
 
 
 async def operations(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, FoundOperation]:
     """Return those of the operations `ids` whose requests have been decided, from all shards.
 
-    Where a shard does not answer, the others' word suffices if it is final for all of `ids`: legs
-    are never taken back. Otherwise what is missing is not known: raises the database's errors.
+    If a shard does not answer, the others' answers are enough where they are final for all of
+    `ids`: legs are never revoked. Otherwise something is unknown: raises the database's errors.
     """
     found = await _combined(pools, ids)
     torn = [operation for operation, complete in found.items() if complete is None]
     if torn:
-        # The shards were read at different moments, between which a transfer went on: what came
-        # before the leg that was seen is committed by now.
+        # The shards were read at different moments, and a transfer went on between them: the legs
+        # before the one that was seen are committed by now.
         found.update(await _combined(pools, torn))
     return {operation: complete for operation, complete in found.items() if complete is not None}
 
@@ -173,7 +173,7 @@ async def _combined(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, Foun
         return combine(outcome for outcomes in read for outcome in outcomes)
     finally:
         for it in asked:
-            it.cancel()  # does nothing to those that have ended
+            it.cancel()  # has no effect on tasks that have ended
 
 
 def _is_final(found: FoundOperation | None) -> bool:
@@ -181,14 +181,14 @@ def _is_final(found: FoundOperation | None) -> bool:
 
 
 async def legs(pool: Pool, ids: Sequence[str]) -> list[Outcome]:
-    """Return the outcomes of all legs of the operations `ids` that one shard knows."""
+    """Return the outcomes of all legs that one shard has of the operations `ids`."""
     async with read_snapshot(pool) as connection:
         rows = await connection.fetch(_LEGS, ids)
     return [outcome_of(row) for row in rows]
 
 
 def combine(outcomes: Iterable[Outcome]) -> dict[str, FoundOperation | None]:
-    """Add the legs up to operations; None where an earlier leg than those seen is missing."""
+    """Add the legs up to operations; None where a leg is missing before one that is there."""
     by_operation: dict[str, dict[Leg, Outcome]] = {}
     for outcome in outcomes:
         by_operation.setdefault(outcome.operation, {})[outcome.leg] = outcome
@@ -214,8 +214,8 @@ async def accounts_of(
 ) -> list[StoredAccount]:
     """Return at most `limit` accounts of the user `owner`, oldest first, from all shards.
 
-    Only those behind `after`. Raises the database's errors: a list without a shard's accounts
-    would be a wrong one.
+    Only accounts after `after`. Raises the database's errors: a list that lacks a shard's accounts
+    would be wrong.
     """
     read = await asyncio.gather(*(_accounts_of(pool, owner, after, limit) for pool in pools))
     stored = [found for accounts in read for found in accounts]
@@ -267,7 +267,7 @@ async def entries(pool: Pool, number: str, wanted: StatementFilter, limit: int) 
 
 
 async def balance_at(pool: Pool, number: str, time: int) -> StatementLine | None:
-    """Return the account's last entry at `time` or before: its balance then. None: it had none."""
+    """Return the account's last entry at `time` or before, with the balance then, or None."""
     async with read_snapshot(pool) as connection:
         seq = await _last_seq_before(connection, number, time + 1)
         rows = await connection.fetch(_ENTRIES, number, seq - 1, seq + 1, None, 1)

@@ -1,6 +1,6 @@
-"""Rows of the ledger's tables, as they are read.
+"""Rows of the ledger's tables, converted to the ledger's types.
 
-Times are milliseconds since the Unix epoch here, and `timestamptz` in the tables.
+Times are milliseconds since the Unix epoch in these types, and `timestamptz` in the tables.
 """
 
 from typing import Any, Final
@@ -9,18 +9,18 @@ from microfin.ledger.operation import Outcome
 from microfin.ledger.records import Account
 
 MILLISECONDS: Final = "(extract(epoch FROM {column}) * 1000)::bigint"
-"""SQL for a time of the tables in milliseconds since the Unix epoch."""
+"""SQL for a table's time in milliseconds since the Unix epoch."""
 
 OUTCOME_COLUMNS: Final = f"""
 operation_id, leg, kind, status, account, counterparty, user_id, amount, currency, seq, balance,
 counterparty_seq, reason, at_account, needed, available, body_hash, log_offset,
 {MILLISECONDS.format(column="at")} AS time
 """
-"""What `outcome_of` needs of a row of `outcomes`."""
+"""The columns of `outcomes` that `outcome_of` needs."""
 
 
 def account_of(row: Any) -> Account:
-    """Return the account in a row of `accounts` with its times in milliseconds."""
+    """Return the account in a row of `accounts` whose times are in milliseconds."""
     return Account(
         number=row["number"],
         owner=row["owner"].hex,

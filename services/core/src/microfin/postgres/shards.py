@@ -1,7 +1,8 @@
-"""Which shard a database is. Each knows, and whoever connects compares before doing anything.
+"""Which shard a database is. Each database knows, and each new connection compares first.
 
-The shards stand in MICROFIN_DATABASES in an order that never changes. A URL at another's place, one
-too few, or one twice would have commands decided again, and people signed up, where nobody looks.
+MICROFIN_DATABASES lists the shards in an order that never changes. If a URL were at another's
+place, missing, or listed twice, workers would decide commands again and people would sign up in a
+database where nobody looks for them.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any, Final, Self
 import msgspec
 
 SHARD: Final = "SELECT shard, shards FROM routing"
-"""Asks a database which shard it is; for `ShardPlace.check`."""
+"""The query that asks a database which shard it is; for `ShardPlace.check`."""
 
 
 class WrongShard(Exception):
@@ -22,15 +23,15 @@ class NotMigrated(LookupError):
 
 
 class ShardPlace(msgspec.Struct, frozen=True):
-    """A place in the list of the shards' URLs: `number` of `count`, from 0 on."""
+    """A place in the list of the shards' URLs: `number` of `count`, counted from 0."""
 
     number: int
     count: int
 
     def check(self, row: Sequence[Any] | None) -> Self:
-        """Return this place if `row`, what `SHARD` found, is of the shard that belongs here.
+        """Return this place if `row`, the result of `SHARD`, is of the shard that belongs here.
 
-        Raises `WrongShard` where it is another one's, `NotMigrated` where there is none.
+        Raises `WrongShard` if it is of another shard, `NotMigrated` if it is None.
         """
         if row is None:
             raise self.not_migrated()

@@ -1,4 +1,4 @@
-"""A deadline that holds, whatever it is that is waited for."""
+"""A deadline that holds even where a library delays or swallows its own cancellation."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,8 +10,8 @@ T = TypeVar("T")
 async def within(seconds: float, waited_for: Coroutine[Any, Any, T], who: str = "it") -> T:
     """Return what `waited_for` returns. Raises TimeoutError, which names `who`, after `seconds`.
 
-    asyncio's own deadlines wait until what they have cancelled has ended, which a client library
-    may take its time for, or swallow. Here it is cancelled and left to itself.
+    asyncio's own deadlines wait until the cancelled task has ended. A client library may delay that
+    end, or swallow the cancellation. This function cancels the task and does not wait for its end.
     """
     task = asyncio.ensure_future(waited_for)
     try:
@@ -26,6 +26,6 @@ async def within(seconds: float, waited_for: Coroutine[Any, Any, T], who: str = 
 
 
 def _forget(task: asyncio.Future[Any]) -> None:
-    """Take note of how it ended, which nobody else will."""
+    """Retrieve the result, because nobody else does: asyncio would complain about that."""
     if not task.cancelled():
         task.exception()

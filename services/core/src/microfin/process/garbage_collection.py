@@ -6,11 +6,11 @@ from typing import Final
 _ALLOCATIONS_BETWEEN_COLLECTIONS: Final = 10_000
 
 
-def spare_the_garbage_collector() -> None:
-    """Keep what was made until now out of its search, and let it search less often.
+def tune() -> None:
+    """Exclude all objects made so far from the collector's search, and let it search less often.
 
     Modules, settings and tables live as long as the process. Requests and batches leave few cycles
-    behind. Call it once, when the process is ready.
+    behind. Call this once, when the process is ready.
     """
     gc.collect()
     gc.freeze()

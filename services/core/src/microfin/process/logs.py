@@ -1,4 +1,4 @@
-"""Structured logs: one event a line, with the operation's id bound where there is one."""
+"""Structured logs: one event in each line, with the operation's id where there is one."""
 
 import logging
 import sys
@@ -9,9 +9,9 @@ from microfin.process.settings import CommonSettings
 
 
 def configure_logs(settings: CommonSettings, *, process: str) -> None:
-    """Send structlog's and the standard library's lines to stderr, as `settings` say.
+    """Send the lines of structlog and of the standard library to stderr, as `settings` say.
 
-    `process` (such as `worker-3`) stands in every line.
+    Every line names `process` (such as `worker-3`).
     """
     level = getattr(logging, settings.log_level.upper())
     shared: list[structlog.typing.Processor] = [

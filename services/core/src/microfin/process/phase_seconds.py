@@ -1,8 +1,8 @@
-"""Histograms of the phases into which the time of an answer falls (`docs/reference/metrics.md`).
+"""Histograms of the phases of an answer's time (`docs/reference/metrics.md`).
 
-All commands of a batch share most of its phases, and prometheus_client's histograms take one
-observation at a time, each under locks. These take many equal ones as one, and no lock: only the
-event loop's thread may observe and collect.
+All commands of a batch share most of its phases. A histogram of prometheus_client counts one
+observation at a time, each under locks. A histogram of this module counts many equal observations
+at once and without a lock: only the event loop's thread may observe and collect.
 """
 
 import time
@@ -30,7 +30,7 @@ BOUNDS: Final = (
     5.0,
     10.0,
 )
-"""The upper bounds of the buckets, in seconds; those of all processes are the same."""
+"""The upper bounds of the buckets, in seconds; all processes have the same ones."""
 
 
 class Phase:
@@ -73,7 +73,7 @@ class PhaseSeconds(Collector):
         yield HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Yield the metric as it is now."""
+        """Yield the metric with its current values."""
         for family in self.describe():
             for name, phase in self._phases.items():
                 family.add_metric((name,), _buckets(phase), phase.sum)
@@ -92,11 +92,12 @@ def _buckets(phase: Phase) -> list[tuple[str, float]]:
 
 
 def seconds_until_appended(sent: float, appended: int, acknowledged_after: float) -> float:
-    """Return the seconds from when a command was sent until the broker appended it.
+    """Return the seconds from the sending of a command until the broker appended it.
 
-    `sent` is our wall clock and `appended` the broker's, in milliseconds since the Unix epoch. The
-    append lay between the sending and the acknowledgement, so that two clocks that disagree
-    cannot make it later than that, nor negative. The broker cuts its time to a whole millisecond;
-    the middle of that millisecond is right on average.
+    `sent` is a time of our wall clock and `appended` one of the broker's, both in milliseconds
+    since the Unix epoch. The broker appended the command between the sending and the
+    acknowledgement. So the result is never negative and never more than `acknowledged_after`, even
+    if the two clocks disagree. The broker cuts its time to a whole millisecond; the middle of that
+    millisecond is right on average.
     """
     return min(max(appended + 0.5 - sent, 0.0) / 1000, acknowledged_after)

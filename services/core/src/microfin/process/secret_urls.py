@@ -1,7 +1,7 @@
-"""URLs that hold a password: whether they can be read, said without showing them.
+"""URLs that hold a password: check that they can be read, and never show them.
 
-Libraries tell what they cannot read, and of a password with a `/` or a `#` in it that is a piece of
-the password. So URLs are looked at here before any library sees them.
+A library's error shows the text that the library could not read. In a password with a `/` or a `#`
+that text is a piece of the password. So URLs are checked here before any library sees them.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Final
 DATABASE: Final = ("postgresql", "postgres")
 REDIS: Final = ("redis", "rediss")
 
-# Hosts by commas, each with a port or without; an IPv6 address stands in brackets.
+# Hosts separated by commas, each with a port or without; an IPv6 address is in brackets.
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.%]*\]|[^\[\]:,/?#@\s]*)(?::[0-9]{1,5})?"
 _URL: Final = re.compile(
     rf"(?P<scheme>[a-z]+)://(?:[^/?#@\s]*@)?{_HOST}(?:,{_HOST})*(?:/[^?#@\s]*)?(?:\?[^#\s]*)?",
@@ -19,9 +19,9 @@ _URL: Final = re.compile(
 
 
 def check_urls(urls: str, schemes: tuple[str, ...], example: str) -> str:
-    """Return `urls`, which stand in a text by spaces, unchanged.
+    """Return `urls`, a text of URLs separated by spaces, unchanged.
 
-    Raises `ValueError`, which names the place of the first that cannot be read and nothing of it.
+    Raises `ValueError`, which names the place of the first unreadable URL and shows nothing of it.
     """
     places = urls.split()
     for place, url in enumerate(places, start=1):

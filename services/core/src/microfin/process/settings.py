@@ -1,11 +1,11 @@
 """Settings: environment variables `MICROFIN_…`, each documented by its field.
 
 Every setting can also come from a file: `MICROFIN_SECRET_FILE=/run/secrets/secret` reads the value
-from there, for secrets that must not stand in the environment. `docs/reference/settings.md` is made
-from these classes.
+from there. That is for secrets that must not be in the environment. `make reference` writes
+`docs/reference/settings.md` from these classes.
 
-Settings are read when a process starts. URLs of databases and of Redis that come from a file are
-read again when a connection is made (`renewed_urls`), because passwords are renewed.
+A process reads its settings when it starts. If URLs of databases or of Redis come from a file, it
+reads them again for each new connection (`renewed_urls`), because passwords are renewed.
 """
 
 import contextlib
@@ -40,27 +40,27 @@ class _FileSource(EnvSettingsSource):
 
 
 def _from_file(name: str) -> str | None:
-    """Return what the file of a setting holds, None where no file is named for it."""
+    """Return the content of a setting's file, None where no variable names one."""
     path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
     return Path(path).read_text(encoding="utf-8").strip() if path else None
 
 
 class CommonSettings(BaseSettings):
-    """What every process of microfin is told."""
+    """The settings of every process of microfin."""
 
-    # An error must not show what a setting holds: several hold passwords.
+    # An error must not show the value of a setting: several hold passwords.
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
 
     databases: str = Field(
         default="",
         repr=False,
-        description="PostgreSQL URLs through the pooler, one a shard, separated by spaces. "
+        description="PostgreSQL URLs through the pooler, one for each shard, separated by spaces. "
         "Their order and number never change.",
     )
     databases_direct: str = Field(
         default="",
         repr=False,
-        description="PostgreSQL URLs past the pooler with the owner's role, one a shard, "
+        description="PostgreSQL URLs past the pooler with the owner's role, one for each shard, "
         "separated by spaces: for migrations and administration.",
     )
     database_statement_cache: int = Field(
@@ -78,10 +78,12 @@ class CommonSettings(BaseSettings):
         description="Seconds until a database call counts as failed.",
     )
     kafka: str = Field(
-        default="127.0.0.1:9092", description="Kafka's bootstrap servers, host:port, by commas."
+        default="127.0.0.1:9092",
+        description="Kafka's bootstrap servers, host:port, separated by commas.",
     )
     kafka_ca_file: str = Field(
-        default="", description="A CA certificate file (PEM); set, Kafka is spoken to over TLS."
+        default="",
+        description="A CA certificate file (PEM). If it is set, Kafka is reached over TLS.",
     )
     kafka_certificate_file: str = Field(
         default="", description="This client's certificate (PEM) for mutual TLS with Kafka."
@@ -92,24 +94,24 @@ class CommonSettings(BaseSettings):
         default="redis://127.0.0.1:7000",
         repr=False,
         description="URLs of some nodes of the Redis Cluster, separated by spaces; the rest is "
-        "discovered. User and password may stand in the URL.",
+        "discovered. The URL may hold user and password.",
     )
     redis_timeout: float = Field(
         default=0.25,
         gt=0,
-        description="Seconds until a Redis call counts as failed; Redis is then left alone for "
-        "a second.",
+        description="Seconds until a Redis call counts as failed; the process then does not call "
+        "Redis for a second.",
     )
     cache_secret: str = Field(
         default="",
         repr=False,
         description="At least 32 characters, the same for all workers and API processes, and "
-        "another than MICROFIN_SECRET: seals the accounts and the answers that they leave each "
-        "other in Redis. What is not sealed by it is not believed but read from PostgreSQL, which "
-        "takes longer.",
+        "different from MICROFIN_SECRET: seals the accounts and the answers that these processes "
+        "exchange through Redis. A process does not believe an entry without this seal: it reads "
+        "PostgreSQL instead, which takes longer.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least serious log lines that are written."
+        default="info", description="The least serious level of log lines to write."
     )
     log_format: Literal["json", "console"] = Field(
         default="json", description="json for machines, console for people."
@@ -131,7 +133,7 @@ class CommonSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments first, then variables, then files."""
+        """Prefer arguments to variables, and variables to files."""
         return init_settings, env_settings, _FileSource(settings_cls, env_prefix=PREFIX)
 
     @field_validator("databases", "databases_direct")
@@ -160,19 +162,19 @@ class CommonSettings(BaseSettings):
         return _urls(self.redis, "MICROFIN_REDIS")
 
     _in_files: dict[str, str] = PrivateAttr(default_factory=dict)
-    """The settings that came from files and are read again, and what these held last."""
+    """The settings that came from files and are read again, with their last values."""
 
     def model_post_init(self, _: object) -> None:
-        """Note which settings came from files: an argument or a variable would have won."""
+        """Note which settings came from files, and not from an argument or a variable."""
         for name in ("databases", "redis"):
             value: str = getattr(self, name)
             if value and value == _from_file(name):
                 self._in_files[name] = value
 
     def renewed_urls(self, name: Literal["databases", "redis"]) -> list[str]:
-        """Return the URLs of a setting as its file has them now, or as they were where it has none.
+        """Return the current URLs in the setting's file, or the first ones where there is no file.
 
-        A file that is empty or away for a moment is taken for what it held before.
+        A file that is empty or missing for a moment counts as unchanged.
         """
         held = self._in_files.get(name)
         if held is None:
@@ -183,15 +185,17 @@ class CommonSettings(BaseSettings):
 
 
 class WorkerSettings(CommonSettings):
-    """What a worker is told."""
+    """The settings of a worker."""
 
     partition: int | None = Field(
         default=None,
         ge=0,
-        description="The partition to work on. Left out, it is the number at the end of the host's "
-        "name, as a StatefulSet gives it.",
+        description="The partition to work on. If it is not set, it is the number at the end of "
+        "the host's name, as a StatefulSet numbers its pods.",
     )
-    worker_host: str = Field(default="127.0.0.1", description="Where /healthz and the like listen.")
+    worker_host: str = Field(
+        default="127.0.0.1", description="The address of /healthz and the like."
+    )
     worker_port: int = Field(default=8081, description="The port of /healthz and the like.")
     batch_limit: int = Field(
         default=500, ge=1, description="The most commands in one transaction; 1 is the naive mode."
@@ -200,24 +204,24 @@ class WorkerSettings(CommonSettings):
         default=0.012,
         ge=0,
         lt=1,
-        description="Seconds from the beginning of a batch of several commands to the next one's, "
-        "so that many can gather under load; up to 0.05 where commits are slow. After a command "
-        "that came alone nothing waits. 0 lets nothing gather.",
+        description="Seconds from the beginning of a batch of several commands to the beginning of "
+        "the next, so that under load a batch holds many; up to 0.05 where commits are slow. After "
+        "a command that came alone there is no pause. 0 means no pause at all.",
     )
     account_memory: int = Field(
         default=100_000,
         ge=0,
-        description="How many accounts a worker keeps in memory between batches.",
+        description="The number of accounts that a worker keeps in memory between batches.",
     )
     outbox_limit: int = Field(
         default=10_000,
         ge=1,
-        description="Unacknowledged outbox rows above which a worker takes no new batch.",
+        description="Unacknowledged outbox rows above which a worker reads no new batch.",
     )
 
 
 class ApiSettings(CommonSettings):
-    """What an API process is told."""
+    """The settings of an API process."""
 
     database_connections: int = Field(
         default=64,
@@ -234,8 +238,8 @@ class ApiSettings(CommonSettings):
     )
     answer: Literal["settled", "accepted"] = Field(
         default="settled",
-        description="What deposits, withdrawals and transfers wait for: `settled` waits for the "
-        "outcome, `accepted` answers 202 once the command is durable.",
+        description="What the answer to a deposit, a withdrawal or a transfer waits for: `settled` "
+        "waits for the outcome, `accepted` answers 202 once the command is durable.",
     )
     default_currency: str = Field(
         default="EUR", description="The currency of an account opened without one (ISO 4217)."
@@ -246,10 +250,12 @@ class ApiSettings(CommonSettings):
     unknown_after: float = Field(
         default=10.0,
         gt=0,
-        description="Seconds after which an answer is 503 unknown at the latest.",
+        description="Seconds after which the answer is 503 unknown at the latest.",
     )
     look_up_after: float = Field(
-        default=0.5, gt=0, description="Seconds without an answer until PostgreSQL is asked."
+        default=0.5,
+        gt=0,
+        description="Seconds without an answer until the process asks PostgreSQL.",
     )
     command_deadline: float = Field(
         default=60.0, gt=0, description="Seconds after which a late command is rejected as expired."
@@ -263,32 +269,32 @@ class ApiSettings(CommonSettings):
         default=1_000,
         ge=1,
         description="Requests under way above which a process answers 503 at once, before memory "
-        "or latency run away. Health and metrics are always answered.",
+        "or latency grow without limit. Requests for health and metrics are always answered.",
     )
     body_limit: int = Field(default=16_384, ge=256, description="The largest request body, bytes.")
     accounts_per_user: int = Field(
         default=10_000,
         ge=1,
-        description="Accounts of one user above which no more are opened. What one user asks for "
-        "at the same time may exceed it by as many as are under way.",
+        description="Accounts of one user above which no more are opened. Requests of one user at "
+        "the same time may exceed it by the number of those requests.",
     )
     session_days: int = Field(
         default=30,
         ge=1,
-        description="Days from signing in until a session ends, where MICROFIN_SESSION_MINUTES is "
-        "not set.",
+        description="Days from signing in until a session ends; used if MICROFIN_SESSION_MINUTES "
+        "is not set.",
     )
     session_minutes: int = Field(
         default=0,
         ge=0,
-        description="Minutes from signing in until a session ends; 0: "
+        description="Minutes from signing in until a session ends; 0 means that "
         "MICROFIN_SESSION_DAYS counts.",
     )
     session_idle_minutes: int = Field(
         default=0,
         ge=0,
         description="Minutes without a request after which a session ends, up to 16 minutes later "
-        "(2 for a limit of an hour or less); 0 is no limit.",
+        "(2 for a limit of an hour or less); 0 means no limit.",
     )
     sessions_per_user: int = Field(
         default=100,
@@ -298,7 +304,7 @@ class ApiSettings(CommonSettings):
     )
     cookie_secure: Literal["auto", "always", "never"] = Field(
         default="auto",
-        description="Whether the session cookie is Secure; auto: when the request came over TLS.",
+        description="Whether the session cookie is Secure; auto: if the request came over TLS.",
     )
     trusted_proxies: str = Field(
         default="127.0.0.1/32 ::1/128",
@@ -306,8 +312,8 @@ class ApiSettings(CommonSettings):
     )
     allowed_origins: str = Field(
         default="",
-        description="Origins besides our own that may send state-changing requests by cookie, "
-        "separated by spaces.",
+        description="Origins other than our own that may send state-changing requests with the "
+        "session cookie, separated by spaces.",
     )
     argon2_memory: int = Field(
         default=19_456, ge=8, description="argon2id memory in KiB (OWASP: 19456 with time cost 2)."
@@ -315,32 +321,35 @@ class ApiSettings(CommonSettings):
     argon2_time: int = Field(default=2, ge=1, description="argon2id time cost (iterations).")
     argon2_parallelism: int = Field(default=1, ge=1, description="argon2id lanes.")
     argon2_concurrency: int = Field(
-        default=2, ge=1, description="Password hashes computed at one time in one process."
+        default=2, ge=1, description="Password hashes computed at the same time in one process."
     )
     sign_in_rate: int = Field(
         default=10,
         ge=0,
         description="Failed sign-ins a minute to one e-mail address from one client address, and "
-        "from each device that has signed in to it before; 0 is no limit.",
+        "from each device that has signed in to that address before; 0 means no limit.",
     )
     sign_in_email_rate: int = Field(
         default=30,
         ge=0,
         description="Failed sign-ins a minute to one e-mail address from all devices that have not "
-        "signed in to it before; 0 is no limit.",
+        "signed in to it before; 0 means no limit.",
     )
     sign_in_address_rate: int = Field(
-        default=100, ge=0, description="Failed sign-ins a minute per client address; 0 is no limit."
+        default=100,
+        ge=0,
+        description="Failed sign-ins a minute per client address; 0 means no limit.",
     )
     sign_up_address_rate: int = Field(
-        default=30, ge=0, description="Sign-ups a minute per client address; 0 is no limit."
+        default=30, ge=0, description="Sign-ups a minute per client address; 0 means no limit."
     )
 
     drain_seconds: float = Field(
         default=0.0,
         ge=0,
-        description="Seconds from SIGTERM for which everything is still served, while /readyz says "
-        "no and every answer closes its connection, so that clients go elsewhere first.",
+        description="Seconds after SIGTERM in which the process still serves every request, while "
+        "/readyz says no and every answer closes its connection, so that clients first move to "
+        "another process.",
     )
 
     @field_validator("secret")

@@ -1,4 +1,4 @@
-"""Writes settings.md from the settings' classes (`make reference`)."""
+"""Writes settings.md from the classes of the settings (`make reference`)."""
 
 import sys
 from collections.abc import Iterable
@@ -13,21 +13,21 @@ _START: Final = """\
 # Settings
 
 <!-- Made from services/core/src/microfin/process/settings.py by `make reference`; a test fails
-where it is stale. -->
+if it is out of date. -->
 
 Every process reads its settings from environment variables, once, when it starts. Each setting can
-come from a file instead: where `NAME` is not set, `NAME_FILE` names a file whose content, without
-the white space around it, is the value. That is for secrets: with
-`MICROFIN_SECRET_FILE=/run/secrets/api` the secret does not stand in the environment. Where both are
-set, the variable wins. Names that no process knows are ignored.
+come from a file instead: if `NAME` is not set, `NAME_FILE` names a file, and the content of that
+file, without the white space around it, is the value. That is for secrets: with
+`MICROFIN_SECRET_FILE=/run/secrets/api` the secret is not in the environment. If both are set, the
+variable wins. Names that no process knows are ignored.
 
-What is renewed is read again for every new connection: certificates and keys, and the URLs in
-`MICROFIN_DATABASES_FILE` (of these only user and password; another place needs a restart) and in
-`MICROFIN_REDIS_FILE`.
+Some settings are renewed. A process reads these again for every new connection: certificates and
+keys, and the URLs in `MICROFIN_DATABASES_FILE` (of these only user and password; another place
+needs a restart) and in `MICROFIN_REDIS_FILE`.
 
 A process that cannot use its settings says why and ends: the API with exit code 1, a worker and
-`microfin` with 2. `make run` and `make start` make all settings that connect the parts and pass
-other `MICROFIN_…` variables on to the workers and the API.
+`microfin` with 2. `make run` and `make start` write all settings that connect the processes, and
+pass other `MICROFIN_…` variables on to the workers and the API.
 """
 
 _SECTIONS: Final = (
@@ -68,7 +68,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def _values(field: FieldInfo) -> str:
-    """Say which values a setting takes."""
+    """Say which values a setting may have."""
     types = [member for member in get_args(field.annotation) if member is not type(None)]
     if types and all(isinstance(member, str) for member in types):
         return ", ".join(f"`{member}`" for member in types)
@@ -85,7 +85,7 @@ def _bounds(constraints: Iterable[object]) -> Iterable[str]:
 
 
 def main() -> None:
-    """Write the file into the folder that the command line names."""
+    """Write the file into the folder named on the command line."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m microfin.process.settings_reference docs/reference")
     folder = Path(sys.argv[1])

@@ -1,1 +1,1 @@
-"""Redis Cluster: calls that never wait long, and what is kept there."""
+"""Redis Cluster: calls that never wait long, and the data that processes share there."""

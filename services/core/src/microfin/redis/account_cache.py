@@ -1,8 +1,9 @@
-"""The cache of accounts in Redis, for reading only: nothing is ever decided from it.
+"""The cache of accounts in Redis, for reading only: no worker ever decides by it.
 
-Whose an account is, a reader must know for certain. So an entry carries a seal
-(`microfin.redis.seal`) of the processes that read accounts from PostgreSQL, over its key, its
-version and its time; one without it, or older than a minute, counts as missing.
+A reader must know for certain who owns an account. So an entry carries a seal
+(`microfin.redis.seal`) over its key, its version and its time. Only the processes that read
+accounts from PostgreSQL can make it. An entry without the seal, or older than a minute, counts as
+missing.
 """
 
 import contextlib
@@ -18,11 +19,11 @@ from microfin.redis.guarded import GuardedRedis, RedisUnavailable
 from microfin.redis.seal import BELIEVED_SECONDS, Seal, is_fresh, shared_seal
 
 SECONDS: Final = BELIEVED_SECONDS
-"""How long an entry lives, and so how long a lost write can show an old balance."""
+"""How long an entry lives, and so how long a reader may see an old balance after a lost write."""
 
-# A worker that was fenced while it wrote, or a reader that was slow, must not put an older version
-# over a newer one. Version and time stand before the JSON, to be compared without parsing it. Of
-# one version the later is put: what is there may be nothing that a reader believes.
+# A worker that was fenced while it wrote, or a slow reader, must not replace a newer version by an
+# older one. Version and time come before the JSON, so that the script compares them without parsing
+# it. Of two entries of the same version the later one wins: readers may not believe the first one.
 _PUT_NEWER: Final = """
 local held = redis.call('GET', KEYS[1])
 if held then
@@ -38,8 +39,8 @@ return 1
 class CachedAccount(msgspec.Struct, frozen=True, gc=False):
     """An account as it was at `version`. `balance` is minor units of `currency`.
 
-    `as_of` is when it was the newest, in milliseconds since the Unix epoch; 0 in what a worker puts
-    means now.
+    `as_of` is the time at which this was the newest version, in milliseconds since the Unix epoch.
+    A worker puts 0, which means now.
     """
 
     number: str
@@ -57,14 +58,14 @@ _decode = msgspec.json.Decoder(CachedAccount).decode
 
 
 class AccountCache:
-    """Reads and writes `account:{number}`. Without a seal it writes, and believes nothing."""
+    """Reads and writes `account:{number}`. Without a seal it writes, but believes no entry."""
 
     def __init__(self, redis: GuardedRedis, seal: Seal | None) -> None:
         self._redis = redis
         self._seal = seal
 
     async def get(self, number: str) -> CachedAccount | None:
-        """Return the account, or None where none that can be believed is at hand."""
+        """Return the account, or None where Redis has no entry that can be believed."""
         try:
             held = await self._redis.get(f"account:{number}")
         except RedisUnavailable:
@@ -72,7 +73,7 @@ class AccountCache:
         return None if held is None else self._read(number, held)
 
     async def put(self, accounts: Iterable[CachedAccount]) -> None:
-        """Cache `accounts`, each unless a newer version is there. Never fails."""
+        """Cache each of `accounts`, unless Redis has a newer version. Never fails."""
         now = _now()
         calls = [self._call(account, account.as_of or now) for account in accounts]
         if calls:
@@ -98,7 +99,7 @@ class AccountCache:
 
 
 def account_seal(secret: str) -> Seal | None:
-    """Return the seal of accounts by the secret that workers and API share."""
+    """Return the seal of accounts, made from the secret that workers and API share."""
     return shared_seal(secret, "cached-account")
 
 

@@ -1,12 +1,13 @@
 """Redis Cluster behind a guard: every call has a deadline, and a failing node is left alone.
 
-The cache never decides, so a caller's answer to `RedisUnavailable` is always the same: go on
-without. After a failure the node that owns the key is not asked again for a second, so that a hung
-node costs one deadline a second and not one a request.
+The cache never decides, so every caller does the same after `RedisUnavailable`: go on without
+Redis. After a failure nobody asks the node that owns the key for a second, so that a hung node
+costs one deadline a second and not one in each request.
 
-redis-py knows which node owns which key, and follows when that changes. What it need not follow
-goes to the node directly (`redis_node`). Whatever has failed, the nodes are looked for anew from
-the configured names, which may lead elsewhere by then.
+redis-py knows which node owns which key, and follows a key that moves. A command goes to the owner
+directly (`microfin.redis.node`), and only through redis-py where the owner refuses it. After any
+failure the nodes are looked up anew from the configured names, which may lead to other nodes by
+then.
 """
 
 import asyncio
@@ -32,20 +33,20 @@ logger = structlog.get_logger(__name__)
 
 _PAUSE: Final = 1.0  # seconds for which a failing node is not asked
 _HEARTBEAT: Final = 1.0  # seconds between two heartbeats on a subscribed channel
-_LOOK_EVERY: Final = 2.0  # seconds between two looks whether the cluster serves
-_SILENCE: Final = 4.0  # seconds without one after which the subscription is made anew
+_LOOK_EVERY: Final = 2.0  # seconds between two checks that the cluster serves
+_SILENCE: Final = 4.0  # seconds without a heartbeat after which we subscribe again
 _WHOLE_CLUSTER: Final = "the cluster"
 
-# Two families without a common base: the cluster's own errors are no RedisErrors.
+# These have no common base: the cluster's own errors are not RedisErrors.
 _FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError, LookupError)
 
 
 class RedisUnavailable(Exception):
-    """Redis did not answer in time, or has just failed to; go on without it."""
+    """Redis does not answer in time, or just failed to; go on without it."""
 
 
 class GuardedRedis:
-    """The Redis Cluster of the settings. Connects when it is first used, and again after losses."""
+    """The Redis Cluster of the settings. Connects at the first use, and again after each loss."""
 
     def __init__(self, settings: CommonSettings) -> None:
         self._settings = settings
@@ -55,11 +56,11 @@ class GuardedRedis:
         self._nodes: dict[str, Node] = {}
         self._looking: asyncio.Task[None] | None = None
         self.fault = ""
-        """Why Redis does not serve every key, as it was seen last; empty where it does."""
-        self._paused_until = 0.0  # for as long as no node is known
+        """Why Redis did not serve every key at the last check; empty where it did."""
+        self._paused_until = 0.0  # while no node is known
 
     async def start(self) -> None:
-        """Connect now, so that the first request need not; a dead Redis is no error."""
+        """Connect now, so that the first request does not have to; a dead Redis is no error."""
         with contextlib.suppress(RedisUnavailable):
             await self._know_the_cluster()
             await asyncio.gather(
@@ -90,7 +91,7 @@ class GuardedRedis:
         await self._do(key, "SET", key, value, "EX", seconds)
 
     async def remember_first(self, key: str, value: bytes, *, seconds: int) -> bytes:
-        """Set `key` for `seconds` unless it is set, and return what it is set to now."""
+        """Set `key` for `seconds` unless it is set, and return its value afterwards."""
         earlier: bytes | None = await self._do(key, "SET", key, value, "EX", seconds, "NX", "GET")
         return value if earlier is None else earlier
 
@@ -99,17 +100,17 @@ class GuardedRedis:
         await self._do(key, "DEL", key)
 
     async def run(self, script: str, key: str, *arguments: str | bytes | int) -> Any:
-        """Run `script` on `key`, in one step with all that it writes, and return its reply."""
+        """Run `script` on `key` in one atomic step, and return its reply."""
         node = await self._owner(key)
         [reply] = await self._ask(node, [("EVALSHA", _digest(script), 1, key, *arguments)])
-        if isinstance(reply, ErrorReply):  # it does not know the script, or has not got the key
+        if isinstance(reply, ErrorReply):  # it does not know the script, or does not own the key
             return await self._follow(
                 node, lambda cluster: cluster.execute_command("EVAL", script, 1, key, *arguments)
             )
         return reply
 
     async def publish(self, channel: str, payload: bytes) -> None:
-        """Publish on a sharded channel (SPUBLISH); nobody need be listening."""
+        """Publish on a sharded channel (SPUBLISH); there may be no listener."""
         await self._do(channel, "SPUBLISH", channel, payload)
 
     async def evaluate(self, script: str, calls: Iterable[tuple[str, Sequence[bytes]]]) -> None:
@@ -126,8 +127,9 @@ class GuardedRedis:
     async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
         """Yield the messages of a sharded channel, for ever; subscribe again after any loss.
 
-        What is published while the subscription is away is lost. A heartbeat of our own on the
-        channel tells a quiet channel from a dead one: an empty message, which is not yielded.
+        A message is lost if it is published while there is no subscription. We publish heartbeats
+        on the channel, to distinguish a quiet channel from a dead one: empty messages, which are
+        not yielded.
         """
         heart = asyncio.create_task(self._beat(channel))
         try:
@@ -147,20 +149,22 @@ class GuardedRedis:
             try:
                 await self._look()
             except Exception:
-                logger.exception("could not look whether Redis serves")
+                logger.exception("could not check whether Redis serves")
 
     async def _look(self) -> None:
-        """Ask the primaries whether the cluster serves every key, and say it where that changes."""
+        """Ask the primaries whether the cluster serves every key, and log it when that changes."""
         nodes = dict(self._nodes)
         replies = await asyncio.gather(
             *(node.ask([("CLUSTER", "INFO")]) for node in nodes.values()), return_exceptions=True
         )
-        told = [reply if isinstance(reply, BaseException) else reply[0] for reply in replies]
-        fault = judge(dict(zip(nodes, told, strict=True)))
+        facts = [reply if isinstance(reply, BaseException) else reply[0] for reply in replies]
+        fault = judge(dict(zip(nodes, facts, strict=True)))
         if fault:
-            self._learn_anew()  # the nodes may be elsewhere, or others
+            self._learn_anew()  # the nodes may have moved, or be different ones
         if fault != self.fault:
-            logger.warning("Redis serves not every key" if fault else "Redis serves", fault=fault)
+            logger.warning(
+                "Redis does not serve every key" if fault else "Redis serves", fault=fault
+            )
         self.fault = fault
         SERVING.set(0 if fault else 1)
 
@@ -183,7 +187,7 @@ class GuardedRedis:
         finally:
             subscription.end()
         self._learn_anew()
-        raise RedisUnavailable("the channel was lost")
+        raise RedisUnavailable("the subscription to the channel was lost")
 
     async def _do(self, key: str, *command: str | bytes | int) -> Any:
         """Return the reply to a command on `key`."""
@@ -217,14 +221,14 @@ class GuardedRedis:
             await self._follow(node, run)
 
     async def _ask(self, node: Node, commands: Sequence[Command]) -> list[Any]:
-        """Return the node's replies. Raises `RedisUnavailable`, and then leaves it alone."""
+        """Return the node's replies. A failure pauses calls and raises `RedisUnavailable`."""
         try:
             return await node.ask(commands)
         except Exception as error:
             raise self._failed(node, error) from error
 
     async def _follow(self, node: Node, call: Callable[[RedisCluster], Awaitable[Any]]) -> Any:
-        """Do by redis-py what `node` refused: it follows a key to where that is now."""
+        """Do through redis-py what `node` refused: redis-py follows the key to its current node."""
         cluster = await self._know_the_cluster()
         try:
             async with asyncio.timeout(self._timeout):
@@ -233,7 +237,7 @@ class GuardedRedis:
             raise self._failed(node, error) from error
 
     async def _owner(self, key: str) -> Node:
-        """Return the node that owns `key`. Raises `RedisUnavailable` where it is left alone."""
+        """Return the node that owns `key`. Raises `RedisUnavailable` while calls to it pause."""
         cluster = self._cluster
         if cluster is None or not self._nodes:
             cluster = await self._know_the_cluster()
@@ -246,7 +250,7 @@ class GuardedRedis:
             raise RedisUnavailable("no node owns the key")
         node = self._nodes.get(known.name) or self._meet(known)
         if node.paused_until > time.monotonic():
-            raise RedisUnavailable("Redis has just failed; it is left alone for a moment")
+            raise RedisUnavailable("Redis has just failed; it is not asked for a moment")
         return node
 
     def _meet(self, known: ClusterNode) -> Node:
@@ -257,14 +261,15 @@ class GuardedRedis:
         return node
 
     def _login(self) -> tuple[str | None, str | None]:
-        """Return the user and the password of now."""
+        """Return the current user and password."""
         url = urlsplit(self._settings.renewed_urls("redis")[0])
         return url.username, url.password
 
     def _failed(self, node: Node, error: BaseException) -> RedisUnavailable:
-        """Leave the node alone for a while, ask the others who has taken its place, say so.
+        """Pause calls to the node for a while, ask the others which node replaced it, and log it.
 
-        Whatever it was: no fault of a cache, a client library's among them, may fail a request.
+        This catches every exception: no fault of a cache or of its client library may fail a
+        request.
         """
         node.paused_until = time.monotonic() + _PAUSE
         surprise = None if isinstance(error, _FAILURES) else error
@@ -273,11 +278,11 @@ class GuardedRedis:
         return RedisUnavailable(repr(error))
 
     async def _know_the_cluster(self) -> RedisCluster:
-        """Return redis-py's client once it knows the nodes, at the latest after the deadline."""
+        """Return redis-py's client as soon as it knows the nodes; waits four timeouts at most."""
         if self._nodes and self._cluster is not None:
             return self._cluster
         if self._paused_until > time.monotonic():
-            raise RedisUnavailable("Redis has just failed; it is left alone for a moment")
+            raise RedisUnavailable("Redis has just failed; it is not asked for a moment")
         await asyncio.wait({self._learn_anew()}, timeout=self._timeout * 4)
         if self._nodes and self._cluster is not None:
             return self._cluster
@@ -285,7 +290,7 @@ class GuardedRedis:
         raise RedisUnavailable("no node of the Redis Cluster answers")
 
     def _learn_anew(self) -> asyncio.Task[None]:
-        """Ask the cluster's nodes again who owns what, unless that is being done."""
+        """Ask the cluster's nodes again which keys they own, unless that is under way."""
         if self._learning is None or self._learning.done():
             self._learning = asyncio.create_task(self._learn())
         return self._learning
@@ -304,11 +309,11 @@ class GuardedRedis:
             await _close(before)
 
     async def _newly_known(self) -> RedisCluster | None:
-        """Return a client that has just learned who owns what, or None where no node tells.
+        """Return a client that has just learned which node owns what, None where no node answers.
 
-        The configured names are asked first, for the nodes that were known may all be elsewhere by
-        now, and somebody else's where they were. It is a new client each time: one that has learned
-        forgets the names that it started from.
+        The configured names come first, because the known nodes may all have moved by now, and
+        another cluster's nodes may have their addresses. Each time it is a new client: a client
+        that has learned the nodes forgets the names that it started from.
         """
         known = [] if self._cluster is None else self._cluster.get_nodes()
         configured = [urlsplit(url) for url in self._settings.renewed_urls("redis")]
@@ -331,7 +336,7 @@ class GuardedRedis:
 
 @cache
 def _digest(script: str) -> str:
-    """Return the name by which nodes know `script`: there are few, and all are constants."""
+    """Return the name by which nodes know `script`. Cached: the scripts are a few constants."""
     return sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -352,7 +357,7 @@ def _client(settings: CommonSettings, places: Sequence[tuple[str, int]]) -> Redi
         socket_timeout=settings.redis_timeout * 8,
         socket_connect_timeout=settings.redis_timeout,
     )
-    # Its own makes a bool of what SET … GET replies, unless it is called by its own method.
+    # redis-py's own callback turns the reply of SET … GET into a bool, unless `set` is called.
     client.set_response_callback("SET", _as_replied)
     return client
 

@@ -1,9 +1,9 @@
-"""Connections to one Redis node: commands go out together, answers come back in their order.
+"""Connections to one Redis node: commands go out together, replies come back in the same order.
 
-redis-py takes a connection for each command that waits, and finds out about each command anew; at
-some hundred commands a second that is most of what Redis costs us. Here all who ask a node share
-one connection, what they ask in one turn of the event loop is one write, and one timer watches over
-the deadlines of all.
+redis-py uses a connection for each command that waits, and looks up each command anew; at some
+hundred commands a second that is most of what Redis costs us. Here all callers of a node share one
+connection, all commands of one turn of the event loop are one write, and one timer watches all
+deadlines. ADR 30 says what it gains and when to delete it.
 """
 
 import asyncio
@@ -21,17 +21,16 @@ Command = tuple[str | bytes | int, ...]
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
 
 ErrorReply = hiredis.ReplyError
-"""What stands among the replies where the node refused a command."""
+"""The reply to a command that the node refused."""
 
-_NOTHING: Final = False  # what hiredis says while a reply is not whole yet
-
+_NOTHING: Final = False  # hiredis returns this while a reply is incomplete
 
 Login = Callable[[], tuple[str | None, str | None]]
-"""Tells the user and the password of now."""
+"""Returns the current user and password."""
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where a node is, and how one is let in."""
+    """Where a node is, and how to sign in to it."""
 
     host: str
     port: int
@@ -41,7 +40,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class _Asked:
-    """Commands that were sent together, and what has been answered to them so far."""
+    """Commands that were sent together, and the replies so far."""
 
     __slots__ = ("answered", "deadline", "left", "replies")
 
@@ -53,7 +52,7 @@ class _Asked:
 
 
 class _Connection(asyncio.Protocol):
-    """A connection on which commands are asked. Ends when one is not answered in time."""
+    """A connection for commands and replies. Ends when a reply does not come in time."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -67,13 +66,13 @@ class _Connection(asyncio.Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can be asked on it any more."""
+        """Whether no command can be sent on it any more."""
         return self._transport is None
 
     def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
-        """Send `commands` and return their replies to come, `ErrorReply` among them.
+        """Send `commands` and return a future of their replies, `ErrorReply` among them.
 
-        They end with an OSError (TimeoutError among them) where the connection does.
+        The future ends with an OSError (such as TimeoutError) if the connection ends first.
         """
         if self._transport is None:
             raise ConnectionResetError("the connection to Redis has ended")
@@ -88,26 +87,26 @@ class _Connection(asyncio.Protocol):
         return asked.answered
 
     def end(self, fault: Exception | None = None) -> None:
-        """End the connection; what waits on it ends with `fault`."""
+        """End the connection; waiting commands end with `fault`."""
         self._fault = self._fault or fault
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Be told by asyncio that the connection stands."""
+        """Note that the connection is open; asyncio calls this."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what has arrived."""
+        """Read the replies that have arrived."""
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOTHING:
-                self._take(reply)
+                self._assign(reply)
         except (hiredis.ProtocolError, IndexError) as error:
             self.end(ConnectionError(f"Redis was not understood: {error!r}"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Be told by asyncio that the connection has ended."""
+        """End all waiting commands with a fault; asyncio calls this."""
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
@@ -122,7 +121,8 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(unsent))
 
-    def _take(self, reply: Any) -> None:
+    def _assign(self, reply: Any) -> None:
+        """Give a reply to the oldest commands that still wait for one."""
         asked = self._asked[0]
         asked.replies.append(reply)
         asked.left -= 1
@@ -132,7 +132,7 @@ class _Connection(asyncio.Protocol):
                 asked.answered.set_result(asked.replies)
 
     def _look_at_the_clock(self) -> None:
-        """End the connection where the oldest question is overdue; look again when it may be."""
+        """End the connection if the oldest reply is overdue; else check at its deadline."""
         self._timer = None
         if not self._asked:
             return
@@ -144,7 +144,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Subscription(_Connection):
-    """A connection that hears one sharded channel. Ends when it has been silent for too long."""
+    """A connection that listens to one sharded channel. Ends after too long a silence."""
 
     def __init__(self, timeout: float, silence: float) -> None:
         super().__init__(timeout)
@@ -154,25 +154,25 @@ class Subscription(_Connection):
         self._watch: asyncio.TimerHandle | None = None
 
     async def next(self) -> bytes | None:
-        """Return the next message, None when there will be no more."""
+        """Return the next message, None when no more will come."""
         return await self._messages.get()
 
     def hear(self, channel: str) -> None:
-        """Subscribe to `channel`; from now on nothing else can be asked."""
+        """Subscribe to `channel`; after this no other command can be sent."""
         self._unsent.append(_pack(("SSUBSCRIBE", channel)))
         self._send()
         self._listen_for_silence()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Be told by asyncio that the connection has ended."""
+        """End the messages; asyncio calls this."""
         super().connection_lost(error)
         if self._watch is not None:
             self._watch.cancel()
         self._messages.put_nowait(None)
 
-    def _take(self, reply: Any) -> None:
-        if self._asked:  # that is how it begins: with the password
-            super()._take(reply)
+    def _assign(self, reply: Any) -> None:
+        if self._asked:  # the connection begins with the password
+            super()._assign(reply)
             return
         self._heard = self._loop.time()
         match reply:
@@ -194,9 +194,10 @@ _AnyConnection = TypeVar("_AnyConnection", bound=_Connection)
 
 
 class Node:
-    """One node. Connects when it is first asked, and again when the connection has ended.
+    """One node. Connects at the first command, and again after the connection has ended.
 
-    With `login` it is asked for user and password each time, in place of those in the address.
+    `login`, if given, returns user and password for each new connection, in place of those in the
+    address.
     """
 
     def __init__(self, address: Address, timeout: float, login: Login | None = None) -> None:
@@ -216,7 +217,7 @@ class Node:
         return await connection.ask(commands)
 
     async def subscribe(self, channel: str, silence: float) -> Subscription:
-        """Return a new connection that hears `channel`, and ends after `silence` seconds of it."""
+        """Return a new connection that listens to `channel`, and ends after `silence` seconds."""
         subscription = await self._open(lambda: Subscription(self._timeout, silence))
         subscription.hear(channel)
         return subscription
@@ -229,7 +230,7 @@ class Node:
             self._connection.end()
 
     async def _connect(self) -> _Connection:
-        """Connect once for all who wait for it."""
+        """Connect once for all callers that wait for the connection."""
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._open(lambda: _Connection(self._timeout)))
         connecting = self._connecting

@@ -1,9 +1,10 @@
 """Answers on their way from a worker to the API process that waits for them.
 
-They travel over Redis sharded pub/sub, one message per batch and API process, and may be lost: the
-waiting API then finds the outcome in PostgreSQL. A message carries the workers' seal
-(`microfin.redis.seal`), over its channel too: whoever else can publish in Redis must not be able to
-tell a client what has not happened. What comes without it only makes the API look.
+They travel over Redis sharded pub/sub, one message for each batch and API process, and may be lost:
+the waiting API then finds the outcome in PostgreSQL. A message carries the workers' seal
+(`microfin.redis.seal`), also over its channel: somebody else who can publish in Redis must not be
+able to make the API answer something that has not happened. A message without the seal only makes
+the API look the operation up.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from microfin.redis.seal import Seal, shared_seal
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What one waiting request is told.
+    """The reply to one waiting request.
 
     A status of `in_transit` means: look the operation up. `refused` means that the operation's id
     is known with another body.
@@ -36,27 +37,29 @@ _decode = msgspec.json.Decoder(list[Reply]).decode
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """The replies of a message, and whether a worker is proven to have sent it."""
+    """The replies of a message, and whether its seal proves that a worker sent it."""
 
     replies: list[Reply]
     proven: bool
 
 
 def reply_seal(secret: str) -> Seal | None:
-    """Return the seal of replies by the secret that workers and API share."""
+    """Return the seal of replies, made from the secret that workers and API share."""
     return shared_seal(secret, "replies")
 
 
 def message_of(channel: str, replies: list[Reply], seal: Seal | None) -> bytes:
-    """Return the message that carries `replies`, of which there is one at least."""
+    """Return the message that carries `replies`; they are at least one."""
     encoded = _encode(replies)
     if seal is None:
         return encoded
-    return b"[" + seal.close(channel.encode(), encoded[1:])  # the first object, and all after it
+    return b"[" + seal.close(
+        channel.encode(), encoded[1:]
+    )  # seals the first object and all after it
 
 
 def read_message(channel: str, message: bytes, seal: Seal | None) -> Heard:
-    """Return what a message of `channel` says. Raises `msgspec.MsgspecError` where it is none."""
+    """Return the content of a message on `channel`. Raises `msgspec.MsgspecError` without one."""
     opened = None if seal is None else seal.open(channel.encode(), message[1:])
     if opened is None:
         return Heard(_decode(message), proven=False)
@@ -69,7 +72,7 @@ def channel_of(instance: str) -> str:
 
 
 def reply_address(instance: str, request: str) -> str:
-    """Return what a command's `reply` must say for the answer to find `request`."""
+    """Return the value of a command's `reply` with which the answer finds `request`."""
     return f"{instance}/{request}"
 
 
@@ -81,7 +84,9 @@ class RedisReplies:
         self._seal = seal
 
     async def send(self, answers: Sequence[Answer]) -> None:
-        """Send each answer to where it is awaited. Never fails; what is lost is looked up."""
+        """Send each answer to the API process that waits for it. Never fails: the API looks lost
+        answers up.
+        """
         by_instance: dict[str, list[Reply]] = defaultdict(list)
         for answer in answers:
             instance, _, request = answer.reply.partition("/")

@@ -1,9 +1,9 @@
-"""Seals on what stands in Redis: a keyed hash, so that only who has the key can have written it.
+"""Seals on documents in Redis: keyed hashes, which only a process with the key can make.
 
-Whoever can write to Redis could otherwise say who somebody is, whose an account is, and what has
-become of an operation. A seal is bound to its place (the key or the channel), so that a sealed
-document means nothing anywhere else. It stands in the document, as a member `mac` that readers of
-the release before ignore.
+Otherwise anybody who can write to Redis could forge who is signed in, who owns an account, and the
+outcome of an operation. A seal is bound to its place (the key or the channel), so that a sealed
+document means nothing in another place. The seal is a member `mac` of the document, which readers
+of the previous release ignore.
 """
 
 import hmac
@@ -11,10 +11,10 @@ from hashlib import blake2b
 from typing import Final
 
 BELIEVED_SECONDS: Final = 60
-"""How long a sealed entry of a cache is believed after the time in it, whatever its TTL says."""
+"""How long readers believe a sealed entry of a cache after the time in it, for any TTL."""
 
 CLOCK_TOLERANCE_SECONDS: Final = 5
-"""How far the clock of who sealed an entry may be ahead of ours."""
+"""How far the clock of the process that sealed an entry may be ahead of ours."""
 
 _BEFORE: Final = b'{"mac":"'
 _AFTER: Final = b'",'
@@ -27,7 +27,7 @@ class Seal:
     """Seals JSON objects for one `purpose` (16 characters at most) by a secret."""
 
     def __init__(self, secret: str, purpose: str) -> None:
-        # Made once and copied: to take in the key costs as much as to hash a document.
+        # Made once and copied: to hash the key costs as much as to hash a document.
         self._keyed = blake2b(
             key=blake2b(secret.encode(), digest_size=32).digest(),
             person=purpose.encode(),
@@ -35,11 +35,11 @@ class Seal:
         )
 
     def close(self, place: bytes, document: bytes) -> bytes:
-        """Return `document`, an object with members, sealed for `place` (without a NUL)."""
+        """Return `document`, an object with members, sealed for `place` (which has no NUL)."""
         return b"".join((_BEFORE, self._mac(place, document), _AFTER, document[1:]))
 
     def open(self, place: bytes, sealed: bytes) -> bytes | None:
-        """Return the document that was sealed for `place`; None where this seal is not on it."""
+        """Return the document that was sealed for `place`; None where it lacks this seal."""
         document = b"{" + sealed[_DOCUMENT_BEGINS:]
         mac = self._mac(place, document)
         if not hmac.compare_digest(sealed[:_DOCUMENT_BEGINS], _BEFORE + mac + _AFTER):
@@ -53,10 +53,10 @@ class Seal:
 
 
 def is_fresh(cached: int, now: int) -> bool:
-    """Tell whether what was cached at `cached` is believed at `now`, both in milliseconds."""
+    """Return whether readers believe at `now` an entry cached at `cached` (milliseconds)."""
     return -CLOCK_TOLERANCE_SECONDS * 1000 <= now - cached <= BELIEVED_SECONDS * 1000
 
 
 def shared_seal(secret: str, purpose: str) -> Seal | None:
-    """Return the seal of a secret that API and workers share; None where it is not set."""
+    """Return the seal of a secret that API and workers share; None if there is no secret."""
     return Seal(secret, purpose) if secret else None

@@ -1,6 +1,7 @@
-"""Whether a Redis Cluster serves every key: what its nodes say of it, in a sentence and a metric.
+"""Whether a Redis Cluster serves every key: its nodes' answers as a sentence and a metric.
 
-A cache that does not serve fails no request. It only makes every answer slower, so it must be said.
+A cache that does not serve fails no request. But it makes every answer slower, so somebody must
+notice.
 """
 
 from collections.abc import Mapping
@@ -18,10 +19,10 @@ _SLOTS: Final = 16_384
 
 
 def judge(replies: Mapping[str, Any]) -> str:
-    """Return what is wrong with a cluster, empty where nothing is.
+    """Return what is wrong with a cluster, empty where nothing is wrong.
 
-    `replies` are what the primaries replied to CLUSTER INFO, or the errors that came instead. A
-    node that does not let us ask (an error reply) is taken for well.
+    `replies` are the primaries' replies to CLUSTER INFO, or the errors that came instead. A node
+    that does not let us ask (an error reply) counts as well.
     """
     if not replies:
         return "no node of the Redis Cluster answers"
@@ -31,7 +32,7 @@ def judge(replies: Mapping[str, Any]) -> str:
         if isinstance(reply, bytes):
             facts = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
             if facts.get("cluster_state") != "ok":
-                return f"Redis node {node} takes no commands: its cluster is down"
+                return f"Redis node {node} accepts no commands: its cluster is down"
             missing = _SLOTS - int(facts.get("cluster_slots_ok", _SLOTS))
             if missing:
                 return f"{missing} of the Redis Cluster's {_SLOTS} slots are served by no node"

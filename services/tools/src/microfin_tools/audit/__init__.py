@@ -1,4 +1,4 @@
-"""The auditor: whether the ledger keeps invariants 1 to 6 and 8, on all shards.
+"""The auditor: checks invariants 1 to 6 and 8 (docs/guide/invariants.md) on all shards.
 
 report = await audit(settings.database_urls)
 assert report.ok, report.violations
@@ -41,13 +41,13 @@ async def audit(
 ) -> AuditReport:
     """Audit the shards at `urls` (all of them, shard 0 first), pooled or direct.
 
-    `at_rest` says that nothing is moving: a transfer that has not arrived is then a violation, and
-    otherwise counted. `since` looks only at what came after the last audit with `since` that found
-    nothing (the first one is a full audit), and remembers where it ended. `log_ends` returns the
-    log's end offsets: no partition may be beyond them, and a live audit tells a transfer that is in
-    the log from a lost one. By `fingerprints_at` the records that were decided last are known
-    again.
-    Raises `AuditImpossible` where the databases do not answer or are not the ledger's shards.
+    `at_rest` says that no money moves: then a transfer that has not arrived is a violation;
+    otherwise it is only counted. `since` audits only what came after the last audit with `since`
+    that found nothing (the first one is a full audit), and stores where it ended. `log_ends`
+    returns the log's end offsets: no partition may be beyond them, and by them a live audit
+    distinguishes a transfer that is in the log from a lost one. `fingerprints_at` identifies the
+    records that were decided last. Raises `AuditImpossible` if the databases do not answer or are
+    not the ledger's shards.
     """
     started = time.monotonic()
     run = AuditRun(
@@ -61,7 +61,7 @@ async def audit(
     try:
         async with open_shards(urls) as shards:
             report = await run.audit(shards)
-    # What is raised in here, some releases of Python 3.11 wrap into a group.
+    # Some releases of Python 3.11 wrap an exception from this block into a group.
     except* (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as failures:
         impossible = AuditImpossible(explain(failures))
         impossible.__cause__ = failures

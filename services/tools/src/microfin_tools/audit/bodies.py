@@ -1,8 +1,8 @@
-"""What was asked for, as far as only the hash of an outcome's body tells it.
+"""Checks of outcomes against the hash of the body that was requested.
 
-The hash is BLAKE2, which PostgreSQL does not have: the outcomes come here, in pieces, and their
-bodies are made anew from the columns. Rejected outcomes do not tell all that was asked for, and are
-left out.
+The hash is BLAKE2, which PostgreSQL does not have. So the outcomes come here, in pieces, and their
+bodies are built again from the columns. The columns of rejected outcomes do not hold the whole
+body, so these are not checked.
 """
 
 from typing import Any, Final
@@ -25,8 +25,8 @@ FROM audited_outcomes WHERE status <> 'rejected'
 
 _OUTCOME: Final = "SELECT to_jsonb(outcomes) FROM outcomes WHERE operation_id = $1 AND leg = $2"
 
-# Which of an account's changes of state was the last, `seq` tells, and within one partition the
-# log. Those that no entry parts may be of several partitions, between which a growth moved the
+# `seq` shows which of an account's changes of state was the last, and within one partition the log
+# does. Changes without an entry between them may be of several partitions, if a growth moved the
 # account: any of them may be the last.
 _LAST_STATES: Final = """
 SELECT a.number, a.state, array_agg(last.user_id) AS users, array_agg(last.body_hash) AS hashes,
@@ -48,11 +48,11 @@ STEPS: Final = (
     "every outcome is of the body that was asked for",
     "every state is the one last set",
 )
-"""What `look_at_bodies` and `look_at_states` look at, for the progress display."""
+"""The titles of `check_bodies` and `check_states`, for the progress display."""
 
 
-async def look_at_bodies(shard: AuditedShard, scope: Scope, findings: Findings) -> None:
-    """Find the outcomes whose columns are not those of the body that they were decided by."""
+async def check_bodies(shard: AuditedShard, scope: Scope, findings: Findings) -> None:
+    """Find the outcomes whose columns are not those of their body."""
     async for row in shard.stream("bodies", scope.clause + _BODIES, *scope.arguments):
         if not _is_body_of(row):
             rows = []
@@ -63,14 +63,14 @@ async def look_at_bodies(shard: AuditedShard, scope: Scope, findings: Findings) 
             findings.violation(4, what, shard.number, rows)
 
 
-async def look_at_states(shard: AuditedShard, scope: Scope, findings: Findings) -> None:
+async def check_states(shard: AuditedShard, scope: Scope, findings: Findings) -> None:
     """Find the accounts whose state is not the one that was last set."""
     async for row in shard.stream("states", scope.clause + _LAST_STATES, *scope.arguments):
         states = {
             _state_of(row["number"], user, body)
             for user, body in zip(row["users"], row["hashes"], strict=True)
         }
-        # A hash that is of no state at all was found by `look_at_bodies`.
+        # `check_bodies` finds a hash that is of no state at all.
         if row["state"] not in states and None not in states:
             rows: list[Row] = msgspec.json.decode(row["rows"])
             what = "the state is not the one that was last set"
@@ -91,7 +91,7 @@ def _is_body_of(row: Any) -> bool:
         user=row["user_id"].hex if row["user_id"] else "",
         counterparty=row["counterparty"],
         amount=to_canonical_amount(amount, row["currency"]) if amount is not None else "",
-        # Who moves money names no currency: it is that of the account.
+        # A request to move money names no currency: it is that of the account.
         currency=row["currency"] if row["kind"] == "open" or row["leg"] != "request" else "",
     )
     stored: bytes = row["body_hash"]
@@ -99,7 +99,7 @@ def _is_body_of(row: Any) -> bool:
 
 
 def _state_of(account: str, user: Any, stored: bytes) -> AccountState | None:
-    """Return the state that a set_state of `account` by `user` asked for, by its body's hash."""
+    """Return the state that a set_state of `account` by `user` requested, by its body's hash."""
     for state in _STATES:
         asked = Command(
             kind="set_state",

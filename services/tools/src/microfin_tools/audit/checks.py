@@ -1,7 +1,7 @@
 """The checks of one shard: queries that return only what violates an invariant.
 
 Each query has the columns `what` (a sentence) and `rows` (the rows that show it, as JSON), and
-stands behind the `WITH` clause of a scope.
+follows the `WITH` clause of a scope.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One check. `title` is for the progress display, `invariant` the number of what it checks."""
+    """One check. `title` is for the progress display, `invariant` is the number of an invariant."""
 
     title: str
     invariant: int
@@ -90,7 +90,7 @@ WHERE a.number IS NULL OR a.balance <> coalesce(sums.total, 0)
 )
 
 # Opening an account gives it version 1; each entry and each settled set_state adds one. So the
-# version also tells how often the state was set, before a window too.
+# version also says how often the state was set, even before a window.
 _CHANGES: Final = Check(
     "no account has changed more often than its version says",
     3,
@@ -181,10 +181,10 @@ WHERE e.account IS NULL OR x.account IS NULL
 """,
 )
 
-# The balance that a rejection saw is that after an entry between the last one before it in its
-# partition (`low`) and the first one after it there (`high` comes before that). Mostly both are the
-# same entry; only where the account was on another partition between, which of its entries there
-# came before the rejection does not say, and any will do.
+# The balance that a rejection saw is the balance after one of the entries from the last one before
+# it in its partition (`low`) to the one before the first entry after it there (`high`). Mostly both
+# are the same entry. Only if the account was on another partition in between, nothing shows which
+# of its entries there came before the rejection, and the balance of any of them is right.
 _REJECTIONS: Final = Check(
     "every rejection for a balance saw that balance",
     4,
@@ -295,7 +295,7 @@ WHERE decided.log_offset >= p.next_offset OR p.partition % r.shards <> r.shard
 )
 
 # A growth changes the shard's routing and all of its partitions in one transaction, and a new
-# partition's row takes over the routing while that stands still.
+# partition's row copies the routing while it is locked.
 _ROUTING: Final = Check(
     "every partition decides by its shard's routing",
     6,
@@ -352,8 +352,8 @@ GROUP BY currency HAVING sum(accounts) + sum(contra) <> 0
 """,
 )
 
-LOOKED_AT_IN_TURN: Final = 20_000
-"""Accounts that each audit of a window looks at besides those that the window touches."""
+ACCOUNTS_IN_ROTATION: Final = 20_000
+"""The number of accounts that each audit of a window checks as well as those of the window."""
 
 OPENED_AS_THEY_ARE: Final = Check(
     "some accounts in turn are as they were opened",
@@ -362,21 +362,21 @@ OPENED_AS_THEY_ARE: Final = Check(
 SELECT CASE WHEN o.account IS NULL THEN 'no outcome opened this account'
         ELSE 'the account is not as this outcome opened it' END AS what,
     jsonb_build_array(to_jsonb(o), to_jsonb(a)) AS rows
-FROM (SELECT * FROM accounts WHERE number > $3 ORDER BY number LIMIT {LOOKED_AT_IN_TURN}) AS a
+FROM (SELECT * FROM accounts WHERE number > $3 ORDER BY number LIMIT {ACCOUNTS_IN_ROTATION}) AS a
 LEFT JOIN outcomes o ON o.account = a.number AND o.kind = 'open' AND o.status = 'settled'
 WHERE (a.owner, a.currency, a.opened_at) IS DISTINCT FROM (o.user_id, o.currency, o.at)
 """,  # noqa: S608 - the number is ours
 )
-"""For a window only; its argument is the account up to which the audits before have looked.
+"""For a window only; its argument is the last account that earlier audits have checked in rotation.
 
-Who owns an account may have been changed without any outcome, so that no window shows it."""
+Somebody may have changed an account's owner without any outcome, so that no window shows it."""
 
-LAST_IN_TURN: Final = f"""
+LAST_IN_ROTATION: Final = f"""
 SELECT max(number) FROM (
-    SELECT number FROM accounts WHERE number > $1 ORDER BY number LIMIT {LOOKED_AT_IN_TURN}
-) AS looked_at HAVING count(*) = {LOOKED_AT_IN_TURN}
+    SELECT number FROM accounts WHERE number > $1 ORDER BY number LIMIT {ACCOUNTS_IN_ROTATION}
+) AS looked_at HAVING count(*) = {ACCOUNTS_IN_ROTATION}
 """  # noqa: S608 - the number is ours
-"""Up to which account a look has come; no row where it has come to the end."""
+"""The last account of this audit's rotation; no row if it has reached the last of all."""
 
 CONTRA_CHANGE: Final = Check(
     "contra balances changed as the new entries",

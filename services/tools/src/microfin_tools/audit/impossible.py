@@ -8,7 +8,7 @@ class AuditImpossible(Exception):
 
 
 def explain(failures: BaseExceptionGroup) -> str:
-    """Return what the first of `failures` means to whoever asked for the audit."""
+    """Return what the first of `failures` means to the person who runs the audit."""
     error = first(failures)
     if isinstance(error, asyncpg.UndefinedTableError):
         return f"The database is not a microfin ledger ({error}): run `microfin migrate` first."

@@ -1,4 +1,4 @@
-"""Transfers between partitions: their legs, wherever they are, and what they add up to."""
+"""Transfers between partitions: their legs on all shards, and whether they add up."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -17,8 +17,8 @@ LEG_COLUMNS: Final = """jsonb_build_object('leg', leg, 'status', status, 'accoun
     'partition', partition, 'log_offset', log_offset,
     'time', (extract(epoch FROM at) * 1000)::bigint)"""
 
-# Most transfers are complete on one shard: only the others leave the database. What is complete
-# here must be complete for `judge` as well.
+# Most transfers are complete on one shard: only the others leave the database. A transfer that is
+# complete in this query must be complete for `judge` as well.
 _INCOMPLETE: Final = f"""
 SELECT replace(operation_id::text, '-', '') AS operation, jsonb_agg({LEG_COLUMNS}) AS legs
 FROM moving_legs
@@ -62,7 +62,7 @@ class LegOutcome(msgspec.Struct, frozen=True, kw_only=True):
     shard: int = -1
 
     def row(self) -> Row:
-        """Return the leg as a report shows it."""
+        """Return the leg as a row of a report."""
         row: Row = msgspec.to_builtins(self)
         return row
 
@@ -71,8 +71,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """What the legs of one operation add up to.
 
     `complete`: nothing is missing. `in_transit`: debited, and not yet credited or refunded.
-    `unexplained`: an earlier leg is missing, which also looks so where shards were read at
-    different moments. `wrong`: never right, whatever is still to come.
+    `unexplained`: an earlier leg is missing, perhaps only because the shards were read at different
+    moments. `wrong`: no further leg can make it right.
     """
 
     state: Literal["complete", "in_transit", "unexplained", "wrong"]
@@ -135,7 +135,7 @@ async def incomplete_transfers(
 ) -> AsyncIterator[str]:
     """Yield the operations whose legs, over all shards' snapshots, are not complete.
 
-    Reads all shards in the order of operation ids at one time, in constant memory.
+    Reads all shards at once in the order of operation ids, in constant memory.
     """
     streams = [_incomplete_here(shard, scope) for shard, scope in zip(shards, scopes, strict=True)]
     heads = [await anext(stream, None) for stream in streams]
@@ -159,7 +159,7 @@ async def _incomplete_here(shard: AuditedShard, scope: Scope) -> AsyncIterator[F
 async def requests_decided_twice(
     shard: AuditedShard, scope: Scope, others: Sequence[AuditedShard]
 ) -> AsyncIterator[tuple[AuditedShard, list[Row]]]:
-    """Yield the requests that `shard` has decided and one of `others` too."""
+    """Yield the requests that both `shard` and one of `others` have decided."""
     ids = []
     async for row in shard.stream("requests", scope.clause + _REQUESTS, *scope.arguments):
         ids.append(row["operation_id"])

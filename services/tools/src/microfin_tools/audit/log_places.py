@@ -1,8 +1,8 @@
-"""Whether the log holds what the partitions say they have decided.
+"""Whether the log holds the records that the partitions have decided.
 
-A partition's row says which offset is next and, as a hash, which record was before it. The row is
-read first and the log after it: a log only grows, so a worker that goes on meanwhile changes
-nothing, and neither does a log that is trimmed.
+A partition's row has the next offset and a hash of the record before it. The audit first reads the
+row and then the log. A log only grows, so neither a worker at work nor a trimmed log changes the
+result.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from microfin_tools.audit.second_look import LogEnds
 from microfin_tools.audit.shard import AuditedShard, on_all
 
 FingerprintsAt = Callable[[Mapping[int, int]], Awaitable[Mapping[int, bytes]]]
-"""Returns, by partition, the fingerprints of the records at these offsets, as far as the log keeps
-and gives them."""
+"""Returns, by partition, the fingerprints of the records at these offsets that the log still keeps
+and returns."""
 
 _PAUSES: Final = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
-"""Seconds before each look: for ten of them, the end may be one of a broker that has just taken
-over, or does not know yet that another has."""
+"""Seconds before each read: for ten seconds the answer may come from a broker that has just become
+the leader, or that does not know yet that another one has."""
 
 _PLACES: Final = "SELECT partition, next_offset, fingerprint FROM partitions ORDER BY partition"
 
@@ -33,14 +33,14 @@ class _Place(msgspec.Struct, frozen=True):
     fingerprint: bytes | None
 
 
-async def look_at_places(
+async def check_places(
     shards: Sequence[AuditedShard],
     findings: Findings,
     log_ends: LogEnds,
     fingerprints_at: FingerprintsAt | None,
 ) -> None:
-    """Find the partitions that are beyond the log's end, or have decided another record than it
-    holds. Where the log does not answer, nothing is found."""
+    """Find the partitions that are beyond the log's end, or that decided a record other than the
+    log's. If the log does not answer, this finds nothing."""
     places = [place for found in await on_all(shards, _places) for place in found]
     beyond, ends = await _beyond(places, log_ends)
     for place in beyond:
@@ -60,7 +60,7 @@ async def _places(shard: AuditedShard) -> list[_Place]:
 async def _beyond(
     places: list[_Place], log_ends: LogEnds
 ) -> tuple[list[_Place], Mapping[int, int]]:
-    """Return the places that are beyond the log's end, however often it is asked, and the ends."""
+    """Return the places that are beyond the log's end in all attempts, and the ends."""
     ends: Mapping[int, int] = {}
     for pause in _PAUSES:
         await asyncio.sleep(pause)
@@ -75,7 +75,7 @@ async def _beyond(
 
 
 async def _of_another_log(places: list[_Place], fingerprints_at: FingerprintsAt) -> list[_Place]:
-    """Return the places whose record is another, however often it is read."""
+    """Return the places whose record is a different one in all attempts."""
     for pause in _PAUSES[:3]:
         await asyncio.sleep(pause)
         read = await fingerprints_at(

@@ -1,4 +1,4 @@
-"""What an audit found: violations by invariant, and what is noteworthy without being one."""
+"""The report of an audit: violations of invariants, and remarkable rows that are no violation."""
 
 from typing import Any, Final, Literal
 
@@ -11,9 +11,9 @@ Row = dict[str, Any]
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that must not be. `invariant` is the number of what it breaks.
+    """One violation. `invariant` is the invariant's number in docs/guide/invariants.md.
 
-    `rows` are the rows that show it; `shard` is None where it spans shards.
+    `rows` are the rows that show it; `shard` is None if it spans shards.
     """
 
     invariant: int
@@ -23,7 +23,7 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checked(msgspec.Struct, kw_only=True):
-    """How many rows the audit has looked at."""
+    """How many rows the audit has checked."""
 
     accounts: int = 0
     entries: int = 0
@@ -34,7 +34,7 @@ class Checked(msgspec.Struct, kw_only=True):
 class InTransit(msgspec.Struct, kw_only=True):
     """Transfers that were debited and not yet credited or refunded.
 
-    `in_outbox` of them wait to be sent on, `quarantined` wait for `microfin quarantine replay`,
+    `in_outbox` of them wait in an outbox, `quarantined` wait for `microfin quarantine replay`, and
     the others are in the log. `oldest_seconds` is the age of the oldest.
     """
 
@@ -47,9 +47,10 @@ class InTransit(msgspec.Struct, kw_only=True):
 class AuditReport(msgspec.Struct, kw_only=True):
     """The result of one audit. `ok` only if every invariant holds.
 
-    `mode` is `since` where only what came after the last audit was looked at. `violations` are the
-    first hundred of `violations_total`. Not violations, but listed: accounts that got a refund
-    after they were closed, records in quarantine that were not replayed, commands in outboxes.
+    `mode` is `since` if the audit checked only what came after the last one. `violations` are the
+    first hundred of `violations_total`. The report also has, although they are no violations:
+    accounts that got a refund after they were closed, the records in quarantine that were not
+    replayed, and the commands in outboxes.
     """
 
     ok: bool
@@ -68,7 +69,7 @@ class AuditReport(msgspec.Struct, kw_only=True):
 
 
 class Findings:
-    """Collects what an audit finds, in constant memory: counts everything, keeps the first."""
+    """Collects the findings of an audit in constant memory: counts all, keeps the first ones."""
 
     def __init__(self) -> None:
         self.checked = Checked()

@@ -16,19 +16,19 @@ from microfin_tools.audit.checks import (
     Check,
 )
 from microfin_tools.audit.legs import incomplete_transfers, requests_decided_twice
-from microfin_tools.audit.log_places import FingerprintsAt, look_at_places
+from microfin_tools.audit.log_places import FingerprintsAt, check_places
 from microfin_tools.audit.report import LISTED, AuditReport, Findings, InTransit, Row
 from microfin_tools.audit.scope import EVERYTHING, Scope, window
-from microfin_tools.audit.second_look import LogEnds, describe, look_again
+from microfin_tools.audit.second_look import LogEnds, describe, look_up_again
 from microfin_tools.audit.shard import AuditedShard, on_all, snapshots
 from microfin_tools.audit.watermarks import Watermark
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being checked, and how many steps of how many are done."""
+"""Receives the current step's title, the number of finished steps, and the number of all steps."""
 
 
 class AuditRun:
-    """One audit. What it looks for is said where `microfin_tools.audit.audit` makes it."""
+    """One audit; `microfin_tools.audit.audit` describes the parameters."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class AuditRun:
         self._steps = 1
 
     async def audit(self, shards: Sequence[AuditedShard]) -> AuditReport:
-        """Audit `shards` and return the report, but for how long it took."""
+        """Audit `shards` and return the report, without its duration."""
         async with snapshots(shards):
             current = await on_all(shards, watermarks.current)
             before = await self._read_watermarks(shards)
             current = [
-                now if then is None else await watermarks.looked_on(shard, now, then)
+                now if then is None else await watermarks.rotate(shard, now, then)
                 for shard, now, then in zip(shards, current, before, strict=True)
             ]
             scopes = [_scope(*pair) for pair in zip(current, before, strict=True)]
@@ -70,12 +70,12 @@ class AuditRun:
         if before[0] is not None:
             unmatched |= set(before[0].in_transit)
         self._step("transfers under way are looked up again")
-        in_transit = await look_again(
+        in_transit = await look_up_again(
             shards, unmatched, self._findings, at_rest=self._at_rest, log_ends=self._log_ends
         )
         if self._log_ends is not None:
             self._step("the log is compared with what was decided")
-            await look_at_places(shards, self._findings, self._log_ends, self._fingerprints_at)
+            await check_places(shards, self._findings, self._log_ends, self._fingerprints_at)
         if self._since and not self._findings.violations_total:
             await _remember(shards, current, list(in_transit))
         return self._report(shards, await describe(shards, in_transit), full=full)
@@ -96,11 +96,11 @@ class AuditRun:
         """Run the checks of one shard, and count its rows."""
         for check in FULL_CHECKS if scope.full else WINDOW_CHECKS:
             await self._run_check(shard, check, scope)
-        for title, look in zip(
-            bodies.STEPS, (bodies.look_at_bodies, bodies.look_at_states), strict=True
+        for title, check_outcomes in zip(
+            bodies.STEPS, (bodies.check_bodies, bodies.check_states), strict=True
         ):
             self._step(title)
-            await look(shard, scope, self._findings)
+            await check_outcomes(shard, scope, self._findings)
         self._step("rows are counted")
         row = await shard.connection.fetchrow(scope.clause + COUNTS, *scope.arguments)
         checked = self._findings.checked
@@ -127,7 +127,7 @@ class AuditRun:
     async def _check_change(
         self, shard: AuditedShard, scope: Scope, now: Watermark, then: Watermark
     ) -> None:
-        """Check what only the last audit's place can tell."""
+        """Check what only a comparison with the last audit's place shows."""
         for partition, audited in then.next_offsets.items():
             next_offset = now.next_offsets.get(partition)
             if next_offset is None or next_offset < audited:
@@ -148,7 +148,7 @@ class AuditRun:
         await self._run_check(shard, CONTRA_CHANGE, scope, columns)
 
     async def _match(self, shards: Sequence[AuditedShard], scopes: Sequence[Scope]) -> set[str]:
-        """Match legs over all shards; return the transfers to be looked at again."""
+        """Match legs over all shards; return the transfers to look up again."""
         for shard, scope in zip(shards, scopes, strict=True):
             self._step("every request is decided on one shard")
             others = [

@@ -1,7 +1,7 @@
-"""What an audit of one shard looks at: everything, or what came after the last one.
+"""The scope of an audit of one shard: everything, or what came after the last audit.
 
-Both are the same names (`audited_outcomes`, `effects`, …) in a `WITH` clause, so that every check
-is written once.
+Both scopes define the same names (`audited_outcomes`, `effects`, …) in a `WITH` clause, so that
+every check is written once.
 """
 
 from typing import Any, Final
@@ -23,7 +23,7 @@ _EFFECTS: Final = """
     FROM audited_outcomes
     WHERE status = 'settled' AND kind = 'transfer' AND leg = 'request'
 """
-"""The entries that the outcomes say there are: one each, two for a transfer in one decision."""
+"""The entries that the outcomes imply: one each, and two for a transfer in one decision."""
 
 _BETWEEN_PARTITIONS: Final = "(leg <> 'request' OR status = 'debited')"
 
@@ -35,8 +35,8 @@ audited_accounts AS NOT MATERIALIZED (SELECT * FROM accounts),
 moving_legs AS NOT MATERIALIZED (SELECT * FROM outcomes WHERE {_BETWEEN_PARTITIONS})
 """  # noqa: S608 - all parts are ours
 
-# Outcomes are numbered by the log, entries are not: those of the window are the entries of the
-# accounts that its outcomes touch, from the first that one of them names.
+# Outcomes have offsets of the log, entries have not. The entries of the window are those of the
+# accounts that its outcomes touch, beginning with the first entry that an outcome names.
 _WINDOW: Final = f"""
 WITH audited_outcomes AS MATERIALIZED (
     SELECT outcomes.* FROM unnest($1::integer[], $2::bigint[]) AS mark (partition, next_offset)
@@ -62,7 +62,7 @@ WITH audited_outcomes AS MATERIALIZED (
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """A `WITH` clause and its arguments. A query's own arguments are numbered after them."""
+    """A `WITH` clause and its arguments. The numbers of a query's own arguments follow them."""
 
     clause: str
     arguments: list[Any]
@@ -73,5 +73,5 @@ EVERYTHING: Final = Scope(_EVERYTHING, [], full=True)
 
 
 def window(next_offsets: dict[int, int]) -> Scope:
-    """Return the scope of what was decided from `next_offsets` (per partition) on."""
+    """Return the scope of the outcomes at and after `next_offsets` (by partition)."""
     return Scope(_WINDOW, [list(next_offsets), list(next_offsets.values())], full=False)

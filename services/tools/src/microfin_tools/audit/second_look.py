@@ -1,9 +1,9 @@
-"""A second look at the transfers that one snapshot of each shard did not explain.
+"""A second look at the transfers that are incomplete in one snapshot of each shard.
 
-The shards' snapshots are of different moments, and money moves on between them. So what looked
-incomplete is looked up again, on all shards, in later snapshots: a transfer that went on is
-complete by now, one that really is in transit has its command in an outbox or in the log, and an
-earlier leg that is missing twice is missing.
+The shards' snapshots are of different moments, and money moves on between them. So the audit looks
+incomplete transfers up again, on all shards, in later snapshots. A transfer that went on is
+complete by now. A transfer in transit has its command in an outbox or in the log. An earlier leg
+that is missing twice is really missing.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from microfin_tools.audit.report import Findings, InTransit, Row
 from microfin_tools.audit.shard import AuditedShard, on_all
 
 LogEnds = Callable[[], Awaitable[dict[int, int] | None]]
-"""Asks the log for the end offset of each partition; None: it does not answer."""
+"""Asks the log for the end offset of each partition; returns None if it does not answer."""
 
 _PAUSES: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Seconds before each look at a live system."""
+"""Seconds before each look, while money moves."""
 
 _PAUSES_AT_REST: Final = (0.0, 0.0)
 
 _AT_A_TIME: Final = 1_000
 
 _DECIDED_WITHIN: Final = 20
-"""How many times, a tenth of a second apart, the log's end is waited for."""
+"""How often to check, every tenth of a second, whether the log is decided to its end."""
 
 _LEGS: Final = f"""
 SELECT replace(operation_id::text, '-', '') AS operation, jsonb_agg({LEG_COLUMNS}) AS legs
@@ -40,7 +40,7 @@ SELECT DISTINCT replace(operation_id::text, '-', '') FROM outbox
 WHERE operation_id = ANY($1::uuid[])
 """
 
-# A record in quarantine is only bytes; the id of its operation stands in it as text.
+# A record in quarantine is only bytes, which contain the id of its operation as text.
 IN_QUARANTINE: Final = """
 SELECT DISTINCT id FROM unnest($1::text[]) AS wanted (id)
 JOIN quarantine ON position(convert_to(id, 'UTF8') IN value) > 0 AND replayed_at IS NULL
@@ -50,7 +50,7 @@ _NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 
 class Trace(msgspec.Struct):
-    """What is known of one operation after the latest look."""
+    """The state of one operation at the latest look."""
 
     legs: list[LegOutcome]
     unexplained: str = ""
@@ -64,7 +64,7 @@ class _Seen(msgspec.Struct):
     quarantine: set[str]
 
 
-async def look_again(
+async def look_up_again(
     shards: Sequence[AuditedShard],
     operations: Iterable[str],
     findings: Findings,
@@ -74,8 +74,8 @@ async def look_again(
 ) -> dict[str, Trace]:
     """Look the operations up again and return those that are in transit.
 
-    Everything else is complete or goes to `findings`; `at_rest`, so does what is in transit. With
-    `log_ends`, a transfer is not taken to be in the log once the log is decided beyond it.
+    All others are complete or go to `findings`; `at_rest`, so do those in transit. With `log_ends`,
+    a transfer no longer counts as in the log when the log is decided beyond it.
     """
     pending = {operation: Trace([]) for operation in operations}
     for pause in _PAUSES_AT_REST if at_rest else _PAUSES:
@@ -109,7 +109,7 @@ async def describe(shards: Sequence[AuditedShard], traces: dict[str, Trace]) -> 
 async def _look(
     shards: Sequence[AuditedShard], pending: dict[str, Trace], findings: Findings
 ) -> None:
-    """Look all of `pending` up once, and drop those that are settled, one way or the other."""
+    """Look all of `pending` up once, and drop those that are complete or a violation."""
     remaining = iter(list(pending))
     while operations := list(islice(remaining, _AT_A_TIME)):
         seen = await _see(shards, operations)
@@ -167,9 +167,9 @@ async def _lost(
 ) -> set[str]:
     """Return those of `pending` that are neither in an outbox nor in the log.
 
-    A command that no outbox holds is in the log below its end now. Once all partitions have
-    decided so far, it left an outcome, or was forwarded (after a growth), for which the second
-    round allows.
+    A command that is in no outbox is in the log, below its current end. When all partitions have
+    decided up to that end, it has left an outcome, or was forwarded (after a growth): hence the
+    second round.
     """
     lost = {operation for operation, trace in pending.items() if _without_trace(trace)}
     for _ in range(2):
@@ -192,7 +192,7 @@ def _without_trace(trace: Trace) -> bool:
 
 
 async def _decided_up_to(shards: Sequence[AuditedShard], ends: dict[int, int]) -> bool:
-    """Wait for a moment until the partitions have decided up to `ends`; tell whether they have."""
+    """Wait a moment for the partitions to decide up to `ends`; return whether they have."""
     for _ in range(_DECIDED_WITHIN):
         rows = await on_all(
             shards,

@@ -1,4 +1,4 @@
-"""One shard as the auditor sees it: a connection, a snapshot, rows that come in pieces."""
+"""One shard for the auditor: a connection, a snapshot, and rows that come in pieces."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,8 @@ _PIECE: Final = 2_000
 
 _CONNECT_TIMEOUT: Final = 10
 
-# Roles' time limits are for processes that must answer; a snapshot of the auditor also waits for
-# other shards.
+# The roles' time limits are for processes that must answer. A snapshot of the auditor also waits
+# for other shards.
 _WITHOUT_LIMITS: Final = """
 SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;
 SET LOCAL jit = off
@@ -34,7 +34,7 @@ class AuditedShard:
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[None]:
-        """Open a read-only transaction; its first query fixes the moment that all of it sees."""
+        """Open a read-only transaction; all its queries see the moment of the first one."""
         async with self.connection.transaction(isolation="repeatable_read", readonly=True):
             await self.connection.execute(_WITHOUT_LIMITS)
             yield
@@ -42,8 +42,8 @@ class AuditedShard:
     async def stream(self, name: str, query: str, *arguments: Any) -> AsyncIterator[Any]:
         """Yield the rows of `query` through the cursor `name` of the open snapshot.
 
-        The cursor is one of SQL, not of the protocol: that would need a named statement, which
-        a pooler's server would keep after the transaction.
+        It is a cursor of SQL, not of the protocol: the latter needs a named statement, which would
+        stay in the pooler's server connection after the transaction.
         """
         await self.connection.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {query}", *arguments)
         while rows := await self.connection.fetch(f"FETCH {_PIECE} FROM {name}"):
@@ -56,7 +56,7 @@ class AuditedShard:
 async def open_shards(urls: Sequence[str]) -> AsyncIterator[list[AuditedShard]]:
     """Connect to the shards at `urls`, shard 0 first.
 
-    Raises `WrongShard` or `NotMigrated` unless they are all the shards of a ledger, in their order.
+    Raises `WrongShard` or `NotMigrated` unless these are all shards of a ledger, in their order.
     """
     async with contextlib.AsyncExitStack() as stack:
         shards = []
@@ -90,7 +90,7 @@ async def snapshots(shards: Sequence[AuditedShard]) -> AsyncIterator[None]:
 async def on_all(
     shards: Sequence[AuditedShard], work: Callable[[AuditedShard], Awaitable[Result]]
 ) -> list[Result]:
-    """Do `work` on all shards at one time and return the results in the order of the shards."""
+    """Do `work` on all shards at once and return the results in the order of the shards."""
 
     async def run(shard: AuditedShard) -> Result:
         return await work(shard)

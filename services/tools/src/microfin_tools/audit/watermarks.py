@@ -1,11 +1,11 @@
-"""Where the last audit that found nothing ended, on each shard."""
+"""The place on each shard at which the last audit without findings ended."""
 
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from microfin_tools.audit.checks import LAST_IN_TURN
+from microfin_tools.audit.checks import LAST_IN_ROTATION
 from microfin_tools.audit.shard import AuditedShard
 
 _CONTRA: Final = """
@@ -24,11 +24,11 @@ class ContraBalance(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Watermark(msgspec.Struct, frozen=True, kw_only=True):
-    """What one shard's next audit starts from.
+    """The place on one shard at which the next audit starts.
 
-    `next_offsets` is per partition the first offset that was not audited, `in_transit` (on shard
-    0, for all) the transfers that were still under way, `looked_at` the account up to which audits
-    have looked in turn at all of them.
+    `next_offsets` has for each partition the first offset that was not audited. `in_transit` (on
+    shard 0, for all shards) are the transfers that were still under way. Each audit checks some
+    more accounts, in rotation; `looked_at` is the last of these.
     """
 
     next_offsets: dict[int, int]
@@ -38,7 +38,7 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def current(shard: AuditedShard) -> Watermark:
-    """Return where the shard is now, by the open snapshot."""
+    """Return the shard's current place, read in the open snapshot."""
     partitions = await shard.connection.fetch("SELECT partition, next_offset FROM partitions")
     contra = await shard.connection.fetch(_CONTRA)
     return Watermark(
@@ -47,20 +47,20 @@ async def current(shard: AuditedShard) -> Watermark:
     )
 
 
-async def looked_on(shard: AuditedShard, now: Watermark, then: Watermark) -> Watermark:
-    """Return `now` with the account up to which this audit looks, going on from `then`'s."""
-    last = await shard.connection.fetchval(LAST_IN_TURN, then.looked_at)
+async def rotate(shard: AuditedShard, now: Watermark, then: Watermark) -> Watermark:
+    """Return `now` with the last account of this audit's rotation, which goes on after `then`'s."""
+    last = await shard.connection.fetchval(LAST_IN_ROTATION, then.looked_at)
     return msgspec.structs.replace(now, looked_at=last or "")
 
 
 async def stored(shard: AuditedShard) -> Watermark | None:
-    """Return where the last audit ended, by the open snapshot."""
+    """Return the place where the last audit ended, read in the open snapshot."""
     state: str | None = await shard.connection.fetchval("SELECT state FROM audit_watermarks")
     return None if state is None else msgspec.json.decode(state, type=Watermark)
 
 
 async def store(shard: AuditedShard, watermark: Watermark) -> None:
-    """Store where this audit ended."""
+    """Store the place where this audit ended."""
     async with shard.connection.transaction():
         await shard.connection.execute(
             "INSERT INTO audit_watermarks (state) VALUES ($1::jsonb)"
@@ -71,7 +71,7 @@ async def store(shard: AuditedShard, watermark: Watermark) -> None:
 
 
 def contra_columns(contra: Sequence[ContraBalance]) -> list[list[Any]]:
-    """Return the balances as one list a column."""
+    """Return the balances as one list for each column."""
     return [
         [balance.partition for balance in contra],
         [balance.contra for balance in contra],

@@ -4,5 +4,5 @@ from microfin_tools.cli.application import application
 
 
 def main() -> None:
-    """Run the command that the arguments name; exits with its code."""
+    """Run the command that the arguments name, and exit with its code."""
     application(prog_name="microfin")

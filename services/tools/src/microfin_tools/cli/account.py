@@ -34,12 +34,12 @@ account = typer.Typer(
 _LOOKS_A_SECOND: Final = 20
 
 _DEADLINE: Final = 60_000
-"""Milliseconds after which a command that was late to the log is rejected."""
+"""Milliseconds after which a worker rejects a command that came late to the log."""
 
 
 def _account_number(text: str) -> str:
     if not is_account_number(text):
-        raise typer.BadParameter("12 digits with the right check digit are an account number.")
+        raise typer.BadParameter("An account number has 12 digits, with the right check digit.")
     return text
 
 
@@ -49,8 +49,8 @@ Number = Annotated[
 Key = Annotated[
     str | None,
     typer.Option(
-        help="A key of your own: repeating the command with it never acts twice. Left out, it is "
-        "random."
+        help="A key of your own: if you repeat the command with it, it never acts twice. Without "
+        "this option the key is random."
     ),
 ]
 Wait = Annotated[int, typer.Option(min=0, help="Seconds to wait for the outcome; 0 does not wait.")]
@@ -93,10 +93,10 @@ def show(
 
 @account.command()
 def freeze(number: Number, key: Key = None, wait: Wait = 10, json: Json = False) -> None:
-    """Freeze an account: it takes nothing and gives nothing, but for refunds.
+    """Freeze an account: nothing but refunds can be paid in, nothing can be paid out.
 
     Deposits, withdrawals and transfers are rejected, credits go back to their senders. The worker
-    of the account's partition decides it, in order with everything else.
+    of the account's partition decides the command, in the order of the log.
 
     Needs MICROFIN_KAFKA and MICROFIN_DATABASES.
 
@@ -166,7 +166,7 @@ def _set_state(
     operation = operation_id("", key or secrets.token_hex(16), "set_state", number)
     decided = run(_ask(number, state, operation, wait))
     if decided is None:
-        _tell_accepted(operation, as_json=as_json)
+        _print_accepted(operation, as_json=as_json)
         return
     fields = operation_fields(decided)
     if as_json:
@@ -177,7 +177,7 @@ def _set_state(
         raise typer.Exit(NO)
 
 
-def _tell_accepted(operation: str, *, as_json: bool) -> None:
+def _print_accepted(operation: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"operation": operation, "kind": "set_state", "status": "accepted"})
         return
@@ -185,7 +185,7 @@ def _tell_accepted(operation: str, *, as_json: bool) -> None:
 
 
 async def _ask(number: str, state: AccountState, operation: str, wait: int) -> Operation | None:
-    """Send the command and return what became of it; None where that is not waited for."""
+    """Send the command and return the decided operation; None without waiting for it."""
     settings = CommonSettings()
     async with reading_shards(settings) as pools:
         partition, generation = await partition_under_routing(pools, number)
@@ -209,16 +209,16 @@ async def _ask(number: str, state: AccountState, operation: str, wait: int) -> O
             await asyncio.sleep(1 / _LOOKS_A_SECOND)
     raise Refused(
         f"Operation {operation} is in the log, and the worker of partition {partition} has not "
-        f"decided it within {wait} s: is it running? Look again with "
+        f"decided it within {wait} s: is it running? Try again with "
         f"`microfin operation show {operation}`."
     )
 
 
 def _decided(found: queries.FoundOperation, command: Command) -> Operation:
-    """Return what became of `command`. Raises `Refused` where its key had asked for another."""
+    """Return the operation of `command`. Raises `Refused` if its key belongs to another one."""
     if not same_body(found.request, body_hash(command)):
         raise Refused(
-            f"This key has asked something else of account {command.account} before (operation "
-            f"{command.operation}), so nothing was done. Take a new key for every new change."
+            f"This key was used before for another change of account {command.account} (operation "
+            f"{command.operation}), so nothing was done. Use a new key for every new change."
         )
     return found.operation

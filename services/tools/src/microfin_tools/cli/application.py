@@ -22,12 +22,12 @@ from microfin_tools.cli.user_access import disable, enable, set_password, sign_o
 
 HELP = """Administer a microfin ledger.
 
-Settings come from environment variables, each also from a file by NAME_FILE:
+Settings come from environment variables; NAME_FILE names a file that holds the value instead:
 
 \b
   MICROFIN_DATABASES         PostgreSQL of each shard through the pooler, for reading
   MICROFIN_DATABASES_DIRECT  the same past the pooler with the owner's role, for changes
-  MICROFIN_KAFKA             host:port of some brokers, by commas
+  MICROFIN_KAFKA             host:port of some brokers, separated by commas
   MICROFIN_TOPIC             the commands topic (microfin.commands)
 
 On one machine, `source .local/environment` sets them.
@@ -38,7 +38,7 @@ Exit code 0: done. 1: the answer is no. 2: it could not be done.
 Start with:
   microfin migrate --partitions 6     make the databases
   microfin audit                      is every cent where it should be?
-  microfin routing show               which partitions are there, how far are they?
+  microfin routing show               which partitions exist, and what have they decided?
 """
 
 application = typer.Typer(
@@ -53,7 +53,7 @@ application = typer.Typer(
 
 @application.callback(help=HELP)
 def configure() -> None:
-    """Write logs to stderr. Unasked, only errors: a command says itself what it could not do."""
+    """Write logs to stderr, only errors by default: each command reports its own failure."""
     with reported():
         settings = CommonSettings()
         if "log_format" not in settings.model_fields_set:
@@ -63,7 +63,7 @@ def configure() -> None:
             settings.log_level = "error"
         configure_logs(settings, process="microfin")
         if quiet:
-            # It reports every attempt to connect as an error.
+            # aiokafka logs every attempt to connect as an error.
             logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 

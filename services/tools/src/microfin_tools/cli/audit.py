@@ -11,7 +11,7 @@ from microfin.process.settings import CommonSettings
 from microfin_tools.audit import AuditReport, Violation
 from microfin_tools.audit import audit as audit_shards
 from microfin_tools.cli.failures import NO, run
-from microfin_tools.cli.log_ends import FingerprintsAsked, LogEndsAsked
+from microfin_tools.cli.log_ends import KafkaFingerprints, KafkaLogEnds
 from microfin_tools.cli.output import Json, print_fields, print_json, print_text
 from microfin_tools.cli.shards import reading_urls
 
@@ -24,7 +24,7 @@ def audit(
     since: Annotated[
         bool,
         typer.Option(
-            "--since", help="Look only at what came after the last --since that found nothing."
+            "--since", help="Audit only what came after the last --since that found nothing."
         ),
     ] = False,
     json: Json = False,
@@ -35,18 +35,18 @@ def audit(
     1  zero sum             accounts and contra accounts add up to 0
     2  never negative       no balance is below 0
     3  explained balance    balances, seq and statements agree
-    4  once                 every leg has one outcome and one effect, as it was asked for
-    5  durable              the log holds what was decided last (with MICROFIN_KAFKA)
+    4  once                 every leg has one outcome and one effect, as it was requested
+    5  durable              the log holds the records decided last (with MICROFIN_KAFKA)
     6  one writer           partitions decide by the routing of their shard
     8  arrival              every debited transfer is credited or refunded, once
 
-    Works while the platform runs, in one snapshot of each shard; what two snapshots do not explain
-    is looked up again before it counts. Reads MICROFIN_DATABASES (role microfin_auditor), or
-    MICROFIN_DATABASES_DIRECT where that is not set; asks Kafka for the log's end
-    and for the records that were decided last where MICROFIN_KAFKA is set, also to tell a transfer
-    that is under way from a lost one.
+    Works while the platform runs, in one snapshot of each shard. A difference between snapshots is
+    looked up again before it counts. Reads MICROFIN_DATABASES (role microfin_auditor), or
+    MICROFIN_DATABASES_DIRECT if that is not set. If MICROFIN_KAFKA is set, it asks Kafka for the
+    log's end and for the records that were decided last, also to distinguish a transfer that is
+    under way from a lost one.
 
-    Exit code 0: all hold. 1: there are violations. 2: it could not be checked.
+    Exit code 0: all invariants hold. 1: there are violations. 2: the audit could not be made.
 
     \b
     Examples:
@@ -85,8 +85,8 @@ async def _audit(*, at_rest: bool, since: bool) -> AuditReport:
             at_rest=at_rest,
             since=since,
             progress=show,
-            log_ends=LogEndsAsked(settings) if asks_log else None,
-            fingerprints_at=FingerprintsAsked(settings) if asks_log else None,
+            log_ends=KafkaLogEnds(settings) if asks_log else None,
+            fingerprints_at=KafkaFingerprints(settings) if asks_log else None,
         )
 
 

@@ -1,7 +1,7 @@
-"""What a command that did not succeed says, and its exit code.
+"""The sentence and the exit code of a command that did not succeed.
 
 0: done, and the answer is yes. 1: the answer is no (not found, rejected, violations). 2: the
-command was wrong or could not be carried out (setting missing, database or Kafka away).
+command was wrong or could not be run (setting missing, database or Kafka away).
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Refused(Exception):
 
 
 class CouldNot(Exception):
-    """The command could not be carried out; the message says why and what to do."""
+    """The command could not be run; the message says why and what to do."""
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
@@ -79,7 +79,7 @@ def _setting(fault: dict[str, Any]) -> str:
 
 
 def database_failure(error: BaseException) -> str:
-    """Return what an error of the database means to whoever ran the command."""
+    """Return what an error of the database means to the person who ran the command."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, asyncpg.UndefinedTableError):
         return f"The database is no microfin ledger ({text}): run `microfin migrate` first."
@@ -89,5 +89,5 @@ def database_failure(error: BaseException) -> str:
 
 
 def _end(sentence: str, code: int) -> NoReturn:
-    print(sentence, file=sys.stderr)  # noqa: T201 - this is what the command says
+    print(sentence, file=sys.stderr)  # noqa: T201 - the command's answer
     raise typer.Exit(code) from None

@@ -1,4 +1,4 @@
-"""`microfin log`: what the commands topic keeps."""
+"""`microfin log`: the records that the commands topic keeps."""
 
 import asyncio
 from typing import Annotated, Any, Final
@@ -13,9 +13,9 @@ from microfin_tools.cli.output import Json, print_json, print_rows, print_text
 from microfin_tools.cli.shards import reading_shards
 from microfin_tools.cli.topic import Topic, open_topic
 
-log = typer.Typer(no_args_is_help=True, help="What the commands topic keeps.")
+log = typer.Typer(no_args_is_help=True, help="The records that the commands topic keeps.")
 
-_WEEK: Final = 7 * 24
+KEPT_HOURS: Final = 14 * 24  # as the chart's CronJob: the window of restores is one number
 _HOUR: Final = 3_600_000  # milliseconds
 
 _NEXT_OFFSETS: Final = "SELECT partition, next_offset FROM partitions"
@@ -23,11 +23,11 @@ _NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """What is known of one partition of the topic.
+    """The offsets of one partition of the topic.
 
     It keeps offsets `start` to `end` (the one after the last record). `next_offset` is the first
     that is not decided, None where the partition was never claimed. `first_young` is the first
-    record that is to be kept for its age, None where there is none.
+    record that is too young to be trimmed, None where there is none.
     """
 
     start: int
@@ -37,17 +37,17 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Trim(msgspec.Struct, frozen=True):
-    """Up to where one partition is trimmed: records below `keep_from` go. `fault` forbids it."""
+    """How far one partition is trimmed: records below `keep_from` go. A `fault` forbids it."""
 
     keep_from: int
     fault: str = ""
 
 
 def plan(bounds: Bounds, keep_records: int) -> Trim:
-    """Return what may go of one partition.
+    """Return which records of one partition may go.
 
-    The record before `next_offset` always stays, by which a worker recognises its log, and with it
-    the last `keep_records` before `next_offset` and all that are young.
+    The record before `next_offset` always stays: a worker recognises its log by it. The last
+    `keep_records` before `next_offset` stay too, and all young records.
     """
     if bounds.next_offset is None:
         return Trim(bounds.start)
@@ -65,20 +65,24 @@ def plan(bounds: Bounds, keep_records: int) -> Trim:
 def trim(
     keep_hours: Annotated[
         int, typer.Option(min=0, help="Records younger than this stay, in hours.")
-    ] = _WEEK,
+    ] = KEPT_HOURS,
     keep_records: Annotated[
         int,
-        typer.Option(min=0, help="As many decided records stay in each partition, however old."),
+        typer.Option(
+            min=0, help="This many decided records stay in each partition, however old they are."
+        ),
     ] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show which records would go.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Delete commands that were decided and that no recovery needs any more.
 
     The topic keeps everything until it is trimmed. Only records below a partition's committed
-    `next_offset` ever go, and never the last of them. What stays is the window for recovery: a
-    shard restored from a backup decides again from its own, older `next_offset`, so keep at least
-    the age of the oldest backup that you would restore.
+    `next_offset` ever go, and never the last of them. The records that stay are the window for
+    recovery: a shard restored from a backup decides again from its own, older `next_offset`, so
+    keep at least the age of the oldest backup that you would restore.
 
     Needs MICROFIN_KAFKA and MICROFIN_DATABASES.
 
@@ -126,7 +130,7 @@ async def _trim(keep_hours: int, keep_records: int, *, dry_run: bool) -> list[di
 
 
 async def _decided(settings: CommonSettings) -> tuple[dict[int, int], int]:
-    """Return each partition's `next_offset`, and the time by the database's clock."""
+    """Return each partition's `next_offset`, and the time of the database's clock."""
     decided: dict[int, int] = {}
     async with reading_shards(settings) as pools:
         for pool in pools:

@@ -1,4 +1,4 @@
-"""What the auditor asks the log: its end offsets, and records that were decided last."""
+"""The auditor's queries of the log: its end offsets, and the records that were decided last."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ _RECORDS_TIMEOUT: Final = 60
 """Seconds for the records of all partitions."""
 
 
-class LogEndsAsked:
-    """Returns the end offset of each partition of the commands topic; None: nobody knows."""
+class KafkaLogEnds:
+    """Returns the end offset of each partition of the commands topic, None if Kafka is away."""
 
     def __init__(self, settings: CommonSettings) -> None:
         self._settings = settings
@@ -31,8 +31,8 @@ class LogEndsAsked:
             return None
 
 
-class FingerprintsAsked:
-    """Returns the fingerprints of records, as far as the log keeps and gives them."""
+class KafkaFingerprints:
+    """Returns the fingerprints of the records that the log still keeps and returns."""
 
     def __init__(self, settings: CommonSettings) -> None:
         self._settings = settings
@@ -59,4 +59,4 @@ async def _read(scan: LogScan, partition: int, offset: int, found: dict[int, byt
 
 
 def _quiet(_message: str) -> None:
-    """Nobody needs to be told how far so short a look is."""
+    """Print no progress: these reads are short."""

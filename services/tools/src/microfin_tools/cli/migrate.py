@@ -19,16 +19,16 @@ def migrate(
         typer.Option(
             min=1,
             help="How many partitions a new ledger starts with, a multiple of the shards. An "
-            "existing one keeps its own. Left out: 3, or the next multiple.",
+            "existing ledger keeps its number. Default: 3, or the next multiple.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
     """Bring the databases of all shards to the newest schema.
 
-    Makes the roles and tables that are missing and, in a new ledger, routing generation 1. Needs
-    MICROFIN_DATABASES_DIRECT: past the pooler, with the owner's role. Safe to run twice and at the
-    same time, and while the platform runs.
+    Creates missing roles and tables and, in a new ledger, routing generation 1. Needs
+    MICROFIN_DATABASES_DIRECT: past the pooler, with the owner's role. Safe to run twice, even at
+    the same time, and while the platform runs.
 
     \b
     Examples:

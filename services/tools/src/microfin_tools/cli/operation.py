@@ -28,7 +28,7 @@ _LEG_ORDER = ("request", "credit", "refund")
 def _operation_id(text: str) -> str:
     plain = text.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{32}", plain, re.ASCII):
-        raise typer.BadParameter("32 hexadecimal digits are an operation's id.")
+        raise typer.BadParameter("An operation's id has 32 hexadecimal digits.")
     return plain
 
 
@@ -39,7 +39,7 @@ def show(
     ],
     json: Json = False,
 ) -> None:
-    """Show an operation: what became of it, and the outcome of each of its legs.
+    """Show an operation: its status, and the outcome of each of its legs.
 
     \b
     Example:
@@ -57,7 +57,7 @@ def show(
 
 
 def operation_fields(found: Operation) -> dict[str, Any]:
-    """Return an operation as commands print it."""
+    """Return the fields of an operation that commands print."""
     return {
         "operation": found.operation,
         "kind": found.kind,
@@ -82,7 +82,7 @@ async def _read(operation: str) -> tuple[Operation, list[Outcome]]:
         found = (await queries.operations(pools, [operation])).get(operation)
         if found is None:
             raise Refused(
-                f"No shard has decided operation {operation}. If it was only just sent, look "
+                f"No shard has decided operation {operation}. If it was sent just now, try "
                 "again; if not, nobody knows it."
             )
         legs = [leg for pool in pools for leg in await queries.legs(pool, [operation])]

@@ -1,4 +1,4 @@
-"""`microfin outbox`: commands that partitions send on and that are not in the log yet."""
+"""`microfin outbox`: commands that partitions send and that are not in the log yet."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
@@ -34,7 +34,7 @@ _MOST: Final = 2**62
 _decode = msgspec.json.Decoder(Command).decode
 
 Partition = Annotated[
-    int | None, typer.Option(min=0, help="Only what this partition sends. Left out: all.")
+    int | None, typer.Option(min=0, help="Only rows of this partition. Default: all.")
 ]
 
 
@@ -56,10 +56,9 @@ def list_rows(
     limit: Annotated[int, typer.Option(min=1, help="The most rows of each shard.")] = 100,
     json: Json = False,
 ) -> None:
-    """List what partitions have decided to send on and the broker has not acknowledged.
+    """List the commands that partitions have to send and the broker has not acknowledged.
 
-    A row lives for milliseconds. One that is minutes old has a worker that is down or cannot reach
-    Kafka.
+    A row lives for milliseconds. If a row is minutes old, its worker is down or cannot reach Kafka.
 
     \b
     Example:
@@ -80,10 +79,10 @@ def resend(
     ] = 10,
     json: Json = False,
 ) -> None:
-    """Send rows that are stuck, in the place of a worker that is down.
+    """Send rows that are stuck, in place of a worker that is down.
 
-    A worker sends its outbox by itself, again after every restart: start the worker where you can.
-    The rows stay until it has, and it will send them once more; a repeat has no effect.
+    A worker sends its outbox, again after every restart: start the worker if you can. The rows stay
+    until the worker has sent them once more; a repeat has no effect.
 
     Needs MICROFIN_DATABASES and MICROFIN_KAFKA.
 

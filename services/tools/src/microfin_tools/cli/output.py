@@ -13,7 +13,7 @@ from rich.table import Table
 from microfin.ledger.money import EXPONENTS, to_decimal_text
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
-"""The option that every command has which prints data."""
+"""The option of every command that prints data."""
 
 
 def print_json(value: Any) -> None:
@@ -28,7 +28,7 @@ def print_text(text: str) -> None:
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], nothing: str) -> None:
-    """Print rows of the same fields as a table, or the sentence `nothing` where there are none."""
+    """Print rows of the same fields as a table, or the sentence `nothing` if there are none."""
     if not rows:
         print_text(nothing)
         return
@@ -42,7 +42,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], nothing: str) -> None:
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """Print one thing as a list of its fields; those without a value are left out."""
+    """Print one thing as a list of its fields, without the fields that have no value."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -53,7 +53,7 @@ def print_fields(fields: Mapping[str, Any]) -> None:
 
 
 def time_text(milliseconds: int) -> str:
-    """Return a time as RFC 3339 writes it, in UTC."""
+    """Return a time in the format of RFC 3339, in UTC."""
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -70,6 +70,6 @@ def _cell(value: Any) -> str:
 
 
 def _console() -> Console:
-    # Without a terminal nothing is wrapped: a line is a row. What a record says is not markup.
+    # Without a terminal no line is wrapped: a line is a row. The text of a record is not markup.
     width = None if sys.stdout.isatty() else 10_000
     return Console(width=width, markup=False, highlight=False, emoji=False)

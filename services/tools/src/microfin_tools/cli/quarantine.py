@@ -35,7 +35,7 @@ FROM quarantine
 
 
 class QuarantinedRecord(msgspec.Struct, frozen=True):
-    """A record as it stands in quarantine. Times are milliseconds since the Unix epoch."""
+    """A record in quarantine. Times are milliseconds since the Unix epoch."""
 
     shard: int
     partition: int
@@ -50,7 +50,7 @@ class QuarantinedRecord(msgspec.Struct, frozen=True):
 @quarantine.command("list")
 def list_records(
     everything: Annotated[
-        bool, typer.Option("--all", help="Also those that were replayed.")
+        bool, typer.Option("--all", help="Also records that were replayed.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="The most rows, oldest first.")] = 100,
     json: Json = False,
@@ -78,21 +78,21 @@ def list_records(
 
 @quarantine.command()
 def replay(
-    partition: Annotated[int | None, typer.Argument(min=0, help="Of the record.")] = None,
-    offset: Annotated[int | None, typer.Argument(min=0, help="Of the record.")] = None,
+    partition: Annotated[int | None, typer.Argument(min=0, help="The record's partition.")] = None,
+    offset: Annotated[int | None, typer.Argument(min=0, help="The record's offset.")] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All that were not replayed yet.")
+        bool, typer.Option("--all", help="All records that were not replayed yet.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Append a record anew, with its operation's id, once what stopped it is mended.
+    """Append a record again, with its operation's id, after its obstacle was removed.
 
     That is for credits and refunds: a refund whose account was missing, or a record that this
-    release can read and the one before could not. Replaying twice does no harm, a leg takes effect
-    once. Refused are records that still cannot be read, and requests that were answered
-    `rejected: quarantined`: for those the client asks anew, with a new key.
+    release can read and the previous one could not. Replaying twice does no harm: a leg takes
+    effect once. It refuses records that still cannot be read, and requests that were answered
+    `rejected: quarantined`: for those the client sends a new request, with a new key.
 
-    Needs MICROFIN_DATABASES_DIRECT and MICROFIN_KAFKA. The next audit tells whether the transfer
+    Needs MICROFIN_DATABASES_DIRECT and MICROFIN_KAFKA. The next audit shows whether the transfer
     has arrived.
 
     \b
@@ -145,15 +145,15 @@ def _row(record: QuarantinedRecord) -> dict[str, Any]:
     }
 
 
-def _printable(told: bytes) -> str:
-    """Return bytes of a stranger's as text that no terminal obeys."""
-    text = told.decode(errors="backslashreplace")
+def _printable(unknown: bytes) -> str:
+    """Return bytes of unknown origin as text without a terminal's control characters."""
+    text = unknown.decode(errors="backslashreplace")
     plain = (it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)
     return "".join(plain)
 
 
 def _read(record: QuarantinedRecord) -> tuple[Command | None, str]:
-    """Return the command in the record, or why there is none."""
+    """Return the command in the record, or None and the reason."""
     try:
         return wire.decode(record.key, record.value), ""
     except wire.Undecodable as error:
@@ -208,7 +208,7 @@ async def _replay_one(
 
 
 async def _why_not(pools: Sequence[Pool], record: QuarantinedRecord, command: Command) -> str:
-    """Say why replaying would be of no use, or nothing."""
+    """Return why replaying would have no effect, empty where it would."""
     if record.replayed_at is not None:
         return f"it was replayed at {time_text(record.replayed_at)}"
     pool = pools[shard_of_account(command.account, len(pools))]

@@ -31,10 +31,10 @@ recover = typer.Typer(
     no_args_is_help=True,
     help="""Recover a shard that was restored from an older backup.
 
-    The log still holds what was decided after the backup; the workers decide it again. The order
-    is: stop the API and the shard's workers, restore the backup, `check`, `prepare`, start the
-    workers, `verify`, start the API. Each step may be repeated. docs/runbooks/restored-shard.md
-    leads through it.
+    The log still holds the commands decided after the backup; the workers decide them again. The
+    order is: stop the API and the shard's workers, restore the backup, `check`, `prepare`, start
+    the workers, `verify`, start the API. Each step may be repeated. docs/runbooks/restored-shard.md
+    describes all of it.
 
     Needs MICROFIN_DATABASES_DIRECT (all shards) and MICROFIN_KAFKA.
     """,
@@ -45,11 +45,11 @@ Shard = Annotated[int, typer.Option(min=0, help="The number of the restored shar
 
 @recover.command()
 def check(shard: Shard, json: Json = False) -> None:
-    """Tell what a recovery would do and what would be lost. Changes nothing.
+    """Show what a recovery would do and what would be lost. Changes nothing.
 
     Compares the restored shard with the log and with the other shards, and reads the part of the
-    log that will be decided again. Exit code 0: `prepare` will do it, and the log holds everything.
-    1: it is refused, or something is lost; the report says what.
+    log that will be decided again. Exit code 0: `prepare` will succeed, and the log holds
+    everything. 1: the recovery is refused, or something is lost; the report says what.
 
     \b
     Example:
@@ -68,7 +68,7 @@ def prepare(
         bool,
         typer.Option(
             "--accept-loss",
-            help="Go on although commands have been trimmed from the log that the backup lacks.",
+            help="Go on although the log no longer holds some commands that the backup lacks.",
         ),
     ] = False,
     json: Json = False,
@@ -76,8 +76,8 @@ def prepare(
     """Check the restored shard, and make it ready for its workers.
 
     Raises the epochs above all that were ever used, so that no worker from before the restore can
-    commit. Forgets a growth that was being prepared, API leases, audit watermarks and, on shard 0,
-    sessions: people sign in again. Moves no money. Nothing is changed where it is refused.
+    commit. Deletes the intent of an unfinished growth, API leases, audit watermarks and, on shard
+    0, sessions: people sign in again. Moves no money. If it is refused, it changes nothing.
 
     \b
     Example:
@@ -100,7 +100,7 @@ def verify(
     send: Annotated[
         bool,
         typer.Option(
-            "--send", help="Send again what transfers are owed, where the log has lost it."
+            "--send", help="Send the missing commands of transfers again, if the log has lost them."
         ),
     ] = False,
     patience: Annotated[
@@ -110,12 +110,12 @@ def verify(
 ) -> None:
     """Wait until the workers have decided the log, audit, and list what could not be recovered.
 
-    Where the log held everything there is nothing to list. Otherwise it lists, by operation, the
-    transfers of which a leg is missing: those that can be completed, which --send does, and those
-    that cannot. On shard 0 it lists people whose sign-up is lost; their accounts are not. May run
-    while clients are served.
+    If the log held everything, the list is empty. Otherwise it lists, by operation, the transfers
+    of which a leg is missing: those that can be completed, which --send does, and those that
+    cannot. On shard 0 it lists people whose sign-up is lost; their accounts still exist. May run
+    while the API serves clients.
 
-    Exit code 0: all is there, and the audit finds nothing. 1: not so, or not yet.
+    Exit code 0: everything is there, and the audit finds nothing. 1: not so, or not yet.
 
     \b
     Examples:
@@ -134,7 +134,7 @@ def verify(
 @contextlib.asynccontextmanager
 async def _recovery(shard: int) -> AsyncIterator[Recovery]:
     settings = CommonSettings()
-    # A shard that holds much is counted in minutes, not in a command's seconds.
+    # To read a large shard takes minutes, and not the seconds of an ordinary command.
     patient = settings.model_copy(update={"database_timeout": 600.0})
     async with administered_shards(patient) as pools, open_topic(settings) as topic:
         yield Recovery(settings, pools, topic, shard, _say)

@@ -23,7 +23,8 @@ from microfin_tools.growth import (
 )
 
 routing = typer.Typer(
-    no_args_is_help=True, help="How accounts are spread over partitions, and who works on them."
+    no_args_is_help=True,
+    help="How accounts are spread over partitions, and how far each partition is.",
 )
 
 _PARTITIONS = f"""
@@ -38,8 +39,8 @@ FROM partitions ORDER BY partition
 def show(json: Json = False) -> None:
     """Show each shard's routing, and each partition's row.
 
-    `epoch` counts the claims of a partition, `next_offset` is its place in the log, `touched_at`
-    when its worker last wrote. A growth under way shows as the shard's intended partitions.
+    `epoch` counts the claims of a partition, `next_offset` is its place in the log, `touched_at` is
+    the time of its worker's last write. The intended partitions of a shard are a growth under way.
 
     \b
     Examples:
@@ -58,7 +59,7 @@ def show(json: Json = False) -> None:
 @routing.command()
 def grow(
     partitions: Annotated[
-        int, typer.Option(help="How many partitions accounts shall be spread over.", min=1)
+        int, typer.Option(help="How many partitions accounts should be spread over.", min=1)
     ],
     patience: Annotated[
         float, typer.Option(help="Seconds to keep trying while the workers are behind.", min=1)
@@ -67,9 +68,9 @@ def grow(
     """Spread accounts over more partitions while money moves.
 
     The topic must have the partitions, and each must have its worker. Commands for accounts that
-    move wait for a second or so, all others are not touched; nothing is refused or reordered. May
-    be stopped at any moment: run again, it completes what it finds. On one machine, `make grow
-    WORKERS=12` does all of it.
+    move wait for about a second; no other command waits, and none is refused or reordered. You may
+    stop it at any moment: if you run it again, it completes the unfinished growth. On one machine,
+    `make grow WORKERS=12` does all of it.
 
     \b
     Examples:

@@ -23,7 +23,7 @@ def reading_urls(settings: CommonSettings) -> list[str]:
 
 
 def administration_urls(settings: CommonSettings) -> list[str]:
-    """Return the URLs to change things by, past the pooler, shard 0 first."""
+    """Return the URLs for changes, past the pooler, shard 0 first."""
     if settings.databases_direct:
         return settings.direct_database_urls
     raise CouldNot(
@@ -35,7 +35,7 @@ def administration_urls(settings: CommonSettings) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def reading_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
-    """Give pools for reading, shard 0 first: past the pooler only where no pooler is set."""
+    """Give pools for reading, shard 0 first; past the pooler only if no pooler is set."""
     async with connected(reading_urls(settings), settings) as pools:
         yield pools
 
@@ -59,6 +59,6 @@ async def connected(urls: list[str], settings: CommonSettings) -> AsyncIterator[
 
 
 async def partition_under_routing(pools: Sequence[Pool], account: str) -> tuple[int, int]:
-    """Return the partition of `account` now, and the generation of the routing that says so."""
+    """Return the current partition of `account`, and the generation of its routing."""
     row = await queries.routing(pools[shard_of_account(account, len(pools))])
     return partition_of(account, row.routing.partition_count), row.routing.generation

@@ -1,4 +1,4 @@
-"""The commands topic as commands look at it: its partitions, their offsets and times."""
+"""The commands topic as the command line reads it: its partitions, their offsets and times."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ class Topic(msgspec.Struct, frozen=True):
 
 @contextlib.asynccontextmanager
 async def open_topic(settings: CommonSettings) -> AsyncIterator[Topic]:
-    """Give the commands topic. Raises `CouldNot` where Kafka is away or has no such topic."""
+    """Give the commands topic. Raises `CouldNot` if Kafka is away or has no such topic."""
     options = connection_options(settings, "microfin-cli")
     administrator = AIOKafkaAdminClient(**options)
     consumer = aiokafka.AIOKafkaConsumer(**options, enable_auto_commit=False)

@@ -1,4 +1,4 @@
-"""`microfin topic`: making and growing the commands topic where nobody else does it."""
+"""`microfin topic`: creating and growing the commands topic if nobody else does it."""
 
 from typing import Annotated, Final
 
@@ -32,20 +32,20 @@ def describe() -> None:
 
 @topic.command()
 def grow(
-    partitions: Annotated[int, typer.Option(min=1, help="How many partitions it shall have.")],
+    partitions: Annotated[int, typer.Option(min=1, help="How many partitions it should have.")],
     replicas: Annotated[
-        int, typer.Option(min=1, help="On how many brokers each lies, where the topic is new.")
+        int, typer.Option(min=1, help="On how many brokers each partition is, if the topic is new.")
     ] = 3,
     config: Annotated[
         list[str] | None,
-        typer.Option(help="A setting NAME=VALUE besides those that microfin needs; repeatable."),
+        typer.Option(help="A setting NAME=VALUE as well as those that microfin needs; repeatable."),
     ] = None,
 ) -> None:
-    """Make the commands topic, or give it more partitions.
+    """Create the commands topic, or give it more partitions.
 
-    A topic that has as many or more is left alone: partitions never shrink. Accounts are spread
-    over new partitions by `microfin routing grow`, when each has its worker. Safe to run twice. In
-    Kubernetes without Strimzi, the operator runs it.
+    A topic that has this number of partitions or more does not change: partitions never shrink.
+    `microfin routing grow` spreads accounts over the new partitions, when each has its worker. Safe
+    to run twice. In Kubernetes without Strimzi, the operator runs it.
 
     \b
     Examples:
@@ -95,14 +95,14 @@ async def _create(
     replicas: int,
     configuration: dict[str, str],
 ) -> bool:
-    """Make the topic; False where it is there already."""
+    """Create the topic; return False if it exists already."""
     new = NewTopic(name, partitions, replicas, topic_configs=configuration)
     response = await administrator.create_topics([new])
-    code, told = response.topic_errors[0][1:3]
+    code, message = response.topic_errors[0][1:3]
     if code and for_code(code) is TopicAlreadyExistsError:
         return False
     if code:
-        raise Refused(f"Kafka would not make {name}: {for_code(code).__name__}: {told}")
+        raise Refused(f"Kafka would not make {name}: {for_code(code).__name__}: {message}")
     return True
 
 
@@ -113,6 +113,6 @@ async def _count(administrator: AIOKafkaAdminClient, name: str) -> int:
 
 async def _widen(administrator: AIOKafkaAdminClient, name: str, partitions: int) -> None:
     response = await administrator.create_partitions({name: NewPartitions(partitions)})
-    _, code, told = response.topic_errors[0][:3]
+    _, code, message = response.topic_errors[0][:3]
     if code:
-        raise Refused(f"Kafka would not grow {name}: {for_code(code).__name__}: {told}")
+        raise Refused(f"Kafka would not grow {name}: {for_code(code).__name__}: {message}")

@@ -21,7 +21,7 @@ user = typer.Typer(no_args_is_help=True, help="The people who may sign in.")
 def _user_id(text: str) -> str:
     plain = text.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{32}", plain, re.ASCII):
-        raise typer.BadParameter("32 hexadecimal digits are a user's id.")
+        raise typer.BadParameter("A user's id has 32 hexadecimal digits.")
     return plain
 
 
@@ -39,15 +39,15 @@ def create(
             "--id",
             metavar="USER",
             parser=_user_id,
-            help="The id of a user who is gone, and whose accounts this person owns.",
+            help="The id of a lost user, whose accounts this person owns.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Create a user, as signing up does. The password is asked for, twice.
+    """Create a user, as signing up does. It asks for the password twice.
 
-    With --id the person becomes the owner of the accounts that this user had: after shard 0 was
-    restored from before the person signed up. Make sure who it is first.
+    With --id the person becomes the owner of the lost user's accounts. That is for people who
+    signed up after the backup from which shard 0 was restored. First make sure who the person is.
 
     Needs MICROFIN_DATABASES_DIRECT; the password's cost is MICROFIN_ARGON2_….
 
@@ -73,8 +73,7 @@ def create(
 
 
 def read_password(*, stdin: bool) -> str:
-    """Return the password that was typed, twice, or came in the first line of stdin, if it may be
-    chosen."""
+    """Return the password if it may be chosen: typed twice, or the first line of stdin."""
     if stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     else:
@@ -86,7 +85,7 @@ def read_password(*, stdin: bool) -> str:
 
 
 def hash_of(password: str, settings: ApiSettings) -> str:
-    """Return what is stored of a password, at the settings' cost."""
+    """Return the hash to store for a password, at the cost that the settings say."""
     return PasswordHasher(
         time_cost=settings.argon2_time,
         memory_cost=settings.argon2_memory,

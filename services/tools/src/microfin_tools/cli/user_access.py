@@ -1,4 +1,4 @@
-"""`microfin user disable`, `enable`, `sign-out`, `set-password`: who may be in."""
+"""`microfin user disable`, `enable`, `sign-out`, `set-password`: who may sign in."""
 
 import contextlib
 import re
@@ -26,9 +26,9 @@ _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 def disable(who: Who, json: Json = False) -> None:
-    """Let a user not sign in any more, and end all of the user's sessions.
+    """Forbid a user to sign in, and end all of the user's sessions.
 
-    The accounts and what is on them stay as they are. `microfin user enable` takes it back.
+    The accounts and their balances do not change. `microfin user enable` undoes it.
 
     \b
     Needs MICROFIN_DATABASES_DIRECT. With MICROFIN_REDIS the sessions end at once, without it
@@ -66,7 +66,7 @@ def set_password(
 
 
 def enable(who: Who, json: Json = False) -> None:
-    """Let a user sign in again who was disabled. Needs MICROFIN_DATABASES_DIRECT."""
+    """Let a disabled user sign in again. Needs MICROFIN_DATABASES_DIRECT."""
     _show({"id": run(_enable(who))}, json=json)
 
 

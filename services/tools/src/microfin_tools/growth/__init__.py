@@ -1,4 +1,4 @@
-"""Growing the number of partitions while money moves.
+"""Growing the number of partitions while money moves (docs/adr/0024-markers-as-cuts.md).
 
 shards = [PostgresRouting(pool, shard) for shard, pool in enumerate(pools)]
 growth = Growth(shards, MarkedLog(ends, producer), clock, say)

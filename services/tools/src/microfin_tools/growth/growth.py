@@ -1,7 +1,7 @@
-"""The activator: from N partitions to more, without refusing, losing or reordering anything.
+"""The activator: from N partitions to more, without refusing, losing or reordering a command.
 
-It may be killed between any two steps; running it again completes what it finds. Shards of
-different generations at one time are legal, so each shard is activated by itself.
+It may be killed between any two steps; another run completes the unfinished growth. Shards may have
+different generations at the same time, so each shard is activated on its own.
 """
 
 import asyncio
@@ -12,16 +12,12 @@ from uuid import UUID, uuid4
 import msgspec
 
 from microfin.kafka.producer import ProduceRefused, ProduceUnknown
+from microfin.ledger.lease import CUT_SECONDS, GROWTH_WAIT_SECONDS
 from microfin.ledger.routing import Routing, shard_of_partition
 from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
 from microfin_tools.growth.postgres_routing import AnotherGrowth, NotActivated, ShardState
 
-LEASE_SECONDS: Final = 1.0
-"""How long an API process may send by a lease (see `microfin_api.commands.leases`)."""
-
-_LEASE_MARGIN: Final = 0.05  # seconds, for clocks that run at different speeds
-_CUT_PATIENCE: Final = 3.0  # seconds to mark the partitions and to pass the cuts, commands held
-_DRAIN_PATIENCE: Final = 1.0  # seconds within which the lag must drain before anything is held
+_DRAIN_PATIENCE: Final = 1.0  # seconds in which the lag must drain before commands wait
 _ALIVE: Final = 10.0  # seconds since a partition's owner was last seen
 _PAUSE: Final = 1.0
 _LOOK_EVERY: Final = 0.02
@@ -41,19 +37,19 @@ class ShardRouting(Protocol):
         """Write the intent."""
 
     async def withdraw(self, token: UUID) -> None:
-        """Take the intent back."""
+        """Delete the intent."""
 
     async def activate(
         self, current: Routing, intended: Routing, token: UUID, cuts: Mapping[int, int]
     ) -> None:
-        """Make the intended routing the routing, in the place of `current`."""
+        """Replace the routing `current` by the intended one."""
 
 
 class GrowthLog(Protocol):
     """The commands topic; see `microfin_tools.growth.marking.MarkedLog`."""
 
     async def ends(self) -> Mapping[int, int]:
-        """Return where each partition ends, as some broker tells it: perhaps an old answer."""
+        """Return where each partition ends, as some broker says: the answer may be old."""
 
     async def mark(
         self, partitions: Collection[int], current: Routing, intended: Routing
@@ -72,11 +68,11 @@ class GrowthClock(Protocol):
 
 
 class GrowthRefused(Exception):
-    """This growth cannot be; the message says why and what to do. Nothing was changed."""
+    """This growth is impossible; the message says why and what to do. Nothing was changed."""
 
 
 class GrowthNotFinished(Exception):
-    """The patience ended first. Running the same command again goes on from there."""
+    """The patience ended first. The same command, run again, goes on from there."""
 
 
 class _Overtaken(Exception):
@@ -84,17 +80,17 @@ class _Overtaken(Exception):
 
 
 class _NotCut(Exception):
-    """The partitions were not marked, or not decided up to their markers, in time."""
+    """The partitions were not marked, or did not decide up to their markers, in time."""
 
 
 class _Prepared(msgspec.Struct, frozen=True):
-    """A shard that carries the intent, and the routing that it had when that was written."""
+    """A shard that has the intent, and its routing when the intent was written."""
 
     shard: ShardRouting
     current: Routing
 
     def partitions(self, shards: int) -> list[int]:
-        """Return the partitions of this shard that accounts are spread over now."""
+        """Return the partitions of this shard over which accounts are spread now."""
         count = self.current.partition_count
         return [it for it in range(count) if shard_of_partition(it, shards) == self.shard.shard]
 
@@ -119,13 +115,13 @@ class Growth:
     async def to(self, partitions: int) -> Routing:
         """Grow to `partitions` and return the routing; complete an unfinished growth first.
 
-        Raises `GrowthRefused` where that is impossible, `GrowthNotFinished` after the patience.
+        Raises `GrowthRefused` if that is impossible, `GrowthNotFinished` after the patience.
         """
         while True:
             try:
                 return await self._grow(partitions)
             except _Overtaken:
-                self._say("another growth came first; looking again")
+                self._say("another growth came first; trying again")
                 await self._pause(partitions)
 
     async def _grow(self, partitions: int) -> Routing:
@@ -152,7 +148,7 @@ class Growth:
         if partitions % shards:
             raise GrowthRefused(
                 f"{partitions} is not a multiple of the {shards} shards: an account would change "
-                f"its shard. Take {partitions + shards - partitions % shards}."
+                f"its shard. Use {partitions + shards - partitions % shards}."
             )
         there = len(await self._log.ends())
         if there < partitions:
@@ -168,7 +164,7 @@ class Growth:
             )
 
     async def _unclaimed(self, partitions: int) -> list[int]:
-        """Return the partitions that have no owner who was seen just now."""
+        """Return the partitions without an owner that was seen just now."""
         owned = {
             number
             for shard in self._shards
@@ -178,7 +174,7 @@ class Growth:
         return sorted(set(range(partitions)) - owned)
 
     async def _follow(self, intended: Routing) -> None:
-        """Bring every shard to `intended`, however many attempts it takes."""
+        """Bring every shard to `intended`, in as many attempts as necessary."""
         while True:
             try:
                 behind = await self._behind(intended)
@@ -204,7 +200,7 @@ class Growth:
     async def _behind(self, intended: Routing) -> list[ShardRouting]:
         """Return the shards that have not reached `intended`.
 
-        Raises `_Overtaken` where one has another routing of that generation, or a later one.
+        Raises `_Overtaken` if a shard has another routing of that generation, or a later one.
         """
         states = [(shard, (await shard.state()).routing) for shard in self._shards]
         behind = [(shard, routing) for shard, routing in states if routing != intended]
@@ -219,13 +215,13 @@ class Growth:
             return True
 
     async def _attempt(self, behind: Sequence[ShardRouting], intended: Routing) -> None:
-        """Prepare, cut and activate once; what could not be activated is withdrawn."""
+        """Prepare, cut and activate once; delete the intent where activation failed."""
         if not await self._drains(behind):
             return
         token = uuid4()
         try:
             prepared = [await self._prepare(shard, intended, token) for shard in behind]
-            await self._clock.sleep(LEASE_SECONDS + _LEASE_MARGIN)
+            await self._clock.sleep(GROWTH_WAIT_SECONDS)
             cuts = await self._cut(prepared, intended)
             for it, own in zip(prepared, cuts, strict=True):
                 await it.shard.activate(it.current, intended, token, own)
@@ -240,15 +236,15 @@ class Growth:
 
     @staticmethod
     async def _prepare(shard: ShardRouting, intended: Routing, token: UUID) -> _Prepared:
-        """Write the intent; what the shard has now, it must still have when it is activated."""
+        """Write the intent; the shard must still have its current routing at the activation."""
         current = (await shard.state()).routing
         await shard.prepare(current, intended, token)
         return _Prepared(shard, current)
 
     async def _drains(self, behind: Sequence[ShardRouting]) -> bool:
-        """Tell whether the workers decide what is in the log within a second.
+        """Return whether the workers decide the whole log within a second.
 
-        Where a broker tells too little of the log, the cut finds it out.
+        If a broker reports too small an end of the log, the cut notices it.
         """
         ends = await self._log.ends()
         shards = [_Prepared(shard, (await shard.state()).routing) for shard in behind]
@@ -261,21 +257,21 @@ class Growth:
     async def _cut(
         self, prepared: Sequence[_Prepared], intended: Routing
     ) -> list[Mapping[int, int]]:
-        """Mark each shard's partitions, and return the cuts, which they have passed.
+        """Mark each shard's partitions, and return the cuts after the partitions passed them.
 
-        Raises `_NotCut` where that takes too long: commands are held meanwhile.
+        Raises `_NotCut` if that takes too long: commands wait meanwhile.
         """
-        deadline = self._clock.monotonic() + _CUT_PATIENCE
+        deadline = self._clock.monotonic() + CUT_SECONDS
         try:
-            async with asyncio.timeout(_CUT_PATIENCE):
+            async with asyncio.timeout(CUT_SECONDS):
                 cuts = [
                     await self._log.mark(it.partitions(len(self._shards)), it.current, intended)
                     for it in prepared
                 ]
         except TimeoutError:
-            raise _NotCut("the log did not take the markers in time") from None
+            raise _NotCut("the log did not accept the markers in time") from None
         except (ProduceRefused, ProduceUnknown) as error:
-            raise _NotCut(f"the log did not take the markers ({error})") from error
+            raise _NotCut(f"the log did not accept the markers ({error})") from error
         goals = {number: cut for own in cuts for number, cut in own.items()}
         if not await self._passed([it.shard for it in prepared], goals, deadline):
             raise _NotCut("the partitions did not pass their cuts in time")
@@ -284,7 +280,7 @@ class Growth:
     async def _passed(
         self, shards: Sequence[ShardRouting], goals: Mapping[int, int], deadline: float
     ) -> bool:
-        """Wait until every partition is at its goal or beyond; False after the deadline."""
+        """Wait until every partition has reached its goal; return False after the deadline."""
         while True:
             reached = {
                 number: state.next_offset

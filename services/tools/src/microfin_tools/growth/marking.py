@@ -1,9 +1,9 @@
-"""Markers: where a partition of the log ends, told by its leader.
+"""Markers: the end of a partition of the log, confirmed by its leader.
 
-What a broker answers to a question for the end may be old: one that was cut off does not know that
-another leads by now. It cannot acknowledge an append, though, for which all in-sync replicas are
-needed. So a growth appends a record to each partition, and cuts behind it. Why that record is an
-operation like any other is told in docs/adr/0024-markers-as-cuts.md.
+A broker's answer about the end may be old: a broker that was cut off does not know that another one
+leads by now. But it cannot acknowledge an append, because that needs all in-sync replicas. So a
+growth appends a record to each partition, and cuts behind it. docs/adr/0024-markers-as-cuts.md says
+why that record is an operation like any other.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 
 _LONG_PAST: Final = 1
-"""A deadline in milliseconds since the Unix epoch: no worker applies a command that is so late."""
+"""A deadline in milliseconds since the Unix epoch: every worker rejects the command as late."""
 
 LogEnds = Callable[[], Awaitable[Mapping[int, int]]]
-"""Returns the offset after the last record of each partition of the topic, as a broker tells it."""
+"""Returns the offset after the last record of each partition of the topic, as a broker says."""
 
 
 class Producer(Protocol):
     """Appends commands; see `microfin.kafka.producer.CommandProducer`."""
 
     async def send(self, partition: int, command: Command) -> Appended:
-        """Append `command` and return where it stands, once all in-sync replicas have it."""
+        """Append `command` and return its place, after all in-sync replicas have it."""
 
 
 class MarkedLog:
@@ -39,7 +39,7 @@ class MarkedLog:
         self._producer = producer
 
     async def ends(self) -> Mapping[int, int]:
-        """Return where each partition ends, as some broker tells it: nothing may be cut there."""
+        """Return where each partition ends, as some broker says: not a place to cut."""
         return await self._ends()
 
     async def mark(
@@ -47,26 +47,26 @@ class MarkedLog:
     ) -> dict[int, int]:
         """Append a marker to each of `partitions`; return the offsets behind them.
 
-        All that was acknowledged before this was called stands below those. Raises
-        `ProduceRefused` and `ProduceUnknown` where a partition could not be marked. Wait with a
-        deadline of your own.
+        Every command that was acknowledged before this call is below those offsets. Raises
+        `ProduceRefused` and `ProduceUnknown` if a partition could not be marked. There is no
+        deadline here: the caller sets one.
         """
         commands = {it: marker(it, current, intended) for it in partitions}
         appended = await asyncio.gather(
             *(self._producer.send(number, command) for number, command in commands.items())
         )
         unplaced = [it.partition for it in appended if it.offset < 0]
-        if unplaced:  # The broker took it before and does not know any more where.
-            raise ProduceUnknown(f"nobody tells where partitions {unplaced} were marked")
+        if unplaced:  # The broker accepted it before and no longer knows where.
+            raise ProduceUnknown(f"nobody knows where partitions {unplaced} were marked")
         return {it.partition: it.offset + 1 for it in appended}
 
 
 def marker(partition: int, current: Routing, intended: Routing) -> Command:
     """Return the command that marks `partition` for a growth from `current` to `intended`.
 
-    Its deadline is long past, so that workers of every release reject it as `expired` before they
-    look at anything, and its account is of `partition` and none that is ever opened. One growth has
-    one marker for a partition, however often it is appended: it is decided once.
+    Its deadline is long past, so that workers of every release reject it as `expired` before any
+    other check. Its account belongs to `partition`, and nobody can ever open it. One growth has one
+    marker for a partition: however often it is appended, it is decided once.
     """
     account = marker_accounts(current.partition_count)[partition]
     growth = (
@@ -85,7 +85,7 @@ def marker(partition: int, current: Routing, intended: Routing) -> Command:
 
 @lru_cache(maxsize=8)
 def marker_accounts(partition_count: int) -> list[str]:
-    """Return an account number of each partition that begins with 0, as no opened one does."""
+    """Return an account number of each partition that begins with 0, unlike any opened one."""
     found: dict[int, str] = {}
     body = 0
     while len(found) < partition_count:

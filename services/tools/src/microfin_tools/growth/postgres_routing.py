@@ -1,7 +1,7 @@
-"""One shard's routing as a growth changes it, on the shard's PostgreSQL.
+"""One shard's routing, and how a growth changes it in the shard's PostgreSQL.
 
-Every step is one transaction, and all that a growth knows stands in the row: whoever continues it
-after the activator's death needs nothing else.
+Every step is one transaction, and the row holds everything that a growth knows: another run that
+continues it after the activator's death needs nothing else.
 """
 
 from collections.abc import Mapping
@@ -11,20 +11,19 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from microfin.ledger.lease import (
+    ACTIVATION_LOCK_SECONDS,
+    ACTIVATION_SECONDS,
+    STALE_INTENT_SECONDS,
+)
 from microfin.ledger.routing import Routing
 from microfin.postgres.connections import Pool
 
-STALE_INTENT_SECONDS: Final = 9
-"""Age from which on an intent counts as left behind: nobody can activate it any more."""
-
-ACTIVATION_SECONDS: Final = 8
-"""Age up to which an intent may be activated: API processes hold commands for 10 s."""
-
-_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '1s'"
+_LOCK_TIMEOUT: Final = f"SET LOCAL lock_timeout = '{ACTIVATION_LOCK_SECONDS}s'"
 
 
 class PartitionState(msgspec.Struct, frozen=True):
-    """How far a partition is, and the seconds since its owner last showed that it lives."""
+    """A partition's place in the log, and the seconds since its owner's last sign of life."""
 
     next_offset: int
     idle_seconds: float
@@ -39,11 +38,11 @@ class ShardState(msgspec.Struct, frozen=True):
 
 
 class AnotherGrowth(Exception):
-    """The shard carries the fresh intent of another growth, or another generation by now."""
+    """The shard has a fresh intent of another growth, or another generation by now."""
 
 
 class NotActivated(Exception):
-    """The routing is as before: the intent is gone or too old, or a partition is not that far."""
+    """Nothing changed: the intent is gone or too old, or a partition has not reached its cut."""
 
 
 class PostgresRouting:
@@ -54,7 +53,7 @@ class PostgresRouting:
         self.shard = shard
 
     async def state(self) -> ShardState:
-        """Return the shard's routing and its partitions, of one moment."""
+        """Return the shard's routing and its partitions, both of the same moment."""
         async with (
             self._pool.acquire() as connection,
             connection.transaction(isolation="repeatable_read"),
@@ -79,7 +78,7 @@ class PostgresRouting:
         )
 
     async def prepare(self, current: Routing, intended: Routing, token: UUID) -> None:
-        """Write the intent. Raises `AnotherGrowth` where one is fresh, or the routing changed."""
+        """Write the intent. Raises `AnotherGrowth` if one is fresh or the routing has changed."""
         if current.generation >= intended.generation:
             raise AnotherGrowth(f"Shard {self.shard} was grown by another command.")
         async with self._pool.acquire() as connection, connection.transaction():
@@ -100,7 +99,7 @@ class PostgresRouting:
             raise AnotherGrowth(f"Shard {self.shard} is being grown by another command.")
 
     async def withdraw(self, token: UUID) -> None:
-        """Take the intent back, if it is still the one of `token`."""
+        """Delete the intent, if it still has the `token`."""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
                 "UPDATE routing SET intended_generation = NULL, intended_partition_count = NULL,"
@@ -111,10 +110,10 @@ class PostgresRouting:
     async def activate(
         self, current: Routing, intended: Routing, token: UUID, cuts: Mapping[int, int]
     ) -> None:
-        """Make `intended` the routing, if the intent stands and each partition passed its cut.
+        """Make `intended` the routing, if the intent is there and each partition passed its cut.
 
         `current` is the routing that was prepared: a restored shard may be several growths behind.
-        Raises `NotActivated` where nothing was changed. After any other error it is unknown.
+        Raises `NotActivated` if nothing was changed. After any other error nobody knows.
         """
         try:
             async with self._pool.acquire() as connection, connection.transaction():
@@ -139,7 +138,7 @@ class PostgresRouting:
     async def _recheck(
         connection: asyncpg.Connection, current: Routing, token: UUID, cuts: Mapping[int, int]
     ) -> None:
-        standing = await connection.fetchval(
+        fresh = await connection.fetchval(
             "SELECT 1 FROM routing WHERE intent_token = $1 AND generation = $2"
             " AND partition_count = $3"
             " AND intended_at > clock_timestamp() - $4 * interval '1 second' FOR UPDATE",
@@ -148,7 +147,7 @@ class PostgresRouting:
             current.partition_count,
             ACTIVATION_SECONDS,
         )
-        if standing is None:
+        if fresh is None:
             raise NotActivated("the intent is gone or too old")
         rows = await connection.fetch(
             "SELECT partition, next_offset FROM partitions ORDER BY partition FOR UPDATE"

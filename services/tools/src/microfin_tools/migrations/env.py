@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the revisions over the connection that `run.migrate` hands in."""
+"""Alembic's entry: runs the revisions on the connection that `run.migrate` passes."""
 
 from alembic import context
 

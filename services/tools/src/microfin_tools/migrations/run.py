@@ -1,4 +1,4 @@
-"""`microfin migrate`: bring every shard's schema up to date and make generation 1."""
+"""`microfin migrate`: bring every shard's schema up to date and create generation 1."""
 
 import time
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ logger = structlog.get_logger(__name__)
 _LOCK = 0x6D6963726F66696E  # "microfin": one migration at a time on one database
 _TURN_SECONDS = 0.2
 
-# The cluster's own identifier stays the same on all its servers, and the oid in it too.
+# The cluster's identifier is the same on all its servers, and so is the oid of the database.
 _IDENTITY = """
 SELECT (SELECT system_identifier FROM pg_control_system()), oid FROM pg_database
 WHERE datname = current_database()
 """
 
 ROLES: dict[str, dict[str, str]] = {
-    # A frozen worker's lock must not hold its successor.
+    # A frozen worker's lock must not block its successor (docs/adr/0008-fencing.md).
     "microfin_worker": {
         "idle_in_transaction_session_timeout": "2s",
         "statement_timeout": "10s",
@@ -56,10 +56,10 @@ def migrate(urls: list[str], partitions: int) -> list[str]:
     """Bring the shards at `urls` (direct, owner's) to the newest revision, in order.
 
     A new shard gets routing generation 1 with `partitions`. Returns the revision of each shard.
-    Raises `WrongShard` where a database belongs to another place in the list, or stands in it
-    twice, and `WrongEncoding` where one is not in UTF8, both before anything is written; and
-    `ValueError` where `partitions` is not a positive multiple of the number of shards. Safe to run
-    twice, and at the same time.
+    Raises `WrongShard` if a database belongs to another place in the list, or is in it twice, and
+    `WrongEncoding` if one is not in UTF8, both before anything is written; and `ValueError` if
+    `partitions` is not a positive multiple of the number of shards. Safe to run twice, even at the
+    same time.
     """
     if partitions < 1 or partitions % len(urls):
         raise ValueError(
@@ -75,13 +75,13 @@ def _engine(url: str) -> Engine:
         make_url(url).set(drivername="postgresql+psycopg"),
         poolclass=NullPool,
         future=True,
-        # Said by us, or a database in SQL_ASCII answers in bytes, at which SQLAlchemy fails.
+        # Otherwise a database in SQL_ASCII answers in bytes, and SQLAlchemy fails.
         connect_args={"client_encoding": "UTF8"},
     )
 
 
 def _check_databases(urls: Sequence[str], places: Sequence[ShardPlace]) -> None:
-    """Look at all databases before the first of them is changed."""
+    """Check all databases before the first of them is changed."""
     seen: dict[tuple[object, ...], int] = {}
     for url, place in zip(urls, places, strict=True):
         with _engine(url).connect() as connection:
@@ -94,7 +94,7 @@ def _check_databases(urls: Sequence[str], places: Sequence[ShardPlace]) -> None:
         if identity in seen:
             raise WrongShard(
                 f"The URLs at places {seen[identity]} and {place.number} of {place.count} lead to "
-                "one database, which stands in MICROFIN_DATABASES_DIRECT twice: each shard needs "
+                "one database, which is in MICROFIN_DATABASES_DIRECT twice: each shard needs "
                 "a database of its own."
             )
         seen[identity] = place.number
@@ -118,14 +118,14 @@ def _migrate_shard(url: str, place: ShardPlace, partitions: int) -> str:
 
 
 def _wait_for_turn(connection: Connection) -> None:
-    """Take the lock of migrations, until the connection is closed.
+    """Acquire the lock of migrations, until the connection is closed.
 
-    By asking again and again: whoever waits inside PostgreSQL holds a snapshot, and an index that
-    another migration builds concurrently waits for all of those.
+    This polls: a session that waited inside PostgreSQL would hold a snapshot, and an index that
+    another migration builds concurrently waits for all snapshots.
     """
     while True:
-        taken = connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
-        mine = bool(taken.scalar_one())
+        acquired = connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
+        mine = bool(acquired.scalar_one())
         connection.commit()
         if mine:
             return
@@ -133,7 +133,7 @@ def _wait_for_turn(connection: Connection) -> None:
 
 
 def _refuse_other_encodings(connection: Connection, shard: int) -> None:
-    """Raise `WrongEncoding` unless the database knows what a character is.
+    """Raise `WrongEncoding` unless the database is in UTF8.
 
     Lengths are checked in characters, and names and e-mail addresses come in UTF-8.
     """
@@ -142,13 +142,13 @@ def _refuse_other_encodings(connection: Connection, shard: int) -> None:
         name = connection.execute(text("SELECT current_database()")).scalar_one()
         raise WrongEncoding(
             f"Shard {shard}'s database {name} is encoded in {encoding}; a ledger needs UTF8. An "
-            "encoding cannot be changed: make the database anew by CREATE DATABASE … TEMPLATE "
+            "encoding cannot be changed: create the database again by CREATE DATABASE … TEMPLATE "
             "template0 ENCODING 'UTF8' (in CloudNativePG spec.bootstrap.initdb.encoding: UTF8)."
         )
 
 
 def _ensure_roles(connection: Connection) -> None:
-    """Make the processes' roles where they are missing, and give them their timeouts."""
+    """Create the processes' roles if they are missing, and set their timeouts."""
     for role, settings in ROLES.items():
         exists = connection.execute(
             text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}
@@ -166,7 +166,7 @@ def _ensure_roles(connection: Connection) -> None:
             if not exists:
                 raise
             logger.warning(
-                "role settings left alone",
+                "role settings not changed",
                 role=role,
                 advice="let the role's administrator run: " + "; ".join(statements),
                 error=str(error.orig).strip(),
@@ -181,5 +181,5 @@ def _ensure_routing(connection: Connection, place: ShardPlace, partitions: int) 
         ),
         {"shard": place.number, "shards": place.count, "partitions": partitions},
     )
-    # Again, for another `microfin migrate` may have made it meanwhile.
+    # Again, because another `microfin migrate` may have inserted the row meanwhile.
     place.check(connection.execute(text(SHARD)).one())

@@ -1,8 +1,9 @@
 """Recovering a shard that was restored from an older backup (docs/adr/0016).
 
-The workers do the work: they decide the log again from the restored `next_offset` on, as they do
-after every claim. A recovery makes sure that this gives what was there (`check`), that nobody from
-before the restore can disturb it (`prepare`), and tells what is missing afterwards (`verify`).
+The workers do the work: they decide the log again, beginning at the restored `next_offset`, as
+after every claim. A recovery makes sure that this restores the lost state (`check`) and that no
+process from before the restore can disturb it (`prepare`), and reports what is missing afterwards
+(`verify`).
 """
 
 from microfin_tools.recovery.checking import Recovery, check

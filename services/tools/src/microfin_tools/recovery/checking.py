@@ -20,7 +20,7 @@ from microfin_tools.recovery.shard_state import ShardState, changes, read_state
 from microfin_tools.recovery.users import lost_users
 
 _WATCH: Final = 5.0
-"""Seconds within which whoever works on the shard shows it: an idle worker writes every 3 s."""
+"""Seconds in which any process at work on the shard writes: an idle worker does every 3 s."""
 
 
 class LogBounds(Protocol):
@@ -34,8 +34,8 @@ class LogBounds(Protocol):
 
 
 class Recovery(msgspec.Struct, frozen=True):
-    """The ledger that a recovery works on: all shards, directly and as the owner; the log; the
-    restored shard's number."""
+    """The ledger of a recovery: all shards, past the pooler and as the owner; the log; the number
+    of the restored shard."""
 
     settings: CommonSettings
     pools: Sequence[Pool]
@@ -50,9 +50,9 @@ class Recovery(msgspec.Struct, frozen=True):
 
 
 async def check(recovery: Recovery) -> tuple[CheckReport, ShardState]:
-    """Return what a recovery would do, and the state of the restored shard that it saw.
+    """Return what a recovery would do, and the state of the restored shard on which this is based.
 
-    Raises the database's and Kafka's errors, and `ValueError` where there is no such shard.
+    Raises the database's and Kafka's errors, and `ValueError` if there is no such shard.
     """
     if not 0 <= recovery.shard < len(recovery.pools):
         raise ValueError(
@@ -85,7 +85,7 @@ async def check(recovery: Recovery) -> tuple[CheckReport, ShardState]:
 
 
 async def _compare(recovery: Recovery, state: ShardState, report: CheckReport) -> None:
-    """Compare the shard with the log and the other shards, and add to `report` what is found."""
+    """Compare the shard with the log and the other shards, and add the findings to `report`."""
     wanted = await incomplete_operations(recovery.urls) if report.losses else []
     async with LogScan(recovery.settings, recovery.say) as scan:
         report.refusals += await _strangers(scan, state, report.partitions)
@@ -102,7 +102,7 @@ async def _compare(recovery: Recovery, state: ShardState, report: CheckReport) -
 
 
 def _wrong_databases(states: Sequence[ShardState], shard: int) -> list[str]:
-    """Say what makes these databases none that could be recovered now."""
+    """Return the faults for which these databases cannot be recovered now."""
     newest = _newest_revision()
     if states[shard].revision != newest:
         return _one(
@@ -161,7 +161,7 @@ def _loss(place: PartitionPlace) -> str:
     return (
         f"Partition {place.partition}: the commands at offsets {place.next_offset} to "
         f"{place.start - 1} were decided after the backup and have been trimmed from the log. "
-        "Later ones would be decided without them, perhaps otherwise than clients were told."
+        "Later ones would be decided without them, perhaps with other answers than clients got."
     )
 
 
@@ -179,7 +179,7 @@ def _notes(states: Sequence[ShardState], state: ShardState) -> list[str]:
 async def _strangers(
     scan: LogScan, state: ShardState, places: Sequence[PartitionPlace]
 ) -> list[str]:
-    """Say where the log is not the one that this database was written from."""
+    """Return the partitions whose log is not the one from which this database was written."""
     found = []
     for place in places:
         row = state.partitions.get(place.partition)
@@ -220,8 +220,8 @@ def _later_routings(noticed: Mapping[int, Noticed], state: ShardState) -> list[s
                 f"The backup is from before the last growth: it has routing generation "
                 f"{state.routing.generation}, and the record at offset {it.later.offset} of "
                 f"partition {partition} was sent under generation {it.later_generation} at "
-                f"{_moment(it.later.time)}. Where each partition was cut only the lost database "
-                "knew, so the log cannot be decided again across a growth. Restore a backup from "
+                f"{_moment(it.later.time)}. Only the lost database knew where each partition was "
+                "cut, so the log cannot be decided again across a growth. Restore a backup from "
                 "after that moment, or bring this one beyond it with archived WAL."
             )
     return found

@@ -18,7 +18,7 @@ _AT_A_TIME: Final = 1_000
 
 
 async def incomplete_operations(urls: Sequence[str]) -> list[str]:
-    """Return the operations whose legs, in one snapshot of each shard, are not complete."""
+    """Return the operations whose legs are incomplete in one snapshot of each shard."""
     async with open_shards(urls) as shards, snapshots(shards):
         scopes = [EVERYTHING] * len(shards)
         return [operation async for operation in incomplete_transfers(shards, scopes)]
@@ -29,13 +29,13 @@ async def stuck_transfers(
 ) -> dict[str, tuple[int, Unsettled]]:
     """Return those of `operations` that are incomplete and have no command under way.
 
-    With each, how many legs have an outcome. A command is under way in an outbox or in quarantine;
-    whether it is in the log must be found out otherwise.
+    With each comes the number of its legs that have an outcome. A command is under way in an
+    outbox or in quarantine; this does not look for commands in the log.
     """
     stuck: dict[str, tuple[int, Unsettled]] = {}
     remaining = iter(operations)
     while ids := list(islice(remaining, _AT_A_TIME)):
-        # Under way is asked first: what is sent on meanwhile is in the log, or has an outcome.
+        # First the commands under way: one sent meanwhile is in the log, or has an outcome.
         moving = set().union(*await asyncio.gather(*(_under_way(pool, ids) for pool in pools)))
         for operation, legs in (await _legs(pools, ids)).items():
             found = unsettled(legs)

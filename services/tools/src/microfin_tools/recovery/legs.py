@@ -1,8 +1,8 @@
-"""What is to be done about a transfer whose legs do not add up: a pure decision.
+"""What to do about a transfer whose legs do not add up: a pure decision.
 
-A leg that only the lost database knew, and whose record has left the log, can often be told from
-the legs that other shards keep. Its command is then made again, with its id: decided once, it has
-no effect twice (invariant 4).
+A leg may have been only in the lost database, with its record trimmed from the log. The legs on
+other shards often imply it. Then its command is made again, with the same id: it is decided once
+and has no effect twice (invariant 4).
 """
 
 from collections.abc import Iterable
@@ -26,16 +26,16 @@ BOTH: Final = "credited and refunded as well"
 
 
 class Unsettled(msgspec.Struct, frozen=True):
-    """A transfer that does not add up. `command` would carry it on; None: nothing can."""
+    """A transfer that does not add up. `command` would complete it; None: nothing can."""
 
     transfer: Transfer
     command: Command | None
 
 
 def unsettled(outcomes: Iterable[Outcome]) -> Unsettled | None:
-    """Return what is wrong with an operation, by the outcomes of its legs from all shards.
+    """Return what is wrong with an operation, given the outcomes of its legs from all shards.
 
-    None where it is complete, or is no transfer between partitions.
+    None if it is complete or no transfer between partitions.
     """
     legs: dict[Leg, Outcome] = {outcome.leg: outcome for outcome in outcomes}
     request, credit, refund = legs.get("request"), legs.get("credit"), legs.get("refund")
@@ -49,7 +49,7 @@ def unsettled(outcomes: Iterable[Outcome]) -> Unsettled | None:
 
 def _without_request(credit: Outcome | None, refund: Outcome | None) -> Unsettled | None:
     if credit is not None:
-        # A rejected credit's outcome does not tell the amount; its refund's does.
+        # A rejected credit's outcome has no amount; its refund's has one.
         amount = credit.amount if credit.amount is not None or refund is None else refund.amount
         return _describe(LOST_DEBIT, refund, credit, _request_again(credit, amount))
     if refund is not None:
@@ -72,7 +72,7 @@ def _debited(request: Outcome, credit: Outcome | None, refund: Outcome | None) -
 def _describe(
     what: str, sent: Outcome | None, known: Outcome, command: Command | None
 ) -> Unsettled:
-    """`sent` is an outcome on the sender's account where there is one; `known` is any."""
+    """Describe it; `sent` is an outcome on the sender's account if there is one, `known` is any."""
     known_amount = known.amount if known.amount is not None or sent is None else sent.amount
     turned = known.leg == "credit"
     return Unsettled(

@@ -1,4 +1,4 @@
-"""Reading the part of a partition's log that will be replayed, once, before it is."""
+"""Reading the part of a partition's log that will be replayed, before the replay."""
 
 from collections.abc import Callable, Collection
 from typing import Final
@@ -27,8 +27,8 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class Noticed(msgspec.Struct):
-    """What a scan has met: the first record of a later routing, the first of a newer wire version
-    (offset and version), and which of the operations asked for."""
+    """The findings of a scan: the first record of a later routing, the first of a newer wire
+    version (offset and version), and which of the wanted operations it met."""
 
     records: int = 0
     later: LogRecord | None = None
@@ -38,7 +38,7 @@ class Noticed(msgspec.Struct):
 
 
 class LogScan:
-    """Reads stretches of the commands topic. Use as a context."""
+    """Reads ranges of the commands topic. Use it as a context."""
 
     def __init__(self, settings: CommonSettings, say: Say) -> None:
         self._settings = settings
@@ -46,7 +46,7 @@ class LogScan:
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
 
     async def __aenter__(self) -> "LogScan":
-        """Nothing is opened before it is needed."""
+        """Open nothing yet: the first read connects."""
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -55,7 +55,7 @@ class LogScan:
             await self._consumer.stop()
 
     async def record_at(self, partition: int, offset: int) -> LogRecord | None:
-        """Return the record at `offset`, which the log must keep, or None where there is none."""
+        """Return the record at `offset`, which the log must keep, or None if there is none."""
         consumer, place = await self._at(partition, offset)
         fetched = await consumer.getmany(place, timeout_ms=_WAIT * 5, max_records=1)
         records = fetched.get(place, [])
@@ -67,7 +67,7 @@ class LogScan:
     async def scan(
         self, partition: int, start: int, end: int, generation: int, wanted: Collection[str]
     ) -> Noticed:
-        """Read offsets `start` to `end` of `partition` and return what stands out.
+        """Read offsets `start` to `end` of `partition` and return the findings.
 
         Stops at the first record whose routing is later than `generation`.
         """
@@ -90,7 +90,7 @@ class LogScan:
     async def _at(
         self, partition: int, offset: int
     ) -> tuple[aiokafka.AIOKafkaConsumer, TopicPartition]:
-        """Return a consumer that will read `partition` from `offset` on."""
+        """Return a consumer that will read `partition`, beginning at `offset`."""
         if self._consumer is None:
             self._consumer = aiokafka.AIOKafkaConsumer(
                 **connection_options(self._settings, "microfin-recover"),
@@ -110,7 +110,7 @@ def _notice(
 ) -> None:
     glance = wire.glance(record.value)
     if glance is None:
-        return  # the workers will set it aside, as they did
+        return  # the workers will quarantine it, as before
     if glance.v > wire.VERSION and noticed.newer is None:
         noticed.newer = (record.offset, glance.v)
     if glance.generation > generation and _would_stop(record):
@@ -121,7 +121,7 @@ def _notice(
 
 
 def _would_stop(record: aiokafka.ConsumerRecord) -> bool:
-    """Tell whether a worker takes the record for a command: garbage may name any routing."""
+    """Return whether a worker reads the record as a command: garbage may name any routing."""
     try:
         wire.decode(record.key, record.value)
     except wire.Undecodable:

@@ -1,7 +1,7 @@
 """Making a restored shard ready for its workers, in one transaction.
 
-What the restored rows say of epochs, leases, sessions and growths was true before. Epochs above all
-would repeat: a worker that claimed after the backup and still lives would find its own epoch again.
+The restored rows of epochs, leases, sessions and growths are out of date. Most of all, epochs would
+repeat: a worker that claimed after the backup and still lives would find its own epoch again.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from microfin_tools.recovery.shard_state import ShardState
 
 _LOCK: Final = "SELECT partition, epoch, next_offset FROM partitions ORDER BY partition FOR UPDATE"
 
-# Partitions that were claimed after the backup have no row: without one their epochs would begin at
-# 1 once more. The time in milliseconds is above any count of claims.
+# Partitions that were first claimed after the backup have no row: without one their epochs would
+# begin at 1 again. The time in milliseconds is above any count of claims.
 _PLACES: Final = """
 INSERT INTO partitions (partition, next_offset, epoch, generation, partition_count)
 SELECT place.partition, place.next_offset, $3, generation, partition_count
@@ -43,13 +43,13 @@ DELETE FROM sessions;
 
 
 class PlaceMoved(Exception):
-    """The restored shard is not as it was checked: somebody works on it."""
+    """The restored shard has changed since the check: somebody works on it."""
 
 
 async def prepare(recovery: Recovery, report: CheckReport, state: ShardState) -> int:
     """Prepare the shard as `report` says, if it is still in `state`; return its new epoch.
 
-    Safe to repeat before the workers are started. Raises `PlaceMoved` where nothing was changed.
+    Safe to repeat before the workers are started. If it raises `PlaceMoved`, nothing was changed.
     """
     async with recovery.pools[recovery.shard].acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL lock_timeout = '2s'")
@@ -81,7 +81,7 @@ async def _recheck(connection: Connection, state: ShardState) -> None:
 
 
 async def _forget_watermarks(pools: Sequence[Pool]) -> None:
-    """Let the next `microfin audit --since` begin with everything, on all shards."""
+    """Let the next `microfin audit --since` audit everything, on all shards."""
     for pool in pools:
         async with pool.acquire() as connection, connection.transaction():
             await connection.execute("DELETE FROM audit_watermarks")

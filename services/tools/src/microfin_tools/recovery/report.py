@@ -1,4 +1,4 @@
-"""What a recovery reports: places in the log, and what cannot be recovered, by operation."""
+"""The reports of a recovery: places in the log, and the operations that cannot be recovered."""
 
 import msgspec
 
@@ -8,9 +8,9 @@ from microfin_tools.audit import AuditReport
 class PartitionPlace(msgspec.Struct, frozen=True, kw_only=True):
     """One partition of the restored shard and its log, which keeps offsets `start` to `end`.
 
-    `claimed` tells whether the restored database knows the partition; where not, `next_offset` is
-    0. `replays` records are decided again; `lost` ones were decided by the lost database, are
-    missing in the restored one, and are gone from the log.
+    `claimed` says whether the restored database knows the partition; if not, `next_offset` is 0.
+    `replays` is the number of records that are decided again. `lost` is the number of records that
+    the lost database had decided, and that neither the restored one nor the log has.
     """
 
     partition: int
@@ -23,10 +23,10 @@ class PartitionPlace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
-    """A transfer whose legs do not add up, with what is known of it.
+    """A transfer whose legs do not add up, and its known fields.
 
-    `amount` is a decimal of `currency`; `time` (milliseconds since the Unix epoch) is that of a leg
-    that is known.
+    `amount` is a decimal of `currency`; `time` (milliseconds since the Unix epoch) is that of a
+    known leg.
     """
 
     operation: str
@@ -39,17 +39,17 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LostUser(msgspec.Struct, frozen=True, kw_only=True):
-    """A person who has accounts and no user row any more."""
+    """A person who has accounts but no user row any more."""
 
     user: str
     accounts: list[str]
 
 
 class CheckReport(msgspec.Struct, kw_only=True):
-    """What a recovery of `shard` would do. `ok`: it can be prepared, and nothing is lost by it.
+    """What a recovery of `shard` would do. `ok`: it can be prepared, and nothing is lost.
 
-    `refusals` forbid it, `losses` ask for `--accept-loss`, `notes` are only to be known.
-    `transfers` are those of which a leg is missing that the log does not hold any more.
+    `refusals` forbid it, `losses` need `--accept-loss`, `notes` are only information. `transfers`
+    are those with a missing leg that the log does not hold any more.
     """
 
     ok: bool
@@ -65,10 +65,10 @@ class CheckReport(msgspec.Struct, kw_only=True):
 
 
 class VerifyReport(msgspec.Struct, kw_only=True):
-    """What is so after the replay. `ok`: everything is there, and the audit found nothing.
+    """The state after the replay. `ok`: everything is there, and the audit found nothing.
 
-    `owed` are transfers whose next command is gone and can be sent again, `sent` those for which
-    this was done now, `contradictory` those that nothing can complete.
+    `owed` are transfers whose next command is lost and can be sent again, `sent` those whose
+    command was sent again now, `contradictory` those that nothing can complete.
     """
 
     ok: bool

@@ -1,4 +1,4 @@
-"""What a recovery reads of a shard's database before it changes anything."""
+"""The state of a shard's database, which a recovery reads before it changes anything."""
 
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ SELECT partition, epoch, next_offset, fingerprint, touched_at FROM partitions OR
 
 
 class ClaimedPartition(msgspec.Struct, frozen=True):
-    """A row of `partitions`. `touched_at` only tells whether it changed."""
+    """A row of `partitions`. `touched_at` only shows whether it changed."""
 
     partition: int
     epoch: int
@@ -28,10 +28,10 @@ class ClaimedPartition(msgspec.Struct, frozen=True):
 
 
 class ShardState(msgspec.Struct, frozen=True, kw_only=True):
-    """One shard's routing, partitions and schema, of one moment.
+    """One shard's routing, partitions and schema, all of the same moment.
 
-    `growing` tells of an intent that may still be activated, `lease` when an API process last
-    renewed one; it only tells whether that changed.
+    `growing` says whether there is an intent that may still be activated. `lease` is the time at
+    which an API process last renewed one; it only shows whether that changed.
     """
 
     shard: int
@@ -44,7 +44,7 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_state(pool: Pool) -> ShardState:
-    """Return the shard's state. Raises `LookupError` where `microfin migrate` has not run."""
+    """Return the shard's state. Raises `LookupError` if `microfin migrate` has not run."""
     async with read_snapshot(pool) as connection:
         routing = await connection.fetchrow(_ROUTING)
         partitions = await connection.fetch(_PARTITIONS)
@@ -64,7 +64,7 @@ async def read_state(pool: Pool) -> ShardState:
 
 
 def changes(before: ShardState, after: ShardState) -> list[str]:
-    """Return who has worked on the shard between two looks, as sentences."""
+    """Return, as sentences, which processes worked on the shard between two reads."""
     workers = sorted(
         number for number, row in after.partitions.items() if before.partitions.get(number) != row
     )

@@ -23,7 +23,7 @@ _ACCOUNTS: Final = "SELECT number FROM accounts WHERE owner = $1 ORDER BY number
 
 
 async def lost_users(pools: Sequence[Pool]) -> list[LostUser]:
-    """Return the owners of accounts, on any shard, whom shard 0 does not know."""
+    """Return the owners of accounts on any shard that have no user row on shard 0."""
     missing: set[UUID] = set()
     for pool in pools:
         missing |= await _unknown_owners(pools[0], pool)

@@ -1,4 +1,4 @@
-"""After the workers were started: wait until the log is decided, and tell what is missing."""
+"""After the workers were started: wait until the log is decided, and report what is missing."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ _LOOK_EVERY: Final = 0.2
 _SAY_EVERY: Final = 2.0
 
 Send = Callable[[Command], Awaitable[None]]
-"""Appends a command to its account's partition under the present routing."""
+"""Appends a command to its account's partition under the current routing."""
 
 
 class ReplayNotFinished(Exception):
@@ -26,7 +26,7 @@ class ReplayNotFinished(Exception):
 
 
 async def verify(recovery: Recovery, patience: float, send: Send | None) -> VerifyReport:
-    """Wait until all partitions have decided the log, and return what is so then.
+    """Wait until all partitions have decided the log, and return the state then.
 
     With `send`, the missing commands of transfers that can be completed are sent again, each once.
     Raises `ReplayNotFinished` after `patience` seconds without progress.
@@ -76,8 +76,8 @@ def _ends_of(recovery: Recovery) -> Callable[[], Awaitable[dict[int, int] | None
 async def _stuck(recovery: Recovery, patience: float) -> list[Unsettled]:
     """Return the transfers that are incomplete and have no command anywhere.
 
-    What no outbox holds is in the log below its end now. Once all is decided up to there it left an
-    outcome, or was forwarded, for which the second round allows.
+    A command that is in no outbox is in the log, below its current end. When the partitions have
+    decided up to that end, it has left an outcome, or was forwarded: hence the second round.
     """
     recovery.say("looking for transfers that have not arrived")
     operations = await incomplete_operations(recovery.urls)
@@ -96,7 +96,7 @@ async def _stuck(recovery: Recovery, patience: float) -> list[Unsettled]:
 
 
 async def _replayed(recovery: Recovery, patience: float) -> None:
-    """Wait until every partition has decided what is in its log now."""
+    """Wait until every partition has decided all records that are in its log now."""
     goals = dict(await recovery.log.ends())
     deadline = time.monotonic() + patience
     said = time.monotonic()
@@ -108,13 +108,13 @@ async def _replayed(recovery: Recovery, patience: float) -> None:
             before, deadline = waiting, now + patience
         elif now > deadline:
             raise ReplayNotFinished(
-                f"{_told(goals, places, behind)} and nothing has moved for {patience:g} s: are the "
-                "workers of these partitions running? Their /status says what keeps them. Run "
+                f"{_progress(goals, places, behind)} and nothing has moved for {patience:g} s: are "
+                "the workers of these partitions running? Their /status says why they wait. Run "
                 "this again; it goes on from where they are."
             )
         if now - said > _SAY_EVERY:
             said = now
-            recovery.say(_told(goals, places, behind))
+            recovery.say(_progress(goals, places, behind))
         await asyncio.sleep(_LOOK_EVERY)
 
 
@@ -122,9 +122,9 @@ def _behind(goals: Mapping[int, int], places: Mapping[int, int]) -> list[int]:
     return [number for number, goal in sorted(goals.items()) if places.get(number, 0) < goal]
 
 
-def _told(goals: Mapping[int, int], places: Mapping[int, int], behind: list[int]) -> str:
-    parts = (f"partition {it} is at {places.get(it, 0)} of {goals[it]}" for it in behind)
-    return ", ".join(parts)
+def _progress(goals: Mapping[int, int], places: Mapping[int, int], behind: list[int]) -> str:
+    places_of = (f"partition {it} is at {places.get(it, 0)} of {goals[it]}" for it in behind)
+    return ", ".join(places_of)
 
 
 async def _next_offsets(recovery: Recovery) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""The worker's write as a function: PostgreSQL keeps its plans, whatever pooler is between."""
+"""The worker's write as a function: PostgreSQL caches its plans behind every kind of pooler."""
 
 from alembic import op
 
@@ -7,9 +7,9 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# microfin_worker.postgres_store tells MF001 from MF002. Arrays of one group have one length;
-# a group that is empty costs nothing. The plans are made once for any batch: with an index look-up
-# for each account, which is right for 500 accounts as for one.
+# microfin_worker.postgres_store distinguishes MF001 and MF002. Arrays of one group have the same
+# length; an empty group costs nothing. The plans are made once for batches of all sizes: with an
+# index look-up for each account, which is right for 500 accounts and for one.
 WRITE_BATCH = """
 CREATE FUNCTION moment(milliseconds bigint) RETURNS timestamptz
     LANGUAGE sql STABLE PARALLEL SAFE

@@ -1,4 +1,4 @@
-"""What ends sessions: an epoch for each user, and when a session was used."""
+"""Ending sessions: an epoch for each user, and the time of a session's last use."""
 
 from alembic import op
 
@@ -7,8 +7,8 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# The index first, under a lock that lets sessions be read. API processes of the release before
-# insert sessions without an epoch: the trigger gives these the user's, and refuses disabled users.
+# The index first, under a lock that allows reading sessions. API processes of the previous release
+# insert sessions without an epoch: the trigger sets the user's epoch, and refuses disabled users.
 SESSIONS = """
 CREATE INDEX sessions_user ON sessions (user_id, created_at);
 

@@ -1,4 +1,4 @@
-"""Rules that hold in the database whoever writes, and rights column by column."""
+"""Rules that the database enforces on every writer, and grants on single columns."""
 
 from alembic import op
 
@@ -7,8 +7,8 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# A worker that is led to another shard inserts its partition's row there first, whatever release it
-# is of.
+# A worker whose URL leads to another shard first inserts its partition's row there, in every
+# release.
 PARTITIONS_OF_THIS_SHARD = """
 CREATE FUNCTION refuse_partition_of_another_shard() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -44,12 +44,12 @@ CREATE TRIGGER accounts_are_never_deleted BEFORE DELETE OR TRUNCATE ON accounts
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
-# By it the auditor finds what opened an account.
+# With this index the auditor finds the outcome that opened an account.
 OPENED = """
 CREATE INDEX outcomes_opened ON outcomes (account) WHERE kind = 'open' AND status = 'settled';
 """
 
-# FOR UPDATE and FOR SHARE need the right to update one column at least.
+# FOR UPDATE and FOR SHARE need the right to update at least one column.
 GRANTS = """
 REVOKE UPDATE ON accounts, contra_balances, partitions, routing FROM microfin_worker;
 GRANT UPDATE (balance, state, seq, version, entry_time) ON accounts TO microfin_worker;
@@ -76,7 +76,7 @@ END $$;
 
 
 def upgrade() -> None:
-    """Create the triggers and the index, and narrow what was granted."""
+    """Create the triggers and the index, and narrow the grants."""
     op.execute(PARTITIONS_OF_THIS_SHARD)
     op.execute(ACCOUNTS_STAY_WHOSE_THEY_ARE)
     op.execute(OPENED)

@@ -9,10 +9,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Replace the index on the owner by one that gives his accounts in their order.
+    """Replace the index on the owner by one that returns an owner's accounts in their order.
 
-    Built beside whatever is written meanwhile. A build that was broken off leaves an index that
-    nobody may use, so what is there of an earlier attempt goes first.
+    It is built concurrently, while others write. An interrupted build leaves an unusable index, so
+    the index of an earlier attempt is dropped first.
     """
     with op.get_context().autocommit_block():
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS accounts_opened")
