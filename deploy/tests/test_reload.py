@@ -16,7 +16,7 @@ def _until_text(file: Path, text: str) -> None:
     until_blocking(f"{file.name} is {text}", lambda: file.is_file() and file.read_text() == text)
 
 
-def test_a_change_starts_it_anew_and_a_wrong_source_does_not_end_it(tmp_path: Path) -> None:
+def test_a_change_restarts_it_and_a_wrong_source_does_not_end_it(tmp_path: Path) -> None:
     installed, folder, output = tmp_path / "installed", tmp_path / "source", tmp_path / "output"
     package = installed / "microfin"
     package.mkdir(parents=True)

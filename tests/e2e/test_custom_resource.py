@@ -120,7 +120,7 @@ def test_scale_grows_and_never_shrinks(namespace: str) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_scale_tells_replicas_and_selector(namespace: str) -> None:
+def test_scale_shows_replicas_and_selector(namespace: str) -> None:
     status = {"status": {"replicas": 6, "selector": "microfin.io/cluster=bank", "lagRecords": 0}}
     kubectl(
         "-n", namespace, "patch", "mfc/bank", "--subresource=status", "--type=merge",

@@ -70,7 +70,7 @@ def test_what_is_gone_is_found_out_as_on_one_machine() -> None:
         assert str(config[name]) == one_machine[name], name
 
 
-def test_more_settings_but_not_those_that_safety_stands_on() -> None:
+def test_more_settings_but_not_those_that_safety_needs() -> None:
     more = "kafka.config.num\\.network\\.threads=5"
     assert kafka(more)["kafka"]["config"]["num.network.threads"] == 5
     for name in ("request.timeout.ms", "broker.session.timeout.ms"):
@@ -155,7 +155,7 @@ RESTRICTED_CONTAINER = {
 }
 
 
-def test_pods_are_restricted_whatever_strimzi_was_told() -> None:
+def test_pods_are_restricted_for_any_setting_of_strimzi() -> None:
     templates = [pool(name)["spec"]["template"] for name in ("broker", "controller")]
     templates.append(kafka()["entityOperator"]["template"])
     containers = [

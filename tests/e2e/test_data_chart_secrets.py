@@ -52,7 +52,7 @@ def test_one_may_bring_ones_own() -> None:
     assert names(render("secrets.create=false"), "Secret") == []
 
 
-def test_only_for_the_parts_that_are_there() -> None:
+def test_only_for_the_components_that_are_there() -> None:
     assert names(render("postgres.enabled=false"), "Secret") == ["microfin-redis"]
     assert names(render("redis.enabled=false"), "Secret") == ALL[:3]
 

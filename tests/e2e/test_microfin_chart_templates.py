@@ -159,7 +159,7 @@ def test_pods_are_rolled_when_their_settings_change_and_only_then() -> None:
     assert both[1] != worker
 
 
-def test_no_password_stands_anywhere() -> None:
+def test_no_password_is_anywhere() -> None:
     for item in render():
         if item["kind"] == "Secret":
             assert item["metadata"]["name"] == "microfin-session"

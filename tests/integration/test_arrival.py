@@ -101,7 +101,7 @@ async def test_a_late_repeat_costs_no_claim(make_bank: MakeBank) -> None:
     await bank.check()
 
 
-async def test_an_account_number_that_is_taken_is_passed_on(make_bank: MakeBank) -> None:
+async def test_an_account_number_in_use_is_passed_on(make_bank: MakeBank) -> None:
     bank = await make_bank(partitions=2)
     await bank.workers()
     number = await bank.open("taken")

@@ -203,7 +203,7 @@ async def test_a_command_in_the_wrong_partition_is_forwarded(make_bank: MakeBank
     await bank.check()
 
 
-async def test_a_topic_made_anew_stops_the_worker(make_bank: MakeBank) -> None:
+async def test_a_topic_that_was_replaced_stops_the_worker(make_bank: MakeBank) -> None:
     bank = await make_bank(partitions=1)
     worker = (await bank.workers())[0]
     account = await bank.open_on(0, balance="1")
@@ -224,7 +224,9 @@ async def test_a_topic_made_anew_stops_the_worker(make_bank: MakeBank) -> None:
     assert await bank.balance(account) == 100
 
 
-async def test_a_topic_made_anew_behind_a_frozen_workers_back_stops_it(make_bank: MakeBank) -> None:
+async def test_a_topic_replaced_while_the_worker_is_frozen_stops_it(
+    make_bank: MakeBank,
+) -> None:
     """When it wakes up, the offset that it wants is there, and nothing reports another topic."""
     bank = await make_bank(partitions=1)
     worker = (await bank.workers())[0]

@@ -167,7 +167,7 @@ async def test_a_batch_from_another_place_is_not_committed(
         pool.terminate()
 
 
-async def test_nobody_is_told_what_is_not_committed(make_bank: MakeBank) -> None:
+async def test_nobody_gets_an_answer_that_is_not_committed(make_bank: MakeBank) -> None:
     bank = await make_bank(partitions=1)
     occurrence = LOOK_UP_BATCHES + 5  # by then it decides ahead
     worker = await bank.worker(

@@ -72,7 +72,7 @@ async def has_topic(cluster: KafkaCluster) -> bool:
         return False
 
 
-async def test_a_broker_tells_what_dashboards_and_alerts_ask_for(page: str) -> None:
+async def test_a_broker_reports_what_dashboards_and_alerts_ask_for(page: str) -> None:
     wanted = {
         name for name, by in metrics_of_others().items() if by == "Strimzi's metrics reporter"
     }

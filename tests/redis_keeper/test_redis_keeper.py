@@ -66,7 +66,7 @@ def test_a_master_that_lost_its_volume_is_replaced(cluster: KeptCluster, other: 
 
 
 @pytest.mark.parametrize("other", [4, 9], ids=["the same address", "another address"])
-def test_a_master_without_a_replica_that_lost_its_volume_begins_anew(
+def test_a_master_without_a_replica_that_lost_its_volume_begins_again(
     cluster: KeptCluster, other: int
 ) -> None:
     start(cluster, 4, 3)
@@ -88,7 +88,7 @@ def test_replicas_are_added_to_masters_that_have_none_and_removed(cluster: KeptC
     assert len(cluster.roles()) == 3
 
 
-def test_a_third_that_went_with_its_replicas_is_taken_again(cluster: KeptCluster) -> None:
+def test_a_third_that_went_with_its_replicas_is_served_again(cluster: KeptCluster) -> None:
     """Fewer replicas, and both nodes of a third were among those that went."""
     start(cluster, 10, 6)
     cluster.leave(0)

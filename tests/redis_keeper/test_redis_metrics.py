@@ -59,7 +59,7 @@ async def scrape() -> dict[str, float]:
     return {sample.name: sample.value for family in families for sample in family.samples}
 
 
-async def test_an_exporter_tells_what_dashboards_and_alerts_ask_for(
+async def test_an_exporter_reports_what_dashboards_and_alerts_ask_for(
     cluster: KeptCluster, exporter: None
 ) -> None:
     values = await scrape()

@@ -93,7 +93,7 @@ def test_a_seed_is_always_the_same_schedule() -> None:
     assert digest_of(seeds, "1") == digest_of(seeds, "2")
 
 
-def test_a_statement_that_has_changed_is_not_taken_for_what_it_was() -> None:
+def test_a_statement_that_has_changed_is_not_mistaken_for_the_old_one() -> None:
     with pytest.raises(UnknownStatement, match=r"statements\.py"):
         statement("SELECT generation FROM routing")
 

@@ -69,7 +69,7 @@ def _words(value: ast.expr) -> Iterator[str]:
             yield str(node.value)
 
 
-def test_troubleshooting_tells_of_every_reason_condition_and_phase() -> None:
+def test_troubleshooting_names_every_reason_condition_and_phase() -> None:
     page = (ROOT / "docs/guide/troubleshooting.md").read_text(encoding="utf-8")
     described = set(re.findall(r"`(\w+)`", page))
     assert len(set(reasons())) > 30

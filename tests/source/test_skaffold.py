@@ -140,7 +140,7 @@ def test_production_builds_what_is_released() -> None:
 
 
 @pytest.mark.parametrize("name", ["operator", "microfin"])
-def test_charts_are_told_of_the_images_that_are_built(name: str) -> None:
+def test_charts_get_the_images_that_are_built(name: str) -> None:
     module = modules()[name]
     (release,) = releases(module)
     values = yaml.safe_load((ROOT / release["chartPath"] / "values.yaml").read_text("utf-8"))

@@ -110,7 +110,7 @@ def test_every_amount_that_the_api_accepts_gives_an_outcome_that_the_database_ta
 @pytest.mark.parametrize(
     ("amount", "needed"), [("9223372036854775.807", 2**63 - 1), ("9223372036854775.808", None)]
 )
-def test_what_is_needed_is_told_as_far_as_any_account_could_hold_it(
+def test_the_need_is_shown_as_far_as_any_account_could_hold_it(
     amount: str, needed: int | None
 ) -> None:
     cluster = opened(currency="BHD", accounts=1)
@@ -144,7 +144,7 @@ def test_any_split_into_batches_gives_the_same_state(
 
 @given(requests(), st.integers(2, 5), st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None)
-def test_money_arrives_across_partitions_whatever_the_order(
+def test_money_arrives_across_partitions_in_any_order(
     commands: list[Command], partitions: int, seed: int
 ) -> None:
     """Every leg may be delivered twice, every partition may lag: each transfer ends once."""
@@ -401,7 +401,7 @@ def test_a_record_from_a_later_routing_stops_the_batch() -> None:
         ledger.settle([Received(7, 1, deposit(NUMBERS[0], "1", generation=4))])
 
 
-def test_a_taken_number_is_passed_on_without_an_outcome() -> None:
+def test_a_number_in_use_is_passed_on_without_an_outcome() -> None:
     cluster = opened(0)
     ledger = cluster.ledgers[0]
     again = Command(
@@ -449,7 +449,7 @@ def test_an_entry_is_never_older_than_the_one_before() -> None:
     assert [entry.time for entry in ledger.entries] == [9_000, 9_000]
 
 
-def test_an_unreadable_request_of_this_partition_is_told_so() -> None:
+def test_an_unreadable_request_of_this_partition_gets_an_answer() -> None:
     ledger = opened(0).ledgers[0]
     identity = Identity(operation(3), "request", NUMBERS[0], "deposit", ANNA, "api/3")
     ledger.settle([Received(80, 1, None, "not a command", identity)])

@@ -46,7 +46,7 @@ def test_many_equal_observations_count_like_as_many_calls(
     assert samples(registry) == pytest.approx(samples(plain_registry))
 
 
-def test_a_scrape_tells_since_when_it_counts() -> None:
+def test_a_scrape_shows_since_when_it_counts() -> None:
     registry = CollectorRegistry()
     PhaseSeconds("x_seconds", "Text.", ("queue",), registry)
     assert 'x_seconds_created{phase="queue"} 1.' in generate_latest(registry).decode()

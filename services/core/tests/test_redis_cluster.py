@@ -102,14 +102,14 @@ async def test_the_first_is_remembered_by_another_node(redis: GuardedRedis) -> N
     assert await redis.remember_first("first", b"two", seconds=60) == b"one"
 
 
-async def test_all_who_wait_for_a_hung_node_are_told(hung_port: int) -> None:
+async def test_all_that_wait_for_a_hung_node_get_an_error(hung_port: int) -> None:
     node = Node(Address("127.0.0.1", hung_port, None, None, secure=False), 0.05)
     ends = await asyncio.gather(*(node.ask([("PING",)]) for _ in range(5)), return_exceptions=True)
     assert [type(end) for end in ends] == [TimeoutError] * 5
     node.close()
 
 
-async def test_a_password_that_is_not_taken_is_told(platform: Platform) -> None:
+async def test_a_password_that_is_refused_is_reported(platform: Platform) -> None:
     port = int(platform.endpoints.redis[0].rpartition(":")[2])
     node = Node(Address("127.0.0.1", port, "nobody", "wrong", secure=False), 1.0)
     with pytest.raises(ConnectionRefusedError, match="does not let us in"):
@@ -125,7 +125,7 @@ async def test_a_hung_cluster_is_unavailable(hung_port: int) -> None:
     await redis.close()
 
 
-async def test_who_waits_for_a_node_that_leaves_is_told(hung_port: int) -> None:
+async def test_a_call_that_waits_for_a_node_that_leaves_gets_an_error(hung_port: int) -> None:
     """It is no cancellation of his own: that would end his request without an answer."""
     node = Node(Address("127.0.0.1", hung_port, None, "a password", False), timeout=5)
     asking = asyncio.create_task(node.ask([("PING",)]))

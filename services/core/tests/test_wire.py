@@ -25,7 +25,7 @@ def deposit(**fields: object) -> Command:
     )
 
 
-def test_a_command_survives_the_way_there_and_back() -> None:
+def test_a_command_is_the_same_after_the_way_there_and_back() -> None:
     command = deposit(generation=3, deadline=7, reply="i/r")
     assert wire.decode(ACCOUNT.encode(), wire.encode(command)) == command
 

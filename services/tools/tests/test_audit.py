@@ -190,7 +190,9 @@ async def test_what_is_in_transit_is_counted_and_only_at_rest_a_violation(spoilt
         assert report.checked.outcomes == 1
 
 
-async def test_a_live_audit_that_knows_the_log_tells_lost_from_under_way(spoilt: Ledger) -> None:
+async def test_a_live_audit_that_knows_the_log_distinguishes_lost_from_under_way(
+    spoilt: Ledger,
+) -> None:
     await spoilt.corrupt("destination", UNDO_CREDIT)
     urls = spoilt.urls()
     blind = await audit(urls)
@@ -369,7 +371,7 @@ async def test_a_record_that_is_not_the_one_decided_last_is_found(
     assert [sorted(it) for it in asked[1:]] == [[1, 2], [1]]
 
 
-async def test_progress_is_told(ledger: Ledger) -> None:
+async def test_progress_is_reported(ledger: Ledger) -> None:
     steps: list[tuple[str, int, int]] = []
     await audit(ledger.urls(), progress=lambda *step: steps.append(step))
     assert len(steps) > 10

@@ -401,7 +401,7 @@ async def test_kafka_that_is_away_is_said_so(bank: Bank) -> None:
     assert len(ran.errors.splitlines()) == 1
 
 
-async def test_the_auditor_is_told_the_ends_of_the_log(bank: Bank) -> None:
+async def test_the_auditor_gets_the_ends_of_the_log(bank: Bank) -> None:
     number = await bank.opened(0)
     await bank.asked("deposit", number, "1")
     ends = await KafkaLogEnds(bank.settings)()
@@ -513,7 +513,7 @@ async def test_quarantined_records_are_listed_and_replayed_once(bank: Bank) -> N
     assert len(everything) == 2
 
 
-async def test_whatever_stands_in_quarantine_is_listed_and_no_terminal_obeys_it(
+async def test_every_quarantined_record_is_listed_and_no_terminal_obeys_it(
     idle_bank: Bank,
 ) -> None:
     run = idle_bank.operator

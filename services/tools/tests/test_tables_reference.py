@@ -11,7 +11,7 @@ from support.postgres_ledger import make_ledger_databases
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "tables.md"
 
 
-async def test_every_table_and_column_is_told(platform: Platform) -> None:
+async def test_every_table_and_column_is_described(platform: Platform) -> None:
     (database,) = await make_ledger_databases(platform, "tables_reference", 1, 1)
     connection = await asyncpg.connect(platform.postgres_direct(0, database=database), ssl=False)
     rows = await connection.fetch(

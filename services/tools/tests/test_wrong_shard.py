@@ -191,7 +191,7 @@ def _assert_refused(ran: Ran) -> None:
     assert "in the same order as ever" in ran.errors
 
 
-async def test_new_databases_are_told_apart_before_one_is_made(platform: Platform) -> None:
+async def test_new_databases_are_distinguished_before_one_is_made(platform: Platform) -> None:
     name = "wrong_shard_new"
     await platform.create_database(name)
     url = platform.postgres_direct(0, database=name)

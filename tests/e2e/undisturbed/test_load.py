@@ -48,7 +48,7 @@ async def load(
     return await run_in_cluster(request, Namespace(bank.namespace, "microfin"), print)
 
 
-async def test_a_run_by_the_k6_operator_counts_and_tells_where_time_went(
+async def test_a_run_by_the_k6_operator_counts_and_shows_where_time_went(
     bank: Bank, tmp_path: Path, remote_write: str
 ) -> None:
     async with k6_operator():

@@ -114,7 +114,7 @@ def scrape(reader: str, bank: Bank, selector: str, port: int) -> set[str]:
         ("CloudNativePG's pooler", "cnpg.io/poolerName=microfin-pooler-0", 9127),
     ],
 )
-async def test_cloudnativepg_tells_what_is_asked_for(
+async def test_cloudnativepg_reports_what_is_asked_for(
     bank: Bank, reader: str, part: str, selector: str, port: int
 ) -> None:
     wanted = {name for name, by in metrics_of_others().items() if by == part}
@@ -147,7 +147,7 @@ async def test_microfin_reports_what_is_asked_for(
     assert wanted <= reported(page)
 
 
-async def test_the_operator_tells_of_this_cluster(bank: Bank) -> None:
+async def test_the_operator_reports_this_cluster(bank: Bank) -> None:
     pods = get("pods", bank.wanted.operator_namespace)["items"]
     (pod,) = (it["metadata"]["name"] for it in pods)
     place = ("-n", bank.wanted.operator_namespace, "exec", pod, "--", "python", "-c", _READ)
@@ -178,7 +178,7 @@ async def kube_state_metrics() -> AsyncIterator[str]:
     await process.wait()
 
 
-async def test_kube_state_metrics_tells_of_audits_as_the_alerts_ask(
+async def test_kube_state_metrics_reports_audits_as_the_alerts_ask(
     bank: Bank, kube_state_metrics: str
 ) -> None:
     """Of an audit that is green, and of one that ends as if it had found violations."""
