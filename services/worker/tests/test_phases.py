@@ -169,7 +169,7 @@ async def test_phases_of_each_command_add_up_to_the_time_until_its_answer(
         redis.published[command.operation] - record.time
         for command, record in zip(commands, log.records, strict=True)
     )
-    # The metrics count for the whole session: after tests with old records their sums are large, and
+    # The metrics count for the session: after tests with old records their sums are large, and
     # their difference has rounding errors. All phases are whole milliseconds.
     assert sum(seconds for _, seconds in phases.values()) == pytest.approx(whole / 1000, abs=0.0005)
     assert all(seconds > 0 for count, seconds in phases.values() if count)
