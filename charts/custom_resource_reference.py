@@ -103,10 +103,10 @@ def _table(fields: Iterator[Field]) -> str:
     rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
     for field in fields:
         default = f"`{json.dumps(field.schema['default'])}`" if "default" in field.schema else ""
-        told = _one_line(field.schema.get("description", ""))
+        description = _one_line(field.schema.get("description", ""))
         needed = "**Required.** " if field.required and field.path.startswith("spec") else ""
         kind = _kind(field.schema)
-        rows.append(f"| `{field.path}` | {kind} | {default} | {(needed + told).strip()} |")
+        rows.append(f"| `{field.path}` | {kind} | {default} | {(needed + description).strip()} |")
     return "\n".join(rows) + "\n"
 
 
@@ -132,8 +132,8 @@ def _columns(columns: list[dict[str, Any]]) -> str:
     rows = ["| column | from | with `-o wide` only | meaning |", "|---|---|---|---|"]
     for it in columns:
         wide = "yes" if it.get("priority") else ""
-        path, told = it["jsonPath"].lstrip("."), _one_line(it.get("description", ""))
-        rows.append(f"| {it['name']} | `{path}` | {wide} | {told} |")
+        path, description = it["jsonPath"].lstrip("."), _one_line(it.get("description", ""))
+        rows.append(f"| {it['name']} | `{path}` | {wide} | {description} |")
     return "\n".join(rows) + "\n"
 
 
@@ -148,7 +148,7 @@ def _one_line(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or tell that it is stale."""
+    """Write the page, or report that it is stale."""
     wanted = page_of(yaml.safe_load(DEFINITION.read_text(encoding="utf-8")))
     if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == wanted:
         return 0

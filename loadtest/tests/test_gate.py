@@ -60,7 +60,7 @@ groups:
       - {alert: MicrofinSettlingStopped, expr: 'vector(1)',
          labels: {severity: critical, namespace: broken}}
       - {alert: MicrofinMoneyInTransit, expr: 'money_in_transit == 1',
-         labels: {severity: critical, namespace: mended}}
+         labels: {severity: critical, namespace: fixed}}
       - {alert: MicrofinLagging, expr: 'vector(1)', labels: {severity: warning, namespace: slow}}
       - {alert: MicrofinQuarantined, expr: 'vector(1)', for: 1h,
          labels: {severity: critical, namespace: slow}}
@@ -206,11 +206,11 @@ def test_a_critical_alert_of_the_bank_closes_it(prometheus: str) -> None:
 
 
 def test_an_alert_that_is_over_closes_it_too(prometheus: str) -> None:
-    firing = 'ALERTS{alertstate="firing",namespace="mended"}'
+    firing = 'ALERTS{alertstate="firing",namespace="fixed"}'
     until_has(prometheus, firing)
     Page.in_transit = 0
     until_blocking("the alert is gone", lambda: not has(prometheus, firing), 10)
-    assert answers_of(prometheus, "good", "mended")["alerts"] == ["MicrofinMoneyInTransit"]
+    assert answers_of(prometheus, "good", "fixed")["alerts"] == ["MicrofinMoneyInTransit"]
 
 
 def test_of_an_alert_that_fires_on_the_window_may_hold_nothing(prometheus: str) -> None:
@@ -225,7 +225,7 @@ def test_warnings_pending_alerts_and_those_of_others_do_not(prometheus: str) -> 
     assert answers_of(prometheus, "good", "slow")["alerts"] == []
 
 
-def test_what_k6_itself_writes_is_what_its_summary_tells(
+def test_what_k6_itself_writes_is_what_its_summary_shows(
     prometheus: str, page: str, tmp_path: Path
 ) -> None:
     program = shutil.which("k6") or (str(BUILT_K6) if BUILT_K6.exists() else None)

@@ -246,7 +246,7 @@ def test_the_ledger_is_asked_as_the_chart_asks_it_once() -> None:
 # What is read out of it -------------------------------------------------------------------------
 
 
-def test_what_k6_told_is_found_between_other_lines() -> None:
+def test_what_k6_printed_is_found_between_other_lines() -> None:
     text = json.dumps(summary())
     log = f'time="…" level=warning msg="{{slots}}"\n{{"level": "info"}}\n{text}level=info\n'
     assert find_object(log, "slots") == summary()

@@ -126,7 +126,7 @@ async def test_a_database_made_later_is_known_to_the_pooler(platform: Platform) 
     assert settings["MICROFIN_TOPIC"] == "another.topic"
 
 
-async def test_only_an_operator_is_told_the_owners_password(platform: Platform) -> None:
+async def test_only_an_operator_gets_the_owners_password(platform: Platform) -> None:
     owner = platform.postgres_direct()
     assert platform.environment("operator")["MICROFIN_DATABASES_DIRECT"] == owner
     for role in ("worker", "api", "auditor"):

@@ -113,9 +113,9 @@ def _answers(
                 yield Finding(
                     "contradicted", f"no entry is {answer}", asked.operation, asked.account
                 )
-    told_ends = {(it.status, it.reason) for it in asked.answers}
-    told_entries = {(it.seq, it.balance) for it in asked.answers if it.seq}
-    if len(told_ends) > 1 or len(told_entries) > 1:
+    answered_ends = {(it.status, it.reason) for it in asked.answers}
+    answered_entries = {(it.seq, it.balance) for it in asked.answers if it.seq}
+    if len(answered_ends) > 1 or len(answered_entries) > 1:
         yield Finding(
             "contradicted", f"different answers: {asked.answers}", asked.operation, asked.account
         )

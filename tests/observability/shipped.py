@@ -81,7 +81,7 @@ def used_metrics() -> set[str]:
 def metrics_of_others() -> dict[str, str]:
     """Return the reference's table of other components' metrics: by name, what exports it."""
     text = REFERENCE.read_text(encoding="utf-8").partition("## Metrics of other components")[2]
-    return {name: told_by for name, told_by, _ in _ROW.findall(text)}
+    return {name: source for name, source, _ in _ROW.findall(text)}
 
 
 def reported(page: str) -> set[str]:

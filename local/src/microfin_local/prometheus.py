@@ -18,7 +18,7 @@ from microfin_local.wait import accepts_connections, wait_until
 
 #: Prometheus' default port.
 _PORT = 9090
-_LOOK_AGAIN_SECONDS = 2.0
+_RETRY_SECONDS = 2.0
 _SETTINGS_FILE, _TARGETS_FILE = "prometheus.yml", "targets.json"
 
 
@@ -102,6 +102,6 @@ async def _follow(state: Path, folder: Path, stop: asyncio.Event) -> None:
         if endpoints is not None:
             write_targets(folder, endpoints)
         try:
-            await asyncio.wait_for(stop.wait(), _LOOK_AGAIN_SECONDS)
+            await asyncio.wait_for(stop.wait(), _RETRY_SECONDS)
         except TimeoutError:
             continue

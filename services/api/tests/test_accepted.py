@@ -179,7 +179,7 @@ async def test_without_a_reply_the_outcome_is_looked_up(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("redis", ["", "redis://127.0.0.1:1"])
-async def test_a_debit_alone_is_not_told_as_settled(quiet: Ledger, redis: str) -> None:
+async def test_a_debit_alone_is_not_shown_as_settled(quiet: Ledger, redis: str) -> None:
     others = {"redis": redis} if redis else {}
     settings = quiet.settings(answer_within=1.0, look_up_after=0.05, **others)
     async with running(settings) as api:

@@ -147,7 +147,7 @@ async def test_the_longest_time_over_after_sending_is_unknown(
     await check_unknown(owner, number, f"late{prefer}", answer)
 
 
-async def test_a_cancelled_request_is_told_as_unknown(
+async def test_a_cancelled_request_is_answered_as_unknown(
     breaking: Api, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = await owner.account()

@@ -34,7 +34,7 @@ def test_every_code_is_documented_where_it_can_occur() -> None:
     assert set(CATALOGUE) - documented == administrators_only | anywhere
 
 
-def test_a_problem_tells_its_kind() -> None:
+def test_a_problem_names_its_kind() -> None:
     answer = Problem("insufficient_funds", needed="2.00", available="1.00").answer()
     document = msgspec.json.decode(answer.body)
     assert answer.media_type == "application/problem+json"

@@ -119,7 +119,7 @@ async def test_the_other_shard_goes_on(
             assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), path
 
 
-async def test_a_transfer_whose_end_only_the_missing_shard_knows_is_not_told(
+async def test_a_transfer_whose_end_only_the_missing_shard_knows_is_not_shown(
     two_shards: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(two_shards.settings()) as api:

@@ -61,7 +61,7 @@ async def test_the_reference_is_the_catalogue(shard: tuple[Platform, str, str]) 
     everybody = {row[0] for row in await owner.fetch(_OF_EVERYBODY)}
     await owner.close()
     assert {row["role"] for row in granted} == set(ROLES)
-    assert _table(granted) == _told()
+    assert _table(granted) == _documented()
     assert functions == {("microfin_worker", "moment"), ("microfin_worker", "write_batch")}
     assert everybody == {"USAGE", "CONNECT"}
 
@@ -86,7 +86,7 @@ def _cell(columns: list[str]) -> str:
     return ", ".join(f"`{column}`" for column in sorted(columns)) or "-"
 
 
-def _told() -> list[str]:
+def _documented() -> list[str]:
     return re.findall(r"^\| `microfin_.*$", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
 
 

@@ -104,7 +104,7 @@ def decide(
 
 
 class _Rejection(Exception):
-    """A leg cannot be applied. Whoever catches it records the outcome."""
+    """A leg cannot be applied. The code that catches it records the outcome."""
 
     def __init__(
         self,
