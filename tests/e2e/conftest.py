@@ -5,6 +5,11 @@ import pytest
 from e2e.figures import FIGURES
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cluster(real_components: None) -> None:
+    """Mark every test here as one with real components: those of the cluster."""
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print them."""
     if FIGURES:

@@ -20,7 +20,7 @@ import pytest_asyncio
 from e2e import data_client, kubernetes_cluster
 from e2e.data_chart import CHART, DEV, PRODUCTION, rendered
 from e2e.figures import figure
-from e2e.kubernetes_cluster import get, kubectl, until
+from e2e.kubernetes_cluster import ROOT, get, kubectl, until
 from microfin_tools.migrations.run import ROLES
 
 pytestmark = pytest.mark.timeout(300)
@@ -205,10 +205,13 @@ async def test_a_worker_moves_money_through_the_pooler(namespace: str) -> None:
     data_client.microfin(namespace, "audit")
 
 
-_REDIS_USERS = """
+# The pod has the worker's image, without the API: the module of the API comes with the script.
+_ALLOWANCE = (ROOT / "services/api/src/microfin_api/people/allowance.py").read_text("utf-8")
+_REDIS_USERS = (
+    f"{_ALLOWANCE}\n"
+    + """
 import asyncio, json, os
 from microfin.redis.account_cache import AccountCache, CachedAccount, account_seal
-from microfin_api.people.allowance import Allowances
 from microfin.redis.guarded import GuardedRedis
 from microfin.process.settings import CommonSettings
 
@@ -248,6 +251,7 @@ async def main():
 
 asyncio.run(main())
 """
+)
 
 
 async def test_redis_users_can_do_what_they_need(namespace: str) -> None:

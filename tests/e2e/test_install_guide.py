@@ -79,9 +79,16 @@ def test_the_guides_commands_work_as_pasted(namespace: str, tmp_path: Path) -> N
     printed = by_block(output)
     assert printed.keys() == {block.line for block in blocks}
     for block in blocks:
-        lacking = missing(block.printed, printed[block.line])
+        lacking = missing(expected(block), printed[block.line])
         assert lacking == [], f"line {block.line} did not print {lacking}:\n{printed[block.line]}"
     assert not exists(f"namespace/{namespace}")
+
+
+def expected(block: ShellBlock) -> tuple[str, ...]:
+    """Return what the guide shows; nothing of a build, if `make deploy` is given images."""
+    if "MICROFIN_DEPLOY_TAG" not in os.environ:
+        return block.printed
+    return tuple(line for line in block.printed if "dev-…" not in line)
 
 
 def paste(blocks: list[ShellBlock], more: dict[str, str], folder: Path) -> tuple[int, str]:
