@@ -207,9 +207,7 @@ async def test_a_worker_moves_money_through_the_pooler(namespace: str) -> None:
 
 # The pod has the worker's image, without the API: the module of the API comes with the script.
 _ALLOWANCE = (ROOT / "services/api/src/microfin_api/people/allowance.py").read_text("utf-8")
-_REDIS_USERS = (
-    f"{_ALLOWANCE}\n"
-    + """
+_REDIS_SCRIPT = """
 import asyncio, json, os
 from microfin.redis.account_cache import AccountCache, CachedAccount, account_seal
 from microfin.redis.guarded import GuardedRedis
@@ -251,7 +249,7 @@ async def main():
 
 asyncio.run(main())
 """
-)
+_REDIS_USERS = _ALLOWANCE + _REDIS_SCRIPT
 
 
 async def test_redis_users_can_do_what_they_need(namespace: str) -> None:
