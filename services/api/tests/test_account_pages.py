@@ -164,6 +164,23 @@ async def test_what_a_count_allows_ends_after_a_while(
     assert counted == [0, 1, 2]
 
 
+async def test_a_count_that_lacks_a_shard_allows_one_opening(
+    two_shards: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, asked = account_cap._count, []
+    async with running(two_shards.settings(accounts_per_user=100)) as api:
+
+        async def without_the_second(pool: Pool, user: str, most: int) -> int | None:
+            asked.append(pool)
+            return None if pool is api.services.pools[1] else await count(pool, user, most)
+
+        monkeypatch.setattr(account_cap, "_count", without_the_second)
+        user = await api.user()
+        for _ in range(2):
+            await user.account()
+    assert len(asked) == 2 * SHARDS
+
+
 async def test_entries_of_a_rare_kind_are_sought_page_by_page(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

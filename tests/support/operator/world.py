@@ -50,11 +50,6 @@ class World:
             if not isinstance(end, asyncio.CancelledError):
                 raise AssertionError("a controller failed") from end
 
-    async def forget_pods(self) -> None:
-        """Delete all pods, as the garbage collector does when their owner is gone."""
-        for pod in self.api.items(POD):
-            await self.api.remove(POD, pod["metadata"]["namespace"], pod["metadata"]["name"])
-
     async def _run(self) -> None:
         while True:
             self.api.changed.clear()
