@@ -67,9 +67,10 @@ def test_the_session_that_is_printed_moves_money(started: CommandLine) -> None:
         ["sh", "-eu"], input=session, capture_output=True, text=True, check=False, timeout=60
     )
     lines = [json.loads(line) for line in answer.stdout.splitlines() if line]
-    assert [line.get("balance") for line in lines[1:3]] == ["100.00", "100.00"]
-    assert lines[-1]["balance"] == "25.50"
-    assert lines[-3]["operationId"] == lines[-2]["operationId"]
+    signed_up, deposit, transfer, receiver = lines
+    assert "userId" in signed_up
+    assert [deposit["balance"], transfer["balance"]] == ["100.00", "74.50"]
+    assert receiver["balance"] == "25.50"
 
 
 def test_it_says_where_everything_is(started: CommandLine) -> None:

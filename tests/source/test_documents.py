@@ -188,7 +188,7 @@ def test_the_readmes_session_is_the_one_that_the_platform_prints() -> None:
 
 def test_the_readme_is_short_and_leads_to_the_map() -> None:
     text = text_of(REPOSITORY / "README.md")
-    assert len(text.splitlines()) <= 85
+    assert len(text.splitlines()) <= 75
     assert DOCS / "README.md" in {
         it.resolve() for it, _ in relative_links(REPOSITORY / "README.md")
     }

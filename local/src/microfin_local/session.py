@@ -5,8 +5,7 @@ from pathlib import Path
 from microfin_local.endpoints import ENDPOINTS_FILE, ENVIRONMENT_FILE, Endpoints
 
 _SESSION = r"""
-API={api}
-JAR=$(mktemp)
+API={api} JAR=$(mktemp)
 call() {{ curl -sS -b "$JAR" -c "$JAR" -H 'Content-Type: application/json' "$@"; }}
 field() {{ sed -E "s/.*\"$1\": *\"?([^\",}}]+).*/\1/"; }}
 
@@ -14,9 +13,7 @@ call $API/api/signup -d '{{"name": "Ada", "email": "ada-'$(date +%s%N)'@example.
 FIRST=$(call $API/api/accounts -d '{{}}' | field accountNumber)
 SECOND=$(call $API/api/accounts -d '{{}}' | field accountNumber)
 call $API/api/deposit -d '{{"accountNumber": "'$FIRST'", "amount": "100.00"}}'; echo
-call $API/api/accounts/$FIRST; echo
-TRANSFER=$(call $API/api/transfer -d '{{"senderAccountNumber": "'$FIRST'", "receiverAccountNumber": "'$SECOND'", "amount": "25.50"}}'); echo "$TRANSFER"
-call $API/api/operations/$(echo "$TRANSFER" | field operationId); echo
+call $API/api/transfer -d '{{"senderAccountNumber": "'$FIRST'", "receiverAccountNumber": "'$SECOND'", "amount": "25.50"}}'; echo
 call $API/api/accounts/$SECOND; echo
 """  # noqa: E501 - commands to paste stay on their line.
 
