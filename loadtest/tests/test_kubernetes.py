@@ -146,7 +146,7 @@ def test_passwords_are_in_a_secret_and_nowhere_else() -> None:
     assert all("users.json" not in it.get("data", {}) for it in others)
 
 
-def test_pods_keep_the_restricted_standard_and_are_let_in() -> None:
+def test_pods_meet_the_restricted_standard_and_are_admitted() -> None:
     runner = k6_test_run(a_load())["spec"]["runner"]
     (container,) = pod_of(job(a_load()))["containers"]
     for pod, own in (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from support.ports import free_port
+from support.waiting import until
 
 
 class OperatorProcess:
@@ -32,9 +33,7 @@ class OperatorProcess:
         }
         with self._log.open("ab") as log:
             self._process = start(environment, log)
-        async with asyncio.timeout(30):
-            while not await asyncio.to_thread(self._answers):  # noqa: ASYNC110 - a process
-                await asyncio.sleep(0.1)
+        await until("the operator answers", lambda: asyncio.to_thread(self._answers))
 
     def kill(self) -> None:
         """Kill it without a word."""

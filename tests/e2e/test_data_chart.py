@@ -78,7 +78,7 @@ def waiting(namespace: str) -> list[str]:
     ],
     ids=["default", "development", "production"],
 )
-async def test_the_api_server_takes_all_manifests(
+async def test_the_api_server_accepts_all_manifests(
     files: tuple[Path, ...], values: tuple[str, ...]
 ) -> None:
     """Those of the Prometheus operator excepted, whose definitions are not there."""

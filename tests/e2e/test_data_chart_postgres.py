@@ -99,7 +99,9 @@ def test_nothing_is_in_the_clear() -> None:
 @pytest.mark.parametrize(
     ("pods", "size", "connections"), [(1, 30, "120"), (2, 30, "210"), (3, 40, "390")]
 )
-def test_postgresql_takes_what_all_poolers_may_hold(pods: int, size: int, connections: str) -> None:
+def test_postgresql_accepts_the_connections_of_all_poolers(
+    pods: int, size: int, connections: str
+) -> None:
     values = (f"postgres.pooler.instances={pods}", f"postgres.pooler.poolSize={size}")
     assert cluster(*values)["postgresql"]["parameters"]["max_connections"] == connections
     parameters = pooler(*values)["pgbouncer"]["parameters"]

@@ -25,7 +25,7 @@ def shown() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_the_chart_takes_them_over_its_production_values(name: str, tmp_path: Path) -> None:
+def test_the_chart_accepts_them_over_its_production_values(name: str, tmp_path: Path) -> None:
     chart = ROOT / "charts" / CHARTS[name]
     file = tmp_path / name
     file.write_text(shown()[name], encoding="utf-8")

@@ -82,7 +82,7 @@ def test_the_autoscaler_keeps_its_number(namespace: str, helm: str) -> None:
         ("ingress.enabled=true", "api.autoscaling.enabled=false", "imagePullSecrets[0].name=pull"),
     ],
 )
-def test_the_api_server_takes_all_of_it(namespace: str, values: tuple[str, ...]) -> None:
+def test_the_api_server_accepts_all_of_it(namespace: str, values: tuple[str, ...]) -> None:
     sets = [part for value in values for part in ("--set", value)]
     chart = str(ROOT / "charts/microfin")
     rendered = subprocess.run(

@@ -229,15 +229,15 @@ def settle_for_another_user(world: World) -> None:
     world.legs[0] = replace(world.legs[0], user="v" * 32)
 
 
-def tell_settled_of_a_rejection(world: World) -> None:
+def report_a_rejection_as_settled(world: World) -> None:
     world.history.asked[2].answers = [Answer("settled")]
 
 
-def tell_two_ends(world: World) -> None:
+def report_two_ends(world: World) -> None:
     world.answer(world.history.asked[2], Answer("rejected", "expired"))
 
 
-def tell_another_balance(world: World) -> None:
+def report_another_balance(world: World) -> None:
     world.history.asked[0].answers = [Answer("settled", "", A, 801, 4)]
 
 
@@ -338,9 +338,9 @@ PLANTED: list[tuple[Callable[[World], None], str]] = [
     (invent_an_entry, "invented"),
     (settle_another_amount, "invented"),
     (settle_for_another_user, "invented"),
-    (tell_settled_of_a_rejection, "contradicted"),
-    (tell_two_ends, "contradicted"),
-    (tell_another_balance, "contradicted"),
+    (report_a_rejection_as_settled, "contradicted"),
+    (report_two_ends, "contradicted"),
+    (report_another_balance, "contradicted"),
     (reject_in_spite_of_funds, "unjustified"),
     (reject_by_a_balance_that_was_not, "unjustified"),
     (reject_without_a_cause, "unjustified"),

@@ -40,7 +40,7 @@ SIGN_UP = "INSERT INTO users (id, email, name, password_hash) VALUES ($1, 'a@b.e
 
 
 @pytest.fixture(scope="module")
-async def own_parts(
+async def own_components(
     real_components: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Platform]:
     """Our own data components: a restored shard sets every database on it back in time."""
@@ -56,11 +56,13 @@ async def own_parts(
 
 
 @pytest.fixture
-async def make_own_bank(own_parts: Platform, tmp_path: Path) -> AsyncIterator[MakeBank]:
+async def make_own_bank(own_components: Platform, tmp_path: Path) -> AsyncIterator[MakeBank]:
     async with AsyncExitStack() as stack:
 
         async def make(partitions: int = 4, shards: int = 2) -> Bank:
-            bank = await stack.enter_async_context(Bank(own_parts, tmp_path, partitions, shards))
+            bank = await stack.enter_async_context(
+                Bank(own_components, tmp_path, partitions, shards)
+            )
             await bank.pools[0].execute(SIGN_UP, ANNA)
             return bank
 

@@ -31,7 +31,7 @@ def test_every_panel_shows_something(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_panels_stand_side_by_side(path: Path) -> None:
+def test_panels_are_side_by_side(path: Path) -> None:
     places = [panel["gridPos"] for panel in panels(path)]
     assert all(it["x"] + it["w"] <= 24 for it in places)
     for one, other in combinations(places, 2):
@@ -56,7 +56,7 @@ def test_what_they_ask_for_is_whole(path: Path) -> None:
 
 @pytest.mark.usefixtures("real_components")
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_prometheus_understands_what_they_ask_for(path: Path, tmp_path: Path) -> None:
+def test_prometheus_understands_their_queries(path: Path, tmp_path: Path) -> None:
     """As recording rules, with something in place of Grafana's variables."""
     rules = [
         {"record": f"panel:{number}", "expr": text.replace("$__rate_interval", "5m")}

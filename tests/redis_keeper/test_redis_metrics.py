@@ -1,6 +1,5 @@
 """What an exporter next to a Redis node reports, as the user that the chart gives it."""
 
-import asyncio
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from microfin_local.programs import find_program
 from observability.shipped import metrics_of_others
 from redis_keeper.kept_cluster import KeptCluster, running_cluster
+from support.waiting import until
 
 ADDRESSES = ["127.77.30.1", "127.77.30.2", "127.77.30.3"]
 EXPORTER = "127.77.30.1:9121"
@@ -48,14 +48,14 @@ def exporter(cluster: KeptCluster) -> Iterator[None]:
 
 async def scrape() -> dict[str, float]:
     """Return the values by name; of a name with several labels, one."""
-    async with httpx.AsyncClient() as client, asyncio.timeout(20):
-        while True:
-            try:
-                page = (await client.get(f"http://{EXPORTER}/metrics")).text
-                break
-            except httpx.ConnectError:
-                await asyncio.sleep(0.1)
-    families = text_string_to_metric_families(page)
+    async with httpx.AsyncClient() as client:
+        answer = await until(
+            "the exporter answers",
+            lambda: client.get(f"http://{EXPORTER}/metrics"),
+            20,
+            not_yet=(httpx.ConnectError,),
+        )
+    families = text_string_to_metric_families(answer.text)
     return {sample.name: sample.value for family in families for sample in family.samples}
 
 

@@ -76,9 +76,9 @@ def _run(
         if seed is not None and not found.failures:
             _print_history(run_plan(draw_plan(seed)))
         for failed in found.failures:
-            _tell(f"seed {failed.plan.seed} breaks invariant {failed.violations[0].invariant}")
+            _say(f"seed {failed.plan.seed} breaks invariant {failed.violations[0].invariant}")
             if not whole:
-                _tell("making it smaller, for at most 30 s (--whole does not)")
+                _say("making it smaller, for at most 30 s (--whole does not)")
                 failed = shrink(failed)  # noqa: PLW2901 - the smaller one is reported instead
             _print_history(failed)
     return found
@@ -137,7 +137,7 @@ def _show_progress(found: Found) -> None:
     )
 
 
-def _tell(line: str) -> None:
+def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 

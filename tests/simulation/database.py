@@ -88,7 +88,7 @@ class Database:
         if transaction is not None and self._has_idled(session):
             self._terminate(session)
         if session.dead:
-            self._tell(answer, None, connection_lost(), slow=True)
+            self._answer(answer, None, connection_lost(), slow=True)
             return
         if transaction is None:
             transaction = Transaction(session)
@@ -135,9 +135,9 @@ class Database:
             self._terminate(session)
         elif session.transaction is None:
             self.sessions.discard(session)
-        self._tell(running.answer, result, error, slow=running.slow)
+        self._answer(running.answer, result, error, slow=running.slow)
 
-    def _tell(
+    def _answer(
         self,
         answer: "asyncio.Future[Any] | None",
         result: Any,
@@ -190,7 +190,7 @@ class Database:
         running, session.running = session.running, None
         if running is not None:
             running.given_up = True
-            self._tell(running.answer, None, connection_lost(), slow=True)
+            self._answer(running.answer, None, connection_lost(), slow=True)
             self.roll_back(running.transaction)
         if session.transaction is not None:
             self.roll_back(session.transaction)

@@ -81,7 +81,7 @@ class Network:
             number = self._count(process, what)
             found = self._statements.pop((process, number, what), None) or found
             if what != "statement":
-                self._tell(process, what, number)
+                self._notice(process, what, number)
         if found is not None:
             self.struck[f"LostStatement {found.outcome}"] += 1
         return found
@@ -89,7 +89,7 @@ class Network:
     def produce_fault(self, process: str) -> LostProduce | SlowProduce | None:
         """Count a record that `process` appends, and return what befalls it."""
         number = self._count(process, "produce")
-        self._tell(process, "produce", number)
+        self._notice(process, "produce", number)
         fault = self._produces.pop((process, number), None)
         if fault is not None:
             how = f" {fault.outcome}" if isinstance(fault, LostProduce) else ""
@@ -129,7 +129,7 @@ class Network:
             moment.after, strike
         )
 
-    def _tell(self, process: str, event: Event, number: int) -> None:
+    def _notice(self, process: str, event: Event, number: int) -> None:
         watching = self._watched.pop((process, event, number), None)
         if watching is not None:
             watching()

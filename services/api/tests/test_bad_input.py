@@ -136,7 +136,7 @@ async def test_an_amount_beyond_every_account_is_refused_at_once(user: User, cur
     assert refused["code"] == "balance_limit"
 
 
-async def test_a_currency_without_decimals_takes_none(user: User) -> None:
+async def test_a_currency_without_decimals_accepts_none(user: User) -> None:
     number = await user.account("JPY")
     body = {"accountNumber": number, "amount": "1.5"}
     problem = problem_of(await user.client.post("/api/deposit", json=body), 422)
@@ -286,7 +286,7 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("path", MEMBERS)
-async def test_a_member_that_nothing_takes_is_named(user: User, path: str) -> None:
+async def test_an_unknown_member_is_named(user: User, path: str) -> None:
     problem = problem_of(await user.client.post(path, json=MEMBERS[path]), 400)
     assert problem["code"] == "invalid_body"
     assert "`curency`" in problem["detail"]
@@ -294,7 +294,7 @@ async def test_a_member_that_nothing_takes_is_named(user: User, path: str) -> No
 
 
 @pytest.mark.parametrize("query", ["lmit=5", "limit=5&lmit=5", "limit=5&limit=6", "LIMIT=5", "="])
-async def test_parameters_that_nothing_takes(user: User, query: str) -> None:
+async def test_unknown_parameters(user: User, query: str) -> None:
     number = await user.account()
     problem = problem_of(await user.client.get(f"/api/accounts/{number}/entries?{query}"), 400)
     assert problem["code"] == "invalid_parameter"

@@ -104,7 +104,7 @@ async def test_an_error_after_sending_is_unknown(
     await check_unknown(owner, number, f"{place} {error!r}", answer)
 
 
-async def test_an_error_in_telling_the_outcome_is_unknown(
+async def test_an_error_in_reporting_the_outcome_is_unknown(
     owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = await owner.account()

@@ -1,6 +1,5 @@
 """What makes answers slower is said, and keeps no request away."""
 
-import asyncio
 from pathlib import Path
 
 import httpx
@@ -9,6 +8,7 @@ from redis.asyncio import Redis
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
 from support.api_under_test import Ledger, running
+from support.waiting import until
 
 
 async def test_a_redis_cluster_that_is_down_is_said_from_the_start(
@@ -22,9 +22,12 @@ async def test_a_redis_cluster_that_is_down_is_said_from_the_start(
         async with Redis.from_url(platform.endpoints.redis[0]) as node:
             await node.execute_command("CLUSTER", "DELSLOTS", 7)
         settings = ledger.settings(redis=" ".join(platform.endpoints.redis))
-        async with asyncio.timeout(60), running(settings) as api, api.client() as client:
-            while not _is_degraded(await client.get("/readyz")):  # noqa: ASYNC110 - it is polled
-                await asyncio.sleep(0.1)
+        async with running(settings) as api, api.client() as client:
+
+            async def is_degraded() -> bool:
+                return _is_degraded(await client.get("/readyz"))
+
+            await until("the API says that it is degraded", is_degraded, 60)
             user = await api.user()
             assert await user.balance(await user.account(balance="5")) == "5.00"
             await user.client.aclose()

@@ -35,19 +35,19 @@ class LateRenewals:
         await until_true(lambda: self.lease.valid() is None)
 
 
-def stand_still(seconds: float) -> None:
+def block(seconds: float) -> None:
     """Keep the event loop from everything else."""
     time.sleep(seconds)  # that it blocks is the point
 
 
-async def test_a_request_after_a_standstill_of_the_loop_is_served(ledger: Ledger) -> None:
+async def test_a_request_after_the_loop_was_blocked_is_served(ledger: Ledger) -> None:
     async with running(ledger.settings()) as api:
         user = await api.user()
         number = await user.account()
         for _ in range(3):
-            stand_still(1.5)
+            block(1.5)
             await api.services.gate.pass_through(number)
-            stand_still(1.5)
+            block(1.5)
             await user.deposit(number, "5")
 
 
@@ -55,7 +55,7 @@ async def test_the_slow_turns_of_a_busy_loop_cost_no_lease(ledger: Ledger) -> No
     async with running(ledger.settings()) as api:
         number = await (await api.user()).account()
         for _ in range(12):
-            stand_still(0.3)
+            block(0.3)
             await asyncio.sleep(0)
             lease = api.services.leases.of_account(number).valid()
             assert lease is not None
@@ -130,7 +130,7 @@ async def test_only_so_many_wait(ledger: Ledger, monkeypatch: pytest.MonkeyPatch
         assert len({destination.partition for destination in await asyncio.gather(*waiting)}) == 1
 
 
-async def test_what_passed_before_a_standstill_is_not_sent_by_a_lease_that_ran_out(
+async def test_what_passed_before_a_block_is_not_sent_by_a_lease_that_ran_out(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(ledger.settings()) as api:

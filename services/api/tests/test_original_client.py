@@ -78,7 +78,7 @@ async def test_our_own_pages_may_send(api: Api) -> None:
     assert (await user.client.post("/api/accounts", json={}, headers=headers)).status_code == 201
 
 
-async def test_metrics_tell_of_requests_by_route(api: Api) -> None:
+async def test_metrics_count_requests_by_route(api: Api) -> None:
     user = await api.user()
     number = await user.account(balance="1")
     await user.client.get(f"/api/accounts/{number}")

@@ -62,7 +62,7 @@ async def accounts_on(user: User, sender_partition: int, receiver_partition: int
 
 @pytest.mark.parametrize("receiver_partition", [0, 1])
 @pytest.mark.parametrize("state", ["frozen", "closed"])
-async def test_a_receiver_that_takes_nothing(
+async def test_a_receiver_that_accepts_nothing(
     bank: Api, receiver_partition: int, state: AccountState
 ) -> None:
     user, other = await bank.user(), await bank.user()

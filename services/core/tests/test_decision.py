@@ -83,7 +83,7 @@ def test_one_partition_agrees_with_the_naive_model(commands: list[Command]) -> N
     st.integers(1, 2),
 )
 @settings(max_examples=400, deadline=None)
-def test_every_amount_that_the_api_accepts_gives_an_outcome_that_the_database_takes(
+def test_every_amount_that_the_api_accepts_gives_an_outcome_that_the_database_accepts(
     kind: str, currency: str, amounts: list[str], partitions: int
 ) -> None:
     """The ledger in memory refuses what PostgreSQL refuses."""

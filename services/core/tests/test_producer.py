@@ -14,6 +14,7 @@ from microfin.ledger.operation import operation_id
 from microfin.ledger.wire import Command
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
+from support.waiting import until
 
 BROKER = "kafka-1"
 STILL = 4.0  # seconds, longer than a request may take
@@ -35,7 +36,7 @@ def _commands(count: int) -> list[Command]:
     ]
 
 
-async def _send_while_it_stands_still(
+async def _send_while_it_is_stopped(
     platform: Platform, count: int
 ) -> tuple[Counter[type], str, CommandProducer]:
     """Send `count` commands to a broker that is frozen; count how they ended."""
@@ -67,7 +68,7 @@ async def _records(platform: Platform, topic: str) -> int:
 
 
 async def test_what_was_sent_meanwhile_is_all_appended(platform: Platform) -> None:
-    ended, topic, producer = await _send_while_it_stands_still(platform, 300)
+    ended, topic, producer = await _send_while_it_is_stopped(platform, 300)
     await producer.stop()
     assert ended == {Appended: 300}
     assert await _records(platform, topic) == 301
@@ -76,7 +77,7 @@ async def test_what_was_sent_meanwhile_is_all_appended(platform: Platform) -> No
 async def test_what_finds_no_room_is_refused_and_costs_the_others_nothing(
     platform: Platform,
 ) -> None:
-    ended, topic, producer = await _send_while_it_stands_still(platform, 3_000)
+    ended, topic, producer = await _send_while_it_is_stopped(platform, 3_000)
     assert producer.ready, "it was not replaced"
     await producer.stop()
     assert set(ended) == {Appended, ProduceRefused}
@@ -104,10 +105,8 @@ async def test_brokers_that_are_all_elsewhere_are_found_by_the_configured_names(
     }
     for connection in client._conns.values():
         connection.close()
-    async with asyncio.timeout(60):
-        while producer.ready:  # noqa: ASYNC110 - nobody sets an event for it
-            await asyncio.sleep(0.05)
-        while not producer.ready:  # noqa: ASYNC110 - nobody sets an event for it
-            await asyncio.sleep(0.05)
+    # It is not ready for as long as a new connection takes, which may be short.
+    await until("the producer is not ready", lambda: not producer.ready, 60, pause=0.002)
+    await until("the producer is ready again", lambda: producer.ready, 60)
     assert (await producer.send(0, second)).offset == 1
     await producer.stop()

@@ -34,14 +34,14 @@ class Server:
         self.authority.issue_cert("127.0.0.1").configure_cert(context)
         self.authority.configure_trust(context)
         context.verify_mode = ssl.CERT_REQUIRED
-        self._server = await asyncio.start_server(self._tell, "127.0.0.1", 0, ssl=context)
+        self._server = await asyncio.start_server(self._send_name, "127.0.0.1", 0, ssl=context)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
 
-    async def _tell(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _send_name(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         names = dict(pair[0] for pair in writer.get_extra_info("peercert")["subject"])
         writer.write(names["commonName"].encode())
         writer.close()

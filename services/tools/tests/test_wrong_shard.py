@@ -5,7 +5,7 @@ import os
 import sys
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -21,6 +21,7 @@ from microfin_local.platform import Platform
 from support.cli import Ran, microfin
 from support.ports import free_port
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
+from support.waiting import until
 
 ANNA = "a" * 32
 PARTITIONS = 4
@@ -104,14 +105,16 @@ async def running_worker(environment: dict[str, str], partition: int) -> AsyncIt
 
 async def reaches(url: str, states: set[str], of: str = "") -> dict[str, Any]:
     """Return the status of the worker at `url` once it is in one of `states`."""
-    async with asyncio.timeout(30):
-        while True:
-            with suppress(httpx.TransportError):
-                async with httpx.AsyncClient() as client:
-                    status: dict[str, Any] = (await client.get(f"{url}/status")).json()
-                if status["state"] in states and of in status["reason"]:
-                    return status
-            await asyncio.sleep(0.05)
+    async with httpx.AsyncClient() as client:
+
+        async def there() -> dict[str, Any] | None:
+            status: dict[str, Any] = (await client.get(f"{url}/status")).json()
+            return status if status["state"] in states and of in status["reason"] else None
+
+        found: dict[str, Any] = await until(
+            f"the worker is in one of {states}", there, not_yet=(httpx.TransportError,)
+        )
+    return found
 
 
 @pytest.mark.parametrize(
