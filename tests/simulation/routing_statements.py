@@ -110,10 +110,16 @@ def lock_partitions(database: Database, _: Transaction) -> Execution:
 
 
 def activate_routing(
-    database: Database, transaction: Transaction, generation: int, partition_count: int
+    database: Database,
+    transaction: Transaction,
+    generation: int,
+    partition_count: int,
+    stale: float,
 ) -> Execution:
-    """Make a routing the shard's, and end the intent."""
+    """Make a routing the shard's, and end the intent, unless it is stale."""
     yield ("routing",)
+    if database.tables.routing["intended_at"] <= database.loop.time() - stale:
+        return None
     _put_routing(
         database,
         transaction,
@@ -124,6 +130,7 @@ def activate_routing(
     database.history.note(
         database.name, "generation {}: {} partitions", generation, partition_count
     )
+    return 1
 
 
 def activate_partitions(

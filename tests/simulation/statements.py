@@ -77,7 +77,9 @@ _STATEMENTS: Final[dict[str, Callable[..., Execution]]] = {
     "SELECT partition, next_offset FROM partitions ORDER BY partition FOR UPDATE": lock_partitions,
     "UPDATE routing SET generation = $1, partition_count = $2,"
     " intended_generation = NULL, intended_partition_count = NULL,"
-    " intent_token = NULL, intended_at = NULL": activate_routing,
+    " intent_token = NULL, intended_at = NULL"
+    " WHERE intended_at > clock_timestamp() - $3 * interval '1 second'"
+    " RETURNING 1": activate_routing,
     "UPDATE partitions SET generation = $1, partition_count = $2": activate_partitions,
 }
 

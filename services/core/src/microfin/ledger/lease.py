@@ -11,9 +11,10 @@ follows from a chain of times:
 2. A process that has read the intent holds the commands of the accounts that move, for
    `HOLD_SECONDS` at most. Then it sends them by a lease that is up to `LEASE_SECONDS` old. When
    that lease was renewed, the intent must already have been too old to be activated.
-3. An intent is activated while it is younger than `ACTIVATION_SECONDS`. The activation then waits
-   `ACTIVATION_LOCK_SECONDS` for a lock. An intent of `STALE_INTENT_SECONDS` is left behind, and
-   another growth may replace it.
+3. An activation begins while its intent is younger than `ACTIVATION_SECONDS`. It waits
+   `ACTIVATION_LOCK_SECONDS` for each lock, and gives up if the intent has become
+   `STALE_INTENT_SECONDS` old by then. Such an intent is left behind, and another growth may
+   replace it.
 4. A growth that passes its cuts within `CUT_SECONDS` must still be in time to activate.
 
 `services/core/tests/test_lease.py` checks these rules. They come from ADR 22 (leases), ADR 24

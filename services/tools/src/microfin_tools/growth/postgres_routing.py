@@ -120,17 +120,22 @@ class PostgresRouting:
                 await connection.execute(_LOCK_TIMEOUT)
                 await self._recheck(connection, current, token, cuts)
                 await connection.execute(
-                    "UPDATE routing SET generation = $1, partition_count = $2,"
-                    " intended_generation = NULL, intended_partition_count = NULL,"
-                    " intent_token = NULL, intended_at = NULL",
-                    intended.generation,
-                    intended.partition_count,
-                )
-                await connection.execute(
                     "UPDATE partitions SET generation = $1, partition_count = $2",
                     intended.generation,
                     intended.partition_count,
                 )
+                # The last statement, because each lock before it may have been awaited for long.
+                activated = await connection.fetchval(
+                    "UPDATE routing SET generation = $1, partition_count = $2,"
+                    " intended_generation = NULL, intended_partition_count = NULL,"
+                    " intent_token = NULL, intended_at = NULL"
+                    " WHERE intended_at > clock_timestamp() - $3 * interval '1 second' RETURNING 1",
+                    intended.generation,
+                    intended.partition_count,
+                    STALE_INTENT_SECONDS,
+                )
+                if activated is None:
+                    raise NotActivated("the intent became too old while locks were awaited")
         except asyncpg.LockNotAvailableError as error:
             raise NotActivated("a partition's row was locked for too long") from error
 

@@ -4,12 +4,13 @@ from typing import Any, Final
 
 import msgspec
 
+from microfin.ledger.lease import HOLD_SECONDS
 from microfin.ledger.routing import Routing
 from microfin.postgres.connections import Pool, read_snapshot
 
 _ROUTING: Final = """
 SELECT shard, shards, generation, partition_count, intent_token IS NOT NULL AS intended,
-    coalesce(intended_at > clock_timestamp() - interval '10 seconds', false) AS fresh
+    coalesce(intended_at > clock_timestamp() - $1 * interval '1 second', false) AS fresh
 FROM routing
 """
 _PARTITIONS: Final = """
@@ -30,8 +31,8 @@ class ClaimedPartition(msgspec.Struct, frozen=True):
 class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     """One shard's routing, partitions and schema, all of the same moment.
 
-    `growing` says whether there is an intent that may still be activated. `lease` is the time at
-    which an API process last renewed one; it only shows whether that changed.
+    `growing` says whether there is an intent for which API processes may hold commands. `lease` is
+    the time at which an API process last renewed one; it only shows whether that changed.
     """
 
     shard: int
@@ -46,7 +47,7 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
 async def read_state(pool: Pool) -> ShardState:
     """Return the shard's state. Raises `LookupError` if `microfin migrate` has not run."""
     async with read_snapshot(pool) as connection:
-        routing = await connection.fetchrow(_ROUTING)
+        routing = await connection.fetchrow(_ROUTING, HOLD_SECONDS)
         partitions = await connection.fetch(_PARTITIONS)
         revision = await connection.fetchval("SELECT version_num FROM alembic_version")
         lease = await connection.fetchval("SELECT max(renewed_at) FROM leases")
