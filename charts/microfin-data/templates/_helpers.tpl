@@ -6,6 +6,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{- /* Annotations of what holds money: neither an uninstallation nor a value that is left out deletes it. */ -}}
+{{- define "microfin-data.keep" -}}
+{{- if .Values.keep -}}
+helm.sh/resource-policy: keep
+argocd.argoproj.io/sync-options: Prune=false,Delete=false
+{{- end -}}
+{{- end -}}
+
 {{- define "microfin-data.container-security" -}}
 allowPrivilegeEscalation: false
 capabilities:
