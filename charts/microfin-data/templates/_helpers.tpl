@@ -97,13 +97,25 @@ argument is a dict of root and components. */ -}}
 {{- end }}
 {{- end -}}
 
-{{- /* DNS may be anywhere: in some clusters it runs on the nodes, outside of any namespace. */ -}}
 {{- define "microfin-data.dns" -}}
 - ports:
-    - port: 53
+    {{- range .Values.networkPolicy.dns.ports }}
+    - port: {{ . }}
       protocol: UDP
-    - port: 53
+    - port: {{ . }}
       protocol: TCP
+    {{- end }}
+  {{- with .Values.networkPolicy.dns.to }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{- /* The namespaces of an operator. Without them, its label in any namespace would open the port. */ -}}
+{{- define "microfin-data.namespaces" -}}
+matchExpressions:
+  - key: kubernetes.io/metadata.name
+    operator: In
+    values: {{ toJson . }}
 {{- end -}}
 {{- define "microfin-data.api-server" -}}
 - ports:
