@@ -37,13 +37,24 @@ def helm(*arguments: str) -> str:
     return done.stdout
 
 
+def upgrade(namespace: str, *values: str) -> list[str]:
+    """Return the arguments that install or upgrade the chart, without a Kafka."""
+    sets = [part for value in ("kafka.enabled=false", *values) for part in ("--set", value)]
+    release = ("upgrade", "--install", RELEASE, str(CHART), "--namespace", namespace)
+    return [*release, "--values", str(DEV), *sets]
+
+
+def refusal(namespace: str, *values: str) -> str:
+    """Return what helm says to an upgrade that it refuses."""
+    command = ["helm", *upgrade(namespace, *values)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode
+    return done.stderr
+
+
 def deploy(namespace: str, *values: str) -> None:
     """Install or upgrade the chart, without a Kafka."""
-    sets = [part for value in ("kafka.enabled=false", *values) for part in ("--set", value)]
-    helm(
-        *("upgrade", "--install", RELEASE, str(CHART), "--namespace", namespace),
-        *("--values", str(DEV), *sets),
-    )
+    helm(*upgrade(namespace, *values))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -468,6 +479,43 @@ async def test_replicas_are_added_and_one_takes_over(namespace: str) -> None:
     figure(f"a Redis master with a replica deleted: whole again after {took:.1f} s")
     assert admin(namespace, "GET account:kept") == "here"
     assert nodes(namespace)[holder][0] == "replica"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("postgres.enabled=false", "postgres.enabled is false, but there are microfin-postgres-0"),
+        ("postgres.storage.size=1Gi", "the volumes of microfin-postgres-0 have 5Gi"),
+    ],
+)
+async def test_what_would_lose_data_is_refused(namespace: str, value: str, said: str) -> None:
+    """As the chart sees the namespace: `helm template` sees none."""
+    before = state(namespace)
+    assert said in refusal(namespace, value)
+    assert state(namespace) == before
+
+
+async def test_uninstalled_and_installed_again_it_has_everything(namespace: str) -> None:
+    def sql(statement: str) -> str:
+        psql = ("exec", "microfin-postgres-0-1", "-c", "postgres", "--", "psql", "-d", "microfin")
+        return kubectl("-n", namespace, *psql, "-Atc", statement).strip()
+
+    deploy(namespace, "keep=true")
+    sql("CREATE TABLE kept (word text); INSERT INTO kept VALUES ('here')")
+    uid = get("cluster.postgresql.cnpg.io/microfin-postgres-0", namespace)["metadata"]["uid"]
+    helm("uninstall", RELEASE, "--namespace", namespace)
+    kept = get("cluster.postgresql.cnpg.io/microfin-postgres-0", namespace)["metadata"]
+    assert (kept["uid"], "deletionTimestamp" in kept) == (uid, False)
+    deploy(namespace, "keep=true")
+    for line in waiting(namespace):
+        kubectl(*line.split()[1:])
+    assert sql("SELECT word FROM kept") == "here"
+    printed = data_client.run(
+        namespace, _LOG_IN, "microfin_worker", "WORKER", "microfin-pooler-0", data_client.VERIFIED
+    )
+    assert printed["user"] == "microfin_worker", printed
+    await until("Redis", lambda: whole(namespace, 3))
+    deploy(namespace)
 
 
 async def test_uninstalled_it_leaves_passwords_and_a_namespace_that_goes(namespace: str) -> None:

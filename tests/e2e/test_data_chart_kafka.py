@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from e2e.data_chart import DEV, PRODUCTION, named, names, render
-from e2e.rendered_chart import Item, of_kind
+from e2e.data_chart import CHART, DEV, PRODUCTION, named, names, render
+from e2e.rendered_chart import Item, objects, of_kind, template
 from microfin_local.kafka import _SETTINGS as ONE_MACHINE
 
 
@@ -187,12 +187,43 @@ def test_each_user_has_the_rights_that_it_uses_and_no_other() -> None:
         ("group", "microfin-workers"): ["Read"],
     }
     assert rights("microfin-audit") == {topic: ["Describe", "Read"]}
-    assert rights("microfin-administrator") == {topic: ["Delete", "Describe", "Read", "Write"]}
+    assert rights("microfin-administrator") == {topic: ["Describe", "Read", "Write"]}
+    assert rights("microfin-trim") == {topic: ["Delete", "Describe", "Read"]}
     assert names(render(), "KafkaUser") == [
         "microfin-administrator",
         "microfin-api",
         "microfin-audit",
+        "microfin-trim",
         "microfin-worker",
+    ]
+
+
+def test_only_the_job_that_trims_may_delete_records() -> None:
+    """Kafka's right to delete records is also the right to delete the topic."""
+    chart = CHART.parent / "microfin"
+    items = objects(template("microfin", chart, "bank"))
+    mounting = [it["metadata"]["name"] for it in items if "microfin-trim'" in str(it.get("spec"))]
+    assert mounting == ["microfin-trim"]
+
+
+def test_in_production_nobody_deletes_the_topic() -> None:
+    assert kafka(files=(PRODUCTION,))["kafka"]["config"]["delete.topic.enable"] is False
+    assert "delete.topic.enable" not in kafka(files=(DEV,))["kafka"]["config"]
+
+
+def test_what_holds_money_stays_when_the_release_goes() -> None:
+    kept = [
+        (it["kind"], it["metadata"]["name"])
+        for it in render("postgres.shards=2")
+        if (it["metadata"].get("annotations") or {}).get("helm.sh/resource-policy") == "keep"
+        and it["kind"] != "Secret"
+    ]
+    assert sorted(kept) == [
+        ("Cluster", "microfin-postgres-0"),
+        ("Cluster", "microfin-postgres-1"),
+        ("Kafka", "microfin"),
+        ("KafkaNodePool", "broker"),
+        ("KafkaNodePool", "controller"),
     ]
 
 

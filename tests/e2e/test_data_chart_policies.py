@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+import pytest
+
 from e2e.data_chart import CHART, named, render
-from e2e.rendered_chart import Item, of_kind
+from e2e.rendered_chart import Item, objects, of_kind, template
 
 Flow = tuple[str, str, str, str]
 
@@ -95,6 +97,20 @@ def test_each_denies_everything_else() -> None:
         for rule in policy["spec"]["ingress"]:
             assert rule["from"], "a rule without peers lets everybody in"
             assert rule["ports"], "a rule without ports lets everything in"
+
+
+def opened_by_a_label(policies: list[Item]) -> list[Item]:
+    """Return the peers that any pod of any namespace is, if it takes a label."""
+    rules = [rule for it in policies for rule in it["spec"].get("ingress", [])]
+    found = [peer for rule in rules for peer in rule.get("from", [{}])]
+    return [it for it in found if it.get("namespaceSelector") == {} and it.get("podSelector")]
+
+
+@pytest.mark.parametrize("chart", ["microfin-data", "microfin", "microfin-operator"])
+def test_no_label_opens_a_port_to_every_namespace(chart: str) -> None:
+    values = ("--set", "watchAllNamespaces=true") if chart == "microfin-operator" else ()
+    items = objects(template("bank", CHART.parent / chart, "bank", *values))
+    assert opened_by_a_label(of_kind(items, "NetworkPolicy")) == []
 
 
 def test_every_pod_is_under_one() -> None:

@@ -16,7 +16,11 @@ from e2e.rendered_chart import Item, objects, template
 CHART = ROOT / "charts/microfin"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 POLICIES = VALUES["networkPolicy"]
-DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+DNS = {
+    "ports": [
+        {"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")
+    ]
+}
 
 
 def render(*arguments: str) -> list[Item]:

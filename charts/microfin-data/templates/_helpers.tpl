@@ -6,6 +6,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{- /* Annotations of what holds money: neither an uninstallation nor a value that is left out deletes it. */ -}}
+{{- define "microfin-data.keep" -}}
+{{- if .Values.keep -}}
+helm.sh/resource-policy: keep
+argocd.argoproj.io/sync-options: Prune=false,Delete=false
+{{- end -}}
+{{- end -}}
+
 {{- define "microfin-data.container-security" -}}
 allowPrivilegeEscalation: false
 capabilities:
@@ -89,13 +97,25 @@ argument is a dict of root and components. */ -}}
 {{- end }}
 {{- end -}}
 
-{{- /* DNS may be anywhere: in some clusters it runs on the nodes, outside of any namespace. */ -}}
 {{- define "microfin-data.dns" -}}
 - ports:
-    - port: 53
+    {{- range .Values.networkPolicy.dns.ports }}
+    - port: {{ . }}
       protocol: UDP
-    - port: 53
+    - port: {{ . }}
       protocol: TCP
+    {{- end }}
+  {{- with .Values.networkPolicy.dns.to }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{- /* The namespaces of an operator. Without them, its label in any namespace would open the port. */ -}}
+{{- define "microfin-data.namespaces" -}}
+matchExpressions:
+  - key: kubernetes.io/metadata.name
+    operator: In
+    values: {{ toJson . }}
 {{- end -}}
 {{- define "microfin-data.api-server" -}}
 - ports:

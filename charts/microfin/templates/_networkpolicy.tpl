@@ -39,10 +39,15 @@ spec:
   {{- end }}
   egress:
     - ports:
-        - port: 53
+        {{- range .root.Values.networkPolicy.dns.ports }}
+        - port: {{ . }}
           protocol: UDP
-        - port: 53
+        - port: {{ . }}
           protocol: TCP
+        {{- end }}
+      {{- with .root.Values.networkPolicy.dns.to }}
+      to: {{- toYaml . | nindent 8 }}
+      {{- end }}
     {{- range .to }}
     - to: {{- toYaml .peers | nindent 8 }}
       ports: {{- include "microfin.policyPorts" .ports | nindent 8 }}

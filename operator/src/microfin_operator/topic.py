@@ -155,7 +155,7 @@ def _adopted(cluster: Cluster, desired: int) -> str:
 def _by_strimzi(observation: Observation, where: Strimzi, known: int, desired: int) -> State:
     cluster, topic = observation.cluster, observation.topic
     name = f"KafkaTopic {where.namespace}/{cluster.spec.topic.name}"
-    obstacle = _obstacle(observation, where, name)
+    obstacle = _obstacle(observation, where, name) or _gone(observation, name)
     if obstacle is not None:
         return obstacle
     wanted = kafka_topic(cluster, where, desired, topic)
@@ -194,6 +194,22 @@ def _obstacle(observation: Observation, where: Strimzi, name: str) -> NeedsPerso
             f"{TOPIC_OWNER}",
         )
     return _denial(observation, where, name) if is_denied(observation) else None
+
+
+def _gone(observation: Observation, name: str) -> NeedsPerson | None:
+    """Return that a KafkaTopic is gone that was there, or None.
+
+    Strimzi would make an empty topic of a new one, in the place of commands that are not decided.
+    """
+    made = observation.cluster.earlier_partitions("topic")
+    if observation.topic is not None or not made:
+        return None
+    return NeedsPerson(
+        "TopicGone",
+        f"{name} is gone; its topic had {made} partitions. The operator does not make it again, "
+        "because the new topic would be empty. See whether Kafka still has the topic, and make "
+        "the KafkaTopic as docs/runbooks/topic-gone.md says",
+    )
 
 
 def _denial(observation: Observation, where: Strimzi, name: str) -> NeedsPerson:
@@ -311,7 +327,8 @@ def _by_job(observation: Observation, known: int, desired: int, now: datetime) -
     if known >= desired:
         return InSync("InSync", f"the topic has {known} partitions")
     name = topic_job_name(cluster.name, desired)
-    done = step(observation, job(cluster, name, topic_command(cluster, desired)), now)
+    command = topic_command(cluster, desired, existing=known > 0)
+    done = step(observation, job(cluster, name, command), now)
     if done.state == "failed":
         return NeedsPerson(
             "TopicJobFailed",
@@ -326,10 +343,13 @@ def _by_job(observation: Observation, known: int, desired: int, now: datetime) -
     return state(reason, message, done.actions)
 
 
-def topic_command(cluster: Cluster, partitions: int) -> list[str]:
-    """Return the command that makes the topic or gives it more partitions."""
+def topic_command(cluster: Cluster, partitions: int, *, existing: bool = False) -> list[str]:
+    """Return the command that makes the topic or gives it more partitions.
+
+    With `existing` it fails where there is no topic: an empty one must not replace another.
+    """
     command = ["microfin", "topic", "grow", "--partitions", str(partitions)]
     command += ["--replicas", str(cluster.spec.topic.replicas)]
     for name, value in sorted(topic_config(cluster).items()):
         command += ["--config", f"{name}={value}"]
-    return command
+    return [*command, "--existing"] if existing else command

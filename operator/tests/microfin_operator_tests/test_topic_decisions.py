@@ -328,3 +328,36 @@ def test_a_topic_is_adopted_as_it_was_left() -> None:
     assert of.spec.topic.strimzi is not None
     once = kafka_topic(of, of.spec.topic.strimzi, 3)
     assert once == kafka_topic(of, of.spec.topic.strimzi, 3)
+
+
+def test_a_kafka_topic_that_is_gone_is_not_made_again() -> None:
+    """Strimzi would make an empty topic where the undecided commands were."""
+    of = states.cluster({"partitions": {"topic": 6, "active": 6, "desired": 6}}, partitions=6)
+    found = states.at_rest(of, 6, topic=None, kafka=states.kafka("apps"))
+    plan = decide(found, NOW)
+    assert applied_topic(plan) is None
+    assert in_sync(plan) == ("False", "TopicGone")
+    degraded = states.condition(plan.status, "Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "TopicGone")
+    assert "topic-gone" in degraded["message"]
+    assert plan.status["partitions"]["topic"] == 6
+    assert plan.actions == (), "the workers stay as they are, too"
+
+
+def test_the_kafka_topic_that_a_person_makes_in_its_place_is_adopted() -> None:
+    of = states.cluster({"partitions": {"topic": 6, "active": 6, "desired": 6}}, partitions=6)
+    made = states.topic(of, 6)
+    del made["metadata"]["annotations"]
+    allowed = {"kafka": states.kafka("apps")}
+    item = applied_topic(decide(states.at_rest(of, 6, topic=made, **allowed), NOW))
+    assert item is not None
+    assert item["metadata"]["annotations"]["microfin.io/owned-by"] == "apps/bank"
+
+
+def test_a_job_that_grows_a_topic_does_not_make_one() -> None:
+    of = states.cluster({"partitions": {"topic": 3}}, topic=BOOTSTRAP, partitions=6)
+    (growing,) = (it for it in decide(states.at_rest(of), NOW).actions if isinstance(it, Create))
+    assert "--existing" in str(growing.item)
+    new = states.cluster(topic=BOOTSTRAP)
+    (making,) = (it for it in decide(Observation(new), NOW).actions if isinstance(it, Create))
+    assert "--existing" not in str(making.item)

@@ -74,3 +74,16 @@ async def test_more_replicas_than_brokers_are_refused(
     monkeypatch.setitem(globals(), "TOPIC", "wide.commands")
     code, words = await grow(platform, "--partitions", "3", "--replicas", "9")
     assert (code, "Kafka would not make wide.commands" in words) == (1, True)
+
+
+async def test_a_topic_that_should_be_there_is_not_made(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty topic must not replace one with commands."""
+    monkeypatch.setitem(globals(), "TOPIC", "gone.commands")
+    made = ("--partitions", "3", "--replicas", "1")
+    code, words = await grow(platform, *made, "--existing")
+    assert (code, "Kafka has no topic gone.commands" in words) == (1, True), words
+    assert (await grow(platform, *made))[0] == 0
+    grown = (0, "grew gone.commands from 3 to 6 partitions\n")
+    assert await grow(platform, "--partitions", "6", "--existing") == grown

@@ -40,6 +40,13 @@ def grow(
         list[str] | None,
         typer.Option(help="A setting NAME=VALUE as well as those that microfin needs; repeatable."),
     ] = None,
+    existing: Annotated[
+        bool,
+        typer.Option(
+            "--existing",
+            help="Fail if there is no topic: a new one would be empty, and commands would be lost.",
+        ),
+    ] = False,
 ) -> None:
     """Create the commands topic, or give it more partitions.
 
@@ -52,7 +59,10 @@ def grow(
       microfin topic grow --partitions 6
       microfin topic grow --partitions 6 --replicas 3 --config min.insync.replicas=2
     """
-    run(_grow(CommonSettings(), partitions, replicas, _configuration(config or [])))
+    grown = _grow(
+        CommonSettings(), partitions, replicas, _configuration(config or []), existing=existing
+    )
+    run(grown)
 
 
 def _configuration(given: list[str]) -> dict[str, str]:
@@ -64,7 +74,12 @@ def _configuration(given: list[str]) -> dict[str, str]:
 
 
 async def _grow(
-    settings: CommonSettings, partitions: int, replicas: int, configuration: dict[str, str]
+    settings: CommonSettings,
+    partitions: int,
+    replicas: int,
+    configuration: dict[str, str],
+    *,
+    existing: bool,
 ) -> None:
     administrator = AIOKafkaAdminClient(**connection_options(settings, "microfin-cli"))
     try:
@@ -75,7 +90,9 @@ async def _grow(
                 f"Kafka did not answer at {settings.kafka} ({error!r}): is it running, and is "
                 "MICROFIN_KAFKA right?"
             ) from error
-        if await _create(administrator, settings.topic, partitions, replicas, configuration):
+        if existing:
+            await _must_exist(administrator, settings.topic)
+        elif await _create(administrator, settings.topic, partitions, replicas, configuration):
             print_text(f"made {settings.topic} with {partitions} partitions")
             return
         there = await _count(administrator, settings.topic)
@@ -86,6 +103,14 @@ async def _grow(
         print_text(f"grew {settings.topic} from {there} to {partitions} partitions")
     finally:
         await administrator.close()
+
+
+async def _must_exist(administrator: AIOKafkaAdminClient, name: str) -> None:
+    if not await _count(administrator, name):
+        raise Refused(
+            f"Kafka has no topic {name}, though it had: its commands may be lost, and a new topic "
+            "would be empty. See docs/runbooks/topic-gone.md"
+        )
 
 
 async def _create(

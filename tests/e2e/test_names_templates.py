@@ -1,0 +1,118 @@
+"""The names that the charts give, against docs/reference/names.md; needs helm and no cluster."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from e2e.data_chart import CHART, DEV, PRODUCTION
+from e2e.kubernetes_cluster import ROOT
+from e2e.rendered_chart import Item, objects, of_kind, template
+
+NAMES: Final = ROOT / "docs/reference/names.md"
+_ROW: Final = re.compile(r"^\| ([^|]+) \| ([^|]+) \| (`[^|]+`) \|$", re.MULTILINE)
+_ALL_OF_DATA: Final = (
+    "postgres.shards=2,postgres.backup.enabled=true,postgres.backup.objectStore=store,"
+    "metrics.podMonitors.enabled=true,metrics.rules.enabled=true,metrics.dashboards.enabled=true,"
+    "redis.exporter.enabled=true"
+)
+_MAKERS: Final = {
+    "{kafka}": "Kafka",
+    "{pool}": "KafkaNodePool",
+    "{user}": "KafkaUser",
+    "{cluster}": "Cluster",
+    "{pooler}": "Pooler",
+    "{backup}": "ScheduledBackup",
+    "{bank}": "MicrofinCluster",
+}
+
+
+def rendered(*values: str) -> list[Item]:
+    """Return what the three charts make in one namespace, with everything that can be on."""
+    bank, data, operator = CHART.parent / "microfin", CHART, CHART.parent / "microfin-operator"
+    return [
+        *objects(template("microfin-data", data, "bank", "--set", _ALL_OF_DATA, *values)),
+        *objects(
+            template("microfin", bank, "bank", "--values", str(bank / "values-production.yaml"))
+        ),
+        *objects(
+            template("microfin-operator", operator, "bank", "--set", "watchAllNamespaces=true")
+        ),
+    ]
+
+
+def patterns(items: list[Item]) -> Iterator[tuple[str, str, re.Pattern[str]]]:
+    """Return the maker, kind and pattern of each name of the table, for these objects."""
+    known = {
+        place: "|".join(re.escape(it["metadata"]["name"]) for it in of_kind(items, kind))
+        for place, kind in _MAKERS.items()
+    }
+    known |= {"{n}": "[0-9]+", "{test}": "load-[a-z]+-[0-9a-f]{8}", "*": ".*"}
+    rows = _ROW.findall(NAMES.read_text(encoding="utf-8"))
+    for maker, kinds, cells in rows:
+        for name in re.findall("`([^`]+)`", cells):
+            parts = re.split(r"(\{[a-z]+\}|\*)", name)
+            text = "".join(
+                f"(?:{known[part]})" if part in known else re.escape(part) for part in parts
+            )
+            for kind in kinds.split(", "):
+                yield maker, kind, re.compile(text)
+
+
+def collisions(items: list[Item]) -> list[str]:
+    """Return the objects whose name an operator would also give to an object of this kind."""
+    taken = list(patterns(items))
+    return [
+        f"{item['kind']} {item['metadata']['name']} is {maker}'s"
+        for item in items
+        for maker, kind, pattern in taken
+        if kind == item["kind"] and pattern.fullmatch(item["metadata"]["name"])
+    ]
+
+
+@pytest.mark.parametrize("values", [(), ("--values", str(DEV)), ("--values", str(PRODUCTION))])
+def test_no_name_is_one_that_an_operator_gives(values: tuple[str, ...]) -> None:
+    assert len(list(patterns(rendered(*values)))) > 80
+    assert collisions(rendered(*values)) == []
+
+
+def test_no_two_charts_give_one_name_in_one_namespace() -> None:
+    made = Counter((it["kind"], it["metadata"]["name"]) for it in rendered())
+    assert [name for name, count in made.items() if count > 1] == []
+
+
+def made(kind: str, name: str) -> Item:
+    return {"kind": kind, "metadata": {"name": name}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("NetworkPolicy", "microfin-entity-operator"),
+        ("Secret", "microfin-worker"),
+        ("Secret", "microfin-postgres-1-app"),
+        ("PodDisruptionBudget", "microfin-postgres-0"),
+        ("Service", "microfin-pooler-0"),
+        ("ConfigMap", "microfin-broker-0"),
+        ("StatefulSet", "microfin-worker"),
+    ],
+)
+def test_a_name_of_an_operator_is_found(kind: str, name: str) -> None:
+    assert collisions([*rendered(), made(kind, name)])
+
+
+def test_cloudnativepg_is_not_asked_for_a_podmonitor() -> None:
+    """Its PodMonitor would have the name of the chart's."""
+
+    def fields(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield name
+                yield from fields(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from fields(inner)
+
+    assert "enablePodMonitor" not in set(fields(rendered()))
