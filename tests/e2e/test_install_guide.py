@@ -7,8 +7,6 @@ image that the nodes have. Everything lives in a namespace of its own, except th
 """
 
 import os
-import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +17,11 @@ import pytest
 
 from e2e.existing_kafka import existing_kafka, kafka_resource
 from e2e.kubernetes_cluster import ROOT, apply, kubectl
+from e2e.pasted_guide import PATIENCE, by_block, paste
 from microfin_deploy.commands import exists
 from microfin_deploy.releases import OPERATOR_NAMESPACE
 from source.shell_blocks import ShellBlock, missing, shell_blocks
 
-PATIENCE = 1500
 pytestmark = pytest.mark.timeout(PATIENCE + 300)
 
 GUIDE = ROOT / "docs/guide/install.md"
@@ -89,44 +87,3 @@ def expected(block: ShellBlock) -> tuple[str, ...]:
     if "MICROFIN_DEPLOY_TAG" not in os.environ:
         return block.printed
     return tuple(line for line in block.printed if "dev-…" not in line)
-
-
-def paste(blocks: list[ShellBlock], more: dict[str, str], folder: Path) -> tuple[int, str]:
-    """Run the blocks in one shell; return its exit code and output, each command before its own.
-
-    The first command that fails ends it. The output goes to a file, because what the guide starts
-    in the background would keep a pipe open.
-    """
-    script, printed = folder / "guide.sh", folder / "output"
-    lines = [f"echo '--- line {block.line}'\n{block.commands}" for block in blocks]
-    script.write_text("\n".join(lines), encoding="utf-8")
-    with printed.open("wb") as output:
-        # -v shows each command as it was pasted, before it runs.
-        shell = subprocess.Popen(
-            ["bash", "-v", "-e", "-o", "pipefail", str(script)],
-            cwd=ROOT, env={**os.environ, **more}, stdin=subprocess.DEVNULL,
-            stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-        try:
-            code = shell.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            code = -signal.SIGALRM
-        finally:
-            _end(shell)
-    return code, printed.read_text(encoding="utf-8", errors="replace")
-
-
-def _end(shell: subprocess.Popen[bytes]) -> None:
-    """End the shell and everything that it started, a forwarded port among it."""
-    try:
-        os.killpg(shell.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    finally:
-        shell.wait()
-
-
-def by_block(output: str) -> dict[int, str]:
-    """Return what each block printed, with its commands, by its line in the guide."""
-    parts = re.split(r"^--- line (\d+)\n", output, flags=re.MULTILINE)[1:]
-    return {int(line): printed for line, printed in zip(parts[::2], parts[1::2], strict=True)}

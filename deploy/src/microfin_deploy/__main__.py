@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from microfin_deploy.commands import DeployError, exists, helm, kubectl, progress, run
+from microfin_deploy.commands import DeployError, progress, run
 from microfin_deploy.images import provide_images, source_tag
 from microfin_deploy.kind import CLUSTER, make_cluster
 from microfin_deploy.platform import ExistingKafka, inspect_platform, require_permission
@@ -17,6 +17,7 @@ from microfin_deploy.releases import (
     install_operator,
     make_namespaces,
 )
+from microfin_deploy.removal import remove_bank, remove_operator
 from microfin_deploy.summary import summary
 
 application = typer.Typer(
@@ -78,36 +79,19 @@ def deploy(
 
 
 @application.command()
-def undeploy(namespace: _NAMESPACE = "microfin") -> None:
+def undeploy(
+    namespace: _NAMESPACE = "microfin",
+    patience: Annotated[
+        int,
+        typer.Option(
+            min=1, max=800, help="Seconds after which each wait ends and says what it waited for."
+        ),
+    ] = 180,
+) -> None:
     """Remove the bank, its data and its topic; with the last bank also the operator."""
     say = progress()
-    topics = _topics(namespace)
-    for release in ("microfin", "microfin-data"):
-        say(f"uninstalling {release}")
-        helm("uninstall", release, "--namespace", namespace, "--ignore-not-found", "--wait")
-    for place, topic in topics:
-        kubectl("-n", place, "delete", "kafkatopic", topic, "--ignore-not-found")
-    say(f"deleting namespace {namespace} with everything in it")
-    kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
-    if exists("crd", "microfinclusters.microfin.io") and exists("mfc", "-A"):
-        return
-    say("uninstalling microfin-operator")
-    helm(
-        *("uninstall", "microfin-operator", "--namespace", OPERATOR_NAMESPACE),
-        *("--ignore-not-found", "--wait"),
-    )
-    kubectl("delete", "namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--timeout=180s")
-    kubectl("delete", "crd", "microfinclusters.microfin.io", "--ignore-not-found")
-
-
-def _topics(namespace: str) -> list[tuple[str, str]]:
-    """Return the bank's KafkaTopics outside its namespace: (namespace, name)."""
-    if not exists("crd", "microfinclusters.microfin.io"):
-        return []
-    path = "{range .items[*]}{.spec.topic.strimzi.namespace} {.spec.topic.name}{'\\n'}{end}"
-    output = kubectl("-n", namespace, "get", "mfc", "-o", f"jsonpath={path}")
-    found = [line.split() for line in output.splitlines()]
-    return [(line[0], line[1]) for line in found if len(line) == 2]
+    remove_bank(namespace, patience, say)
+    remove_operator(OPERATOR_NAMESPACE, patience, say)
 
 
 @application.command()

@@ -6,10 +6,18 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 ROOT = Path(__file__).resolve().parents[3]
 """The root folder of the checkout."""
+
+LIMIT: Final = 900.0
+"""Seconds after which a program of the cluster ends, whatever it waits for."""
+
+_BUILD_LIMIT: Final = 3600.0
+
+# What kubectl says of a kind whose definition the cluster does not have.
+_NO_SUCH_KIND: Final = "the server doesn't have a resource type"
 
 Say = Callable[[str], None]
 """Prints one step for a person."""
@@ -29,17 +37,31 @@ def progress() -> Say:
     return say
 
 
-def run(*command: str, stdin: str | None = None) -> str:
-    """Run a command in the checkout and return its output. Raises DeployError."""
+def run(*command: str, stdin: str | None = None, limit: float = _BUILD_LIMIT) -> str:
+    """Run a command in the checkout, at most `limit` seconds, and return its output.
+
+    Raises DeployError.
+    """
     if shutil.which(command[0]) is None:
         raise DeployError(f"{command[0]} is not installed, or not on the PATH. Install it.")
-    done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT
-    )
+    try:
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT,
+            timeout=limit,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise DeployError(
+            f"{_short(command)} did not end within {limit:.0f} s. Check that the cluster answers "
+            "(kubectl version), then run the same again."
+        ) from None
     if done.returncode:
         output = (done.stderr or done.stdout).strip()
-        raise DeployError(f"{' '.join(command[:6])} failed:\n{output}")
+        raise DeployError(f"{_short(command)} failed:\n{output}")
     return done.stdout
+
+
+def _short(command: tuple[str, ...]) -> str:
+    return " ".join(command[:6])
 
 
 def succeeds(*command: str) -> bool:
@@ -49,7 +71,7 @@ def succeeds(*command: str) -> bool:
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
     """Run kubectl."""
-    return run("kubectl", *arguments, stdin=stdin)
+    return run("kubectl", *arguments, stdin=stdin, limit=LIMIT)
 
 
 def apply(*items: Mapping[str, Any]) -> None:
@@ -59,13 +81,50 @@ def apply(*items: Mapping[str, Any]) -> None:
 
 
 def exists(*what: str) -> bool:
-    """Return whether an object exists, or at least one object that a selector matches."""
+    """Return whether an object exists, or at least one object that a selector matches.
+
+    Raises DeployError if the cluster does not say: an unanswered question is not a "no".
+    """
     try:
         return bool(kubectl("get", *what, "--ignore-not-found", "-o", "name").strip())
-    except DeployError:  # the API server does not know the kind
-        return False
+    except DeployError as error:
+        if _NO_SUCH_KIND in str(error):
+            return False
+        raise
+
+
+def listed(*what: str) -> list[dict[str, Any]]:
+    """Return the objects that `kubectl get` finds; none if the cluster lacks their definition.
+
+    Raises DeployError if the cluster does not say.
+    """
+    try:
+        found = kubectl("get", *what, "--ignore-not-found", "-o", "json")
+    except DeployError as error:
+        if _NO_SUCH_KIND in str(error):
+            return []
+        raise
+    read: dict[str, Any] = json.loads(found) if found.strip() else {"items": []}
+    items: list[dict[str, Any]] = read.get("items", [read])
+    return items
+
+
+def wait_until_gone(what: str, left: Callable[[], str], seconds: float, say: Say) -> None:
+    """Wait until `left` is empty; it describes what is still there. Say every 10 s what it is.
+
+    Raises DeployError after `seconds`.
+    """
+    began = spoke = time.monotonic()
+    while remaining := left():
+        now = time.monotonic()
+        if now - began > seconds:
+            raise DeployError(f"{what} is not gone after {seconds:.0f} s. {remaining}")
+        if now - spoke > 10:
+            say(f"still waiting until {what} is gone: {remaining}")
+            spoke = now
+        time.sleep(0.5)
 
 
 def helm(*arguments: str) -> str:
     """Run helm."""
-    return run("helm", *arguments)
+    return run("helm", *arguments, limit=LIMIT)

@@ -2,11 +2,21 @@
 
 import json
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
-from microfin_deploy.commands import DeployError, Say, exists, kubectl, succeeds
+from microfin_deploy.commands import DeployError, Say, exists, kubectl, listed, succeeds
 
-_CNPG = "clusters.postgresql.cnpg.io"
+# Labels of the operators' pods, by which their own Deployments select them. An upgrade cannot
+# change them. The vendors' charts and plain manifests have the same ones here, but not on the
+# Deployments themselves.
+_STRIMZI_PODS: Final = ("strimzi.io/kind", "cluster-operator")
+_CNPG_PODS: Final = ("app.kubernetes.io/name", "cloudnative-pg")
+
+_STRIMZI: Final = tuple(
+    f"{it}.kafka.strimzi.io" for it in ("kafkas", "kafkanodepools", "kafkatopics", "kafkausers")
+)
+_CNPG: Final = ("clusters.postgresql.cnpg.io", "poolers.postgresql.cnpg.io")
+_DEFAULT_CLASS: Final = "ingressclass.kubernetes.io/is-default-class"
 _ALLOWED = "microfin.io/allow-namespaces"
 _MISSING = (
     "{what} is not in this cluster. Install it as k8s/{folder}/README.md says, or use "
@@ -54,9 +64,9 @@ def inspect_platform(say: Say, kafka: ExistingKafka | None = None) -> Platform:
         raise DeployError(
             "No cluster answers. Set KUBECONFIG, or create a cluster with `make kind-up`."
         )
-    _wait_for_cnpg(say)
-    if kafka is None and not exists("deployments", "-A", "-l", "strimzi.io/kind=cluster-operator"):
-        raise DeployError(_MISSING.format(what="Strimzi", folder="strimzi"))
+    _wait_for("CloudNativePG", "cnpg", _CNPG, _CNPG_PODS, say)
+    if kafka is None:
+        _wait_for("Strimzi", "strimzi", _STRIMZI, _STRIMZI_PODS, say)
     return Platform(kafka, _ingress_class())
 
 
@@ -77,15 +87,39 @@ def require_permission(kafka: ExistingKafka, namespace: str, topic: str) -> None
         )
 
 
-def _wait_for_cnpg(say: Say) -> None:
-    if not exists("crd", _CNPG):
-        raise DeployError(_MISSING.format(what="CloudNativePG", folder="cnpg"))
-    say("waiting for CloudNativePG's operator, whose webhook must answer")
-    kubectl("wait", "--for=condition=Established", f"crd/{_CNPG}", "--timeout=60s")
-    selector = ("-l", "app.kubernetes.io/name=cloudnative-pg")
-    kubectl(*("wait", "--for=condition=Available", "deployment", "-A", *selector, "--timeout=180s"))
+def _wait_for(
+    what: str, folder: str, definitions: tuple[str, ...], pods: tuple[str, str], say: Say
+) -> None:
+    """Wait until a vendor's definitions are served and its operator works. Raises DeployError.
+
+    CloudNativePG's webhook must answer before somebody makes a Cluster.
+    """
+    if not all(exists("crd", it) for it in definitions):
+        raise DeployError(_MISSING.format(what=what, folder=folder))
+    kubectl("wait", "--for=condition=Established", *(f"crd/{it}" for it in definitions),
+            "--timeout=60s")  # fmt: skip
+    label, value = pods
+    deployments = [
+        (it["metadata"]["namespace"], it["metadata"]["name"])
+        for it in listed("deployments", "-A")
+        if it["spec"]["template"]["metadata"].get("labels", {}).get(label) == value
+    ]
+    if not deployments:
+        raise DeployError(
+            f"{what}'s definitions are in this cluster, but not its operator: there is no "
+            f"Deployment whose pods have the label {label}={value}. Install it as "
+            f"k8s/{folder}/README.md says."
+        )
+    for namespace, name in deployments:
+        say(f"waiting for {what}'s operator, deployment/{name} in {namespace}")
+        kubectl("-n", namespace, "wait", "--for=condition=Available", f"deployment/{name}",
+                "--timeout=180s")  # fmt: skip
 
 
 def _ingress_class() -> str:
-    classes = kubectl("get", "ingressclass", "-o", "name").split()
-    return classes[0].partition("/")[2] if classes else ""
+    """Return the cluster's default class, or else the first one; nothing if there is none."""
+    classes = sorted(listed("ingressclasses"), key=lambda it: str(it["metadata"]["name"]))
+    defaults = [
+        it for it in classes if it["metadata"].get("annotations", {}).get(_DEFAULT_CLASS) == "true"
+    ]
+    return next((str(it["metadata"]["name"]) for it in [*defaults, *classes]), "")
