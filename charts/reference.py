@@ -65,12 +65,13 @@ def schema_of(chart: str, values: list[Value]) -> dict[str, Any]:
     """Return the JSON schema of a chart's values. Unknown values are refused."""
     root = _object(f"Values of the chart {chart}.")
     root = {"$schema": "http://json-schema.org/draft-07/schema#", **root}
-    root["properties"]["global"] = {"type": "object", "description": "Helm's own."}
     for value in values:
         place = root
         for name in value.path[:-1]:
             place = place["properties"].setdefault(name, _object(""))
         place["properties"][value.path[-1]] = _leaf(value)
+    # A chart that has this one as a part also passes its own global values on.
+    root["properties"].setdefault("global", _object(""))["additionalProperties"] = True
     return root
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from microfin_loadtest.kubernetes.objects import (
     k6_test_run,
     ledger_job,
     network_policy,
+    place_of,
     scripts_map,
     users_secret,
 )
@@ -219,6 +221,24 @@ def test_who_asks_prometheus_has_the_banks_image_and_no_secrets() -> None:
     assert "MICROFIN_DATABASES" not in json.dumps(item)
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["securityContext"]["runAsNonRoot"] is True
+
+
+def test_the_pods_of_a_run_may_run_where_the_bank_may() -> None:
+    place = {
+        "nodeSelector": {"pool": "bank"},
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "bank",
+        "imagePullSecrets": [{"name": "registry"}],
+    }
+    cron_job = deepcopy(CRON_JOB)
+    cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"] |= place
+    assert place_of(cron_job) == place
+    load = a_load(place=place_of(cron_job))
+    run = k6_test_run(load)["spec"]
+    pods = [pod_of(job(load)), pod_of(gate_job(load, cron_job, [])), run["runner"], run["starter"]]
+    pods.append(pod_of(ledger_job(load, cron_job, "audit", [])))
+    assert all(place.items() <= pod.items() for pod in pods)
 
 
 def test_everything_of_a_run_has_its_label() -> None:

@@ -70,9 +70,19 @@ k6_operator() {
     export MICROFIN_E2E_K6_OPERATOR="$folder"
 }
 
+# The charts name tags that never move; the lab's images have these names, too.
+stand_in() {
+    buildah --root "$store/root" --runroot "$store/run" --storage-driver overlay tag "$1" "$2"
+    "$lab" push "$2"
+}
+
 "$lab" up
 trap '"$lab" down' EXIT
 "$lab" images pause python kafka postgres redis pgbouncer cnpg
+stand_in ghcr.io/cloudnative-pg/postgresql:17-minimal-trixie \
+    "$(sed -n 's|^  image: \(ghcr.io/cloudnative-pg/postgresql:.*\)|\1|p' charts/microfin-data/values.yaml)"
+stand_in docker.io/library/redis:8.0 \
+    "docker.io/library/redis:$(sed -n '/library\/redis$/,/digest/s/^    tag: "\(.*\)"/\1/p' charts/microfin-data/values.yaml)"
 for part in api worker operator; do
     build --target "$part" --tag "ghcr.io/microfin/$part:e2e" .
 done

@@ -16,6 +16,7 @@ CHARTS = {
     "data-values.yaml": "microfin-data",
     "values.yaml": "microfin",
 }
+FOR_ALL = "every-pod-values.yaml"
 
 
 def shown() -> dict[str, str]:
@@ -34,6 +35,17 @@ def test_the_chart_accepts_them_over_its_production_values(name: str, tmp_path: 
     assert objects(template("microfin", chart, "microfin", *arguments))
 
 
+@pytest.mark.parametrize("name", CHARTS)
+def test_every_chart_takes_the_values_for_every_pod_as_well(name: str, tmp_path: Path) -> None:
+    files = [tmp_path / it for it in (name, FOR_ALL)]
+    for file in files:
+        file.write_text(shown()[file.name], encoding="utf-8")
+    arguments = [part for it in files for part in ("--values", str(it))]
+    assert "registry.example.com/mirror/" in template(
+        "microfin", ROOT / "charts" / CHARTS[name], "microfin", *arguments
+    )
+
+
 def test_every_block_of_values_is_one_of_these_files() -> None:
-    assert shown().keys() == CHARTS.keys()
-    assert GUIDE.read_text(encoding="utf-8").count("```yaml") == len(CHARTS)
+    assert shown().keys() == {*CHARTS, FOR_ALL}
+    assert GUIDE.read_text(encoding="utf-8").count("```yaml") == len(CHARTS) + 1

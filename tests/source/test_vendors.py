@@ -50,6 +50,12 @@ def test_each_readme_says_what_a_platform_team_asks(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", RELEASED, ids=name_of)
+def test_each_readme_says_how_to_pull_from_a_registry_of_ones_own(folder: Path) -> None:
+    section = text_of(folder / "README.md").partition("## From a registry of your own\n")[2]
+    assert "registry.example.com" in section.partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("folder", RELEASED, ids=name_of)
 def test_there_are_values_for_one_node_and_for_three_zones(folder: Path) -> None:
     for name in ("values.yaml", "values-dev.yaml", "values-production.yaml"):
         assert load(folder / name), name
@@ -83,6 +89,7 @@ def test_the_examples_are_values_of_the_chart_microfin(folder: Path) -> None:
 def test_redis_is_the_version_that_its_readme_names() -> None:
     tag = load(ROOT / "charts/microfin-data/values.yaml")["redis"]["image"]["tag"]
     assert f"Redis {tag} " in text_of(ROOT / "k8s/redis-cluster/README.md")
+    assert f"docker.io/library/redis:{tag} " in text_of(ROOT / "docs/guide/production.md")
 
 
 def test_kafka_is_the_version_that_strimzis_readme_names() -> None:

@@ -75,11 +75,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- define "microfin-data.redis.image" -}}
 {{- $image := .Values.redis.image -}}
-{{- if $image.digest -}}
-{{ $image.repository }}@{{ $image.digest }}
-{{- else -}}
-{{ $image.repository }}:{{ $image.tag }}
-{{- end -}}
+{{- $version := $image.digest | empty | ternary (printf ":%s" $image.tag) (printf "@%s" $image.digest) -}}
+{{- include "microfin-data.image" (dict "root" . "name" (printf "%s%s" $image.repository $version)) -}}
 {{- end -}}
 
 {{- /* microfin's own pods of some components, and networkPolicy.clients, as NetworkPolicyPeers. The
@@ -124,17 +121,54 @@ matchExpressions:
     {{- end }}
 {{- end -}}
 
-{{- /* The fields that all of Kafka's pods share. */ -}}
-{{- define "microfin-data.kafka.pod" -}}
-{{- with .Values.imagePullSecrets }}
-imagePullSecrets: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
-{{- end }}
-{{- with .Values.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- /* An image, in the registry that has copies of all images if there is one. The argument is a dict of
+root and name. The first part of a name is a registry if it contains a dot or a colon. */ -}}
+{{- define "microfin-data.image" -}}
+{{- with .root.Values.global.imageRegistry -}}
+{{ . }}/{{ regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $.name "" }}
+{{- else -}}
+{{ .name }}
+{{- end -}}
+{{- end -}}
+
+{{- /* Where pods of a part run, as JSON: the part's own values, or those of all pods. The argument is a
+dict of root and pod (the values of the part). */ -}}
+{{- define "microfin-data.placement" -}}
+{{- $place := dict -}}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" "priorityClassName" -}}
+{{- with get $.pod $field | default (get $.root.Values $field) -}}
+{{- $_ := set $place $field . -}}
+{{- end -}}
+{{- end -}}
+{{- with $.root.Values.imagePullSecrets -}}
+{{- $_ := set $place "imagePullSecrets" . -}}
+{{- end -}}
+{{- toJson $place -}}
+{{- end -}}
+
+{{- /* The same for Strimzi, whose pods have no nodeSelector: node affinity says the same. The terms of
+an affinity are alternatives, so each of them needs the labels. */ -}}
+{{- define "microfin-data.kafka.placement" -}}
+{{- $place := include "microfin-data.placement" . | fromJson -}}
+{{- with $place.nodeSelector -}}
+{{- $labels := list -}}
+{{- range $key, $value := . -}}
+{{- $labels = append $labels (dict "key" $key "operator" "In" "values" (list $value)) -}}
+{{- end -}}
+{{- $affinity := $place.affinity | default dict -}}
+{{- $node := $affinity.nodeAffinity | default dict -}}
+{{- $required := $node.requiredDuringSchedulingIgnoredDuringExecution | default dict -}}
+{{- $terms := list -}}
+{{- range $required.nodeSelectorTerms | default (list dict) -}}
+{{- $terms = append $terms (merge (dict "matchExpressions" (concat (.matchExpressions | default list) $labels)) .) -}}
+{{- end -}}
+{{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (dict "nodeSelectorTerms" $terms) -}}
+{{- $_ := set $affinity "nodeAffinity" $node -}}
+{{- $_ := set $place "affinity" $affinity -}}
+{{- end -}}
+{{- with omit $place "nodeSelector" -}}
+{{- toYaml . -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* The data of the ConfigMap, also for the checksum that replaces pods when it changes. */ -}}

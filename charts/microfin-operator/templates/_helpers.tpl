@@ -29,9 +29,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- define "microfin-operator.image" -}}
 {{- $image := .Values.image -}}
+{{- $name := $image.repository -}}
+{{- with .Values.global.imageRegistry -}}
+{{- $name = printf "%s/%s" . (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $name "") -}}
+{{- end -}}
 {{- if $image.digest -}}
-{{ $image.repository }}@{{ $image.digest }}
+{{ $name }}@{{ $image.digest }}
 {{- else -}}
-{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}
+{{ $name }}:{{ $image.tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end -}}

@@ -1,7 +1,7 @@
 {{- /* The spec of a pod that runs `microfin …` and ends. The argument is a dict: root,
 serviceAccount, name (of the container), command, settings (the ConfigMap with the settings for Kafka, or
 empty), kafka (the Secret of the KafkaUser, or empty), variable, secret and host (of the databases),
-resources. */}}
+pod (the values of this part). */}}
 {{- define "microfin.command" -}}
 {{ include "microfin.podCommon" . }}
 restartPolicy: Never
@@ -17,7 +17,7 @@ containers:
     {{- end }}
     env: {{- include "microfin.databases" . | trim | nindent 6 }}
     terminationMessagePolicy: FallbackToLogsOnError
-    resources: {{- toYaml .resources | nindent 6 }}
+    resources: {{- toYaml .pod.resources | nindent 6 }}
     securityContext: {{- include "microfin.containerSecurity" . | nindent 6 }}
     volumeMounts: {{- include "microfin.mounts" . | nindent 6 }}
 volumes: {{- include "microfin.certificates" . | nindent 2 }}

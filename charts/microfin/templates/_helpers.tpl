@@ -20,13 +20,24 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
+{{- /* An image's name, in the registry that has copies of all images if there is one. The argument is a
+dict: root, name. The first part of a name is a registry if it contains a dot or a colon. */}}
+{{- define "microfin.copied" -}}
+{{- with .root.Values.global.imageRegistry -}}
+{{ . }}/{{ regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $.name "" }}
+{{- else -}}
+{{ .name }}
+{{- end -}}
+{{- end -}}
+
 {{- define "microfin.image" -}}
 {{- $image := .root.Values.image -}}
+{{- $name := include "microfin.copied" (dict "root" .root "name" (get $image .which)) -}}
 {{- $digest := get $image (printf "%sDigest" .which) -}}
 {{- if $digest -}}
-{{ get $image .which }}@{{ $digest }}
+{{ $name }}@{{ $digest }}
 {{- else -}}
-{{ get $image .which }}:{{ get $image (printf "%sTag" .which) | default $image.tag | default .root.Chart.AppVersion }}
+{{ $name }}:{{ get $image (printf "%sTag" .which) | default $image.tag | default .root.Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
 
@@ -43,7 +54,17 @@ capabilities:
 readOnlyRootFilesystem: true
 {{- end -}}
 
-{{- /* The fields that every pod of the chart has. */}}
+{{- /* Where pods run. The argument is a dict: pod (the values of this part), all (those of all parts). */}}
+{{- define "microfin.placement" -}}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
+{{- with get $.pod $field | default (get $.all $field) }}
+{{ toYaml (dict $field .) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* The fields that every pod of the chart has. The argument is a dict: root, serviceAccount, and pod
+(the values of this part). */}}
 {{- define "microfin.podCommon" -}}
 serviceAccountName: {{ .serviceAccount }}
 automountServiceAccountToken: false
@@ -51,6 +72,7 @@ enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- include "microfin.placement" (dict "pod" .pod "all" .root.Values) }}
 securityContext: {{- include "microfin.podSecurity" . | nindent 2 }}
 {{- end -}}
 

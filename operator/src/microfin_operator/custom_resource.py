@@ -47,11 +47,22 @@ class WorkerSpec(_Camel, frozen=True):
     pod_template: dict[str, Any] = {}
 
 
+class Administration(_Camel, frozen=True):
+    """Where and with what the operator's Jobs run; what is empty is as it is for the workers."""
+
+    resources: dict[str, Any] = {}
+    node_selector: dict[str, str] = {}
+    tolerations: list[dict[str, Any]] = []
+    affinity: dict[str, Any] = {}
+    priority_class_name: str = ""
+
+
 class Spec(_Camel, frozen=True):
     """The desired state."""
 
     topic: Topic
     worker: WorkerSpec
+    administration: Administration = Administration()
     partitions: int = 3
     shards: int = 1
     paused: bool = False

@@ -146,6 +146,8 @@ def _forbidden(cluster: Cluster) -> Iterator[str]:
             yield from _container(container, f"{kind}[{container.get('name', '?')}]", kind)
     theirs = cluster.spec.worker.pod_template
     yield from _program(theirs)
+    if cluster.spec.administration.priority_class_name.startswith("system-"):
+        yield "administration.priorityClassName"
     annotations = (template.get("metadata") or {}).get("annotations") or {}
     yield from (
         f"the annotation {name}"

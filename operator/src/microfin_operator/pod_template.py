@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from microfin_operator.custom_resource import Cluster
+from microfin_operator.custom_resource import Administration, Cluster
 from microfin_operator.kinds import KubernetesObject
 from microfin_operator.names import (
     ADMINISTRATION,
@@ -63,8 +63,6 @@ def worker_template(cluster: Cluster) -> KubernetesObject:
         "livenessProbe": _probe("/healthz", periodSeconds=10, failureThreshold=6),
         "readinessProbe": _probe("/readyz", periodSeconds=2, failureThreshold=2),
     }
-    if cluster.spec.worker.resources:
-        ours["spec"]["containers"][0]["resources"] = cluster.spec.worker.resources
     return _with_theirs(cluster, ours, WORKER)
 
 
@@ -78,9 +76,23 @@ def administration_template(cluster: Cluster, command: list[str]) -> KubernetesO
     for field in ("ports", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle"):
         worker.pop(field, None)
     worker |= {"command": command, "terminationMessagePolicy": "FallbackToLogsOnError"}
-    spec |= {"containers": [worker], "restartPolicy": "Never"}
+    own = cluster.spec.administration
+    if own.resources:
+        worker["resources"] = own.resources
+    spec |= {"containers": [worker], "restartPolicy": "Never", **_placement(own)}
     spec.pop("topologySpreadConstraints", None)
     return template
+
+
+def _placement(own: Administration) -> dict[str, Any]:
+    """Return the fields by which a Job's pod is placed differently from the workers'."""
+    fields = {
+        "nodeSelector": own.node_selector,
+        "tolerations": own.tolerations,
+        "affinity": own.affinity,
+        "priorityClassName": own.priority_class_name,
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def _common(cluster: Cluster, component: str) -> KubernetesObject:
@@ -98,6 +110,8 @@ def _common(cluster: Cluster, component: str) -> KubernetesObject:
     }
     if worker.env_from:
         container["envFrom"] = worker.env_from
+    if worker.resources:
+        container["resources"] = worker.resources
     return {
         "metadata": {"labels": labels(cluster.name, component)},
         "spec": {

@@ -182,6 +182,14 @@ def test_no_job_is_made_either() -> None:
     assert not makes_pods(plan)
 
 
+def test_a_job_has_no_priority_of_the_system_either() -> None:
+    own = {"priorityClassName": "system-node-critical"}
+    plan = plan_of({}, administration=own)
+    assert not makes_pods(plan)
+    words = states.condition(plan.status, "Degraded")["message"]
+    assert "administration.priorityClassName" in words
+
+
 def test_workers_that_run_are_left_as_they_are() -> None:
     before = states.at_rest(states.cluster())
     of = states.cluster(worker={"podTemplate": {"spec": {"hostNetwork": True}}})

@@ -83,6 +83,33 @@ def test_a_job_has_the_workers_settings_and_nothing_that_runs_on() -> None:
     assert template["metadata"]["labels"]["app.kubernetes.io/component"] == "administration"
 
 
+def test_a_job_runs_where_workers_run_unless_it_has_its_own_place() -> None:
+    theirs = {
+        "nodeSelector": {"pool": "workers"},
+        "tolerations": [{"key": "workers"}],
+        "priorityClassName": "workers",
+    }
+    spec = {"podTemplate": {"spec": theirs}, "resources": {"limits": {"memory": "512Mi"}}}
+    of = states.cluster(worker=spec)
+    template = administration_template(of, ["microfin"])
+    assert theirs.items() <= template["spec"].items()
+    assert worker(template)["resources"] == spec["resources"]
+    own = {
+        "nodeSelector": {"pool": "jobs"},
+        "tolerations": [{"key": "jobs"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "jobs",
+    }
+    resources = {"requests": {"cpu": "50m"}, "limits": {"cpu": "1", "memory": "96Mi"}}
+    of = states.cluster(worker=spec, administration={**own, "resources": resources})
+    template = administration_template(of, ["microfin"])
+    assert own.items() <= template["spec"].items()
+    assert worker(template)["resources"] == resources
+    workers = worker_template(of)
+    assert theirs.items() <= workers["spec"].items()
+    assert worker(workers)["resources"] == spec["resources"]
+
+
 def test_null_removes_a_field() -> None:
     assert merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": None}}) == {"a": 1, "b": {"d": 3}}
 

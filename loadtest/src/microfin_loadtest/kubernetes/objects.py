@@ -7,7 +7,7 @@ are found and deleted.
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,6 +22,9 @@ _SCRIPTS: Final = "/scripts"
 _USERS: Final = "/users/users.json"
 _USER: Final = 12345  # the user of grafana's image; microfin's image runs as any user
 _CONTROL_PORT: Final = 6565
+_PLACE: Final = (
+    "nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"
+)  # fmt: skip
 _LONGEST: Final = 1024 * 1024  # bytes that a ConfigMap may hold
 
 KubernetesObject = dict[str, Any]
@@ -30,7 +33,8 @@ KubernetesObject = dict[str, Any]
 @dataclass(frozen=True)
 class Load:
     """One run. `remote_write` is the address of a Prometheus that k6 also writes samples to, and
-    `query` its address for queries; both are empty, or neither."""
+    `query` its address for queries; both are empty, or neither. `place` says where its pods may run
+    (`place_of`)."""
 
     name: str
     namespace: str
@@ -43,6 +47,7 @@ class Load:
     remote_write: str = ""
     query: str = ""
     release: str = "microfin"
+    place: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -62,6 +67,12 @@ def bank_labels(release: str, component: str) -> dict[str, str]:
         "app.kubernetes.io/instance": release,
         "app.kubernetes.io/component": component,
     }
+
+
+def place_of(cron_job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where pods of the chart's audit CronJob may run, and how nodes pull their image."""
+    audit = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return {name: audit[name] for name in _PLACE if name in audit}
 
 
 def scripts_map(load: Load, folder: Path = FOLDER) -> KubernetesObject:
@@ -112,6 +123,7 @@ def k6_test_run(load: Load) -> KubernetesObject:
         "automountServiceAccountToken": "false",
         "securityContext": _pod_security(),
         "containerSecurityContext": _container_security(),
+        **load.place,
     }
     return {
         **_head(load, "k6.io/v1alpha1", "TestRun"),
@@ -174,9 +186,7 @@ def gate_job(load: Load, cron_job: Mapping[str, Any], command: Sequence[str]) ->
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         "securityContext": _container_security(),
     }
-    pod = {"containers": [container]}
-    if "imagePullSecrets" in audit:
-        pod["imagePullSecrets"] = audit["imagePullSecrets"]
+    pod = {"containers": [container], **place_of(cron_job)}
     item = {**_head(load, "batch/v1", "Job"), "spec": _job_spec(load, 300, pod)}
     item["metadata"]["name"] = f"{load.name}-gate"
     return item
@@ -223,6 +233,7 @@ def _job_spec(load: Load, seconds: int, pod: Mapping[str, Any]) -> dict[str, Any
                 "automountServiceAccountToken": False,
                 "enableServiceLinks": False,
                 "securityContext": _pod_security(),
+                **load.place,
                 **pod,
             },
         },

@@ -24,6 +24,7 @@ from microfin_loadtest.kubernetes.objects import (
     job,
     k6_test_run,
     network_policy,
+    place_of,
     scripts_map,
     users_secret,
 )
@@ -88,6 +89,7 @@ async def run_in_cluster(
         remote_write=request.remote_write,
         query=query,
         release=namespace.release,
+        place=place_of(namespace.get(f"cronjob/{namespace.release}-audit")),
     )
     users = await _users(request, namespace, platform, say)
     try:
