@@ -39,7 +39,8 @@ def helm(*arguments: str) -> str:
 
 def deploy(namespace: str, *values: str) -> None:
     """Install or upgrade the chart, without a Kafka."""
-    sets = [part for value in ("kafka.enabled=false", *values) for part in ("--set", value)]
+    always = ("kafka.enabled=false", data_client.ADMITTED)
+    sets = [part for value in (*always, *values) for part in ("--set", value)]
     helm(
         *("upgrade", "--install", RELEASE, str(CHART), "--namespace", namespace),
         *("--values", str(DEV), *sets),

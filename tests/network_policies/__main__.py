@@ -60,7 +60,11 @@ class Agent:
             read_pods(self._pods.items),
             list(self._policies.items),
         )
-        self._names |= {pod.address: f"{pod.namespace}/{pod.name}" for pod in cluster.pods}
+        self._names |= {
+            it["status"]["podIP"]: f"{it['metadata']['namespace']}/{it['metadata']['name']}"
+            for it in self._pods.items
+            if it["status"].get("podIP", self._node.address) != self._node.address
+        }
         isolated = isolations(cluster)
         # Most changes of pods, such as their readiness, change no rule.
         if (wanted := ruleset(isolated, ())) == self._loaded:
