@@ -19,6 +19,8 @@ _PASSWORDS: Final = {
     "REDIS_WORKER": ("microfin-redis", "worker-password"),
     "REDIS_API": ("microfin-redis", "api-password"),
 }
+ADMITTED: Final = "networkPolicy.clients[0].podSelector.matchLabels.guest=tests"
+"""The value of the chart by which its policies let the pod in."""
 VERIFIED: Final = "sslmode=verify-full&sslrootcert=/ca/ca.crt"
 
 
@@ -63,10 +65,7 @@ def pod(namespace: str, name: str, command: list[str], topic: str = TOPIC) -> di
         "metadata": {
             "name": name,
             "namespace": namespace,
-            "labels": {
-                "app.kubernetes.io/name": "microfin",
-                "app.kubernetes.io/component": "worker",
-            },
+            "labels": {"guest": "tests"},
         },
         "spec": {
             "automountServiceAccountToken": False,

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the end-to-end tests on the lab, a Kubernetes node for tests (LAB names its script). It builds
-# the images, boots the node, installs CloudNativePG and Kafka, runs the tests, and stops the node
-# again. Arguments go to pytest.
+# the images, boots the node, installs CloudNativePG and Kafka, enforces the NetworkPolicies, runs the
+# tests, and stops everything again. Arguments go to pytest.
 set -eu
 cd "$(dirname "$0")/../.."
 lab=${LAB:-../shared/lab/lab}
@@ -76,8 +76,40 @@ stand_in() {
     "$lab" push "$2"
 }
 
+# The node's network does not enforce NetworkPolicies, so an agent of the tests does (ADR 0036).
+enforce_policies() {
+    if ! command -v nft >/dev/null; then
+        apt-get update -q >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nftables >/dev/null
+    fi
+    refused=$(mktemp)
+    node=$(kubectl get nodes -o 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')
+    # The node's DNS listens on 1053.
+    PYTHONPATH=tests .venv/bin/python -m network_policies --node "$node" --node-port 53=1053 \
+        >"$refused" 2>&1 &
+    agent=$!
+    timeout 60 sh -c 'until grep -q ^enforcing "$0"; do kill -0 "$1" || exit 1; sleep 0.2; done' \
+        "$refused" "$agent"
+    export MICROFIN_E2E_ENFORCED=1
+}
+
+agent=
+failed=1
+stop() {
+    if [ -n "$agent" ]; then
+        kill "$agent" 2>/dev/null && wait "$agent" || true
+        agent=
+        if [ "$failed" != 0 ]; then
+            echo "What the NetworkPolicies refused, each flow once; a new pod is unknown at first:"
+            cat "$refused"
+        fi
+        rm "$refused"
+    fi
+    "$lab" down
+}
+
 "$lab" up
-trap '"$lab" down' EXIT
+trap stop EXIT
 "$lab" images pause python kafka postgres redis pgbouncer cnpg
 stand_in ghcr.io/cloudnative-pg/postgresql:17-minimal-trixie \
     "$(sed -n 's|^  image: \(ghcr.io/cloudnative-pg/postgresql:.*\)|\1|p' charts/microfin-data/values.yaml)"
@@ -101,6 +133,7 @@ if command -v go >/dev/null; then
     k6_operator
     export MICROFIN_E2E_HELMS="$home/bin/helm3"
 fi
+enforce_policies
 failed=0
 .venv/bin/pytest tests/e2e --durations=20 "$@" || failed=$?
 # Waits until Kubernetes has deleted the tests' namespaces with their volumes; then the node stops.

@@ -39,7 +39,8 @@ def helm(*arguments: str) -> str:
 
 def upgrade(namespace: str, *values: str) -> list[str]:
     """Return the arguments that install or upgrade the chart, without a Kafka."""
-    sets = [part for value in ("kafka.enabled=false", *values) for part in ("--set", value)]
+    always = ("kafka.enabled=false", data_client.ADMITTED)
+    sets = [part for value in (*always, *values) for part in ("--set", value)]
     release = ("upgrade", "--install", RELEASE, str(CHART), "--namespace", namespace)
     return [*release, "--values", str(DEV), *sets]
 

@@ -1,17 +1,16 @@
 """The network policies of the chart microfin-data, against the table in its README."""
 
-import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
+from e2e.allowed_flows import data_rows
 from e2e.data_chart import CHART, named, render
 from e2e.rendered_chart import Item, objects, of_kind, template
 
 Flow = tuple[str, str, str, str]
 
-_ROW = re.compile(r"^\| (.+) \| (from|to) \| (.+) \| (.+) \|$", re.MULTILINE)
 _SELECTORS: Final = {
     "strimzi.io/name: microfin-kafka": "Kafka",
     "strimzi.io/name: microfin-entity-operator": "entity operator",
@@ -69,15 +68,12 @@ def policies(*values: str) -> list[Item]:
 
 
 def table() -> list[Flow]:
-    text = (CHART / "INTRODUCTION.md").read_text(encoding="utf-8")
-    rows = _ROW.findall(text.partition("## Who talks to whom")[2])
-
     def plain(cell: str) -> str:
         name, _, reason = cell.partition(" (")
         assert not reason or reason.removesuffix(")") in _NAMES, cell
         return str(name)
 
-    return [(row[0], row[1], plain(row[2]), plain(row[3])) for row in rows]
+    return [(row[0], row[1], plain(row[2]), plain(row[3])) for row in data_rows()]
 
 
 def test_they_allow_what_the_table_says_and_nothing_else() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e.allowed_flows import flows
 from e2e.kubernetes_cluster import ROOT
 from e2e.rendered_chart import Item, objects, template
 
@@ -59,13 +60,6 @@ def test_every_pod_is_restricted() -> None:
         assert {"requests", "limits"} <= container["resources"].keys()
 
 
-def flows_of_the_table() -> set[tuple[str, str, int]]:
-    text = (CHART / "INTRODUCTION.md").read_text(encoding="utf-8")
-    section = text.partition("## Allowed flows")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (\w+) \| (\w+) \| (\d+) \|", section, re.MULTILINE)
-    return {(source, target, int(port)) for source, target, port in rows}
-
-
 def name_of_peers(peers: list[Item]) -> str:
     """Return the component or the value that peers come from."""
     for name, value in POLICIES.items():
@@ -107,7 +101,7 @@ def test_the_policies_allow_what_the_table_says_and_nothing_else() -> None:
         "policyTypes": ["Ingress", "Egress"],
     }
     allowed = {rule for policy in policies for rule in rules(policy)}
-    assert {rule[:3] for rule in allowed} == flows_of_the_table()
+    assert {rule[:3] for rule in allowed} == set(flows("microfin"))
     for source, target, port, _ in allowed:
         # Where both ends are the release's, both must allow it.
         if source not in POLICIES and target not in POLICIES:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e.allowed_flows import flows
 from e2e.kubernetes_cluster import CUSTOM_RESOURCE, ROOT
 from e2e.rendered_chart import Item, objects, of_kind, template
 
@@ -95,6 +96,24 @@ def test_without_a_word_it_may_do_nothing_anywhere() -> None:
         template("bank", CHART, "system")
     with pytest.raises(ValueError, match="contradict"):
         render("watchAllNamespaces=true", "namespaces={apps}")
+
+
+def test_the_policy_allows_what_the_table_says_and_nothing_else() -> None:
+    (policy,) = of_kind(render(), "NetworkPolicy")
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    (metrics,) = policy["spec"]["ingress"]
+    names, api_server, workers = policy["spec"]["egress"]
+    workers_pods = {"matchLabels": {"app.kubernetes.io/managed-by": "microfin-operator"}}
+    assert metrics == {"ports": [{"port": "http"}]}
+    assert {it["port"] for it in names["ports"]} == {53}
+    assert names.keys() == api_server.keys() == {"ports"}
+    assert [peer["podSelector"] for peer in workers["to"]] == [workers_pods]
+    rows = {
+        *(("operator", "anybody", it["port"]) for it in api_server["ports"]),
+        *(("operator", "worker", it["port"]) for it in workers["ports"]),
+        *(("anybody", "operator", 8080) for _ in metrics["ports"]),
+    }
+    assert rows == set(flows("microfin-operator"))
 
 
 def test_what_is_optional() -> None:

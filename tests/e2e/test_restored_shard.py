@@ -4,6 +4,7 @@ It goes as docs/runbooks/restored-shard.md says, section "On Kubernetes". The co
 Cluster, made by `bootstrap.pg_basebackup` while money moves.
 """
 
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import yaml
 
 from e2e import kubernetes_bank
 from e2e.figures import figure
 from e2e.kubernetes_bank import Bank, moving_money
-from e2e.kubernetes_cluster import apply, get, until
+from e2e.kubernetes_cluster import ROOT, apply, get, until
 from microfin_deploy.commands import progress
 from microfin_deploy.releases import install_data
 
@@ -55,6 +57,15 @@ def source(cluster: str) -> dict[str, Any]:
             }
         ],
     }
+
+
+def let_clusters_copy(bank: Bank) -> None:
+    """Allow what copying needs, by the policy of the guide."""
+    text = (ROOT / "docs/guide/disaster-recovery.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (policy,) = (it for block in blocks if (it := yaml.safe_load(block))["kind"] == "NetworkPolicy")
+    policy["metadata"]["namespace"] = bank.namespace
+    apply(policy)
 
 
 def copy(bank: Bank) -> None:
@@ -118,6 +129,7 @@ def recover(bank: Bank, *arguments: str) -> str:
 
 
 async def test_nothing_is_lost_that_the_log_still_holds(bank: Bank) -> None:
+    let_clusters_copy(bank)
     async with moving_money(bank, 3):
         copy(bank)
     await stop(bank)
