@@ -20,7 +20,7 @@ _NAMES: Final = {
 """What microfin-data's table calls otherwise than the others."""
 _ROW: Final = re.compile(r"^\| (.+) \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
 _HEADS: Final = ("from", "pods")
-_DNS_PORT: Final = 53
+_DNS_PORTS: Final = (53, 5353)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _outgoing() -> Iterator[Flow]:
         for source, destination, port in flows(chart):
             yield Flow(source, destination, port)
             # The text below the tables says it of all components.
-            yield Flow(source, _ANYBODY, _DNS_PORT)
+            yield from (Flow(source, _ANYBODY, dns) for dns in _DNS_PORTS)
 
 
 def _incoming() -> Iterator[Flow]:

@@ -104,8 +104,8 @@ def test_the_policy_allows_what_the_table_says_and_nothing_else() -> None:
     (metrics,) = policy["spec"]["ingress"]
     names, api_server, workers = policy["spec"]["egress"]
     workers_pods = {"matchLabels": {"app.kubernetes.io/managed-by": "microfin-operator"}}
-    assert metrics == {"ports": [{"port": "http"}]}
-    assert {it["port"] for it in names["ports"]} == {53}
+    assert metrics == {"from": [{"namespaceSelector": {}}], "ports": [{"port": "http"}]}
+    assert {it["port"] for it in names["ports"]} == {53, 5353}
     assert names.keys() == api_server.keys() == {"ports"}
     assert [peer["podSelector"] for peer in workers["to"]] == [workers_pods]
     rows = {
