@@ -79,7 +79,7 @@ def _service(name: str, port: int) -> dict[str, Any]:
 def settings(database: str) -> dict[str, str]:
     """Return the workers' settings for a ledger."""
     return {
-        "MICROFIN_DATABASES": f"postgresql://microfin_worker@postgres:5432/{database}",
+        "MICROFIN_DATABASES": f"postgresql://microfin_worker@postgres:5432/{database}?sslmode=disable",
         "MICROFIN_REDIS": "redis://redis:6379",
         "MICROFIN_KAFKA": KAFKA,
     }
@@ -115,7 +115,7 @@ async def make_ledger(namespace: str, name: str, partitions: int = 3) -> None:
 
 
 def _migration(namespace: str, name: str, partitions: int) -> dict[str, Any]:
-    direct = f"postgresql://postgres@postgres:5432/{name}"
+    direct = f"postgresql://postgres@postgres:5432/{name}?sslmode=disable"
     container = {
         "name": "migrate",
         "image": WORKER_IMAGE,

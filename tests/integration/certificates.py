@@ -1,96 +1,82 @@
-"""A certificate authority of our own, and a bank that speaks TLS to Kafka with its certificates."""
+"""A bank that speaks TLS to all servers, by Secrets as the vendors' operators make them."""
 
-import shutil
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
-import trustme
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
-
 from integration.bank import Bank
+from support.certificates import Authority, Secret
+from support.kafka_users import give_rights
 
-_NAMES = ("ca.pem", "user.pem", "user.key")
-
-
-class Authority:
-    """A CA, and the folders with what it has issued."""
-
-    def __init__(self) -> None:
-        self._ca = trustme.CA()
-
-    def make_broker(self, folder: Path) -> None:
-        """Write what a broker needs (`Configuration.kafka_tls`)."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._ca.cert_pem.write_to_path(folder / "ca.pem")
-        issued = self._ca.issue_cert("127.0.0.1")
-        key = load_pem_private_key(issued.private_key_pem.bytes(), None)
-        text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        chain = [certificate.bytes() for certificate in issued.cert_chain_pems]
-        (folder / "broker.pem").write_bytes(b"".join([text, *chain]))
+NAMES = ("127.0.0.1", "localhost")
+"""The names in the servers' certificates."""
 
 
 class Mounted:
-    """A mounted Secret: what is named are links, and all change at one moment, as the kubelet does.
+    """The Secrets of one kind of process: the brokers' CA, its own user, the other servers' CA."""
 
-    See https://kubernetes.io/docs/concepts/configuration/secret/: `name -> ..data/name`,
-    `..data -> ..<time>`.
-    """
-
-    def __init__(self, folder: Path, authority: Authority) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, user: str, authority: Authority) -> None:
+        self._user_name = user
         self._authority = authority
-        self._generation = 0
+        self._brokers_ca = Secret(folder / "kafka-ca")
+        self._user = Secret(folder / "user")
+        self._servers_ca = Secret(folder / "ca")
         self.ends = datetime.now(UTC)
+        self.trust(authority)
+
+    def trust(self, *authorities: Authority) -> None:
+        """Believe the servers of these authorities, the newest first, and of no others."""
+        new, *old = (it.certificate for it in authorities)
+        olds = {f"ca-2026-0{number}-01T00-00-00Z.crt": it for number, it in enumerate(old, 1)}
+        self._brokers_ca.put({"ca.crt": new, "ca.password": b"x", **olds})
+        self._servers_ca.put({"ca.crt": b"".join([new, *old])})
+
+    def renew(self, seconds: float = 86_400.0, authority: Authority | None = None) -> None:
+        """Put a new certificate in the place of the one that is there, valid for `seconds`."""
+        authority = authority or self._authority
+        issued = authority.issue(self._user_name, seconds=seconds)
+        self._user.put({"user.crt": issued.certificate, "user.key": issued.key})
+        self.ends = issued.ends
 
     @property
     def settings(self) -> dict[str, str]:
-        names = ("CA_FILE", "CERTIFICATE_FILE", "KEY_FILE")
-        files = zip(names, _NAMES, strict=True)
-        return {f"MICROFIN_KAFKA_{name}": str(self._folder / file) for name, file in files}
+        return {
+            "MICROFIN_KAFKA_CA_FILE": str(self._brokers_ca.folder),
+            "MICROFIN_KAFKA_CERTIFICATE_FILE": self._user.path("user.crt"),
+            "MICROFIN_KAFKA_KEY_FILE": self._user.path("user.key"),
+            "MICROFIN_REDIS_CA_FILE": self.servers_ca,
+        }
 
-    def renew(self, seconds: float = 86_400.0) -> None:
-        """Put a new certificate in the place of the one that is there, valid for `seconds`."""
-        self._generation += 1
-        self.ends = datetime.now(UTC) + timedelta(seconds=seconds)
-        issued = self._authority._ca.issue_cert(
-            "client@microfin.test",
-            not_before=datetime.now(UTC) - timedelta(days=1),
-            not_after=self.ends,
-        )
-        here = self._folder / f"..generation-{self._generation}"
-        here.mkdir(parents=True)
-        self._authority._ca.cert_pem.write_to_path(here / "ca.pem")
-        issued.cert_chain_pems[0].write_to_path(here / "user.pem")
-        issued.private_key_pem.write_to_path(here / "user.key")
-        link = self._folder / "..data_tmp"
-        link.symlink_to(here.name)
-        link.rename(self._folder / "..data")
-        for name in _NAMES:
-            if not (self._folder / name).is_symlink():
-                (self._folder / name).symlink_to(f"..data/{name}")
-        for old in self._folder.glob("..generation-*"):
-            if old != here:
-                shutil.rmtree(old)
+    @property
+    def servers_ca(self) -> str:
+        return self._servers_ca.path("ca.crt")
 
 
 class TlsBank(Bank):
-    """A bank whose processes speak TLS to Kafka; the test itself uses the plain listener."""
+    """A bank whose processes speak TLS to all servers; the test itself uses the plain listeners."""
 
     mounts: Sequence[Mounted] = ()
+
+    async def __aenter__(self) -> "TlsBank":
+        await super().__aenter__()
+        await give_rights(self.platform.endpoints.kafka, self.topic)
+        return self
 
     def environment(self, role: str) -> dict[str, str]:
         environment = super().environment(role)
         if role in ("worker", "api"):
-            brokers = self.platform.configuration.brokers
-            ports = [self.platform.port_of(f"kafka-{n} tls") for n in range(1, brokers + 1)]
+            mounted = self.mounted(role)
+            port_of, form = self.platform.port_of, self.platform.configuration
+            ports = [port_of(f"kafka-{n} tls") for n in range(1, form.brokers + 1)]
             environment["MICROFIN_KAFKA"] = ",".join(f"127.0.0.1:{port}" for port in ports)
-            environment |= self.mounted(role).settings
+            login = f"microfin_{role}"
+            plain = [self.platform.postgres_pooled(n, login, self.name) for n in range(self.shards)]
+            secure = f"sslmode=verify-full&sslrootcert={mounted.servers_ca}"
+            environment["MICROFIN_DATABASES"] = " ".join(
+                url.replace("sslmode=disable", secure) for url in plain
+            )
+            environment["MICROFIN_REDIS"] = f"rediss://localhost:{port_of('redis-0 tls')}"
+            environment |= mounted.settings
         return environment
 
     def mounted(self, role: str) -> Mounted:

@@ -5,23 +5,22 @@ Three brokers, of which each is restarted: it then lets nobody in whose certific
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import aiokafka
-import httpx
 import pytest
 
 from integration.bank import Process
-from integration.certificates import Authority, Mounted, TlsBank
+from integration.certificates import NAMES, Mounted, TlsBank
+from integration.teller import Teller
 from microfin_local import database_home
 from microfin_local.configuration import DATA_COMPONENTS, Configuration
 from microfin_local.platform import Platform
 from microfin_local.wait import accepts_connections
+from support.certificates import Authority, write_servers
 from support.waiting import until
 
 BROKERS = ("kafka-1", "kafka-2", "kafka-3")
@@ -34,13 +33,13 @@ async def secured(
 ) -> AsyncIterator[Platform]:
     """The data components, with three brokers that have a TLS listener each."""
     state = tmp_path_factory.mktemp("secured")
-    AUTHORITY.make_broker(state / "tls")
+    write_servers(state / "tls", AUTHORITY.issue("microfin-kafka", *NAMES), [AUTHORITY])
     configuration = Configuration(
         state=state / "platform",
         brokers=3,
         components=DATA_COMPONENTS,
         random_ports=True,
-        kafka_tls=state / "tls",
+        tls=state / "tls",
     )
     try:
         async with Platform(configuration) as platform:
@@ -52,7 +51,9 @@ async def secured(
 @pytest.fixture
 async def bank(secured: Platform, tmp_path: Path) -> AsyncIterator[TlsBank]:
     bank = TlsBank(secured, tmp_path, partitions=2)
-    bank.mounts = [Mounted(tmp_path / role, AUTHORITY) for role in ("worker", "api")]
+    bank.mounts = [
+        Mounted(tmp_path / role, f"microfin-{role}", AUTHORITY) for role in ("worker", "api")
+    ]
     async with bank:
         yield bank
 
@@ -91,55 +92,6 @@ async def replicas_are_in_sync(bank: TlsBank) -> bool:
     finally:
         await administrator.close()
     return all(len(it["isr"]) == len(BROKERS) for it in described["partitions"])
-
-
-class Teller:
-    """Deposits 1.00 again and again, each until it is settled, and measures the time."""
-
-    def __init__(self, url: str) -> None:
-        self.client = httpx.AsyncClient(base_url=url, timeout=20)
-        self.settled = 0
-        self.longest = 0.0
-        self.refusals: list[str] = []
-
-    async def open(self) -> str:
-        person = {"name": "T", "email": f"{uuid4().hex}@example.com", "password": uuid4().hex}
-        (await self.client.post("/api/signup", json=person)).raise_for_status()
-        opened = await self.client.post("/api/accounts", json={})
-        number: str = opened.raise_for_status().json()["accountNumber"]
-        return number
-
-    async def deposit_for_ever(self, number: str) -> None:
-        while True:
-            key, began = uuid4().hex, time.monotonic()
-            while not await self._deposit(number, key):  # noqa: ASYNC110 - a client polls
-                await asyncio.sleep(0.05)
-            self.longest = max(self.longest, time.monotonic() - began)
-            self.settled += 1
-            await asyncio.sleep(0.02)
-
-    async def _deposit(self, number: str, key: str) -> bool:
-        answer = await self.client.post(
-            "/api/deposit",
-            json={"accountNumber": number, "amount": "1.00"},
-            headers={"Idempotency-Key": key},
-        )
-        if answer.status_code != 200:
-            self.refusals.append(answer.text)
-        return answer.status_code == 200
-
-    async def progress(self) -> None:
-        goal = self.settled + 10
-
-        async def ask() -> bool:
-            return self.settled >= goal
-
-        await until(f"money moves {self.refusals[-1:]}", ask)
-
-    async def balance(self, number: str) -> str:
-        answer = await self.client.get(f"/api/accounts/{number}")
-        balance: str = answer.json()["balance"]
-        return balance
 
 
 async def test_a_certificate_is_renewed_while_money_moves(
@@ -183,8 +135,7 @@ async def test_who_is_not_let_in_is_not_ready_and_says_so(bank: TlsBank) -> None
     await roll(bank, nothing)
     number = await bank.open_on(0, "1")
     for process in (*workers, api):
-        said = await not_ready(process)
-        assert "Kafka" in said, said
+        await says(process, "Kafka at 127.0.0.1 does not accept this process's certificate")
 
     for mount in bank.mounts:
         mount.renew()
@@ -194,10 +145,11 @@ async def test_who_is_not_let_in_is_not_ready_and_says_so(bank: TlsBank) -> None
     assert await bank.balance(number) == 100
 
 
-async def not_ready(process: Process) -> str:
-    async def ask() -> str:
-        answer = await process.get("/readyz")
-        return answer.text if answer is not None and answer.status_code == 503 else ""
+async def says(process: Process, sentence: str) -> None:
+    """Wait until the process is not ready and says why."""
 
-    said: str = await until(f"{process.name} is not ready", ask, seconds=40)
-    return said
+    async def ask() -> bool:
+        answer = await process.get("/readyz")
+        return answer is not None and answer.status_code == 503 and sentence in answer.text
+
+    await until(f"{process.name} says that {sentence}", ask, seconds=40)

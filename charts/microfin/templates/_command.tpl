@@ -15,7 +15,11 @@ containers:
       - configMapRef:
           name: {{ . }}
     {{- end }}
-    env: {{- include "microfin.databases" . | trim | nindent 6 }}
+    env:
+      {{- include "microfin.databases" . | trim | nindent 6 }}
+      {{- with include "microfin.kafkaAuthorities" . | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
     terminationMessagePolicy: FallbackToLogsOnError
     resources: {{- toYaml .pod.resources | nindent 6 }}
     securityContext: {{- include "microfin.containerSecurity" . | nindent 6 }}

@@ -118,6 +118,19 @@ kubelet builds from them. */}}
 {{- end }}
 - name: MICROFIN_REDIS
   value: {{ join " " $urls | quote }}
+{{- if and $redis.tls $redis.caSecret }}
+- name: MICROFIN_REDIS_CA_FILE
+  value: /run/microfin/redis.crt
+{{- end }}
+{{- end -}}
+
+{{- /* The variable that names the folder with the brokers' CAs; kafka is as in microfin.certificates.
+It is beside the volume, and not in the ConfigMap, which pods of another release read, too. */}}
+{{- define "microfin.kafkaAuthorities" -}}
+{{- if and .root.Values.kafka.tls .kafka }}
+- name: MICROFIN_KAFKA_CA_FILE
+  value: /run/kafka-ca
+{{- end }}
 {{- end -}}
 
 {{- /* Settings for Kafka that are not secret. They are the same for all processes that use Kafka. */}}
@@ -125,6 +138,7 @@ kubelet builds from them. */}}
 MICROFIN_DATABASE_STATEMENT_CACHE: {{ .Values.postgres.statementCache | quote }}
 MICROFIN_KAFKA: {{ .Values.kafka.bootstrap | quote }}
 {{- if .Values.kafka.tls }}
+# For pods of the last release; others have another value beside the volume.
 MICROFIN_KAFKA_CA_FILE: /run/microfin/kafka.crt
 MICROFIN_KAFKA_CERTIFICATE_FILE: /run/microfin/kafka-user.crt
 MICROFIN_KAFKA_KEY_FILE: /run/microfin/kafka-user.key
@@ -155,14 +169,17 @@ MICROFIN_DRAIN_SECONDS: {{ .Values.api.drainSeconds | quote }}
 {{- end }}
 {{- end -}}
 
-{{- /* The files below /run/microfin; kafka is the Secret of the KafkaUser, or empty. */}}
+{{- /* The files below /run/microfin, and the folder with the brokers' CAs. kafka is the Secret of the
+KafkaUser, or empty; redis says whether the process uses Redis. While Strimzi replaces its CA, its
+Secret has the old one, too, by a name that nobody knows before: so this Secret is mounted whole. */}}
 {{- define "microfin.certificates" -}}
 {{- $values := .root.Values -}}
 {{- $kafka := and $values.kafka.tls .kafka -}}
 {{- $verified := hasPrefix "verify" $values.postgres.sslMode -}}
+{{- $redis := and .redis $values.redis.tls $values.redis.caSecret -}}
 - name: temporary
   emptyDir: {}
-{{- if or $verified $kafka }}
+{{- if or $verified $kafka $redis }}
 - name: certificates
   projected:
     sources:
@@ -175,12 +192,14 @@ MICROFIN_DRAIN_SECONDS: {{ .Values.api.drainSeconds | quote }}
               path: postgres-{{ $shard }}.crt
       {{- end }}
       {{- end }}
-      {{- if $kafka }}
+      {{- if $redis }}
       - secret:
-          name: {{ $values.kafka.caSecret }}
+          name: {{ $redis }}
           items:
-            - key: {{ $values.kafka.caKey }}
-              path: kafka.crt
+            - key: {{ $values.redis.caKey }}
+              path: redis.crt
+      {{- end }}
+      {{- if $kafka }}
       - secret:
           name: {{ $kafka }}
           items:
@@ -190,13 +209,28 @@ MICROFIN_DRAIN_SECONDS: {{ .Values.api.drainSeconds | quote }}
               path: kafka-user.key
       {{- end }}
 {{- end }}
+{{- if $kafka }}
+- name: kafka-ca
+  secret:
+    secretName: {{ $values.kafka.caSecret }}
+    {{- with $values.kafka.caKey }}
+    items:
+      - key: {{ . }}
+        path: ca.crt
+    {{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "microfin.mounts" -}}
 {{- $values := .root.Values -}}
 - name: temporary
   mountPath: /tmp
-{{- if or (hasPrefix "verify" $values.postgres.sslMode) (and $values.kafka.tls .kafka) }}
+{{- if and $values.kafka.tls .kafka }}
+- name: kafka-ca
+  mountPath: /run/kafka-ca
+  readOnly: true
+{{- end }}
+{{- if or (hasPrefix "verify" $values.postgres.sslMode) (and $values.kafka.tls .kafka) (and .redis $values.redis.tls $values.redis.caSecret) }}
 - name: certificates
   mountPath: /run/microfin
   readOnly: true

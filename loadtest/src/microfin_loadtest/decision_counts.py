@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
-import asyncpg
+from microfin.postgres.connections import connect
 
 
 async def count_decided(urls: Sequence[str]) -> Counter[str]:
@@ -21,7 +21,7 @@ async def count_decided(urls: Sequence[str]) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     for url in urls:
-        connection = await asyncpg.connect(url, statement_cache_size=0)
+        connection = await connect(url, statement_cache_size=0)
         try:
             async with connection.transaction(readonly=True):
                 rows = await connection.fetch(

@@ -29,9 +29,11 @@ class Configuration:
     The other fields are for tests of faults. `proxy` is the command of a proxy between the
     components (see `detours`); its last argument is the file with the routes. `own` are environment
     variables of single processes, by name. `database_folder` is the folder of PostgreSQL's and
-    PgBouncer's files, for example on a file system of a limited size. `kafka_tls` is a folder with
-    `ca.pem` and `broker.pem` (a key and its certificate): each broker then has one more listener
-    (port `kafka-1 tls` and so on), which accepts only clients with a certificate from that CA.
+    PgBouncer's files, for example on a file system of a limited size. `tls` is a folder with
+    `ca.pem`, `broker.pem` (a key and its certificate), `server.crt` and `server.key`: each broker
+    then has one more listener (port `kafka-1 tls` and so on), which accepts only clients with a
+    certificate from that CA and gives them only the rights that ACLs give; each node of Redis has
+    one more port (`redis-0 tls`); PostgreSQL and PgBouncer speak TLS to clients that want it.
     """
 
     state: Path
@@ -46,7 +48,7 @@ class Configuration:
     proxy: tuple[str, ...] = ()
     own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     database_folder: Path | None = None
-    kafka_tls: Path | None = None
+    tls: Path | None = None
 
     def __post_init__(self) -> None:
         """Raise PlatformError for a form that cannot work."""

@@ -15,7 +15,7 @@ from microfin_local.kafka import LISTENERS_BY_CLIENT, PLAIN, TLS, Broker, KafkaC
 from microfin_local.pgbouncer import PgBouncer
 from microfin_local.ports import Ports
 from microfin_local.postgres import PostgresShard
-from microfin_local.redis_cluster import MASTERS, RedisNode
+from microfin_local.redis_cluster import MASTERS, RedisNode, RedisTls
 from microfin_local.supervisor import Supervisor
 from microfin_local.wait import accepts_connections, wait_until
 
@@ -33,7 +33,7 @@ def lay_out(
     shards = [
         PostgresShard(
             shard, ports.choose(f"postgres-{shard}", 5432 + shard),
-            home.folder / f"postgres-{shard}", credentials,
+            home.folder / f"postgres-{shard}", credentials, configuration.tls,
         )
         for shard in range(configuration.shards)
         if "postgres" in components
@@ -42,19 +42,19 @@ def lay_out(
     if "pgbouncer" in components:
         folder = home.folder / "pgbouncer"
         port = ports.choose("pgbouncer", 6432)
-        pooler = PgBouncer(port, folder, home, credentials, shards, detours)
+        pooler = PgBouncer(port, folder, home, credentials, shards, detours, tls=configuration.tls)
     cluster = None
     if "kafka" in components:
         brokers = [
             Broker(
                 node,
-                _listeners(node, ports, detours, tls=bool(configuration.kafka_tls)),
+                _listeners(node, ports, detours, tls=bool(configuration.tls)),
                 ports.choose(f"kafka-{node} controller", 9191 + node),
                 state / f"kafka-{node}",
             )
             for node in range(1, configuration.brokers + 1)
         ]
-        cluster = KafkaCluster(brokers, kafka.find_jars(jars), configuration.kafka_tls)
+        cluster = KafkaCluster(brokers, kafka.find_jars(jars), configuration.tls)
     nodes = [
         RedisNode(
             number,
@@ -62,11 +62,18 @@ def lay_out(
             detours.around(f"redis-{number}", ports.choose(f"redis-{number}", 7000 + number)),
             ports.choose(f"redis-{number} bus", 17000 + number),
             state / f"redis-{number}",
+            _redis_tls(number, ports, configuration.tls),
         )
         for number in range(MASTERS * (1 + configuration.redis_replicas))
         if "redis" in components
     ]
     return DataServices(credentials, shards, pooler, cluster, nodes)
+
+
+def _redis_tls(number: int, ports: Ports, folder: Path | None) -> RedisTls | None:
+    if folder is None:
+        return None
+    return RedisTls(ports.choose(f"redis-{number} tls", 7100 + number), folder)
 
 
 def _listeners(node: int, ports: Ports, detours: Detours, *, tls: bool) -> tuple[Listener, ...]:

@@ -6,6 +6,7 @@ import pwd
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,11 @@ class DatabaseHome:
         path.chmod(0o600)
         path.write_text(text)
         self.own(path)
+
+    def copy(self, source: Path, folder: Path, names: Iterable[str]) -> None:
+        """Copy files into a folder so that only the databases' user can read them."""
+        for name in names:
+            self.write(folder / name, (source / name).read_text())
 
 
 def sockets_fit(folder: Path) -> bool:

@@ -56,9 +56,14 @@ num.network.threads=2
 num.io.threads=4
 log.retention.ms=-1
 """
-# The files are read when the broker starts.
+# The files are read when the broker starts, and when a client sets their names again. The plain
+# listeners, of which ANONYMOUS comes, are for brokers and tests.
 _TLS_SETTINGS = """\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
 ssl.client.auth=required
+ssl.allow.dn.changes=true
+ssl.allow.san.changes=true
 ssl.keystore.type=PEM
 ssl.keystore.location={folder}/broker.pem
 ssl.truststore.type=PEM

@@ -6,7 +6,7 @@ from pathlib import Path
 from microfin_local.credentials import ROLES, SUPERUSER, Credentials
 from microfin_local.database_home import DatabaseHome, sockets_fit
 from microfin_local.detours import Detours
-from microfin_local.postgres import DATABASE, PostgresShard
+from microfin_local.postgres import DATABASE, TLS_FILES, PostgresShard
 from microfin_local.programs import find_program
 from microfin_local.supervised import Program
 
@@ -42,6 +42,11 @@ ignore_startup_parameters = extra_float_digits
 log_connections = 0
 log_disconnections = 0
 """
+_TLS_SETTINGS = """\
+client_tls_sslmode = allow
+client_tls_cert_file = {folder}/server.crt
+client_tls_key_file = {folder}/server.key
+"""
 
 
 @dataclass
@@ -56,6 +61,7 @@ class PgBouncer:
     detours: Detours
     #: Name in the pooler to (shard, name in PostgreSQL).
     databases: dict[str, tuple[int, str]] = field(default_factory=dict)
+    tls: Path | None = None
 
     name = "pgbouncer"
 
@@ -70,7 +76,8 @@ class PgBouncer:
     def url(self, role: str, shard: int, database: str = DATABASE, port: int | None = None) -> str:
         """Return the pooled URL of a role for a database of a shard."""
         password = self.credentials.passwords[role]
-        return f"postgresql://{role}:{password}@127.0.0.1:{port or self.port}/{database}_{shard}"
+        place = f"127.0.0.1:{port or self.port}/{database}_{shard}"
+        return f"postgresql://{role}:{password}@{place}?sslmode=disable"
 
     def local_url(self, role: str, shard: int, database: str = DATABASE) -> str:
         """Return the same URL by a socket file, which costs less than TCP, if the path is valid.
@@ -82,7 +89,7 @@ class PgBouncer:
         if not sockets_fit(self.folder):
             return self.url(role, shard, database)
         password = self.credentials.passwords[role]
-        place = f"host={self.folder}&port={self.port}"
+        place = f"host={self.folder}&port={self.port}&sslmode=disable"
         return f"postgresql://{role}:{password}@/{database}_{shard}?{place}"
 
     def write_settings(self) -> None:
@@ -96,6 +103,8 @@ class PgBouncer:
             users,
             "".join(f'"{role}" "{word}"\n' for role, word in self.credentials.passwords.items()),
         )
+        if self.tls is not None:
+            self.home.copy(self.tls, self.folder, TLS_FILES)
         self.home.write(
             self.folder / "pgbouncer.ini",
             _SETTINGS.format(
@@ -104,7 +113,8 @@ class PgBouncer:
                 sockets=self.folder if sockets_fit(self.folder) else "",
                 users=users,
                 superuser=SUPERUSER,
-            ),
+            )
+            + (_TLS_SETTINGS.format(folder=self.folder) if self.tls is not None else ""),
         )
 
     def _way_to(self, shard: PostgresShard) -> str:

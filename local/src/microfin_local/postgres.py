@@ -44,6 +44,12 @@ log_error_verbosity = terse
 log_timezone = UTC
 timezone = UTC
 """
+_TLS_SETTINGS = """\
+ssl = on
+ssl_cert_file = 'server.crt'
+ssl_key_file = 'server.key'
+"""
+TLS_FILES = ("server.crt", "server.key")
 _HOST_ACCESS = """\
 # All roles need a password, and only this machine may connect.
 local all all scram-sha-256
@@ -61,6 +67,7 @@ class PostgresShard:
     port: int
     data: Path
     credentials: Credentials
+    tls: Path | None = None
 
     @property
     def name(self) -> str:
@@ -73,9 +80,9 @@ class PostgresShard:
         return str(self.data) if sockets_fit(self.data) else "127.0.0.1"
 
     def url(self, role: str = OWNER, database: str = DATABASE) -> str:
-        """Return the direct URL (no pooler) of a role."""
+        """Return the direct URL (no pooler) of a role, without TLS: it stays on this machine."""
         password = self.credentials.passwords[role]
-        return f"postgresql://{role}:{password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{role}:{password}@127.0.0.1:{self.port}/{database}?sslmode=disable"
 
     async def connect(self, role: str, database: str) -> "asyncpg.Connection":
         """Open a direct connection. Raises OSError while the server is not ready for it."""
@@ -97,6 +104,8 @@ async def prepare(shard: PostgresShard, home: DatabaseHome, log: Path) -> Progra
     if not (shard.data / "PG_VERSION").exists():
         await _initialize(shard, home, binaries, log)
     home.write(shard.data / "microfin.conf", _settings(shard))
+    if shard.tls is not None:
+        home.copy(shard.tls, shard.data, TLS_FILES)
     home.write(shard.data / "pg_hba.conf", _HOST_ACCESS.format(superuser=SUPERUSER))
     return Program(
         name=shard.name,
@@ -111,7 +120,8 @@ async def prepare(shard: PostgresShard, home: DatabaseHome, log: Path) -> Progra
 
 def _settings(shard: PostgresShard) -> str:
     sockets = shard.data if sockets_fit(shard.data) else ""
-    return _SETTINGS.format(port=shard.port, sockets=sockets)
+    settings = _SETTINGS.format(port=shard.port, sockets=sockets)
+    return settings + _TLS_SETTINGS if shard.tls is not None else settings
 
 
 async def _initialize(shard: PostgresShard, home: DatabaseHome, binaries: Path, log: Path) -> None:

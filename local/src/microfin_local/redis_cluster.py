@@ -32,6 +32,27 @@ daemonize no
 maxmemory 128mb
 maxmemory-policy volatile-lru
 """
+# Clients learn names, not addresses, of the nodes, as with the chart.
+_TLS_SETTINGS = """\
+tls-port {port}
+cluster-announce-tls-port {port}
+tls-cluster yes
+tls-replication yes
+tls-auth-clients no
+tls-cert-file {folder}/server.crt
+tls-key-file {folder}/server.key
+tls-ca-cert-file {folder}/ca.pem
+cluster-announce-hostname localhost
+cluster-preferred-endpoint-type hostname
+"""
+
+
+@dataclass(frozen=True)
+class RedisTls:
+    """A node's port for TLS, and the folder with its certificates."""
+
+    port: int
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -46,6 +67,7 @@ class RedisNode:
     announced_port: int
     bus_port: int
     folder: Path
+    tls: RedisTls | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +93,8 @@ def prepare(node: RedisNode, *, forget: bool) -> Program:
             bus_port=node.bus_port,
             announced_port=node.announced_port,
             folder=node.folder,
-        ),
+        )
+        + (_TLS_SETTINGS.format(port=node.tls.port, folder=node.tls.folder) if node.tls else ""),
     )
     return Program(
         name=node.name,
@@ -127,7 +150,8 @@ async def make_layout(nodes: list[RedisNode]) -> None:
     for index, node in enumerate(nodes):
         await _command(node, "CLUSTER SET-CONFIG-EPOCH", index + 1)
     for node in nodes[1:]:
-        await _command(nodes[0], "CLUSTER MEET", "127.0.0.1", node.port, node.bus_port)
+        port = node.tls.port if node.tls else node.port
+        await _command(nodes[0], "CLUSTER MEET", "127.0.0.1", port, node.bus_port)
 
 
 async def attach_replicas(nodes: list[RedisNode]) -> bool:

@@ -45,7 +45,9 @@ async def test_a_connection_that_said_goodbye_is_a_connection_loss() -> None:
     async with await asyncio.start_server(pooler.serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         settings = CommonSettings(database_timeout=1.0)
-        pool = await connect_pool(f"postgresql://u@127.0.0.1:{port}/d", settings, least=1)
+        pool = await connect_pool(
+            f"postgresql://u@127.0.0.1:{port}/d?sslmode=disable", settings, least=1
+        )
         try:
             await asyncio.wait_for(pooler.said.wait(), 5)
             with pytest.raises(asyncpg.InternalClientError) as caught:

@@ -103,7 +103,7 @@ async def test_the_first_is_remembered_by_another_node(redis: GuardedRedis) -> N
 
 
 async def test_all_that_wait_for_a_hung_node_get_an_error(hung_port: int) -> None:
-    node = Node(Address("127.0.0.1", hung_port, None, None, secure=False), 0.05)
+    node = Node(Address("127.0.0.1", hung_port, None, None, tls=None), 0.05)
     ends = await asyncio.gather(*(node.ask([("PING",)]) for _ in range(5)), return_exceptions=True)
     assert [type(end) for end in ends] == [TimeoutError] * 5
     node.close()
@@ -111,7 +111,7 @@ async def test_all_that_wait_for_a_hung_node_get_an_error(hung_port: int) -> Non
 
 async def test_a_password_that_is_refused_is_reported(platform: Platform) -> None:
     port = int(platform.endpoints.redis[0].rpartition(":")[2])
-    node = Node(Address("127.0.0.1", port, "nobody", "wrong", secure=False), 1.0)
+    node = Node(Address("127.0.0.1", port, "nobody", "wrong", tls=None), 1.0)
     with pytest.raises(ConnectionRefusedError, match="does not let us in"):
         await node.ask([("PING",)])
     node.close()
@@ -127,7 +127,7 @@ async def test_a_hung_cluster_is_unavailable(hung_port: int) -> None:
 
 async def test_a_call_that_waits_for_a_node_that_leaves_gets_an_error(hung_port: int) -> None:
     """It is no cancellation of his own: that would end his request without an answer."""
-    node = Node(Address("127.0.0.1", hung_port, None, "a password", False), timeout=5)
+    node = Node(Address("127.0.0.1", hung_port, None, "a password", None), timeout=5)
     asking = asyncio.create_task(node.ask([("PING",)]))
     await asyncio.sleep(0.1)
     node.close()

@@ -7,8 +7,10 @@ from functools import partial
 
 import structlog
 
+from microfin.kafka.client import KAFKA
 from microfin.kafka.producer import CommandProducer
 from microfin.postgres.connections import connect_shards
+from microfin.process.renewed_tls import tls_fault
 from microfin.process.settings import ApiSettings
 from microfin.redis.account_cache import AccountCache, account_seal
 from microfin.redis.guarded import GuardedRedis
@@ -112,7 +114,8 @@ class Services:
         if len(without_lease) == self.leases.shards:
             missing += without_lease
         if not self.producer.ready:
-            missing.append("Kafka cannot be reached")
+            fault = tls_fault(KAFKA)
+            missing.append(f"Kafka cannot be reached{f': {fault}' if fault else ''}")
         return missing + self.clock.faults()
 
     def degraded(self) -> list[str]:

@@ -79,7 +79,7 @@ def _cluster(urls: list[str]) -> RedisCluster:
 
 def _node(known: ClusterNode, urls: list[str]) -> Node:
     url = urlsplit(urls[0])
-    address = Address(known.host, int(known.port), url.username, url.password, secure=False)
+    address = Address(known.host, int(known.port), url.username, url.password, tls=None)
     return Node(address, timeout=5.0)
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any, Final
 
-from microfin.kafka.renewed_tls import renewed_context
+from microfin.process.certificate_files import TlsFiles
+from microfin.process.renewed_tls import renewed_context
 from microfin.process.settings import CommonSettings
 
 # Milliseconds. A client notices a half-open connection only by a request without an answer. Then it
@@ -10,6 +11,9 @@ from microfin.process.settings import CommonSettings
 # producer repeats a request that timed out until it succeeds.
 _REQUEST_TIMEOUT: Final = 2_000
 
+
+KAFKA: Final = "Kafka"
+"""The name of Kafka's brokers in the sentences and metrics of TLS."""
 
 UNREACHABLE_AFTER: Final = 10.0
 """Seconds without an answer of any broker after which a process reports that it is not ready."""
@@ -25,8 +29,8 @@ def connection_options(settings: CommonSettings, client_id: str) -> dict[str, An
         "request_timeout_ms": _REQUEST_TIMEOUT,
     }
     if settings.kafka_ca_file:
-        context = renewed_context(
-            settings.kafka_ca_file, settings.kafka_certificate_file, settings.kafka_key_file
+        files = TlsFiles(
+            KAFKA, settings.kafka_ca_file, settings.kafka_certificate_file, settings.kafka_key_file
         )
-        options |= {"security_protocol": "SSL", "ssl_context": context}
+        options |= {"security_protocol": "SSL", "ssl_context": renewed_context(files)}
     return options

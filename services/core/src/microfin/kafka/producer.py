@@ -15,10 +15,11 @@ from aiokafka.errors import (
     ProducerClosed,
 )
 
-from microfin.kafka.client import UNREACHABLE_AFTER, connection_options
+from microfin.kafka.client import KAFKA, UNREACHABLE_AFTER, connection_options
 from microfin.ledger import wire
 from microfin.ledger.wire import Command
 from microfin.process.deadline import within
+from microfin.process.renewed_tls import tls_fault
 from microfin.process.settings import CommonSettings
 
 logger = structlog.get_logger(__name__)
@@ -184,27 +185,33 @@ class CommandProducer:
             with contextlib.suppress(Exception):
                 await within(1, old.stop())
         while True:
-            producer = aiokafka.AIOKafkaProducer(
-                **connection_options(self._settings, self._client_id),
-                enable_idempotence=True,
-                acks="all",
-                linger_ms=0,
-                max_batch_size=_BATCH_SIZE,
-                max_request_size=wire.SIZE_LIMIT * 64,
-            )
+            producer = None
             try:
+                producer = self._new()  # raises OSError while a certificate's file is missing
                 await producer.start()
                 producer.client.add_topic(self._settings.topic)  # otherwise it asks for all topics
             except (KafkaError, ProducerClosed, OSError) as error:
-                logger.warning("Kafka is not reachable yet", error=repr(error))
-                with contextlib.suppress(Exception):
-                    await producer.stop()
+                fault = tls_fault(KAFKA) or repr(error)
+                logger.warning("Kafka is not reachable yet", error=fault)
+                if producer is not None:
+                    with contextlib.suppress(Exception):
+                        await producer.stop()
                 await asyncio.sleep(_RESTART_PAUSE)
             else:
                 self._known = set()
                 self._unanswered_since = None
                 self._producer = producer
                 return
+
+    def _new(self) -> aiokafka.AIOKafkaProducer:
+        return aiokafka.AIOKafkaProducer(
+            **connection_options(self._settings, self._client_id),
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=0,
+            max_batch_size=_BATCH_SIZE,
+            max_request_size=wire.SIZE_LIMIT * 64,
+        )
 
 
 async def _answers(producer: aiokafka.AIOKafkaProducer) -> bool:

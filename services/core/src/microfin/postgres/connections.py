@@ -14,7 +14,10 @@ import asyncpg
 import structlog
 
 from microfin.postgres.shards import SHARD, ShardPlace
+from microfin.process.database_tls import database_tls
+from microfin.process.renewed_tls import renewed_context
 from microfin.process.settings import CommonSettings
+from microfin.process.tls_refusals import TlsRefused
 
 logger = structlog.get_logger(__name__)
 
@@ -44,6 +47,28 @@ class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]
         return ""
 
 
+_NO_TLS: Final = "rejected SSL upgrade"  # asyncpg's words
+
+
+async def connect(url: str, **options: Any) -> Connection:
+    """Connect to the database of `url`, by TLS unless the URL says `sslmode=disable`.
+
+    The certificates in the URL's files are read again if they have changed. Raises `TlsRefused`
+    where either side refuses the other's certificate or the server has no TLS; `ValueError` where
+    the URL does not say whether TLS is used.
+    """
+    files = database_tls(url)
+    try:
+        return await asyncpg.connect(url, **options, ssl=files and renewed_context(files))
+    except ConnectionError as error:
+        if _NO_TLS not in str(error):
+            raise
+        raise TlsRefused(
+            f"{error}: let it speak TLS, or add sslmode=disable to its URL for a connection "
+            "without TLS"
+        ) from error
+
+
 async def connect_pool(
     url: str, settings: CommonSettings, *, least: int = 0, place: ShardPlace | None = None
 ) -> Pool:
@@ -55,8 +80,8 @@ async def connect_pool(
     `NotMigrated` where it is no ledger yet.
     """
 
-    async def connect(_: str, **options: Any) -> Connection:
-        return await asyncpg.connect(_renewed(url, settings), **options)
+    async def connect_anew(_: str, **options: Any) -> Connection:
+        return await connect(_renewed(url, settings), **options)
 
     async def compare(connection: Connection) -> None:
         if place is not None:
@@ -64,7 +89,7 @@ async def connect_pool(
 
     return await asyncpg.create_pool(
         url,
-        connect=connect,
+        connect=connect_anew,
         init=compare,
         min_size=least,
         max_size=settings.database_connections,
@@ -74,7 +99,6 @@ async def connect_pool(
         timeout=settings.database_timeout,
         connection_class=_PooledConnection,
         server_settings=_ENCODING,
-        ssl=None if "sslmode=" in url else False,
     )
 
 

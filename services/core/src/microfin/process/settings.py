@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from microfin.process.database_tls import database_tls
 from microfin.process.secret_urls import DATABASE, REDIS, check_urls
 
 PREFIX = "MICROFIN_"
@@ -55,7 +56,10 @@ class CommonSettings(BaseSettings):
         default="",
         repr=False,
         description="PostgreSQL URLs through the pooler, one for each shard, separated by spaces. "
-        "Their order and number never change.",
+        "Their order and number never change. `sslmode` in the URL is `verify-full`, `verify-ca`, "
+        "`require`, or `disable` for a connection without TLS; a URL without it means "
+        "`verify-full`. `sslrootcert` names the file (or the folder) of the CA, `sslcert` and "
+        "`sslkey` a client's certificate.",
     )
     databases_direct: str = Field(
         default="",
@@ -83,7 +87,9 @@ class CommonSettings(BaseSettings):
     )
     kafka_ca_file: str = Field(
         default="",
-        description="A CA certificate file (PEM). If it is set, Kafka is reached over TLS.",
+        description="A file with CA certificates (PEM), or a folder: then all its files `*.crt` "
+        "are trusted, such as an old CA beside its successor. If it is set, Kafka is reached over "
+        "TLS.",
     )
     kafka_certificate_file: str = Field(
         default="", description="This client's certificate (PEM) for mutual TLS with Kafka."
@@ -94,7 +100,13 @@ class CommonSettings(BaseSettings):
         default="redis://127.0.0.1:7000",
         repr=False,
         description="URLs of some nodes of the Redis Cluster, separated by spaces; the rest is "
-        "discovered. The URL may hold user and password.",
+        "discovered. The URL may hold user and password. `rediss://` means TLS.",
+    )
+    redis_ca_file: str = Field(
+        default="",
+        description="A file with CA certificates (PEM), or a folder with files `*.crt`, for Redis' "
+        "URLs that begin with `rediss://` (TLS). If it is not set, the CAs of the system are "
+        "trusted.",
     )
     redis_timeout: float = Field(
         default=0.25,
@@ -139,7 +151,10 @@ class CommonSettings(BaseSettings):
     @field_validator("databases", "databases_direct")
     @classmethod
     def _database_urls_can_be_read(cls, value: str) -> str:
-        return check_urls(value, DATABASE, "postgresql://user:password@host:port/database")
+        check_urls(value, DATABASE, "postgresql://user:password@host:port/database")
+        for url in value.split():
+            database_tls(url)
+        return value
 
     @field_validator("redis")
     @classmethod

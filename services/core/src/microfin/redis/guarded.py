@@ -28,6 +28,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from microfin.process.settings import CommonSettings
 from microfin.redis.node import Address, Command, ErrorReply, Node
 from microfin.redis.state import SERVING, judge
+from microfin.redis.tls import redis_fault, tls_context, use_context
 
 logger = structlog.get_logger(__name__)
 
@@ -159,6 +160,7 @@ class GuardedRedis:
         )
         facts = [reply if isinstance(reply, BaseException) else reply[0] for reply in replies]
         fault = judge(dict(zip(nodes, facts, strict=True)))
+        fault = fault and (redis_fault() or fault)
         if fault:
             self._learn_anew()  # the nodes may have moved, or be different ones
         if fault != self.fault:
@@ -255,8 +257,8 @@ class GuardedRedis:
 
     def _meet(self, known: ClusterNode) -> Node:
         user, password = self._login()
-        secure = self._settings.redis_urls[0].startswith("rediss:")
-        address = Address(known.host, int(known.port), user, password, secure)
+        tls = tls_context(self._settings)
+        address = Address(known.host, int(known.port), user, password, tls)
         node = self._nodes[known.name] = Node(address, self._timeout, self._login)
         return node
 
@@ -323,12 +325,14 @@ class GuardedRedis:
         ):
             if not places:
                 continue
-            cluster = _client(self._settings, places)
+            cluster = None
             try:
+                cluster = _client(self._settings, places)
                 await cluster.initialize()
             except Exception as error:  # noqa: BLE001 - as in `_failed`
                 logger.warning("Redis is unavailable", node=_WHOLE_CLUSTER, error=repr(error))
-                await _close(cluster)
+                if cluster is not None:
+                    await _close(cluster)
             else:
                 return cluster
         return None
@@ -347,16 +351,19 @@ async def _close(cluster: RedisCluster) -> None:
 
 def _client(settings: CommonSettings, places: Sequence[tuple[str, int]]) -> RedisCluster:
     url = urlsplit(settings.renewed_urls("redis")[0])
+    tls = tls_context(settings)
     client = RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in places],
         username=url.username,
         password=url.password,
-        ssl=url.scheme == "rediss",
+        ssl=tls is not None,
         require_full_coverage=False,
         retry=Retry(NoBackoff(), 1),
         socket_timeout=settings.redis_timeout * 8,
         socket_connect_timeout=settings.redis_timeout,
     )
+    if tls is not None:
+        use_context(client, tls)
     # redis-py's own callback turns the reply of SET … GET into a bool, unless `set` is called.
     client.set_response_callback("SET", _as_replied)
     return client

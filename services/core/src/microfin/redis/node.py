@@ -30,13 +30,13 @@ Login = Callable[[], tuple[str | None, str | None]]
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where a node is, and how to sign in to it."""
+    """Where a node is, and how to sign in to it; `tls` is None for a connection without TLS."""
 
     host: str
     port: int
     user: str | None
     password: str | None
-    secure: bool
+    tls: ssl.SSLContext | None
 
 
 class _Asked:
@@ -250,7 +250,7 @@ class Node:
                 protocol,
                 address.host,
                 address.port,
-                ssl=ssl.create_default_context() if address.secure else None,
+                ssl=address.tls,
             )
         user, password = self._login()
         if password is not None:

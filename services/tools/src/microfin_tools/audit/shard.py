@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from microfin.postgres.connections import Connection, check_shard
+from microfin.postgres.connections import Connection, check_shard, connect
 from microfin.postgres.shards import ShardPlace
 
 _PIECE: Final = 2_000
@@ -61,12 +61,7 @@ async def open_shards(urls: Sequence[str]) -> AsyncIterator[list[AuditedShard]]:
     async with contextlib.AsyncExitStack() as stack:
         shards = []
         for number, url in enumerate(urls):
-            connection = await asyncpg.connect(
-                url,
-                statement_cache_size=0,
-                timeout=_CONNECT_TIMEOUT,
-                ssl=None if "sslmode=" in url else False,
-            )
+            connection = await connect(url, statement_cache_size=0, timeout=_CONNECT_TIMEOUT)
             stack.push_async_callback(_close, connection)
             await check_shard(connection, ShardPlace(number, len(urls)))
             shards.append(AuditedShard(number, connection))

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from microfin.postgres.shards import SHARD, ShardPlace, WrongShard
+from microfin.process.database_tls import for_libpq
 
 logger = structlog.get_logger(__name__)
 
@@ -72,7 +73,7 @@ def migrate(urls: list[str], partitions: int) -> list[str]:
 
 def _engine(url: str) -> Engine:
     return create_engine(
-        make_url(url).set(drivername="postgresql+psycopg"),
+        make_url(for_libpq(url)).set(drivername="postgresql+psycopg"),
         poolclass=NullPool,
         future=True,
         # Otherwise a database in SQL_ASCII answers in bytes, and SQLAlchemy fails.
