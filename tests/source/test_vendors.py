@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from microfin_api.app import LONGEST_SECONDS
 from microfin_deploy.kind import VENDORS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +70,29 @@ def test_the_ingress_controller_is_the_last_release_by_digest_and_runs_no_snippe
     assert controller["config"]["proxy-next-upstream"] == "off"
     # A ConfigMap holds strings only.
     assert all(isinstance(value, str) for value in controller["config"].values())
+
+
+def test_a_client_that_is_too_fast_gets_429_and_not_503() -> None:
+    """503 says that the bank is overloaded: clients then repeat, and people are called."""
+    folder = ROOT / "k8s/ingress-nginx"
+    config = load(folder / "values.yaml")["controller"]["config"]
+    assert config["limit-req-status-code"] == config["limit-conn-status-code"] == "429"
+    assert "limit-burst-multiplier" in text_of(folder / "README.md")
+
+
+def test_the_ingress_controller_takes_cert_managers_solver_and_says_hsts() -> None:
+    """The solver of HTTP-01 sets whitelist-source-range, whose risk is Medium."""
+    config = load(ROOT / "k8s/ingress-nginx/values.yaml")["controller"]["config"]
+    assert config["annotations-risk-level"] == "Medium"
+    assert config["hsts"] == "true"
+    assert int(config["hsts-max-age"]) >= 31_536_000
+
+
+def test_proxies_wait_longer_than_the_api() -> None:
+    config = load(ROOT / "k8s/ingress-nginx/values.yaml")["controller"]["config"]
+    assert int(config["proxy-read-timeout"]) > LONGEST_SECONDS
+    gateway = load(ROOT / "charts/microfin/values.yaml")["gateway"]
+    assert int(gateway["timeout"].removesuffix("s")) > LONGEST_SECONDS
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
