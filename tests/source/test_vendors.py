@@ -121,6 +121,43 @@ def test_kafka_is_the_version_that_strimzis_readme_names() -> None:
     assert f"microfin-data uses {version} " in text_of(ROOT / "k8s/strimzi/README.md")
 
 
+def test_every_page_and_test_names_the_versions_that_are_pinned() -> None:
+    """`release.yaml` owns a vendor's version; what else names it must agree."""
+    pinned = {folder.name: load(folder / "release.yaml")["version"] for folder in RELEASED}
+    kubeconform = text_of(ROOT / "charts/kubeconform.sh")
+    assert f"strimzi-kafka-operator --version {pinned['strimzi']} " in kubeconform
+    (cnpg,) = re.findall(r"operator (1\.\d+\.\d+)\. ", text_of(ROOT / "k8s/cnpg/README.md"))
+    assert f"cloudnative-pg@v{cnpg})" in kubeconform
+    # Chart 0.29.1 has 1.30.1: their last numbers rise together.
+    assert cnpg.split(".")[2] == pinned["cnpg"].split(".")[2]
+    assert tuple(map(int, cnpg.split("."))) >= (1, 30, 1)
+    (k6,) = set(re.findall(r"controller-v([\d.]+)", text_of(ROOT / "tests/e2e/on_lab.sh")))
+    assert f"k6-operator@v{k6}\n" in text_of(ROOT / "tests/e2e/on_lab.sh")
+    assert f"operator {k6}: the version with which our tests run" in text_of(
+        ROOT / "k8s/k6-operator/README.md"
+    )
+    assert pinned["k6-operator"].partition(".")[2] == k6.partition(".")[2]
+    (reporter,) = re.findall(r"<reporter.version>(.*)<", text_of(ROOT / "local/kafka/pom.xml"))
+    assert set(re.findall(r"reporter (\d[\d.]+)", text_of(ROOT / "docs/reference/metrics.md"))) == {
+        reporter
+    }
+
+
+def test_prometheus_reads_whoever_knows_when_certificates_expire() -> None:
+    monitor = load(ROOT / "k8s/strimzi/podmonitor.yaml")
+    assert monitor["spec"]["selector"]["matchLabels"] == {"strimzi.io/kind": "cluster-operator"}
+    nginx = load(ROOT / "k8s/ingress-nginx/values-monitoring.yaml")["controller"]["metrics"]
+    assert nginx["serviceMonitor"]["enabled"] is True
+    labels = [monitor["metadata"]["labels"], nginx["serviceMonitor"]["additionalLabels"]]
+    for chart, path in (("microfin", "monitoring"), ("microfin-data", "metrics")):
+        labels.append(load(ROOT / f"charts/{chart}/values.yaml")[path]["labels"])
+    labels.append(load(ROOT / "charts/microfin-operator/values.yaml")["metrics"]["labels"])
+    assert labels == [{"release": "kube-prometheus-stack"}] * 5
+    guide = text_of(ROOT / "docs/guide/production.md")
+    assert "k8s/strimzi/podmonitor.yaml" in guide
+    assert "k8s/ingress-nginx/values-monitoring.yaml" in guide
+
+
 def test_redis_users_are_those_that_its_readme_names() -> None:
     script = text_of(ROOT / "charts/microfin-data/files/redis-start.sh")
     made = set(re.findall(r"^user (\w+) ", script, re.MULTILINE))
