@@ -29,13 +29,13 @@ module() {
 
 # CloudNativePG and Strimzi as k8s/ installs them; the others' kinds are stable.
 kubernetes=$(module k8s.io/kubernetes@v1.34.0)
-cnpg=$(module github.com/cloudnative-pg/cloudnative-pg@v1.30.0)
+cnpg=$(module github.com/cloudnative-pg/cloudnative-pg@v1.30.1)
 prometheus=$(module github.com/prometheus-operator/prometheus-operator@v0.85.0)
 gateway=$(module sigs.k8s.io/gateway-api@v1.5.0)
 if [ ! -d "$strimzi" ]; then
     strimzi=$work/strimzi
     mkdir "$strimzi"
-    helm show crds strimzi-kafka-operator --repo https://strimzi.io/charts/ --version 1.2.0 \
+    helm show crds oci://quay.io/strimzi-helm/strimzi-kafka-operator --version 1.2.0 \
         >"$strimzi/all.yaml"
 fi
 

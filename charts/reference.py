@@ -4,7 +4,8 @@
     python charts/reference.py --check  # exit 1 and say which are stale
 
 The comment right above a value describes it and begins with `# -- `. A line `# @schema` with a JSON
-object adds to the schema of this value.
+object adds to the schema of this value. Without a description it adds to the schema of the values
+below this one, where one of them depends on another.
 """
 
 import json
@@ -29,6 +30,11 @@ class Value(NamedTuple):
     schema: dict[str, Any]
     default: Any
 
+    @property
+    def is_group(self) -> bool:
+        """Whether this only adds to the schema of the values below it."""
+        return not self.description
+
 
 def read_values(text: str) -> list[Value]:
     """Return the described values of a values.yaml, in its order."""
@@ -45,14 +51,15 @@ def read_values(text: str) -> list[Value]:
             depth = len(key[1])
             parents = [it for it in parents if it[0] < depth] + [(depth, key[2])]
             path = tuple(name for _, name in parents)
-            if any(it.startswith("-- ") for it in comment):
+            if any(it.startswith(("-- ", "@schema ")) for it in comment):
                 found.append(_value(path, comment, defaults))
         comment = []
     return found
 
 
 def _value(path: tuple[str, ...], comment: list[str], defaults: Any) -> Value:
-    begin = next(index for index, it in enumerate(comment) if it.startswith("-- "))
+    described = (index for index, it in enumerate(comment) if it.startswith("-- "))
+    begin = next(described, len(comment))
     words = [it.removeprefix("-- ") for it in comment[begin:] if not it.startswith("@schema")]
     extra = [it.removeprefix("@schema ") for it in comment if it.startswith("@schema ")]
     schema = json.loads(extra[0]) if extra else {}
@@ -69,7 +76,10 @@ def schema_of(chart: str, values: list[Value]) -> dict[str, Any]:
         place = root
         for name in value.path[:-1]:
             place = place["properties"].setdefault(name, _object(""))
-        place["properties"][value.path[-1]] = _leaf(value)
+        if value.is_group:
+            place["properties"].setdefault(value.path[-1], _object("")).update(value.schema)
+        else:
+            place["properties"][value.path[-1]] = _leaf(value)
     # A chart that has this one as a part also passes its own global values on.
     root["properties"].setdefault("global", _object(""))["additionalProperties"] = True
     return root
@@ -95,6 +105,7 @@ def readme_of(chart: dict[str, Any], introduction: str, values: list[Value]) -> 
     rows = [
         f"| `{'.'.join(it.path)}` | `{json.dumps(it.default)}` | {it.description} |"
         for it in values
+        if not it.is_group
     ]
     return "\n".join(
         (

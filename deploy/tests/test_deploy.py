@@ -131,8 +131,9 @@ def test_a_vendors_version_is_in_one_place(vendor: str) -> None:
     readme = " ".join(
         (folder / "README.md").read_text(encoding="utf-8").replace("\\\n", " ").split()
     )
+    repository = f"--repo {release['repository']} " if "repository" in release else ""
     command = (
-        f"helm upgrade --install {vendor} {release['chart']} --repo {release['repository']} "
+        f"helm upgrade --install {vendor} {release['chart']} {repository}"
         f"--version {release['version']} -n {release['namespace']} --create-namespace --wait "
         f"--values k8s/{vendor}/values.yaml --values k8s/{vendor}/values-production.yaml"
     )

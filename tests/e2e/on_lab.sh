@@ -115,6 +115,8 @@ stand_in ghcr.io/cloudnative-pg/postgresql:17-minimal-trixie \
     "$(sed -n 's|^  image: \(ghcr.io/cloudnative-pg/postgresql:.*\)|\1|p' charts/microfin-data/values.yaml)"
 stand_in docker.io/library/redis:8.0 \
     "docker.io/library/redis:$(sed -n '/library\/redis$/,/digest/s/^    tag: "\(.*\)"/\1/p' charts/microfin-data/values.yaml)"
+stand_in ghcr.io/cloudnative-pg/pgbouncer:1.25.1 \
+    "$(sed -n 's|^ *image: \(ghcr.io/cloudnative-pg/pgbouncer:.*\)|\1|p' charts/microfin-data/values.yaml)"
 for part in api worker operator; do
     build --target "$part" --tag "ghcr.io/microfin/$part:e2e" .
 done

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from microfin_api.app import LONGEST_SECONDS
 from microfin_deploy.kind import VENDORS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,29 @@ def test_the_ingress_controller_is_the_last_release_by_digest_and_runs_no_snippe
     assert all(isinstance(value, str) for value in controller["config"].values())
 
 
+def test_a_client_that_is_too_fast_gets_429_and_not_503() -> None:
+    """503 says that the bank is overloaded: clients then repeat, and people are called."""
+    folder = ROOT / "k8s/ingress-nginx"
+    config = load(folder / "values.yaml")["controller"]["config"]
+    assert config["limit-req-status-code"] == config["limit-conn-status-code"] == "429"
+    assert "limit-burst-multiplier" in text_of(folder / "README.md")
+
+
+def test_the_ingress_controller_takes_cert_managers_solver_and_says_hsts() -> None:
+    """The solver of HTTP-01 sets whitelist-source-range, whose risk is Medium."""
+    config = load(ROOT / "k8s/ingress-nginx/values.yaml")["controller"]["config"]
+    assert config["annotations-risk-level"] == "Medium"
+    assert config["hsts"] == "true"
+    assert int(config["hsts-max-age"]) >= 31_536_000
+
+
+def test_proxies_wait_longer_than_the_api() -> None:
+    config = load(ROOT / "k8s/ingress-nginx/values.yaml")["controller"]["config"]
+    assert int(config["proxy-read-timeout"]) > LONGEST_SECONDS
+    gateway = load(ROOT / "charts/microfin/values.yaml")["gateway"]
+    assert int(gateway["timeout"].removesuffix("s")) > LONGEST_SECONDS
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
 def test_values_of_our_charts_that_are_named_exist(folder: Path) -> None:
     known = [load(ROOT / f"charts/{chart}/values.yaml") for chart in ("microfin-data", "microfin")]
@@ -95,6 +119,43 @@ def test_redis_is_the_version_that_its_readme_names() -> None:
 def test_kafka_is_the_version_that_strimzis_readme_names() -> None:
     version = load(ROOT / "charts/microfin-data/values.yaml")["kafka"]["version"]
     assert f"microfin-data uses {version} " in text_of(ROOT / "k8s/strimzi/README.md")
+
+
+def test_every_page_and_test_names_the_versions_that_are_pinned() -> None:
+    """`release.yaml` owns a vendor's version; what else names it must agree."""
+    pinned = {folder.name: load(folder / "release.yaml")["version"] for folder in RELEASED}
+    kubeconform = text_of(ROOT / "charts/kubeconform.sh")
+    assert f"strimzi-kafka-operator --version {pinned['strimzi']} " in kubeconform
+    (cnpg,) = re.findall(r"operator (1\.\d+\.\d+)\. ", text_of(ROOT / "k8s/cnpg/README.md"))
+    assert f"cloudnative-pg@v{cnpg})" in kubeconform
+    # Chart 0.29.1 has 1.30.1: their last numbers rise together.
+    assert cnpg.split(".")[2] == pinned["cnpg"].split(".")[2]
+    assert tuple(map(int, cnpg.split("."))) >= (1, 30, 1)
+    (k6,) = set(re.findall(r"controller-v([\d.]+)", text_of(ROOT / "tests/e2e/on_lab.sh")))
+    assert f"k6-operator@v{k6}\n" in text_of(ROOT / "tests/e2e/on_lab.sh")
+    assert f"operator {k6}: the version with which our tests run" in text_of(
+        ROOT / "k8s/k6-operator/README.md"
+    )
+    assert pinned["k6-operator"].partition(".")[2] == k6.partition(".")[2]
+    (reporter,) = re.findall(r"<reporter.version>(.*)<", text_of(ROOT / "local/kafka/pom.xml"))
+    assert set(re.findall(r"reporter (\d[\d.]+)", text_of(ROOT / "docs/reference/metrics.md"))) == {
+        reporter
+    }
+
+
+def test_prometheus_reads_whoever_knows_when_certificates_expire() -> None:
+    monitor = load(ROOT / "k8s/strimzi/podmonitor.yaml")
+    assert monitor["spec"]["selector"]["matchLabels"] == {"strimzi.io/kind": "cluster-operator"}
+    nginx = load(ROOT / "k8s/ingress-nginx/values-monitoring.yaml")["controller"]["metrics"]
+    assert nginx["serviceMonitor"]["enabled"] is True
+    labels = [monitor["metadata"]["labels"], nginx["serviceMonitor"]["additionalLabels"]]
+    for chart, path in (("microfin", "monitoring"), ("microfin-data", "metrics")):
+        labels.append(load(ROOT / f"charts/{chart}/values.yaml")[path]["labels"])
+    labels.append(load(ROOT / "charts/microfin-operator/values.yaml")["metrics"]["labels"])
+    assert labels == [{"release": "kube-prometheus-stack"}] * 5
+    guide = text_of(ROOT / "docs/guide/production.md")
+    assert "k8s/strimzi/podmonitor.yaml" in guide
+    assert "k8s/ingress-nginx/values-monitoring.yaml" in guide
 
 
 def test_redis_users_are_those_that_its_readme_names() -> None:

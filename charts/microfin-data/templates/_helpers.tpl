@@ -180,3 +180,14 @@ redis.conf: |
   {{- $.Files.Get (printf "files/redis-%s" .) | nindent 2 }}
 {{- end }}
 {{- end -}}
+
+{{- /* Fails with a sentence if the cluster does not know the kinds of the Prometheus operator. Without a
+cluster, as `helm template` and GitOps render, nobody knows; `lookup` of a list then finds not even an
+empty one. */}}
+{{- define "microfin-data.needsPrometheusOperator" -}}
+{{- if not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
+{{- if lookup "v1" "Secret" .Release.Namespace "" -}}
+{{- fail "monitors and rules need the Prometheus operator, and this cluster does not have it (monitoring.coreos.com/v1): install it first, or switch them off (--set metrics.podMonitors.enabled=false,metrics.rules.enabled=false)" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -39,3 +39,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ $name }}:{{ $image.tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
+
+{{- /* Fails with a sentence if the cluster does not know the kinds of the Prometheus operator. Without a
+cluster, as `helm template` and GitOps render, nobody knows; `lookup` of a list then finds not even an
+empty one. */}}
+{{- define "microfin-operator.needsPrometheusOperator" -}}
+{{- if not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
+{{- if lookup "v1" "Secret" .Release.Namespace "" -}}
+{{- fail "monitors need the Prometheus operator, and this cluster does not have it (monitoring.coreos.com/v1): install it first, or switch them off (--set metrics.podMonitor.enabled=false)" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -250,3 +250,14 @@ Secret has the old one, too, by a name that nobody knows before: so this Secret 
       key: {{ .Values.session.cacheKey }}
       optional: true
 {{- end -}}
+
+{{- /* Fails with a sentence if the cluster does not know the kinds of the Prometheus operator. Without a
+cluster, as `helm template` and GitOps render, nobody knows; `lookup` of a list then finds not even an
+empty one. */}}
+{{- define "microfin.needsPrometheusOperator" -}}
+{{- if not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
+{{- if lookup "v1" "Secret" .Release.Namespace "" -}}
+{{- fail "monitors and rules need the Prometheus operator, and this cluster does not have it (monitoring.coreos.com/v1): install it first, or switch them off (--set monitoring.serviceMonitor.enabled=false,monitoring.podMonitor.enabled=false,monitoring.rules.enabled=false)" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

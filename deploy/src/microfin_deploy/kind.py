@@ -44,9 +44,11 @@ def _install(folder: Path, say: Say) -> None:
     release = yaml.safe_load((folder / "release.yaml").read_text(encoding="utf-8"))
     say(f"installing {release['chart']} {release['version']}")
     values = [argument for file in values_files(folder) for argument in ("--values", str(file))]
+    # A chart in an OCI registry has its place in its name.
+    repository = ("--repo", release["repository"]) if "repository" in release else ()
     helm(
         *("upgrade", "--install", folder.name, release["chart"]),
-        *("--repo", release["repository"], "--version", release["version"]),
+        *(*repository, "--version", release["version"]),
         *("--namespace", release["namespace"], "--create-namespace"),
         *(*values, "--wait", "--timeout", "10m"),
     )

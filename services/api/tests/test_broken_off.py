@@ -141,7 +141,7 @@ async def test_the_longest_time_over_after_sending_is_unknown(
     number = await owner.account()
     slow = SlowProducer(breaking.services.producer)
     monkeypatch.setattr(breaking.services.submission, "_producer", slow)
-    monkeypatch.setattr("microfin_api.app._LONGEST_SECONDS", 0.5)
+    monkeypatch.setattr("microfin_api.app.LONGEST_SECONDS", 0.5)
     answer = await deposit(owner, number, f"late{prefer}", prefer)
     slow.sending.set()
     await check_unknown(owner, number, f"late{prefer}", answer)

@@ -28,7 +28,7 @@ from microfin_api.services import Services
 
 logger = structlog.get_logger(__name__)
 
-_LONGEST_SECONDS: Final = 25.0
+LONGEST_SECONDS: Final = 25.0
 """How long a request may take: longer than its own deadlines, shorter than a proxy waits."""
 
 
@@ -104,7 +104,7 @@ class Dispatcher:
             return preflight
         if request.scope["query_string"] and endpoint.tag != "operating":
             refuse_unknown(request, self._parameters[endpoint.name])
-        async with asyncio.timeout(_LONGEST_SECONDS):
+        async with asyncio.timeout(LONGEST_SECONDS):
             return await endpoint.handler(request, self._services)
 
 
