@@ -14,6 +14,8 @@ import pytest
 import pytest_asyncio
 
 from e2e import kubernetes_bank
+from e2e.cut_off import Dependency, all_become, cut_off, watched
+from e2e.enforcement import needs_enforcement
 from e2e.figures import figure
 from e2e.kubernetes_bank import Bank, moving_money
 from e2e.kubernetes_cluster import ROOT, get, kubectl, until
@@ -214,6 +216,46 @@ async def test_the_primarys_pod_is_deleted(bank: Bank) -> None:
         bank.kubectl("wait", "--for=condition=Ready", shard, "--timeout=240s")
         await bank.until_active(8)
     mover.report.assert_money_is_right()
+    await bank.audit()
+
+
+@needs_enforcement
+@pytest.mark.parametrize("dependency", ["Kafka", "PostgreSQL", "the pooler"])
+async def test_a_dependency_cut_off_is_noticed_everywhere(
+    bank: Bank, dependency: Dependency
+) -> None:
+    """By a policy, which drops packets: nothing is refused, and nothing is answered."""
+    partitions = bank.partitions()["active"]
+    async with moving_money(bank, partitions) as mover, watched(bank) as seen:
+        probes = {
+            "/status": seen.worker_works,
+            "/readyz": seen.api_is_well,
+            "workers' pods": seen.workers_are_ready,
+            "APIs' pods": seen.apis_are_ready,
+            "MicrofinCluster": seen.is_ready,
+        }
+        with cut_off(bank, dependency):
+            noticed = await all_become(False, probes, 60)
+        settled = await all_become(True, probes, 90)
+        await bank.until_active(partitions)
+    mover.report.assert_money_is_right()
+    figure(f"{dependency} cut off: noticed after {noticed}, settled again after {settled}")
+    await bank.audit()
+
+
+@needs_enforcement
+async def test_redis_cut_off_is_said_and_stops_nothing(bank: Bank) -> None:
+    partitions = bank.partitions()["active"]
+    async with moving_money(bank, partitions) as mover, watched(bank) as seen:
+        probes = {"/status": seen.worker_works, "/readyz": seen.api_is_well}
+        with cut_off(bank, "Redis"):
+            noticed = await all_become(False, probes, 60)
+            assert seen.workers_are_ready()
+            assert seen.apis_are_ready()
+            assert seen.is_ready()
+        settled = await all_become(True, probes, 90)
+    mover.report.assert_nobody_noticed()
+    figure(f"Redis cut off: noticed after {noticed}, settled again after {settled}")
     await bank.audit()
 
 
