@@ -16,7 +16,7 @@ _ROW: Final = re.compile(r"^\| ([^|]+) \| ([^|]+) \| (`[^|]+`) \|$", re.MULTILIN
 _ALL_OF_DATA: Final = (
     "postgres.shards=2,postgres.backup.enabled=true,postgres.backup.objectStore=store,"
     "metrics.podMonitors.enabled=true,metrics.rules.enabled=true,metrics.dashboards.enabled=true,"
-    "redis.exporter.enabled=true"
+    "redis.exporter.enabled=true,redis.tls.enabled=true,redis.tls.issuer.name=authority"
 )
 _MAKERS: Final = {
     "{kafka}": "Kafka",
@@ -26,6 +26,7 @@ _MAKERS: Final = {
     "{pooler}": "Pooler",
     "{backup}": "ScheduledBackup",
     "{bank}": "MicrofinCluster",
+    "{certificate}": "Certificate",
 }
 
 
