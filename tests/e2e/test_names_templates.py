@@ -84,6 +84,19 @@ def test_no_two_charts_give_one_name_in_one_namespace() -> None:
     assert [name for name, count in made.items() if count > 1] == []
 
 
+def test_two_banks_in_one_namespace_share_no_name() -> None:
+    second = (
+        "name=savings,kafka.controllers.name=savings-controller,kafka.brokers.name=savings-broker"
+    )
+    banks = [
+        objects(template(release, CHART, "bank", "--set", f"{_ALL_OF_DATA},{more}"))
+        for release, more in (("microfin-data", "name=microfin"), ("savings-data", second))
+    ]
+    one, other = ({(it["kind"], it["metadata"]["name"]) for it in bank} for bank in banks)
+    assert one & other == set()
+    assert collisions([*banks[0], *banks[1]]) == []
+
+
 def made(kind: str, name: str) -> Item:
     return {"kind": kind, "metadata": {"name": name}}
 
