@@ -96,7 +96,7 @@ def test_a_renewed_certificate_is_served_and_nobody_is_cut_off(
             until_blocking("the new certificate", lambda: serial(pod, authority) != before[pod])  # noqa: B023 - called at once
         client.sendall(b"PING\r\n")
         assert client.recv(100).startswith(b"-NOAUTH")
-    assert cluster.is_whole()
+    until_blocking("the cluster", cluster.is_whole, seconds=40)
 
 
 def test_another_authority_takes_over(cluster: KeptCluster) -> None:
