@@ -75,4 +75,5 @@ judge microfin-operator --set 'metrics.podMonitor.enabled=true,namespaces={apps,
 judge microfin --set 'gateway.enabled=true,gateway.parentRefs[0].name=public'
 judge microfin --set 'postgres.shards=2,topic.strimzi.cluster=,kafka.tls=false,redis.secret='
 judge microfin-data --set 'postgres.shards=2,postgres.backup.enabled=true,postgres.backup.objectStore=store'
+judge microfin-data --set 'redis.tls.enabled=true,redis.tls.secret=redis-tls,redis.exporter.enabled=true,ipFamilyPolicy=PreferDualStack,ipFamilies={IPv6,IPv4}'
 exit "$failed"

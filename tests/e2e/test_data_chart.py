@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+import trustme
 
 from e2e import data_client, kubernetes_cluster
 from e2e.data_chart import CHART, DEV, PRODUCTION, rendered
@@ -480,6 +481,44 @@ async def test_replicas_are_added_and_one_takes_over(namespace: str) -> None:
     figure(f"a Redis master with a replica deleted: whole again after {took:.1f} s")
     assert admin(namespace, "GET account:kept") == "here"
     assert nodes(namespace)[holder][0] == "replica"
+
+
+async def test_redis_speaks_tls(namespace: str) -> None:
+    """Switched on as the README says: all pods at once, because the two kinds do not mix."""
+    authority = trustme.CA()
+    service = f"microfin-redis.{namespace}.svc"
+    made = authority.issue_cert(service, f"*.{service}")
+    files = {
+        "tls.crt": made.cert_chain_pems[0].bytes(),
+        "tls.key": made.private_key_pem.bytes(),
+        "ca.crt": authority.cert_pem.bytes(),
+    }
+    kubernetes_cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "redis-tls", "namespace": namespace},
+            "data": {name: base64.b64encode(it).decode() for name, it in files.items()},
+        }
+    )
+    switch(namespace, "redis.tls.enabled=true", "redis.tls.secret=redis-tls")
+    host = f"microfin-redis-1.{service}"
+    within = ("-n", namespace, "exec", "microfin-redis-0", "-c", "redis", "--", "redis-cli")
+    login = ("--user", "microfin_admin", "--no-auth-warning")
+    trusting = ("--tls", "--cacert", "/etc/redis-tls/ca.crt")
+    printed = kubectl(*within, *trusting, "-h", host, *login, "CLUSTER", "INFO")
+    assert "cluster_state:ok" in printed
+    printed = kubectl(*within, "-h", host, *login, "PING", check=False)
+    assert "PONG" not in printed, "it speaks plaintext, too"
+    switch(namespace)
+    await until("the cluster", lambda: whole(namespace, 3))
+
+
+def switch(namespace: str, *values: str) -> None:
+    """Upgrade the chart, delete all of Redis' pods, and wait until they are ready again."""
+    deploy(namespace, *values)
+    kubectl("-n", namespace, "delete", "pods", "-l", REDIS)
+    kubectl("-n", namespace, "rollout", "status", "statefulset/microfin-redis", "--timeout=180s")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ _ROW: Final = re.compile(r"^\| ([^|]+) \| ([^|]+) \| (`[^|]+`) \|$", re.MULTILIN
 _ALL_OF_DATA: Final = (
     "postgres.shards=2,postgres.backup.enabled=true,postgres.backup.objectStore=store,"
     "metrics.podMonitors.enabled=true,metrics.rules.enabled=true,metrics.dashboards.enabled=true,"
-    "redis.exporter.enabled=true"
+    "redis.exporter.enabled=true,redis.tls.enabled=true,redis.tls.issuer.name=authority"
 )
 _MAKERS: Final = {
     "{kafka}": "Kafka",
@@ -26,6 +26,7 @@ _MAKERS: Final = {
     "{pooler}": "Pooler",
     "{backup}": "ScheduledBackup",
     "{bank}": "MicrofinCluster",
+    "{certificate}": "Certificate",
 }
 
 
@@ -81,6 +82,19 @@ def test_no_name_is_one_that_an_operator_gives(values: tuple[str, ...]) -> None:
 def test_no_two_charts_give_one_name_in_one_namespace() -> None:
     made = Counter((it["kind"], it["metadata"]["name"]) for it in rendered())
     assert [name for name, count in made.items() if count > 1] == []
+
+
+def test_two_banks_in_one_namespace_share_no_name() -> None:
+    second = (
+        "name=savings,kafka.controllers.name=savings-controller,kafka.brokers.name=savings-broker"
+    )
+    banks = [
+        objects(template(release, CHART, "bank", "--set", f"{_ALL_OF_DATA},{more}"))
+        for release, more in (("microfin-data", "name=microfin"), ("savings-data", second))
+    ]
+    one, other = ({(it["kind"], it["metadata"]["name"]) for it in bank} for bank in banks)
+    assert one & other == set()
+    assert collisions([*banks[0], *banks[1]]) == []
 
 
 def made(kind: str, name: str) -> Item:

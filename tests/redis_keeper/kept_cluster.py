@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import trustme
+
 from support.waiting import until_blocking
 
 FILES: Final = Path(__file__).resolve().parents[2] / "charts/microfin-data/files"
@@ -24,8 +26,10 @@ _GETENT: Final = '#!/bin/sh\ngrep " $2\\$" "$HOSTS"\n'
 class KeptCluster:
     """Pods `microfin-redis-0` and so on, each with a node and its keeper."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, authority: trustme.CA | None = None) -> None:
+        """With an authority the nodes speak TLS, with certificates of it."""
         self._folder = folder
+        self._authority = authority
         self._hosts = folder / "hosts"
         self._processes: list[subprocess.Popen[bytes]] = []
         self.addresses: list[str] = []
@@ -45,6 +49,12 @@ class KeptCluster:
             home = self._prepare(pod, address)
             self._run(pod, home, "start.sh")
             self._run(pod, home, "keep.sh")
+
+    def certify(self, authority: trustme.CA) -> None:
+        """Give each pod a new certificate of an authority, as a volume of a Secret does."""
+        self._authority = authority
+        for pod, _ in self._pods():
+            self._write_certificate(pod, authority)
 
     def kill(self) -> None:
         """Kill all pods at once."""
@@ -70,14 +80,19 @@ class KeptCluster:
         program.write_text(f'{text}exec {real} "$@"\n', encoding="utf-8")
         program.chmod(0o755)
 
+    def first_processes(self) -> list[int]:
+        """Return the ids of the first processes of the nodes' containers."""
+        return [it.pid for it in self._processes if str(it.args[1]).endswith("start.sh")]  # type: ignore[index]
+
     def leave(self, pod: int) -> None:
         """Do what is done before a pod is stopped."""
         assert self._script(pod, "leave.sh").returncode == 0
 
     def ask(self, pod: int, *command: str) -> str:
         """Return a node's answer, as text."""
+        login = ("-h", _plain(self.addresses[pod]), "--user", "microfin_admin")
         done = subprocess.run(
-            ["redis-cli", "-h", self.addresses[pod], "--user", "microfin_admin", *command],
+            ["redis-cli", *self._trust(pod), *login, *command],
             env={**os.environ, "REDISCLI_AUTH": PASSWORD},
             capture_output=True,
             text=True,
@@ -94,7 +109,7 @@ class KeptCluster:
             address, _, host = fields[1].partition(",")
             role = "replica" if "slave" in fields[2] else "master"
             slots = " ".join(fields[8:])
-            found[host.partition(".")[0]] = (role, address.partition(":")[0], slots)
+            found[host.partition(".")[0]] = (role, address.rpartition(":")[0], slots)
         return found
 
     def is_whole(self) -> bool:
@@ -123,15 +138,21 @@ class KeptCluster:
     def _prepare(self, pod: int, address: str) -> Path:
         """Lay out what a pod finds in its volumes, under its own folder."""
         home = self._home(pod)
-        for name in ("etc", "run", "data"):
+        for name in ("etc", "run", "data", "tls"):
             (home / name).mkdir(parents=True, exist_ok=True)
-        for name in ("common", "start", "keep", "ready", "leave"):
+        if self._authority is not None:
+            self._write_certificate(pod, self._authority)
+        for name in ("common", "start", "run", "keep", "ready", "leave"):
             text = (FILES / f"redis-{name}.sh").read_text(encoding="utf-8")
             # Debian 12's Redis 7.0 does not know the command yet.
-            text = text.replace(" +client|setinfo", "").replace("127.0.0.1", address)
+            text = text.replace(" +client|setinfo", "")
+            for loopback in ("127.0.0.1", "::1"):
+                text = text.replace(f"LOCAL={loopback}", f"LOCAL={address}")
             (home / f"etc/{name}.sh").write_text(_moved(text, home), encoding="utf-8")
         settings = _moved((FILES / "redis.conf").read_text(encoding="utf-8"), home)
-        settings = settings.replace("bind * -::*", f"bind {address}").replace("MAX_MEMORY", "16mb")
+        settings = settings.replace("bind * -::*", f"bind {_plain(address)}").replace(
+            "MAX_MEMORY", "16mb"
+        )
         (home / "etc/redis.conf").write_text(settings, encoding="utf-8")
         return home
 
@@ -147,7 +168,23 @@ class KeptCluster:
             "WORKER_PASSWORD": "worker",
             "API_PASSWORD": "api",
             "METRICS_PASSWORD": "metrics",
+            "TLS": str(self._home(pod) / "tls") if self._authority else "",
         }
+
+    def _trust(self, pod: int) -> list[str]:
+        folder = self._home(pod) / "tls"
+        return ["--tls", "--cacert", str(folder / "ca.crt")] if self._authority else []
+
+    def _write_certificate(self, pod: int, authority: trustme.CA) -> None:
+        service, _, rest = DOMAIN.partition(".")
+        made = authority.issue_cert(f"{service}.{rest}", f"*.{DOMAIN}")
+        files = {
+            "tls.crt": made.cert_chain_pems[0].bytes(),
+            "tls.key": made.private_key_pem.bytes(),
+            "ca.crt": authority.cert_pem.bytes(),
+        }
+        for name, content in files.items():
+            (self._home(pod) / "tls" / name).write_bytes(content)
 
     def _run(self, pod: int, home: Path, script: str) -> None:
         with (home / f"{script}.log").open("ab") as log:
@@ -171,15 +208,22 @@ class KeptCluster:
 
 
 @contextlib.contextmanager
-def running_cluster(folder: Path, addresses: list[str]) -> Iterator[KeptCluster]:
+def running_cluster(
+    folder: Path, addresses: list[str], authority: trustme.CA | None = None
+) -> Iterator[KeptCluster]:
     """Give a cluster that is whole, one pod at each address; it ends with the block."""
-    made = KeptCluster(folder)
+    made = KeptCluster(folder, authority)
     try:
         made.start(addresses)
         until_blocking("the cluster", made.is_whole, seconds=40)
         yield made
     finally:
         made.kill()
+
+
+def _plain(address: str) -> str:
+    """Return the IPv4 address at which a node listens that is known by a mapped IPv6 address."""
+    return address.removeprefix("::ffff:")
 
 
 def _moved(text: str, home: Path) -> str:

@@ -114,6 +114,23 @@ def test_a_master_that_leaves_hands_its_part_over(cluster: KeptCluster) -> None:
     assert cluster.roles() == after
 
 
+def test_addresses_with_colons(cluster: KeptCluster) -> None:
+    """IPv6: made, back under other addresses, and handed over."""
+    mapped = [f"::ffff:{address}" for address in addresses(12, 6)]
+    cluster.start(mapped)
+    until_blocking("the cluster", cluster.is_whole, seconds=40)
+    assert sorted(address for _, address, _ in cluster.roles().values()) == mapped
+    identities = [cluster.ask(pod, "CLUSTER", "MYID") for pod in range(6)]
+    cluster.kill()
+    cluster.start([f"::ffff:{address}" for address in addresses(13, 6)])
+    until_blocking("the cluster", cluster.is_whole, seconds=40)
+    assert [cluster.ask(pod, "CLUSTER", "MYID") for pod in range(6)] == identities
+    before = {pod for pod, (role, _, _) in cluster.roles().items() if role == "master"}
+    assert "microfin-redis-0" in before
+    cluster.leave(0)
+    assert "role:slave" in cluster.ask(0, "INFO", "replication")
+
+
 def test_a_master_that_leaves_asks_again_when_it_was_refused(cluster: KeptCluster) -> None:
     """As while nodes are still connecting to each other."""
     start(cluster, 11, 6)

@@ -11,6 +11,8 @@
 #   3. When this node knows all nodes: if it is one of the first three, it acquires the slots of its
 #      third that no node has, and stops following another node for that. A node without slots becomes
 #      a replica of the master that has the fewest.
+#
+# With TLS it also has the node read its certificate again when the files have changed.
 set -u
 . /etc/redis/common.sh
 
@@ -26,7 +28,7 @@ is_well_known() { # is_well_known NODES HOST: there is a connected node of that 
 }
 
 meet() { # meet HOST: at the current address of its name, if that node has this name
-    address=$(getent hosts "$1" | awk '{ print $1; exit }')
+    address=$(address_of "$1")
     [ -n "$address" ] || return 1
     name=$(ask "$address" config get cluster-announce-hostname 2>/dev/null | tail -n 1)
     [ "$name" = "$1" ] || return 1
@@ -38,7 +40,7 @@ is_gone() { # is_gone ID HOST: whether that name now belongs to another node, or
     ordinal=${2%%.*}
     ordinal=${ordinal##*-}
     [ "${2#"$STATEFUL_SET-"}" != "$2" ] && [ "$ordinal" -lt "$NODES" ] || return 0
-    address=$(getent hosts "$2" | awk '{ print $1; exit }')
+    address=$(address_of "$2")
     [ -n "$address" ] || return 1
     now=$(ask "$address" cluster myid 2>/dev/null) && [ "$now" != "$1" ]
 }
@@ -131,6 +133,19 @@ is_complete() { # is_complete NODES: whether nothing is left to do, judged by on
         END { exit !(role && !strange && known == count && NR == count && slots == 16384) }'
 }
 
+# The node uses the certificate that it began with, or that it last read on request. The files of a
+# volume change together, but the keeper may see them in between: then the node refuses them, and the
+# keeper tries again.
+read_certificates_again() {
+    [ -n "$TLS" ] || return
+    now=$(cat "$TLS/tls.crt" "$TLS/tls.key" "$TLS/ca.crt" 2>/dev/null | sha256sum)
+    [ "$now" != "$certificates" ] || return
+    ask_self config set tls-cert-file "$TLS/tls.crt" tls-key-file "$TLS/tls.key" \
+        tls-ca-cert-file "$TLS/ca.crt" > /dev/null 2>&1 || return
+    [ -z "$certificates" ] || say "the node has read its certificate again"
+    certificates=$now
+}
+
 look() {
     nodes=$(ask_self cluster nodes 2>/dev/null) || return
     is_complete "$nodes" && return
@@ -149,7 +164,9 @@ look() {
 }
 
 trap 'exit 0' TERM
+certificates=
 while true; do
+    read_certificates_again
     look
     sleep 1 &
     wait $!

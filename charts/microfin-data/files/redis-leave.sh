@@ -8,7 +8,7 @@ set -u
 
 replica_of() { # replica_of NODES ID: "ADDRESS LINK-STATE" of a replica of ID, a connected one first
     echo "$1" | awk -v master="$2" '
-        $4 == master && $3 !~ /fail|noaddr/ { split($2, place, ":"); print place[1], $8 }' | sort -k 2 | head -n 1
+        $4 == master && $3 !~ /fail|noaddr/ { sub(/:[0-9]+@.*/, "", $2); print $2, $8 }' | sort -k 2 | head -n 1
 }
 
 attempt=0 asked=no

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes the users' rights and this node's current address, and then becomes redis-server.
+# Writes the users' rights and this node's current address, and then runs redis-server.
 set -eu
 . /etc/redis/common.sh
 umask 077
@@ -37,6 +37,24 @@ cluster-announce-ip $POD_IP
 cluster-announce-hostname $(host_of "$ORDINAL")
 END
 
+# Nodes recognise each other by their certificates: the bus asks both sides for one of the authority.
+# Clients show their passwords, and no certificates. They get names, because a certificate has no
+# addresses of pods.
+if [ -n "$TLS" ]; then
+    cat >> /run/redis/redis.conf <<END
+port 0
+tls-port 6379
+tls-cluster yes
+tls-replication yes
+tls-auth-clients no
+tls-protocols "TLSv1.2 TLSv1.3"
+tls-cert-file "$TLS/tls.crt"
+tls-key-file "$TLS/tls.key"
+tls-ca-cert-file "$TLS/ca.crt"
+cluster-preferred-endpoint-type hostname
+END
+fi
+
 # nodes.conf contains this node's id. The address in it is that of an earlier pod.
 if [ -s /data/nodes.conf ]; then
     sed -E "/ myself,|,myself | myself /s/ [0-9a-fA-F.:]*:6379@/ $POD_IP:6379@/" /data/nodes.conf > /data/nodes.conf.new
@@ -44,4 +62,4 @@ if [ -s /data/nodes.conf ]; then
 fi
 
 unset REDISCLI_AUTH WORKER_PASSWORD API_PASSWORD METRICS_PASSWORD
-exec redis-server /run/redis/redis.conf
+exec sh /etc/redis/run.sh

@@ -14,6 +14,16 @@ argocd.argoproj.io/sync-options: Prune=false,Delete=false
 {{- end -}}
 {{- end -}}
 
+{{- /* The families of a Service's addresses. If nothing is set, the cluster's default. */ -}}
+{{- define "microfin-data.families" -}}
+{{- with .Values.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.ipFamilies }}
+ipFamilies: {{ toJson . }}
+{{- end }}
+{{- end -}}
+
 {{- define "microfin-data.container-security" -}}
 allowPrivilegeEscalation: false
 capabilities:
@@ -69,6 +79,10 @@ argument is a dict of root and labels. */ -}}
 {{- define "microfin-data.redis.selector" -}}
 app.kubernetes.io/name: microfin-redis
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+{{- /* The Secret with the certificate of Redis' nodes. */ -}}
+{{- define "microfin-data.redis.certificate" -}}
+{{ .Values.redis.tls.secret | default (printf "%s-tls" (include "microfin-data.redis.name" .)) }}
 {{- end -}}
 {{- define "microfin-data.redis.nodes" -}}
 {{- mul 3 (add 1 (int .Values.redis.replicas)) -}}
@@ -175,7 +189,7 @@ an affinity are alternatives, so each of them needs the labels. */ -}}
 {{- define "microfin-data.redis.configuration" -}}
 redis.conf: |
   {{- .Files.Get "files/redis.conf" | replace "MAX_MEMORY" .Values.redis.maxMemory | nindent 2 }}
-{{- range list "common.sh" "start.sh" "keep.sh" "ready.sh" "leave.sh" }}
+{{- range list "common.sh" "start.sh" "run.sh" "keep.sh" "ready.sh" "leave.sh" }}
 {{ . }}: |
   {{- $.Files.Get (printf "files/redis-%s" .) | nindent 2 }}
 {{- end }}

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import asyncpg
 import typer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from pydantic import ValidationError
 
 from microfin.kafka.producer import ProduceRefused, ProduceUnknown
@@ -62,6 +62,13 @@ def reported() -> Iterator[None]:
         _end(
             f"Kafka did not acknowledge ({error}): the command may or may not be in the log. "
             "Repeat it with the same --key; that is safe.",
+            COULD_NOT,
+        )
+    except TopicAuthorizationFailedError as error:
+        _end(
+            f"Kafka has refused this ({error}): the certificate's user has not the right. On "
+            "Kubernetes only one Job may delete records: "
+            "kubectl create job trim-now --from=cronjob/microfin-trim",
             COULD_NOT,
         )
     except (ProduceRefused, KafkaError) as error:
