@@ -94,13 +94,29 @@ def test_the_operator_is_let_in_where_it_is() -> None:
     }
 
 
+def test_nothing_needs_a_prometheus_operator_that_is_not_there() -> None:
+    """The API server would refuse the whole release, because it does not know the kinds."""
+    platform = Platform(None, ingress_class="nginx", prometheus_operator=False)
+    off = {"enabled": False}
+    assert data_values(WANTED, platform)["metrics"] == {"podMonitors": off, "rules": off}
+    assert set(application_values(WANTED, platform)["monitoring"]) == {
+        "serviceMonitor",
+        "podMonitor",
+        "rules",
+    }
+    assert "metrics" not in data_values(WANTED, REAL)
+    assert "monitoring" not in application_values(WANTED, REAL)
+    assert dict(components(WANTED, platform))["Monitors and alerts"].startswith("missing")
+
+
 def test_the_summary_says_what_is_missing() -> None:
     states = dict(components(WANTED, EXISTING))
     assert states["Kafka"].startswith("existing")
     assert states["Ingress"].startswith("missing")
     assert states["PostgreSQL"].startswith("real")
     assert all(
-        it.startswith(("real", "enforced")) for it in dict(components(WANTED, REAL)).values()
+        it.startswith(("real", "enforced", "none"))
+        for it in dict(components(WANTED, REAL)).values()
     )
     assert "scale mfc/microfin --replicas=12" in summary(WANTED, REAL)
 

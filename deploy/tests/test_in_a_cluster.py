@@ -154,6 +154,16 @@ def test_the_clusters_default_ingress_class_is_used(cluster: StoredCluster) -> N
     assert inspect_platform(lambda _: None).ingress_class == "alb"
 
 
+def test_the_prometheus_operator_is_known_by_its_definitions(cluster: StoredCluster) -> None:
+    kinds = ("podmonitors", "servicemonitors", "prometheusrules")
+    theirs = [definition(f"{kind}.monitoring.coreos.com") for kind in kinds]
+    there = [*DEFINITIONS, STRIMZI_CHART, CNPG_CHART]
+    cluster.store([*there, *theirs])
+    assert inspect_platform(lambda _: None).prometheus_operator
+    cluster.store([*there, *theirs[:2]])
+    assert not inspect_platform(lambda _: None).prometheus_operator
+
+
 def test_no_answer_is_not_taken_for_a_no(cluster: StoredCluster) -> None:
     cluster.store([], broken=("api server",))
     with pytest.raises(DeployError, match="Unable to connect"):

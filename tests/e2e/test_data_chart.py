@@ -9,7 +9,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -22,6 +22,7 @@ from e2e import data_client, kubernetes_cluster
 from e2e.data_chart import CHART, DEV, PRODUCTION, rendered
 from e2e.figures import figure
 from e2e.kubernetes_cluster import ROOT, get, kubectl, until
+from e2e.rendered_chart import objects
 from microfin_tools.migrations.run import ROLES
 
 pytestmark = pytest.mark.timeout(300)
@@ -106,6 +107,42 @@ async def test_the_api_server_accepts_all_manifests(
     lines = [line for line in printed.splitlines() if line]
     assert len(lines) == len(re.findall("^kind: ", text, re.MULTILINE))
     assert all(line.endswith("created (server dry run)") for line in lines), printed
+
+
+VENDORS: Final = ("postgresql.cnpg.io/", "kafka.strimzi.io/")
+
+
+@pytest.mark.parametrize(
+    ("files", "values"),
+    [((DEV,), ()), ((PRODUCTION,), (*UNWATCHED, *BACKUP))],
+    ids=["development", "production"],
+)
+async def test_git_and_the_cluster_agree(files: tuple[Path, ...], values: tuple[str, ...]) -> None:
+    """Definitions and webhooks fill in nothing that the chart does not render, so that no tool
+    finds differences for ever. docs/guide/gitops.md names two exceptions."""
+    async with kubernetes_cluster.own_namespace() as name:
+        for item in objects(rendered(*values, files=files, namespace=name)):
+            if item["apiVersion"].startswith(VENDORS):
+                create = ("-n", name, "create", "--dry-run=server", "-o", "json", "-f", "-")
+                live = json.loads(kubectl(*create, stdin=json.dumps(item)))
+                filled_in = list(_filled_in(item["spec"], live["spec"], item["kind"]))
+                assert filled_in == []
+
+
+def _filled_in(rendered: Any, live: Any, path: str) -> Iterator[str]:
+    """Yield what differs from the rendered value, or is not rendered."""
+    if path.endswith("/postgresql/parameters"):
+        live = {name: live.get(name) for name in rendered}
+    if path.endswith("/monitoring"):
+        live = {name: value for name, value in live.items() if name != "enablePodMonitor"}
+    if isinstance(rendered, dict) and isinstance(live, dict):
+        for name in rendered.keys() | live.keys():
+            yield from _filled_in(rendered.get(name), live.get(name), f"{path}/{name}")
+    elif isinstance(rendered, list) and isinstance(live, list) and len(rendered) == len(live):
+        for number, (one, other) in enumerate(zip(rendered, live, strict=True)):
+            yield from _filled_in(one, other, f"{path}/{number}")
+    elif rendered != live:
+        yield f"{path}: {rendered!r} became {live!r}"
 
 
 _LOG_IN = """

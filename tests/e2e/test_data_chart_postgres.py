@@ -166,7 +166,7 @@ def test_a_pod_that_stops_does_not_wait_for_the_pooler() -> None:
 
 def test_a_volume_for_the_log_only_where_it_is_wanted() -> None:
     assert "walStorage" not in cluster()
-    assert cluster("postgres.walStorage.size=1Gi")["walStorage"] == {"size": "1Gi"}
+    assert cluster("postgres.walStorage.size=1Gi")["walStorage"]["size"] == "1Gi"
     assert cluster("postgres.storage.class=fast")["storage"]["storageClass"] == "fast"
 
 

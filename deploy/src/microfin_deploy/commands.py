@@ -11,7 +11,7 @@ from typing import Any, Final
 ROOT = Path(__file__).resolve().parents[3]
 """The root folder of the checkout."""
 
-LIMIT: Final = 900.0
+LIMIT: Final = 1500.0
 """Seconds after which a program of the cluster ends, whatever it waits for."""
 
 _BUILD_LIMIT: Final = 3600.0

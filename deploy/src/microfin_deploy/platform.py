@@ -16,6 +16,9 @@ _STRIMZI: Final = tuple(
     f"{it}.kafka.strimzi.io" for it in ("kafkas", "kafkanodepools", "kafkatopics", "kafkausers")
 )
 _CNPG: Final = ("clusters.postgresql.cnpg.io", "poolers.postgresql.cnpg.io")
+_PROMETHEUS: Final = tuple(
+    f"{it}.monitoring.coreos.com" for it in ("podmonitors", "servicemonitors", "prometheusrules")
+)
 _DEFAULT_CLASS: Final = "ingressclass.kubernetes.io/is-default-class"
 _ALLOWED = "microfin.io/allow-namespaces"
 _MISSING = (
@@ -51,6 +54,7 @@ class Platform:
 
     kafka: ExistingKafka | None
     ingress_class: str
+    prometheus_operator: bool = True
 
     @property
     def strimzi(self) -> bool:
@@ -67,7 +71,7 @@ def inspect_platform(say: Say, kafka: ExistingKafka | None = None) -> Platform:
     _wait_for("CloudNativePG", "cnpg", _CNPG, _CNPG_PODS, say)
     if kafka is None:
         _wait_for("Strimzi", "strimzi", _STRIMZI, _STRIMZI_PODS, say)
-    return Platform(kafka, _ingress_class())
+    return Platform(kafka, _ingress_class(), all(exists("crd", it) for it in _PROMETHEUS))
 
 
 def require_permission(kafka: ExistingKafka, namespace: str, topic: str) -> None:

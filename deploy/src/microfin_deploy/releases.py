@@ -19,6 +19,7 @@ from microfin_deploy.platform import ExistingKafka, Platform
 
 OPERATOR_NAMESPACE = "microfin-system"
 _DEFINITION = "microfinclusters.microfin.io"
+_OFF = {"enabled": False}
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -102,10 +103,13 @@ def _served() -> set[str]:
 
 def data_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
     """Return microfin-data's values."""
-    return {
+    values: dict[str, Any] = {
         "kafka": {"enabled": platform.strimzi, "topic": wanted.topic},
         "postgres": {"shards": wanted.shards},
     }
+    if not platform.prometheus_operator:
+        values["metrics"] = {"podMonitors": _OFF, "rules": _OFF}
+    return values
 
 
 def application_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
@@ -121,6 +125,8 @@ def application_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
             "enabled": True, "className": platform.ingress_class, "host": wanted.host,
             "tlsSecret": "",
         }  # fmt: skip
+    if not platform.prometheus_operator:
+        values["monitoring"] = {"serviceMonitor": _OFF, "podMonitor": _OFF, "rules": _OFF}
     if platform.kafka is not None:
         values = merged(values, _existing_kafka(platform.kafka))
     return values

@@ -2,7 +2,7 @@
 
 The order matters. A KafkaTopic has the finalizer of Strimzi's Topic Operator, which runs only
 while the Kafka exists, so topics go before Kafka. The bank goes before its topic, because
-microfin's operator makes a missing topic again.
+microfin's operator makes a missing topic again (ADR 35).
 """
 
 import json

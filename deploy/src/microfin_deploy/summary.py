@@ -23,7 +23,14 @@ def components(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
         ("Kafka", kafka),
         ("Ingress", ingress),
         ("NetworkPolicies", "enforced if your network can"),
+        ("Monitors and alerts", _monitoring(wanted, platform)),
     ]
+
+
+def _monitoring(wanted: Wanted, platform: Platform) -> str:
+    if not platform.prometheus_operator:
+        return "missing: no Prometheus operator in this cluster"
+    return "real: those of the charts" if wanted.size == "production" else "none in this size"
 
 
 def summary(wanted: Wanted, platform: Platform) -> str:
