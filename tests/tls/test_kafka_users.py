@@ -140,11 +140,16 @@ ACTS: Final[tuple[Act, ...]] = (
     produce, fetch, see_the_end, commit_the_lag, trim,
     make_a_topic, grow_the_topic, change_the_topic, read_another_topic,
 )  # fmt: skip
-MAY: Final[dict[str, set[Act]]] = {
-    "api": {produce, see_the_end},
-    "worker": {produce, fetch, see_the_end, commit_the_lag},
-    "audit": {fetch, see_the_end},
-    "administrator": {produce, fetch, see_the_end, trim},
+RIGHTS: Final[dict[str, Act]] = {
+    "Write": produce,
+    "Read": fetch,
+    "Describe": see_the_end,
+    "Delete": trim,
+}
+MAY: Final = {
+    user.name: {RIGHTS[operation] for operation in user.operations}
+    | ({commit_the_lag} if user.group else set())
+    for user in users()
 }
 
 
@@ -185,8 +190,14 @@ async def allowed(act: Act, options: Options) -> bool:
     return True
 
 
-def test_the_table_has_each_user_of_the_chart() -> None:
-    assert {user.name for user in users()} == MAY.keys()
+def test_commands_come_from_few_and_records_are_deleted_by_one() -> None:
+    def who(act: Act) -> set[str]:
+        return {name for name, acts in MAY.items() if act in acts}
+
+    assert who(produce) == {"api", "worker", "administrator"}
+    assert who(commit_the_lag) == {"worker"}
+    assert len(who(trim)) == 1
+    assert not who(trim) & {"api", "worker", "audit"}
 
 
 @pytest.mark.parametrize("options", MAY, indirect=True)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import kopf
 import structlog
 
+from microfin_operator.cluster_authority import ClusterAuthority
 from microfin_operator.cluster_loop import ClusterLoops, Pace
 from microfin_operator.kinds import JOB, KAFKA_TOPIC, MICROFIN_CLUSTER, POD, STATEFUL_SET, Kind
 from microfin_operator.kubernetes_api import ApiFailure, KubernetesApi, connect
@@ -35,7 +36,8 @@ class Runtime:
         self.workers = WorkerReader(settings.worker_port)
         pace = Pace(settings.resync_seconds, settings.look_seconds, settings.lag_seconds)
         self.loops = ClusterLoops(api, self.workers, pace)
-        self.web = WebServer(self.loops, settings.http_host, settings.http_port)
+        host, port = settings.http_host, settings.http_port
+        self.web = WebServer(self.loops, host, port, ClusterAuthority())
         self._hide = expose(ClusterCollector(self.loops.figures))
         self._reaching: asyncio.Task[None] | None = None
 

@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from microfin_operator.cluster_authority import ClusterAuthority
 from microfin_operator.cluster_loop import ClusterLoops
 
 STUCK_AFTER: Final = 300.0
@@ -13,10 +14,17 @@ that cannot reach the API server ends, and counts as a sign of life: a restart w
 
 
 class WebServer:
-    """Serves until it is stopped. `ready` is set when the API server has answered."""
+    """Serves until it is stopped. `ready` is set when the API server has answered.
 
-    def __init__(self, loops: ClusterLoops, host: str, port: int) -> None:
+    /healthz asks for a restart where only a restart helps: a loop is stuck, or the API server's
+    authority was replaced, which the clients would not believe.
+    """
+
+    def __init__(
+        self, loops: ClusterLoops, host: str, port: int, authority: ClusterAuthority
+    ) -> None:
         self._loops = loops
+        self._authority = authority
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
@@ -52,6 +60,9 @@ class WebServer:
         age = self._loops.oldest_beat()
         if age is not None and age > STUCK_AFTER:
             return web.Response(status=503, text=f"a cluster was not checked for {age:.0f} s\n")
+        if self._authority.is_replaced():
+            text = "the API server's authority was replaced, and only a restart reads it again\n"
+            return web.Response(status=503, text=text)
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:

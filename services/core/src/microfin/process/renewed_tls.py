@@ -45,6 +45,7 @@ class _Watched(ssl.SSLObject):
             raise
         except ssl.SSLError as error:
             raise self.outer.refused(error, str(self.server_hostname)) from error
+        self.outer.completed(str(self.server_hostname))
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - ssl's signature
         """Read what the server has sent."""
@@ -81,6 +82,7 @@ class RenewedContext(ssl.SSLContext):
         self._use()
         self._faults: dict[str, tuple[float, str]] = {}
         self._told: dict[str, str] = {}
+        self._spoke: set[str] = set()
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
         """Begin a handshake, as asyncio does."""
@@ -101,11 +103,20 @@ class RenewedContext(ssl.SSLContext):
     # What connections tell ------------------------------------------------------------------
 
     def began(self, host: str) -> None:
-        """Note that a handshake with `host` goes on; it may end without an error of TLS."""
+        """Note that a handshake with `host` goes on; it may end without an error of TLS.
+
+        A host that has completed one before speaks TLS; there, the network or we ended it.
+        """
         now = time.monotonic()
         known = self._faults.get(host)
-        if known is None or known[0] < now - _FRESH:
+        if host not in self._spoke and (known is None or known[0] < now - _FRESH):
             self._faults[host] = (now, does_not_speak_tls(self.files, host))
+
+    def completed(self, host: str) -> None:
+        """Note that `host` speaks TLS and is believed."""
+        if host not in self._spoke:
+            self._spoke.add(host)
+            self._faults.pop(host, None)
 
     def refused(self, error: ssl.SSLError, host: str) -> TlsRefused:
         """Note a refusal, log it where it is new, and return it as a sentence."""
@@ -123,11 +134,11 @@ class RenewedContext(ssl.SSLContext):
         if self._told.pop(host, None):
             logger.info("TLS is accepted", server=self.files.server, host=host)
 
-    def fault(self) -> str:
-        """Return the last refusal if it is a recent one, else nothing."""
+    def fault(self) -> tuple[float, str]:
+        """Return the last refusal and its time if it is a recent one, else an empty text."""
         oldest = time.monotonic() - _FRESH
         self._faults = {host: it for host, it in self._faults.items() if it[0] > oldest}
-        return max(self._faults.values(), default=(0.0, ""))[1]
+        return max(self._faults.values(), default=(0.0, ""))
 
     # The files ------------------------------------------------------------------------------
 
@@ -178,7 +189,7 @@ def renewed_context(files: TlsFiles) -> RenewedContext:
 def tls_fault(server: str) -> str:
     """Return why TLS with a kind of server (`TlsFiles.server`) has just failed; else nothing."""
     faults = (context.fault() for context in _contexts if context.files.server == server)
-    return next(filter(None, faults), "")
+    return max(faults, default=(0.0, ""))[1]
 
 
 class _Ends(Gauge):

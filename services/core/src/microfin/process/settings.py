@@ -58,8 +58,8 @@ class CommonSettings(BaseSettings):
         description="PostgreSQL URLs through the pooler, one for each shard, separated by spaces. "
         "Their order and number never change. `sslmode` in the URL is `verify-full`, `verify-ca`, "
         "`require`, or `disable` for a connection without TLS; a URL without it means "
-        "`verify-full`. `sslrootcert` names the file (or the folder) of the CA, `sslcert` and "
-        "`sslkey` a client's certificate.",
+        "`verify-full`. `sslrootcert` names the file with the CA's certificates, `sslcert` "
+        "and `sslkey` a client's certificate.",
     )
     databases_direct: str = Field(
         default="",
