@@ -72,7 +72,7 @@ def install_data(wanted: Wanted, platform: Platform, say: Say) -> None:
     _rolled_out(wanted, "statefulset/microfin-redis", say)
     if platform.strimzi:
         _wait(wanted, "kafka/microfin", say)
-        for user in ("worker", "api", "audit", "administrator"):
+        for user in ("worker", "api", "audit", "administrator", "trim"):
             _wait(wanted, f"kafkauser/microfin-{user}", say)
 
 
