@@ -15,8 +15,10 @@ import typer
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from pydantic import ValidationError
 
+from microfin.kafka.client import KAFKA
 from microfin.kafka.producer import ProduceRefused, ProduceUnknown
 from microfin.postgres.shards import WrongShard
+from microfin.process.renewed_tls import tls_fault
 from microfin_tools.audit import AuditImpossible
 
 Result = TypeVar("Result")
@@ -73,7 +75,8 @@ def reported() -> Iterator[None]:
         )
     except (ProduceRefused, KafkaError) as error:
         _end(
-            f"Kafka could not be used ({error}): is it running, and is MICROFIN_KAFKA right?",
+            f"Kafka could not be used ({tls_fault(KAFKA) or error}): is it running, and is "
+            "MICROFIN_KAFKA right?",
             COULD_NOT,
         )
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:

@@ -11,7 +11,8 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
-from microfin.kafka.client import connection_options
+from microfin.kafka.client import KAFKA, connection_options
+from microfin.process.renewed_tls import tls_fault
 from microfin.process.settings import CommonSettings
 from microfin_tools.cli.failures import CouldNot
 
@@ -64,8 +65,8 @@ async def open_topic(settings: CommonSettings) -> AsyncIterator[Topic]:
                 (described,) = await administrator.describe_topics([settings.topic])
         except (KafkaError, OSError, TimeoutError) as error:
             raise CouldNot(
-                f"Kafka did not answer at {settings.kafka} ({error!r}): is it running, and is "
-                "MICROFIN_KAFKA right?"
+                f"Kafka did not answer at {settings.kafka} ({tls_fault(KAFKA) or repr(error)}): is "
+                "it running, and is MICROFIN_KAFKA right?"
             ) from error
         numbers = sorted(found["partition"] for found in described["partitions"])
         if not numbers:

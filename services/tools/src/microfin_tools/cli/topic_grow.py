@@ -6,7 +6,8 @@ import typer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from microfin.kafka.client import connection_options
+from microfin.kafka.client import KAFKA, connection_options
+from microfin.process.renewed_tls import tls_fault
 from microfin.process.settings import CommonSettings
 from microfin_tools.cli.failures import CouldNot, Refused, run
 from microfin_tools.cli.output import print_text
@@ -87,8 +88,8 @@ async def _grow(
             await administrator.start()
         except KafkaError as error:
             raise CouldNot(
-                f"Kafka did not answer at {settings.kafka} ({error!r}): is it running, and is "
-                "MICROFIN_KAFKA right?"
+                f"Kafka did not answer at {settings.kafka} ({tls_fault(KAFKA) or repr(error)}): is "
+                "it running, and is MICROFIN_KAFKA right?"
             ) from error
         if existing:
             await _must_exist(administrator, settings.topic)
