@@ -218,3 +218,11 @@ def test_every_image_comes_from_the_one_registry(chart: str, tmp_path: Path) -> 
 def test_what_is_no_registry_is_refused(chart: str, registry: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="imageRegistry"):
         render(chart, {"global": {"imageRegistry": registry}}, tmp_path)
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_the_platform_can_choose_every_user(chart: str, tmp_path: Path) -> None:
+    """As OpenShift's restricted-v2 does, which refuses a fixed number."""
+    values = {"redis": {"user": 0}} if chart == "microfin-data" else {}
+    fixed = {"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"}
+    assert not keys(render(chart, values, tmp_path)) & fixed

@@ -128,7 +128,7 @@ def test_a_hook_finds_what_it_needs() -> None:
     }
     (job,) = [item for item in render() if item["kind"] == "Job"]
     spec = job["spec"]["template"]["spec"]
-    weight = hooks["Job", "microfin-migrate"]
+    weight = hooks["Job", "microfin-migrate-1"]
     assert hooks["ServiceAccount", spec["serviceAccountName"]] < weight
     assert hooks["NetworkPolicy", "microfin-migrate"] < weight
     assert "configMap" not in str(spec)

@@ -97,3 +97,24 @@ def test_the_api_server_accepts_all_of_it(namespace: str, values: tuple[str, ...
         *("apply", "--dry-run=server", "--server-side", "--validate=strict", "-f", "-"),
         stdin=rendered,
     )
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_a_retry_leaves_a_migration_that_still_runs_alone(namespace: str, helm: str) -> None:
+    """Without a data plane its pod cannot start, so the Job runs until its deadline."""
+    chart = str(ROOT / "charts/microfin")
+    again = [helm, "upgrade", "--install", "microfin", chart, "--namespace", namespace]
+    again += ["--set", "audit.enabled=false,trim.enabled=false,paused=true", "--timeout", "5s"]
+    uids = []
+    for _ in range(2):
+        assert subprocess.run(again, capture_output=True, text=True, check=False).returncode
+        first = get("job/microfin-migrate-1", namespace)
+        assert "deletionTimestamp" not in first["metadata"]
+        uids.append(first["metadata"]["uid"])
+    assert uids[0] == uids[1]
+    assert get("job/microfin-migrate-2", namespace)["metadata"]["uid"] not in uids
+    # After an uninstallation the revisions begin anew, and with them the names.
+    run(helm, namespace, "uninstall", "microfin")
+    done = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert "still runs: wait for it" in done.stderr
+    assert get("job/microfin-migrate-1", namespace)["metadata"]["uid"] == uids[0]

@@ -40,6 +40,29 @@ def test_the_chart_and_the_command_keep_the_log_for_the_same_time() -> None:
     assert f"{KEPT_HOURS // 24} days" in page
 
 
+def test_helm_waits_longer_than_a_migration_may_run() -> None:
+    """Otherwise helm gives up, and people repeat the command, while the migration still runs."""
+    values = yaml.safe_load((ROOT / "charts/microfin/values.yaml").read_text(encoding="utf-8"))
+    deadline = values["migrations"]["activeDeadlineSeconds"]
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/*/INTRODUCTION.md")]
+    pages += [*ROOT.glob("charts/*/templates/NOTES.txt"), *ROOT.glob("*.md")]
+    found = []
+    for page in pages:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        commands = re.findall(
+            r"^ *helm (?:install|upgrade).* charts/microfin .*$", text, re.MULTILINE
+        )
+        for command in commands:
+            minutes = re.search(r"--timeout (\d+)m", command)
+            assert minutes, f"{page.name}: {command.strip()}"
+            assert int(minutes[1]) * 60 > deadline, f"{page.name}: {command.strip()}"
+        found += commands
+    assert len(found) >= 4
+    deployed = (ROOT / "deploy/src/microfin_deploy/releases.py").read_text(encoding="utf-8")
+    (minutes,) = re.findall(r'"--timeout", "(\d+)m"', deployed)
+    assert int(minutes) * 60 > deadline
+
+
 def reasons() -> Iterator[str]:
     """Yield the reasons that the operator gives: conditions, Events, and the states behind them."""
     for module in ("decide.py", "topic.py", "workers.py", "routing.py"):

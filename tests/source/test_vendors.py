@@ -131,8 +131,9 @@ def test_every_page_and_test_names_the_versions_that_are_pinned() -> None:
     # Chart 0.29.1 has 1.30.1: their last numbers rise together.
     assert cnpg.split(".")[2] == pinned["cnpg"].split(".")[2]
     assert tuple(map(int, cnpg.split("."))) >= (1, 30, 1)
-    (k6,) = set(re.findall(r"controller-v([\d.]+)", text_of(ROOT / "tests/e2e/on_lab.sh")))
-    assert f"k6-operator@v{k6}\n" in text_of(ROOT / "tests/e2e/on_lab.sh")
+    (script,) = (ROOT / "tests/e2e").glob("on_*.sh")
+    (k6,) = set(re.findall(r"controller-v([\d.]+)", text_of(script)))
+    assert f"k6-operator@v{k6}\n" in text_of(script)
     assert f"operator {k6}: the version with which our tests run" in text_of(
         ROOT / "k8s/k6-operator/README.md"
     )
@@ -143,7 +144,7 @@ def test_every_page_and_test_names_the_versions_that_are_pinned() -> None:
     }
 
 
-def test_prometheus_reads_whoever_knows_when_certificates_expire() -> None:
+def test_prometheus_reads_the_parts_that_know_when_certificates_expire() -> None:
     monitor = load(ROOT / "k8s/strimzi/podmonitor.yaml")
     assert monitor["spec"]["selector"]["matchLabels"] == {"strimzi.io/kind": "cluster-operator"}
     nginx = load(ROOT / "k8s/ingress-nginx/values-monitoring.yaml")["controller"]["metrics"]

@@ -156,7 +156,7 @@ MICROFIN_LOG_LEVEL: {{ .Values.log.level }}
 {{- define "microfin.apiSettings" -}}
 {{ include "microfin.commonSettings" . }}
 MICROFIN_TOPIC: {{ .Values.topic.name | quote }}
-MICROFIN_API_HOST: 0.0.0.0
+MICROFIN_API_HOST: ""
 MICROFIN_API_PORT: "8080"
 MICROFIN_ANSWER: {{ .Values.api.answer }}
 MICROFIN_DEFAULT_CURRENCY: {{ .Values.api.defaultCurrency }}

@@ -183,7 +183,7 @@ def _with_values(arguments: tuple[str, ...], values: dict[str, Any]) -> None:
     with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(values, file)
         file.flush()
-        helm(*arguments, "--values", file.name, "--timeout", "10m")
+        helm(*arguments, "--values", file.name, "--timeout", "15m")
 
 
 def _wait(wanted: Wanted, what: str, say: Say) -> None:

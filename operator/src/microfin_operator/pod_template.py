@@ -136,7 +136,8 @@ def _with_theirs(cluster: Cluster, ours: KubernetesObject, component: str) -> Ku
         )
     if component == WORKER:
         environment += [
-            {"name": "MICROFIN_WORKER_HOST", "value": "0.0.0.0"},  # noqa: S104 - of the pod
+            # All addresses of the pod, IPv4 and IPv6.
+            {"name": "MICROFIN_WORKER_HOST", "value": ""},
             {"name": "MICROFIN_WORKER_PORT", "value": str(WORKER_PORT)},
         ]
     needed = {

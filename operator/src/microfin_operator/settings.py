@@ -19,8 +19,9 @@ class OperatorSettings(BaseSettings):
         "empty for all namespaces.",
     )
     http_host: str = Field(
-        default="0.0.0.0",  # noqa: S104 - of the pod
-        description="The address on which /healthz, /readyz and /metrics listen.",
+        default="",
+        description="The address on which /healthz, /readyz and /metrics listen; empty for all "
+        "addresses, IPv4 and IPv6.",
     )
     http_port: int = Field(default=8080, ge=0, description="Their port.")
     resync_seconds: float = Field(

@@ -110,6 +110,11 @@ def test_a_job_runs_where_workers_run_unless_it_has_its_own_place() -> None:
     assert worker(workers)["resources"] == spec["resources"]
 
 
+def test_a_worker_listens_on_all_its_addresses_of_both_families() -> None:
+    variables = {it["name"]: it["value"] for it in worker(worker_template(states.cluster()))["env"]}
+    assert variables["MICROFIN_WORKER_HOST"] == ""
+
+
 def test_null_removes_a_field() -> None:
     assert merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": None}}) == {"a": 1, "b": {"d": 3}}
 

@@ -20,7 +20,6 @@ CONTAINER: Final = "k6"
 _IMPORTED: Final = re.compile(r"from '\./([\w-]+\.js)'")
 _SCRIPTS: Final = "/scripts"
 _USERS: Final = "/users/users.json"
-_USER: Final = 12345  # the user of grafana's image; microfin's image runs as any user
 _CONTROL_PORT: Final = 6565
 _PLACE: Final = (
     "nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"
@@ -286,10 +285,8 @@ def _resources() -> dict[str, Any]:
 
 def _pod_security() -> dict[str, Any]:
     return {
+        # No number: the images have one of their own, and some platforms choose another.
         "runAsNonRoot": True,
-        "runAsUser": _USER,
-        "runAsGroup": _USER,
-        "fsGroup": _USER,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 

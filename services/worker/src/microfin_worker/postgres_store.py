@@ -18,9 +18,15 @@ from microfin.ledger.operation import Outcome
 from microfin.ledger.records import Account, LegKey, OutboxRow
 from microfin.ledger.routing import Routing, shard_of_partition
 from microfin.postgres import rows as ledger_rows
-from microfin.postgres.connections import Connection, Pool, is_connection_loss, is_data_error
+from microfin.postgres.connections import (
+    Connection,
+    Pool,
+    check_shard_within,
+    is_connection_loss,
+    is_data_error,
+)
 from microfin.postgres.rows import MILLISECONDS, OUTCOME_COLUMNS
-from microfin.postgres.shards import SHARD, NotMigrated, ShardPlace, WrongShard
+from microfin.postgres.shards import NotMigrated, ShardPlace, WrongShard
 from microfin_worker.batch_statement import batch_statement
 from microfin_worker.ports import (
     BatchWrite,
@@ -140,7 +146,7 @@ class PostgresStore:
     async def _raise_epoch(self, held: int | None) -> int:
         async with self._pool.acquire() as connection, connection.transaction():
             # Checked here as well as on new connections: a pooler can lead elsewhere by now.
-            self._shard.check(await connection.fetchrow(SHARD))
+            await check_shard_within(connection, self._shard)
             epoch: int | None = await connection.fetchval(
                 "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"
                 " WHERE partition = $1 AND epoch = coalesce($2, epoch) RETURNING epoch",

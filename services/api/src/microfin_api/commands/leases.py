@@ -100,6 +100,7 @@ class ShardLease:
         self._attempted = asyncio.Event()  # on the loop of the lease's users
         self._intent_since: float | None = None
         self.fault = f"shard {shard}: none yet"
+        self._failed_by = ""
         self.refusals = 0
         self.latest: Lease | None = None
 
@@ -218,8 +219,10 @@ class ShardLease:
 
     async def _fail(self, renewal: asyncio.Task[Lease]) -> None:
         error = renewal.exception() if renewal.done() else TimeoutError("it does not answer")
-        if not self.fault:
+        # Also the first one, and another kind: a database that answers may refuse this release.
+        if not self.fault or type(error).__name__ != self._failed_by:
             logger.warning("lease not renewed", shard=self._shard, error=repr(error))
+        self._failed_by = type(error).__name__
         self.fault = f"shard {self._shard}: {error or type(error).__name__}"
         if not isinstance(error, TimeoutError):
             self.refusals += 1

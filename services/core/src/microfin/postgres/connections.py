@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import structlog
 
-from microfin.postgres.shards import SHARD, ShardPlace
+from microfin.postgres.shards import SHARD_AND_SCHEMA, ShardPlace
 from microfin.process.database_tls import database_tls
 from microfin.process.renewed_tls import renewed_context
 from microfin.process.settings import CommonSettings
@@ -77,7 +77,7 @@ async def connect_pool(
     Each new connection uses the current user and password of the settings' file, and the current
     certificates of the files in the URL. With `place`, each new connection first asks the database
     which shard it is: then acquiring one raises `WrongShard` where it is another shard, and
-    `NotMigrated` where it is no ledger yet.
+    `NotMigrated` where it is no ledger yet, or one with an older schema than this release needs.
     """
 
     async def connect_anew(_: str, **options: Any) -> Connection:
@@ -136,12 +136,21 @@ async def connect_shards(urls: list[str], settings: CommonSettings) -> list[Pool
 
 
 async def check_shard(connection: Connection, place: ShardPlace) -> None:
-    """Raise `WrongShard` or `NotMigrated` unless the database is the shard of `place`."""
+    """Raise `WrongShard` or `NotMigrated` unless the database is the shard of `place`, and has a
+    schema that this release can work with."""
+    async with connection.transaction():
+        await check_shard_within(connection, place)
+
+
+async def check_shard_within(connection: Connection, place: ShardPlace) -> None:
+    """Check as `check_shard` does, in the transaction that the caller has begun."""
     try:
-        async with connection.transaction():
-            place.check(await connection.fetchrow(SHARD))
+        place.check_for_work(await connection.fetchrow(SHARD_AND_SCHEMA))
     except asyncpg.UndefinedTableError as error:
         raise place.not_migrated() from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        # Every `microfin migrate` since then lets the processes read the schema's number.
+        raise place.too_old("does not tell its schema") from error
 
 
 @contextlib.asynccontextmanager

@@ -209,7 +209,8 @@ class WorkerSettings(CommonSettings):
         "the host's name, as a StatefulSet numbers its pods.",
     )
     worker_host: str = Field(
-        default="127.0.0.1", description="The address of /healthz and the like."
+        default="127.0.0.1",
+        description="The address of /healthz and the like; empty for all addresses, IPv4 and IPv6.",
     )
     worker_port: int = Field(default=8081, description="The port of /healthz and the like.")
     batch_limit: int = Field(
@@ -243,7 +244,10 @@ class ApiSettings(CommonSettings):
         ge=1,
         description="The most connections of one API process to one shard, through the pooler.",
     )
-    api_host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    api_host: str = Field(
+        default="127.0.0.1",
+        description="The address to listen on; empty for all addresses, IPv4 and IPv6.",
+    )
     api_port: int = Field(default=8080, description="The port to listen on.")
     secret: str = Field(
         default="",

@@ -110,6 +110,7 @@ def _migrate_shard(url: str, place: ShardPlace, partitions: int) -> str:
         configuration.set_main_option("script_location", str(Path(__file__).parent))
         command.upgrade(configuration, "head")
         connection.commit()
+        _show_schema(connection)
         _ensure_routing(connection, place, partitions)
         revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         connection.commit()
@@ -172,6 +173,12 @@ def _ensure_roles(connection: Connection) -> None:
                 advice="let the role's administrator run: " + "; ".join(statements),
                 error=str(error.orig).strip(),
             )
+
+
+def _show_schema(connection: Connection) -> None:
+    """Let the processes see which schema this is: they refuse one that is too old for them."""
+    connection.execute(text(f"GRANT SELECT ON alembic_version TO {', '.join(ROLES)}"))
+    connection.commit()
 
 
 def _ensure_routing(connection: Connection, place: ShardPlace, partitions: int) -> None:
