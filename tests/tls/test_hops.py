@@ -7,14 +7,15 @@ the next attempt succeeds as soon as the certificates are right.
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
+from unittest.mock import patch
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from microfin.kafka.client import KAFKA, connection_options
 from microfin.postgres.connections import connect
+from microfin.process import renewed_tls
 from microfin.process.database_tls import POSTGRES
-from microfin.process.renewed_tls import tls_fault
 from microfin.process.settings import CommonSettings
 from microfin.process.tls_refusals import TlsRefused
 from microfin.redis.guarded import GuardedRedis, RedisUnavailable
@@ -22,7 +23,7 @@ from microfin.redis.tls import REDIS
 from microfin_tools.audit.shard import open_shards
 from microfin_tools.migrations.run import migrate
 from support.certificates import Authority, Issued, Secret
-from tls.servers import Servers
+from tls.servers import NAMES, Servers
 
 OTHER: Final = Authority("another-ca")
 
@@ -55,6 +56,13 @@ class Client:
             redis_ca_file=self.authorities.path("ca.crt"),
             **changed,
         )
+
+    def fault(self, server: str) -> str:
+        """Return what `tls_fault` says in a process of this client."""
+        here = str(self.authorities.folder)
+        ours = [it for it in renewed_tls._contexts if it.files.authority.startswith(here)]
+        with patch.object(renewed_tls, "_contexts", ours):
+            return renewed_tls.tls_fault(server)
 
     def url(self, plain: str, mode: str = "verify-full") -> str:
         file = self.authorities.path("ca.crt")
@@ -106,11 +114,11 @@ def client(servers: Servers, tmp_path: Path) -> Client:
     return Client(servers, tmp_path)
 
 
-async def refused(server: str, use: Awaitable[None]) -> str:
+async def refused(client: Client, server: str, use: Awaitable[None]) -> str:
     """Return the sentence with which a hop is refused."""
     with pytest.raises(Exception):  # noqa: B017, PT011 - each client library has its own
         await use
-    said = tls_fault(server)
+    said = client.fault(server)
     assert said.startswith(f"{server} at "), said
     return said
 
@@ -119,12 +127,12 @@ async def refused(server: str, use: Awaitable[None]) -> str:
 async def test_the_right_certificates_are_believed(client: Client, hop: str) -> None:
     server, use = HOPS[hop]
     await use(client)
-    assert tls_fault(server) == ""
+    assert client.fault(server) == ""
 
 
 FAULTS: Final[dict[str, tuple[Callable[[Servers], Issued], str]]] = {
     "expired": (
-        lambda it: it.authority.issue("server", "127.0.0.1", "localhost", seconds=-60),
+        lambda it: it.authority.issue("server", *NAMES, seconds=-60),
         "is not believed: its certificate, or its authority's, has expired",
     ),
     "name": (
@@ -132,11 +140,11 @@ FAULTS: Final[dict[str, tuple[Callable[[Servers], Issued], str]]] = {
         "is not believed: its certificate is for another name than ",
     ),
     "authority": (
-        lambda _: OTHER.issue("server", "127.0.0.1", "localhost"),
+        lambda _: OTHER.issue("server", *NAMES),
         "is not believed: its certificate is of an unknown authority, none in ",
     ),
     "form": (
-        lambda it: it.authority.issue("server", "127.0.0.1", "localhost", strict=False),
+        lambda it: it.authority.issue("server", *NAMES, strict=False),
         "is not believed: its certificate has a fault (Missing Authority Key Identifier)",
     ),
 }
@@ -151,18 +159,18 @@ async def test_a_server_with_a_wrong_certificate_is_not_believed(
     try:
         await servers.show(issue(servers))
         for server, use in HOPS.values():
-            assert sentence in await refused(server, use(client))
+            assert sentence in await refused(client, server, use(client))
     finally:
         await servers.show(servers.right())
     for server, use in HOPS.values():
         await use(client)
-        assert tls_fault(server) == ""
+        assert client.fault(server) == ""
 
 
 async def test_a_server_whose_authority_is_not_trusted_any_longer(client: Client) -> None:
     client.trust(OTHER)
     for server, use in HOPS.values():
-        assert "is of an unknown authority" in await refused(server, use(client))
+        assert "is of an unknown authority" in await refused(client, server, use(client))
     client.trust(client.servers.authority)
     for _, use in HOPS.values():
         await use(client)
@@ -171,7 +179,7 @@ async def test_a_server_whose_authority_is_not_trusted_any_longer(client: Client
 async def test_a_server_without_tls_gets_nothing(client: Client) -> None:
     sentence = "does not complete a TLS handshake: does it speak TLS on this port?"
     for server, use in ((KAFKA, client.use_kafka), (REDIS, client.use_redis)):
-        assert sentence in await refused(server, use(""))
+        assert sentence in await refused(client, server, use(""))
 
 
 @pytest.fixture
@@ -190,7 +198,7 @@ async def postgres_without_tls(servers: Servers) -> Iterator[None]:
 
 @pytest.mark.usefixtures("postgres_without_tls")
 async def test_postgresql_without_tls_gets_no_password(client: Client) -> None:
-    """Whoever is in between needs only to say that the server has no TLS."""
+    """An attacker in between needs only to say that the server has no TLS."""
     plain = client.servers.platform.postgres_direct(database="postgres")
     without = plain.removesuffix("?sslmode=disable")
     for url in (client.url(plain), client.url(plain, "require"), without):
@@ -244,12 +252,12 @@ async def test_a_broker_that_refuses_our_certificate_is_named(
     authority = OTHER if foreign else client.servers.authority
     issued = authority.issue("microfin-administrator", seconds=seconds)
     client.be(issued)
-    said = await refused(KAFKA, client.use_kafka())
+    said = await refused(client, KAFKA, client.use_kafka())
     assert f"does not accept this process's certificate {client.user.path('user.crt')}" in said
     assert f"{issued.ends:%Y-%m-%d %H:%M:%S} UTC" in said
     client.be(client.servers.authority.issue("microfin-administrator"))
     await client.use_kafka()
-    assert tls_fault(KAFKA) == ""
+    assert client.fault(KAFKA) == ""
 
 
 async def test_a_cache_whose_certificate_expired_is_a_fault_that_says_so(client: Client) -> None:
@@ -257,11 +265,11 @@ async def test_a_cache_whose_certificate_expired_is_a_fault_that_says_so(client:
     servers = client.servers
     redis = GuardedRedis(client.settings())
     try:
-        await servers.show(servers.authority.issue("server", "localhost", seconds=-60))
+        await servers.show(servers.authority.issue("server", *NAMES, seconds=-60))
         with pytest.raises(RedisUnavailable):
             await redis.get("tls")
         await redis._look()
-        assert "Redis at localhost is not believed" in redis.fault
+        assert "is not believed: its certificate, or its authority's, has expired" in redis.fault
     finally:
         await redis.close()
         await servers.show(servers.right())

@@ -1,6 +1,6 @@
 """How a database's URL wants TLS. Nothing but `sslmode=disable` means a connection without TLS.
 
-libpq and asyncpg take a URL without `sslmode` for one that prefers TLS: whoever is in between has
+libpq and asyncpg take a URL without `sslmode` for one that prefers TLS: an attacker in between has
 only to say that the server has none, and receives the password. Here it means `verify-full`.
 """
 

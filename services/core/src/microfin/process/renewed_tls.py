@@ -4,7 +4,7 @@ Strimzi and the kubelet, cert-manager, or a person renew them by changing files.
 them only once, the server would refuse its connections after its certificate has expired.
 
 A refusal is an error whose message is a sentence for people, whichever client library meets it. It
-is logged when it begins, and `tls_fault` tells it to those who report what a process waits for.
+is logged when it begins, and `tls_fault` gives it to those who report what a process waits for.
 """
 
 import functools
@@ -21,13 +21,13 @@ from microfin.process.tls_refusals import TlsRefused, does_not_speak_tls, explai
 
 logger = structlog.get_logger(__name__)
 
-_FRESH: Final = 30.0  # seconds; whoever is refused tries again more often
+_FRESH: Final = 30.0  # seconds; a client that is refused tries again more often
 
 _AGAIN: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class _Watched(ssl.SSLObject):
-    """One connection. Tells its context whether the server accepts it, and whom it refuses.
+    """One connection. Reports to its context whether the server accepts it, and whom it refuses.
 
     A server of TLS 1.3 refuses a client's certificate only after the handshake, instead of its
     first data.
@@ -81,7 +81,7 @@ class RenewedContext(ssl.SSLContext):
         self._refused: Signature | None = None
         self._use()
         self._faults: dict[str, tuple[float, str]] = {}
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
         self._spoke: set[str] = set()
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
@@ -100,7 +100,7 @@ class RenewedContext(ssl.SSLContext):
         self._renewed()
         return self._ends
 
-    # What connections tell ------------------------------------------------------------------
+    # What connections report ------------------------------------------------------------------
 
     def began(self, host: str) -> None:
         """Note that a handshake with `host` goes on; it may end without an error of TLS.
@@ -123,15 +123,15 @@ class RenewedContext(ssl.SSLContext):
         own = min((end for (role, _), end in self._ends.items() if role == "client"), default=None)
         sentence = explain(error, self.files, host, own)
         self._faults[host] = (time.monotonic(), sentence)
-        if self._told.get(host) != sentence:
-            self._told[host] = sentence
+        if self._logged.get(host) != sentence:
+            self._logged[host] = sentence
             logger.error("TLS is refused", server=self.files.server, host=host, fault=sentence)
         return TlsRefused(sentence)
 
     def accepted(self, host: str) -> None:
         """Note that `host` has sent data."""
         self._faults.pop(host, None)
-        if self._told.pop(host, None):
+        if self._logged.pop(host, None):
             logger.info("TLS is accepted", server=self.files.server, host=host)
 
     def fault(self) -> tuple[float, str]:
