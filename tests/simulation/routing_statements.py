@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from microfin.ledger.lease import ACTIVATION_LOCK_SECONDS
+from microfin.postgres.shards import NEEDED_SCHEMA
 from simulation.database import Database
 from simulation.sessions import Execution, Row, Transaction
 
@@ -15,9 +16,9 @@ def read_routing(database: Database, transaction: Transaction) -> Execution:
 
 
 def read_shard(database: Database, _: Transaction) -> Execution:
-    """Return which shard this is, and of how many."""
+    """Return which shard this is, of how many, and its schema, which is the newest."""
     yield from ()  # it locks nothing
-    return database.tables.routing["shard"], database.tables.routing["shards"]
+    return database.tables.routing["shard"], database.tables.routing["shards"], NEEDED_SCHEMA
 
 
 def read_partitions(database: Database, transaction: Transaction) -> Execution:

@@ -43,7 +43,7 @@ class UnknownStatement(Exception):
 
 
 _STATEMENTS: Final[dict[str, Callable[..., Execution]]] = {
-    shards.SHARD: read_shard,
+    shards.SHARD_AND_SCHEMA: read_shard,
     postgres_store._ROW + "FOR UPDATE": lock_partition,
     postgres_store._OUTBOX: read_outbox,
     postgres_store._KNOWN: read_outcomes,
