@@ -37,6 +37,7 @@ _TARGET = {"namespace", "pod", "job", "microfin_part"}
 def own_metrics() -> dict[str, set[str]]:
     """Return the names under which our processes report what they have registered; their labels."""
     for module in (
+        "microfin.process.silence",
         "microfin.redis.state",
         "microfin_worker.metrics",
         "microfin_api.metrics",

@@ -12,7 +12,7 @@ _REQUEST_TIMEOUT: Final = 2_000
 
 
 UNREACHABLE_AFTER: Final = 10.0
-"""Seconds without an answer of any broker after which a process reports that it is not ready."""
+"""Seconds without an answer of any broker after which a producer asks the configured servers."""
 
 
 def connection_options(settings: CommonSettings, client_id: str) -> dict[str, Any]:
