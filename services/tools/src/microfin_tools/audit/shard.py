@@ -7,7 +7,11 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from microfin.postgres.connections import Connection, check_shard
+from microfin.postgres.connections import (
+    Connection,
+    check_shard,
+    end_when_the_server_is_gone,
+)
 from microfin.postgres.shards import ShardPlace
 
 _PIECE: Final = 2_000
@@ -68,6 +72,7 @@ async def open_shards(urls: Sequence[str]) -> AsyncIterator[list[AuditedShard]]:
                 ssl=None if "sslmode=" in url else False,
             )
             stack.push_async_callback(_close, connection)
+            end_when_the_server_is_gone(connection)
             await check_shard(connection, ShardPlace(number, len(urls)))
             shards.append(AuditedShard(number, connection))
         yield shards
