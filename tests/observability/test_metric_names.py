@@ -38,6 +38,7 @@ def own_metrics() -> dict[str, set[str]]:
     """Return the names under which our processes report what they have registered; their labels."""
     for module in (
         "microfin.process.renewed_tls",
+        "microfin.process.silence",
         "microfin.redis.state",
         "microfin_worker.metrics",
         "microfin_api.metrics",

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 OPERATOR = ROOT / "operator/src/microfin_operator"
 REASON = re.compile(r"[A-Z][a-z]+(?:[A-Z][a-z]+)*")
 CONDITIONS = {
-    "Ready", "TopicInSync", "WorkersInSync", "RoutingActive", "Growing", "Degraded", "Paused",
+    "Ready", "TopicInSync", "WorkersInSync", "RoutingActive", "Connected", "Growing",
+    "Degraded", "Paused",
 }  # fmt: skip
 CHARTS = sorted(path.parent for path in (ROOT / "charts").glob("*/Chart.yaml"))
 

@@ -13,7 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from microfin.ledger import wire
 from microfin.ledger.operation import Kind, Leg
 from microfin.ledger.wire import Command
-from microfin.process import renewed_tls
+from microfin.process import renewed_tls, silence
 from microfin.process.phase_seconds import PhaseSeconds
 from microfin.process.settings_reference import settings_markdown
 from microfin.redis import state
@@ -110,7 +110,7 @@ def test_settings_are_current() -> None:
 def test_metrics_are_current() -> None:
     declared = {
         _declared(metric)
-        for module in (worker_metrics, api_metrics, state, renewed_tls)
+        for module in (worker_metrics, api_metrics, state, renewed_tls, silence)
         for metric in vars(module).values()
         if isinstance(metric, MetricWrapperBase | PhaseSeconds)
     }

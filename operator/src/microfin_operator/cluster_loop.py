@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from microfin_operator import metrics
+from microfin_operator.decide import SOON
 from microfin_operator.kubernetes_api import ApiFailure, KubernetesApi
 from microfin_operator.metrics import ClusterFigures
 from microfin_operator.observation import Observation, WorkerReport
@@ -123,11 +124,7 @@ class ClusterLoop:
         """Wait until something has changed or the next pass is due."""
         began = time.monotonic()
         due = began + min(done.plan.requeue_after, self._pace.resync)
-        look = (
-            self._pace.look
-            if done.plan.requeue_after >= self._pace.look * 2
-            else self._pace.look / 5
-        )
+        look = self._pace.look if done.plan.requeue_after > SOON else self._pace.look / 2
         while True:
             self.beat = time.monotonic()
             left = due - self.beat
@@ -177,6 +174,11 @@ class ClusterLoops:
         if loop is not None:
             loop.wake()
 
+    def wake_all(self) -> None:
+        """Wake all loops: the watches may have missed something."""
+        for loop in self._loops.values():
+            loop.wake()
+
     async def stop(self) -> None:
         """End all loops, also in the middle of a pass."""
         for task in self._tasks:
@@ -203,9 +205,9 @@ def _have_changed(earlier: Observation, reports: dict[int, WorkerReport]) -> boo
     return _states(earlier.reports) != _states(reports)
 
 
-def _states(reports: dict[int, WorkerReport]) -> dict[int, tuple[str, int, int, int]]:
+def _states(reports: dict[int, WorkerReport]) -> dict[int, tuple[object, ...]]:
     return {
-        ordinal: (it.state, it.generation, it.partition_count, it.topic_partitions)
+        ordinal: (it.state, it.unreachable, it.generation, it.partition_count, it.topic_partitions)
         for ordinal, it in reports.items()
     }
 

@@ -51,6 +51,7 @@ def decide(observation: Observation, now: datetime, refusal: str = "") -> Plan:
     }
     conditions = _conditions(observation, states, _growing(topic, routing), refusal)
     warnings = {name for name, it in states.items() if isinstance(it, NeedsPerson)} | {"Degraded"}
+    warnings |= {it.type for it in conditions if it.type == "Connected" and it.status == "False"}
     notes = transitions(observation.cluster, conditions, warnings)
     paused = observation.cluster.spec.paused
     status = build_status(
@@ -125,6 +126,7 @@ def _conditions(
             Condition(name, truth(state), state.reason, state.message)
             for name, state in states.items()
         ),
+        _connected(observation),
         Condition("Growing", "True", "Growing", f"growing {growing}")
         if growing
         else Condition("Growing", "False", "NotGrowing", "no growth is under way"),
@@ -137,6 +139,29 @@ def _conditions(
         if paused
         else Condition("Paused", "False", "NotPaused", "the operator does its work"),
     ]
+
+
+def _connected(observation: Observation) -> Condition:
+    """Return the condition that shows which parts of the platform do not answer the workers."""
+    if not observation.reports:
+        return Condition("Connected", "Unknown", "NoWorkerTells", "no worker reports its parts")
+    silent: dict[str, list[int]] = {}
+    for partition, report in sorted(observation.reports.items()):
+        for part in report.unreachable:
+            silent.setdefault(part, []).append(partition)
+    if not silent:
+        return Condition("Connected", "True", "AllAnswer", "every part answers the workers")
+    sentences = [
+        f"{part} does not answer {len(partitions)} workers, of partition "
+        f"{', '.join(map(str, partitions[:5]))}{' and others' if len(partitions) > 5 else ''}"
+        for part, partitions in silent.items()
+    ]
+    message, first = "; ".join(sentences), next(iter(silent))
+    if first == "Kafka":
+        return Condition("Connected", "False", "KafkaSilent", message)
+    if first == "PostgreSQL":
+        return Condition("Connected", "False", "PostgreSQLSilent", message)
+    return Condition("Connected", "False", "RedisSilent", message)
 
 
 def _phase(observation: Observation, states: dict[str, State], conditions: list[Condition]) -> str:

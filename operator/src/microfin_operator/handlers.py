@@ -4,7 +4,6 @@ No handler makes kopf write to objects: `on.event` stores no progress and needs 
 nothing hangs when the operator is removed before its clusters.
 """
 
-import asyncio
 import dataclasses
 import ssl
 from typing import Any, Final
@@ -12,10 +11,11 @@ from typing import Any, Final
 import kopf
 import structlog
 
+from microfin_operator.api_silence import ApiSilence
 from microfin_operator.cluster_authority import ClusterAuthority
 from microfin_operator.cluster_loop import ClusterLoops, Pace
 from microfin_operator.kinds import JOB, KAFKA_TOPIC, MICROFIN_CLUSTER, POD, STATEFUL_SET, Kind
-from microfin_operator.kubernetes_api import ApiFailure, KubernetesApi, connect
+from microfin_operator.kubernetes_api import KubernetesApi, connect
 from microfin_operator.metrics import ClusterCollector, expose
 from microfin_operator.names import CLUSTER_LABEL, FIELD_MANAGER, TOPIC_OWNER
 from microfin_operator.settings import OperatorSettings
@@ -36,29 +36,19 @@ class Runtime:
         self.workers = WorkerReader(settings.worker_port)
         pace = Pace(settings.resync_seconds, settings.look_seconds, settings.lag_seconds)
         self.loops = ClusterLoops(api, self.workers, pace)
+        self.silence = ApiSilence(api, self.loops.wake_all)
         host, port = settings.http_host, settings.http_port
-        self.web = WebServer(self.loops, host, port, ClusterAuthority())
+        self.web = WebServer(self.loops, self.silence, ClusterAuthority(), host, port)
         self._hide = expose(ClusterCollector(self.loops.figures))
-        self._reaching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Answer probes; report ready as soon as the API server has answered once."""
+        """Answer probes, and begin to ask the API server."""
         await self.web.start()
-        self._reaching = asyncio.create_task(self._reach())
-
-    async def _reach(self) -> None:
-        while not self.web.ready:
-            try:
-                await self.api.reach()
-                self.web.ready = True
-            except ApiFailure as error:
-                logger.warning("the API server does not answer", error=str(error))
-                await asyncio.sleep(1)
+        self.silence.start()
 
     async def stop(self) -> None:
         """End everything."""
-        if self._reaching is not None:
-            self._reaching.cancel()
+        self.silence.stop()
         await self.loops.stop()
         await self.web.stop()
         await self.workers.close()

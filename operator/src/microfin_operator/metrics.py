@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
-from prometheus_client import REGISTRY, Counter, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -19,6 +19,11 @@ RECONCILE_SECONDS: Final = Histogram(
 )
 API_REQUESTS: Final = Counter(
     "microfin_operator_api_requests", "Requests to the API server besides watches.", ["method"]
+)
+
+API_SILENT_SECONDS: Final = Gauge(
+    "microfin_operator_api_silent_seconds",
+    "Seconds for which the API server has not answered, 0 while it answers.",
 )
 
 PHASES: Final = (

@@ -24,6 +24,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     topic_partitions: int = 0
     lag_records: int = 0
     lag_seconds: float = 0.0
+    unreachable: list[str] = []
 
 
 class Observation(msgspec.Struct, frozen=True):

@@ -30,10 +30,10 @@ class OperatorSettings(BaseSettings):
         description="Seconds after which a cluster is checked even if no watch reported a change.",
     )
     look_seconds: float = Field(
-        default=5,
+        default=2,
         gt=0,
         description="Seconds between two reads of the workers' /status, which do not load the API "
-        "server; a fifth of it while a cluster is not as desired.",
+        "server; half of it while a cluster is not as desired.",
     )
     lag_seconds: float = Field(
         default=30, gt=0, description="Seconds between two updates of a status in which only the "

@@ -58,6 +58,7 @@ def build_status(
             "seconds": int(report.lag_seconds),
         }
         for partition, report in sorted(observation.reports.items())
+        if "Kafka" not in report.unreachable  # then nobody knows it
     ]
     status: dict[str, Any] = {
         "observedGeneration": cluster.generation,
@@ -89,9 +90,10 @@ def transitions(cluster: Cluster, conditions: list[Condition], warnings: set[str
         same = old is not None and (
             old["status"] == it.status and (it.type == "Ready" or old["reason"] == it.reason)
         )
-        # A condition that was never true needs no Event.
-        quiet = (
-            old is None and it.type in ("Growing", "Degraded", "Paused") and it.status == "False"
+        # A condition that has always been as it should be needs no Event.
+        quiet = old is None and (
+            (it.type in ("Growing", "Degraded", "Paused") and it.status == "False")
+            or (it.type == "Connected" and it.status != "False")
         )
         if not same and not quiet:
             kind: Literal["Normal", "Warning"] = "Warning" if it.type in warnings else "Normal"

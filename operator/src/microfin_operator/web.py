@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from microfin_operator.api_silence import ApiSilence
 from microfin_operator.cluster_authority import ClusterAuthority
 from microfin_operator.cluster_loop import ClusterLoops
 
@@ -14,21 +15,26 @@ that cannot reach the API server ends, and counts as a sign of life: a restart w
 
 
 class WebServer:
-    """Serves until it is stopped. `ready` is set when the API server has answered.
+    """Serves until it is stopped. The operator is ready while the API server answers.
 
     /healthz asks for a restart where only a restart helps: a loop is stuck, or the API server's
     authority was replaced, which the clients would not believe.
     """
 
     def __init__(
-        self, loops: ClusterLoops, host: str, port: int, authority: ClusterAuthority
+        self,
+        loops: ClusterLoops,
+        silence: ApiSilence,
+        authority: ClusterAuthority,
+        host: str,
+        port: int,
     ) -> None:
         self._loops = loops
+        self._silence = silence
         self._authority = authority
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
-        self.ready = False
 
     async def start(self) -> None:
         """Listen."""
@@ -66,9 +72,10 @@ class WebServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        if self.ready:
+        missing = self._silence.said
+        if not missing:
             return web.Response(text="ready\n")
-        return web.Response(status=503, text="the API server has not answered yet\n")
+        return web.Response(status=503, text=f"{missing}\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

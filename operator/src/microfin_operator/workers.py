@@ -21,6 +21,9 @@ from microfin_operator.workload import disruption_budget, service, stateful_set
 WORKING = "working"
 """The state of a worker that has claimed its partition and decides its commands."""
 
+_DISCONNECTED = "disconnected"
+"""The state of a worker that has claimed its partition, and whose Kafka or PostgreSQL is silent."""
+
 _BROKEN = "stopped"
 """The state of a worker that has found a fault that only a person can repair."""
 
@@ -118,7 +121,9 @@ def _progress(
         return Progressing("Rolling", f"{rolling}{_reasons(observation, waiting)}")
     if waiting:
         count = f"{replicas - len(waiting)} of {replicas} workers work"
-        return Progressing("WaitingForClaims", f"{count}{_reasons(observation, waiting)}")
+        cut_off = any(it.state == _DISCONNECTED for it in observation.reports.values())
+        reason = "Disconnected" if cut_off else "WaitingForClaims"
+        return Progressing(reason, f"{count}{_reasons(observation, waiting)}")
     return InSync("InSync", f"{replicas} partitions, each with its worker")
 
 

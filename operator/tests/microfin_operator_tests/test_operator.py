@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from kopf.testing import KopfRunner
 
+from microfin_operator.api_silence import SAID_AFTER
 from microfin_operator.kinds import (
     EVENT,
     JOB,
@@ -29,6 +30,7 @@ from support.operator.world import World
 from support.ports import free_port
 from support.waiting import until
 
+SILENT = "microfin_operator_api_silent_seconds "
 COMMAND = ["run", "-A", "--standalone", "-m", "microfin_operator.handlers"]
 
 
@@ -333,6 +335,75 @@ async def test_a_deleted_cluster_is_forgotten(
     await until_page(operator, 'cluster="bank"', there=False)
     assert topic is not None
     assert (await operator.page("/healthz"))[0] == 200
+
+
+async def test_an_operator_that_is_cut_off_says_so_and_makes_a_pass_on_return(
+    api: EmulatedApi, line: Line, world: World, operator: Operator
+) -> None:
+    await create(api)
+    await until_ready(api, 3)
+    line.silence()
+
+    async def says_so() -> bool:
+        code, text = await operator.page("/readyz")
+        return code == 503 and "Kubernetes API server does not answer" in text
+
+    await until("the operator says that it is cut off", says_so)
+    metrics = (await operator.page("/metrics"))[1]
+    (said,) = [text for text in metrics.splitlines() if text.startswith(SILENT)]
+    assert float(said.split()[-1]) > SAID_AFTER
+    assert (await operator.page("/healthz"))[0] == 200, "a restart would not help"
+    passes = await passes_of(operator)
+    line.speak()
+
+    async def settled() -> bool:
+        ready = (await operator.page("/readyz"))[0] == 200
+        return ready and await passes_of(operator) > passes
+
+    await until("the operator is ready again and has looked", settled)
+
+
+async def test_workers_that_are_cut_off_are_in_the_conditions(
+    api: EmulatedApi, world: World, operator: Operator
+) -> None:
+    await create(api)
+    await until_ready(api, 3)
+    world.unreachable = ["Kafka"]
+
+    def said() -> bool:
+        status = status_of(api)
+        connected = states.condition(status, "Connected")
+        return connected["reason"] == "KafkaSilent" and not is_ready(status)
+
+    await until("the conditions say that Kafka does not answer", said)
+    world.unreachable = []
+    await until_ready(api, 3)
+    await until(
+        "the conditions say that all answer",
+        lambda: states.condition(status_of(api), "Connected")["status"] == "True",
+    )
+
+
+async def test_a_worker_that_falls_silent_is_noticed(
+    api: EmulatedApi, world: World, operator: Operator
+) -> None:
+    """It accepts connections, and answers nothing."""
+    await create(api)
+    await until_ready(api, 3)
+    world.workers_speak.clear()
+    try:
+        await until("the workers are missed", lambda: not is_ready(status_of(api)))
+        said = states.condition(status_of(api), "WorkersInSync")["message"]
+        assert "does not answer the operator" in said
+    finally:
+        world.workers_speak.set()
+    await until_ready(api, 3)
+
+
+async def passes_of(operator: Operator) -> float:
+    lines = (await operator.page("/metrics"))[1].splitlines()
+    (count,) = [it for it in lines if it.startswith("microfin_operator_reconcile_seconds_count")]
+    return float(count.split()[-1])
 
 
 async def test_it_serves_metrics_and_health(

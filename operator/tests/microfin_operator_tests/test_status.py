@@ -52,3 +52,37 @@ def test_a_refusal_of_the_api_server_is_reported() -> None:
     degraded = states.condition(plan.status, "Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "Refused")
     assert "spec.template is invalid" in degraded["message"]
+
+
+def test_workers_that_are_cut_off_from_kafka_are_said_and_have_no_lag() -> None:
+    first = decide(states.at_rest(states.cluster()), NOW).status
+    assert states.condition(first, "Connected")["status"] == "True"
+    reports = {
+        ordinal: msgspec.structs.replace(
+            it, state="disconnected", reason="Kafka does not answer", unreachable=["Kafka"]
+        )
+        for ordinal, it in states.reports(3).items()
+    }
+    plan = decide(states.at_rest(states.cluster(first), reports=reports), NOW)
+    ready = states.condition(plan.status, "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "Disconnected")
+    assert "Kafka does not answer" in ready["message"]
+    connected = states.condition(plan.status, "Connected")
+    assert (connected["status"], connected["reason"]) == ("False", "KafkaSilent")
+    assert connected["message"] == "Kafka does not answer 3 workers, of partition 0, 1, 2"
+    assert (plan.status["readyReplicas"], plan.status["lag"]) == (0, [])
+    assert ("Warning", "KafkaSilent") in {(it.type, it.reason) for it in plan.notes}
+
+
+def test_workers_without_redis_are_ready_and_it_is_said() -> None:
+    reports = states.reports(3)
+    reports[1] = msgspec.structs.replace(reports[1], unreachable=["Redis"])
+    status = decide(states.at_rest(states.cluster(), reports=reports), NOW).status
+    assert states.condition(status, "Ready")["status"] == "True"
+    connected = states.condition(status, "Connected")
+    assert (connected["status"], connected["reason"]) == ("False", "RedisSilent")
+
+
+def test_without_a_report_nobody_knows_what_answers() -> None:
+    status = decide(states.at_rest(states.cluster(), reports={}), NOW).status
+    assert states.condition(status, "Connected")["status"] == "Unknown"

@@ -12,6 +12,7 @@ from microfin.kafka.producer import Appended, CommandProducer, ProduceRefused
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.operation import operation_id
 from microfin.ledger.wire import Command
+from microfin.process import silence
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from support.waiting import until
@@ -90,6 +91,7 @@ async def test_brokers_that_are_all_elsewhere_are_found_by_the_configured_names(
     """The client itself asks only brokers that it knows. Until then it is not ready."""
     for name, seconds in (("UNREACHABLE_AFTER", 1.0), ("_PROBE_EVERY", 0.1)):
         monkeypatch.setattr(producer_module, name, seconds)
+    monkeypatch.setattr(silence, "SAID_AFTER", 0.5)
     topic = f"producer_{uuid4().hex[:8]}"
     await platform.create_topic(topic, 1)
     producer = CommandProducer(CommonSettings(kafka=platform.endpoints.kafka, topic=topic), "test")

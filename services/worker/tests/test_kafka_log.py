@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from aiokafka import AIOKafkaConsumer
 
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.operation import operation_id
@@ -14,7 +15,6 @@ from microfin.process.settings import WorkerSettings
 from microfin_local.platform import Platform
 from microfin_worker import kafka_log
 from microfin_worker.kafka_log import KafkaLog, ReaderSilent
-from microfin_worker.status import Status
 from support.waiting import until_true
 
 
@@ -56,7 +56,7 @@ async def test_the_broker_reports_the_end_though_the_reader_is_dead(log: KafkaLo
     await kill_reader(log)
     await log.append(0, command("second"))
     await until_true(lambda: log.end() == 2)
-    assert log.unanswered() == 0
+    assert log.silence.seconds() == 0
 
 
 async def test_a_dead_reader_is_discarded_and_another_one_continues(log: KafkaLog) -> None:
@@ -81,14 +81,29 @@ async def test_a_broker_that_does_not_answer_is_noticed(log: KafkaLog, platform:
     """On an existing connection, and when no connection can be made."""
     await platform.pause("kafka-1")
     try:
-        await until_true(lambda: log.unanswered() > 0)
+        await until_true(lambda: log.silence.seconds() > 0)
     finally:
         await platform.resume("kafka-1")
-    await until_true(lambda: log.unanswered() == 0)
+    await until_true(lambda: log.silence.seconds() == 0)
 
 
-def test_a_worker_that_does_not_know_the_logs_end_is_not_ready() -> None:
-    status = Status(0, state="working")
-    assert status.ready
-    status.log_unanswered_seconds = 10.5
-    assert not status.ready
+async def test_a_broker_that_falls_silent_does_not_look_like_a_lost_record(
+    log: KafkaLog, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that took it for one would stop for good."""
+    await log.append(0, command("first"))
+    assert (found := await log.record_at(0)) is not None
+    assert found.offset == 0
+    connect = log._connect_assigned
+
+    async def then_fall_silent(group: str | None) -> AIOKafkaConsumer:
+        consumer = await connect(group)
+        await platform.pause("kafka-1")
+        return consumer
+
+    monkeypatch.setattr(log, "_connect_assigned", then_fall_silent)
+    try:
+        with pytest.raises(TimeoutError):
+            await log.record_at(0)
+    finally:
+        await platform.resume("kafka-1")

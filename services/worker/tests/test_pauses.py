@@ -14,7 +14,7 @@ async def test_each_retry_waits_twice_as_long_until_a_commit() -> None:
         await pauses.before_retry()
     pauses.committed()
     await pauses.before_retry()
-    assert clock.slept == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 0.1]
+    assert clock.slept == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 0.1]
 
 
 async def test_a_stop_ends_a_pause() -> None:

@@ -24,6 +24,9 @@ class FailingPool:
     def acquire(self) -> object:
         raise self._error
 
+    async def expire_connections(self) -> None:
+        """There are none."""
+
 
 @pytest.mark.parametrize(
     ("error", "expected"),

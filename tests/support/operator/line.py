@@ -1,4 +1,4 @@
-"""The line between the operator and the API server, which can be cut."""
+"""The line between the operator and the API server, which can be cut, or fall silent."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,8 @@ class Line:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._passing: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self.port = 0
 
     @property
@@ -31,6 +33,14 @@ class Line:
             task.cancel()
         await asyncio.gather(*self._passing, return_exceptions=True)
 
+    def silence(self) -> None:
+        """Pass nothing on, as when a NetworkPolicy drops every packet. No connection ends."""
+        self._flowing.clear()
+
+    def speak(self) -> None:
+        """Pass on again, and what has waited."""
+        self._flowing.set()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -38,17 +48,17 @@ class Line:
         try:
             there, back = await asyncio.open_connection(*self._target)
             try:
-                await asyncio.gather(_pass(reader, back), _pass(there, writer))
+                await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
             finally:
                 back.transport.abort()
         finally:
             writer.transport.abort()
             self._passing.discard(task)
 
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()

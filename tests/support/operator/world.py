@@ -34,6 +34,9 @@ class World:
         self.rolled: list[str] = []
         self.most_down_at_once = 0
         self.port = 0
+        self.unreachable: list[str] = []
+        self.workers_speak = asyncio.Event()
+        self.workers_speak.set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -205,6 +208,7 @@ class World:
         return runner
 
     async def _status(self, request: aiohttp.web.Request) -> aiohttp.web.Response:
+        await self.workers_speak.wait()
         assert request.transport is not None
         address = request.transport.get_extra_info("sockname")[0]
         ordinal = int(address.rpartition(".")[2]) - 1
@@ -215,7 +219,8 @@ class World:
         return aiohttp.web.json_response(
             {
                 "partition": ordinal,
-                "state": self._state(ordinal),
+                "state": "disconnected" if working and self.unreachable else self._state(ordinal),
+                "unreachable": self.unreachable,
                 "reason": "" if working else "the topic has no such partition",
                 "generation": generation if working else 0,
                 "partition_count": count if working else 0,

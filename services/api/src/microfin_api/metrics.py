@@ -28,6 +28,9 @@ ACKNOWLEDGE_SECONDS: Final = Histogram(
 OPERATIONS: Final = Counter(
     "microfin_api_operations", "Operations answered, by their status then.", ["kind", "status"]
 )
+READY: Final = Gauge(
+    "microfin_api_ready", "1 while this process accepts requests (/readyz answers 200), else 0."
+)
 WAITING: Final = Gauge(
     "microfin_api_waiting", "Commands not acknowledged or not answered yet.", ["partition"]
 )

@@ -7,10 +7,8 @@ from functools import partial
 
 import structlog
 
-from microfin.kafka.client import KAFKA
 from microfin.kafka.producer import CommandProducer
-from microfin.postgres.connections import connect_shards
-from microfin.process.renewed_tls import tls_fault
+from microfin.postgres.connections import Pool, connect_shards
 from microfin.process.settings import ApiSettings
 from microfin.redis.account_cache import AccountCache, account_seal
 from microfin.redis.guarded import GuardedRedis
@@ -63,6 +61,7 @@ class Services:
         self._lease_thread = LeaseThread(self.leases)
         self.gate = SendingGate(self.leases)
         self.drain = Drain()
+        self._renewing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Connect to Kafka, PostgreSQL and Redis; /readyz shows those that do not answer yet."""
@@ -86,6 +85,7 @@ class Services:
         await asyncio.gather(self.redis.start(), self._lease_thread.start())
         self.waiting.start()
         self._show_leases()
+        metrics.READY.set_function(lambda: 0 if self.missing() else 1)
         logger.info("started", instance=self.instance)
 
     async def stop(self) -> None:
@@ -114,8 +114,7 @@ class Services:
         if len(without_lease) == self.leases.shards:
             missing += without_lease
         if not self.producer.ready:
-            fault = tls_fault(KAFKA)
-            missing.append(f"Kafka cannot be reached{f': {fault}' if fault else ''}")
+            missing.append(self.producer.silence.sentence)
         return missing + self.clock.faults()
 
     def degraded(self) -> list[str]:
@@ -125,10 +124,18 @@ class Services:
         return ([] if len(away) == self.leases.shards else away) + slow
 
     def _show_leases(self) -> None:
-        """Let the metrics show whether each lease is valid when they are read."""
-        for shard in range(self.leases.shards):
+        """Let the metrics show whether each lease is valid, and renew connections after a cut."""
+        for shard, pool in enumerate(self.pools):
             lease = self.leases.of_shard(shard)
+            lease.on_return = partial(self._renew_connections, pool)
             metrics.LEASE_VALID.labels(shard).set_function(partial(_one_if_valid, lease))
+
+    def _renew_connections(self, pool: Pool) -> None:
+        """Make requests connect anew to a shard that is back: its old connections may be dead, and
+        each would cost a request its whole deadline."""
+        renewing = asyncio.create_task(pool.expire_connections())
+        self._renewing.add(renewing)
+        renewing.add_done_callback(self._renewing.discard)
 
     async def _clean_for_ever(self) -> None:
         while True:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
+from typing import Final
 
 import structlog
 import uvloop
@@ -29,21 +30,31 @@ from microfin_worker.worker import Worker
 
 logger = structlog.get_logger(__name__)
 
+# Seconds. A worker that was cut off works again soon after the end of the attempt under way.
+_CONNECT_WITHIN: Final = 3.0
+
 
 async def work(settings: WorkerSettings, partition: int) -> None:
     """Run the worker of `partition` until it is asked to stop."""
     urls = settings.database_urls
     shard = shard_of_partition(partition, len(urls))
-    pool = await connect_pool(urls[shard], settings, place=ShardPlace(shard, len(urls)))
+    pool = await connect_pool(
+        urls[shard],
+        settings,
+        place=ShardPlace(shard, len(urls)),
+        connect_within=min(_CONNECT_WITHIN, settings.database_timeout),
+    )
     redis = GuardedRedis(settings)
     log = KafkaLog(settings, partition)
+    store = PostgresStore(pool, partition, len(urls))
     ports = Ports(
         log=log,
-        store=PostgresStore(pool, partition, len(urls)),
+        store=store,
         replies=RedisReplies(redis, reply_seal(settings.cache_secret)),
         cache=AccountCache(redis, account_seal(settings.cache_secret)),
         clock=SystemClock(),
-        log_unanswered=log.unanswered,
+        required=(log.silence, store.silence),
+        useful=(redis.silence,),
     )
     limits = Limits(
         batch=settings.batch_limit,
@@ -60,14 +71,16 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         lambda: [redis.fault] if redis.fault else [],
     )
     serving = asyncio.create_task(server.serve())
-    starting = asyncio.gather(redis.start(), log.start())
+
+    async def connect() -> None:
+        await asyncio.gather(redis.start(), log.start())
+        garbage_collection.tune()
+
     logger.info("starting", partition=partition, shard=shard)
     if not settings.cache_secret:
         logger.warning("MICROFIN_CACHE_SECRET is not set: answers are looked up in PostgreSQL")
     try:
-        await starting
-        garbage_collection.tune()
-        await worker.run()
+        await worker.run(connected=connect())
     finally:
         server.should_exit = True
         await asyncio.gather(serving, log.stop(), redis.close(), return_exceptions=True)

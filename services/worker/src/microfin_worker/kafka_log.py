@@ -13,6 +13,8 @@ from microfin.ledger.wire import Command
 from microfin.process.clock import SystemClock
 from microfin.process.deadline import within
 from microfin.process.settings import WorkerSettings
+from microfin.process.silence import Silence
+from microfin_worker import log_watch
 from microfin_worker.log_watch import LogWatch
 from microfin_worker.ports import OutOfRange, PartitionMissing, Record
 
@@ -39,7 +41,11 @@ class KafkaLog:
         self._producer = CommandProducer(settings, name)
         self._reader: aiokafka.AIOKafkaConsumer | None = None
         self._clock = SystemClock()
-        self._watch = LogWatch(self._topic_partition, self._connect_unassigned, self._clock)
+        self.silence = Silence("Kafka", log_watch.EVERY)
+        self._watch = LogWatch(
+            self._topic_partition, self._connect_unassigned, self._clock, self.silence
+        )
+        self._polled: int | None = None  # when the reader's last fetch was answered
         self._next_offset = 0  # the offset after the last record that was fetched
         self._silent_since: float | None = None
         self._commit_task: asyncio.Task[None] | None = None
@@ -57,10 +63,6 @@ class KafkaLog:
         await asyncio.gather(self._producer.stop(), self._watch.stop())
         if self._reader is not None:
             await _close(self._reader)
-
-    def unanswered(self) -> float:
-        """Return for how many seconds the broker has not reported where the log ends."""
-        return self._watch.unanswered()
 
     async def bounds(self) -> tuple[int, int]:
         """Return the first offset that the log holds, and the one after the last."""
@@ -87,8 +89,12 @@ class KafkaLog:
             try:
                 async with asyncio.timeout(_CALL_TIMEOUT):
                     found = await inspector.getone(self._topic_partition)
-            except (TimeoutError, OffsetOutOfRangeError):
+            except OffsetOutOfRangeError:
                 return None
+            except TimeoutError:
+                if inspector.last_poll_timestamp(self._topic_partition) is None:
+                    raise TimeoutError("Kafka did not answer a fetch") from None
+                return None  # it answered that there is nothing
         return _record(found) if found.offset == offset else None
 
     async def seek(self, offset: int) -> None:
@@ -119,6 +125,10 @@ class KafkaLog:
             raise OutOfRange(str(error)) from error
         finally:
             reader.pause(self._topic_partition)
+        polled = reader.last_poll_timestamp(self._topic_partition)
+        if polled != self._polled:  # a fetch was answered, if only by "there is nothing"
+            self._polled = polled
+            self.silence.answered()
         records = [_record(record) for record in fetched.get(self._topic_partition, ())]
         if records:
             self._next_offset, self._silent_since = records[-1].offset + 1, None

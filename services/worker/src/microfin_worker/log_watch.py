@@ -13,11 +13,14 @@ import aiokafka
 import structlog
 
 from microfin.process.deadline import within
+from microfin.process.silence import Silence
 from microfin_worker.ports import Clock
 
 logger = structlog.get_logger(__name__)
 
-_EVERY: Final = 1.0  # seconds
+EVERY: Final = 1.0
+"""Seconds between two requests."""
+
 _WITHIN: Final = 5.0  # seconds
 
 
@@ -29,12 +32,13 @@ class LogWatch:
         topic_partition: aiokafka.TopicPartition,
         connect: Callable[[], Awaitable[aiokafka.AIOKafkaConsumer]],
         clock: Clock,
+        silence: Silence,
     ) -> None:
         self._topic_partition = topic_partition
         self._connect = connect
         self._clock = clock
+        self._silence = silence
         self._inspector: aiokafka.AIOKafkaConsumer | None = None
-        self._unanswered_since: float | None = None
         self._task: asyncio.Task[None] | None = None
         self.end = 0
         """The offset after the last record, as the broker last reported it; 0 before."""
@@ -49,24 +53,17 @@ class LogWatch:
             self._task.cancel()
         await self._disconnect()
 
-    def unanswered(self) -> float:
-        """Return for how many seconds the broker has not answered; 0 if it does."""
-        since = self._unanswered_since
-        return 0.0 if since is None else self._clock.monotonic() - since
-
     async def _ask_for_ever(self) -> None:
         while True:
-            asked = self._clock.monotonic()
+            self._silence.ask()
             try:
-                self.end = await within(_WITHIN, self._ask())
+                self.end = await within(_WITHIN, self._ask(), "Kafka")
             except Exception as error:  # noqa: BLE001 - after any error there is no answer
-                if self._unanswered_since is None:
-                    self._unanswered_since = asked
-                    logger.warning("the log's broker does not answer", error=repr(error))
+                logger.warning("the log's broker does not answer", error=repr(error))
                 await self._disconnect()
             else:
-                self._unanswered_since = None
-            await self._clock.sleep(_EVERY)
+                self._silence.answered()
+            await self._clock.sleep(EVERY)
 
     async def _ask(self) -> int:
         """Ask over the existing connection, or over a new one to the configured servers."""

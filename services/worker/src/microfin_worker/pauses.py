@@ -1,6 +1,7 @@
 """The worker's pauses. A stop ends each of them."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final
 
 from microfin_worker.ports import Clock
@@ -8,7 +9,7 @@ from microfin_worker.ports import Clock
 FIRST_PAUSE: Final = 0.1
 """Seconds before the first retry."""
 
-_LONGEST: Final = 2.0  # seconds
+_LONGEST: Final = 1.0  # seconds
 
 
 class Pauses:
@@ -27,6 +28,17 @@ class Pauses:
     def stop(self) -> None:
         """End the pause under way, and let no other begin."""
         self._stop.set()
+
+    async def unless_stopped(self, awaited: Awaitable[object]) -> None:
+        """Wait for `awaited`, which is cancelled at the stop."""
+        waiting = asyncio.ensure_future(awaited)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if waiting.done():
+            waiting.result()
+        else:
+            waiting.cancel()
 
     async def rest(self, seconds: float) -> None:
         """Wait, but not beyond the stop."""

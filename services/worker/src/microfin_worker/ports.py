@@ -4,7 +4,7 @@ Nothing here knows PostgreSQL or Kafka. `__main__` joins the worker to them; tes
 simulation join it to stand-ins.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from microfin.ledger.operation import Outcome
 from microfin.ledger.records import Account, Answer, Decisions, LegKey, OutboxRow
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Command
+from microfin.process.silence import Silence
 from microfin.redis.account_cache import CachedAccount
 
 # The log ----------------------------------------------------------------------------------------
@@ -259,17 +260,17 @@ class Clock(Protocol):
         """Wait."""
 
 
-def _always_answers() -> float:
-    return 0.0
-
-
 class Ports(msgspec.Struct, frozen=True):
-    """All ports of one worker. `log_unanswered` returns for how many seconds the log's broker has
-    not answered."""
+    """All ports of one worker, and the silence of the parts behind them.
+
+    Without a `required` part the worker decides nothing; without a `useful` one its answers are
+    slower.
+    """
 
     log: Log
     store: Store
     replies: Replies
     cache: Cache
     clock: Clock
-    log_unanswered: Callable[[], float] = _always_answers
+    required: tuple[Silence, ...] = ()
+    useful: tuple[Silence, ...] = ()

@@ -21,12 +21,14 @@ from microfin.postgres import rows as ledger_rows
 from microfin.postgres.connections import (
     Connection,
     Pool,
+    answering_connection,
     check_shard_within,
     is_connection_loss,
     is_data_error,
 )
 from microfin.postgres.rows import MILLISECONDS, OUTCOME_COLUMNS
 from microfin.postgres.shards import NotMigrated, ShardPlace, WrongShard
+from microfin.process.silence import Silence
 from microfin_worker.batch_statement import batch_statement
 from microfin_worker.ports import (
     BatchWrite,
@@ -43,6 +45,7 @@ from microfin_worker.ports import (
     StoreUnavailable,
     WrongStore,
 )
+from microfin_worker.tenure import TOUCH_AFTER
 
 _ROW = """
 SELECT partition, epoch, next_offset, fingerprint, generation, partition_count
@@ -125,6 +128,7 @@ class PostgresStore:
         self._pool = pool
         self._shard = ShardPlace(shard_of_partition(partition, shards), shards)
         self.partition = partition
+        self.silence = Silence("PostgreSQL", TOUCH_AFTER, self._shard.number)
 
     async def claim(self, held: int | None = None) -> Claim:
         """Claim the partition: raise its epoch, commit that, and only then read its rows.
@@ -136,15 +140,15 @@ class PostgresStore:
         """
         with _port_errors():
             epoch = await self._raise_epoch(held)
-            async with self._pool.acquire() as connection, connection.transaction():
-                row = _partition_row(await connection.fetchrow(_ROW + "FOR UPDATE", self.partition))
-                if row.epoch != epoch:
-                    raise Fenced(f"epoch {row.epoch} came after our {epoch}")
-                rows = await connection.fetch(_OUTBOX, self.partition)
+        async with self._call(transaction=True) as connection:
+            row = _partition_row(await connection.fetchrow(_ROW + "FOR UPDATE", self.partition))
+            if row.epoch != epoch:
+                raise Fenced(f"epoch {row.epoch} came after our {epoch}")
+            rows = await connection.fetch(_OUTBOX, self.partition)
         return Claim(row, [_outbox_row(stored) for stored in rows])
 
     async def _raise_epoch(self, held: int | None) -> int:
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._call(transaction=True) as connection:
             # Checked here as well as on new connections: a pooler can lead elsewhere by now.
             await check_shard_within(connection, self._shard)
             epoch: int | None = await connection.fetchval(
@@ -174,9 +178,8 @@ class PostgresStore:
         Nothing is written if it raises `PlaceChanged`, `StaleAccounts`, `RepeatsFound` or
         `DataRefused`; after any other error it is unknown whether the commit succeeded.
         """
-        with _port_errors():
-            async with self._pool.acquire() as connection:
-                await _write(connection, place, write)
+        async with self._call(transaction=False) as connection:
+            await _write(connection, place, write)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
@@ -185,20 +188,34 @@ class PostgresStore:
         An error that the block itself raised means that nothing was committed. After any other
         error it is unknown whether the commit succeeded.
         """
-        with _port_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                yield PostgresTransaction(connection, self.partition)
+        async with self._call(transaction=True) as connection:
+            yield PostgresTransaction(connection, self.partition)
 
     async def idle_seconds(self) -> float:
         """Return for how long no claimant has touched the partition, by the database's clock."""
-        with _port_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                seconds: float = await connection.fetchval(
-                    "SELECT extract(epoch FROM clock_timestamp() - touched_at)::float8"
-                    " FROM partitions WHERE partition = $1",
-                    self.partition,
-                )
+        async with self._call(transaction=True) as connection:
+            seconds: float = await connection.fetchval(
+                "SELECT extract(epoch FROM clock_timestamp() - touched_at)::float8"
+                " FROM partitions WHERE partition = $1",
+                self.partition,
+            )
         return seconds
+
+    @contextlib.asynccontextmanager
+    async def _call(self, *, transaction: bool) -> AsyncIterator[Connection]:
+        """Give a connection, note whether the database answers, and raise errors of the port."""
+        self.silence.ask()
+        try:
+            with _port_errors():
+                async with answering_connection(self._pool, transaction=transaction) as connection:
+                    yield connection
+        except StoreUnavailable:
+            await self._pool.expire_connections()  # the others may be dead, too
+            raise
+        except Exception:
+            self.silence.answered()
+            raise
+        self.silence.answered()
 
 
 @contextlib.contextmanager

@@ -1,18 +1,12 @@
 """The worker's states, and the figures that `/status` and the metrics show next to them."""
 
-from typing import Final
+from collections.abc import Sequence
 
-from microfin.kafka.client import KAFKA
-from microfin.process.renewed_tls import tls_fault
+from microfin.process.silence import Silence
 from microfin_worker import metrics
 from microfin_worker.outbox import Outbox
 from microfin_worker.ports import Place, Ports
 from microfin_worker.status import State, Status
-
-_UNREACHABLE: Final = (
-    "Kafka does not report where the log ends: do its brokers run, and does the network let this "
-    "worker reach them?"
-)
 
 
 class States:
@@ -24,17 +18,22 @@ class States:
 
     def __init__(self, partition: int, ports: Ports, outbox: Outbox) -> None:
         self._log = ports.log
-        self._log_unanswered = ports.log_unanswered
+        self._required = ports.required
+        self._useful = ports.useful
         self._clock = ports.clock
         self._outbox = outbox
         self.status = Status(partition)
+        self._state: State = self.status.state
+        self._reason = self.status.reason
         self.oldest: int | None = None
 
     def become(self, state: State, reason: str) -> None:
-        """Enter `state`; `reason` is what people read next to it."""
-        self.status.state = state
-        self.status.reason = reason
-        metrics.show(self.status)
+        """Enter `state`; `reason` is what people read next to it.
+
+        `disconnected` is shown in place of `working` while a required part does not answer.
+        """
+        self._state, self._reason = state, reason
+        self._show()
 
     def committed(self, next_offset: int, size: int) -> None:
         """Count a committed batch of `size` commands."""
@@ -55,8 +54,20 @@ class States:
         status.lag_seconds = max(0, age) / 1000
         status.outbox_size = len(self._outbox)
         status.outbox_seconds = self._outbox.oldest_seconds()
-        status.log_unanswered_seconds = self._log_unanswered()
-        if status.state == "working":
-            unreachable = status.log_unreachable
-            status.reason = (tls_fault(KAFKA) or _UNREACHABLE) if unreachable else ""
+        self._show()
+
+    def _show(self) -> None:
+        """Show the state, and the parts that do not answer."""
+        status = self.status
+        silent = [it for it in self._required if it.long]
+        status.unreachable = [it.part for it in (*self._required, *self._useful) if it.long]
+        status.log_unanswered_seconds = _longest("Kafka", self._required)
+        status.database_unanswered_seconds = _longest("PostgreSQL", self._required)
+        status.state = "disconnected" if silent and self._state == "working" else self._state
+        sentences = [it.sentence for it in silent] if self._state != "stopped" else []
+        status.reason = "; ".join(filter(None, [self._reason, *sentences]))
         metrics.show(status)
+
+
+def _longest(part: str, silences: Sequence[Silence]) -> float:
+    return max((it.seconds() for it in silences if it.part == part), default=0.0)

@@ -4,9 +4,16 @@ from typing import Literal
 
 import msgspec
 
-from microfin.kafka.client import UNREACHABLE_AFTER
-
-State = Literal["starting", "waiting", "claiming", "working", "fenced", "retrying", "stopped"]
+State = Literal[
+    "starting",
+    "waiting",
+    "claiming",
+    "working",
+    "disconnected",
+    "fenced",
+    "retrying",
+    "stopped",
+]
 
 
 class Status(msgspec.Struct):
@@ -15,9 +22,10 @@ class Status(msgspec.Struct):
     Offsets are of the log. `lag_seconds` is the age of the oldest command that was fetched and is
     not decided, 0 if there is none. `outbox_seconds` is the age of the oldest command that must be
     sent on and that the broker has not acknowledged. `topic_partitions` is how many partitions the
-    topic had when the brokers were last asked, 0 before. `log_unanswered_seconds` is for how long
-    the broker has not reported where the log ends. `degraded` lists what makes answers slower and
-    stops nothing.
+    topic had when the brokers were last asked, 0 before. `unreachable` lists the parts
+    that have been silent for long: Kafka, PostgreSQL, Redis. `log_unanswered_seconds` and
+    `database_unanswered_seconds` are for how long a request to Kafka or PostgreSQL has not been
+    answered. `degraded` lists what makes answers slower and stops nothing.
     """
 
     partition: int
@@ -35,15 +43,12 @@ class Status(msgspec.Struct):
     outbox_seconds: float = 0.0
     batches: int = 0
     commands: int = 0
+    unreachable: list[str] = []
     log_unanswered_seconds: float = 0.0
+    database_unanswered_seconds: float = 0.0
     degraded: list[str] = []
 
     @property
     def ready(self) -> bool:
         """Whether the partition is claimed and its commands are being decided."""
-        return self.state == "working" and not self.log_unreachable
-
-    @property
-    def log_unreachable(self) -> bool:
-        """Whether it is unknown what waits in the log."""
-        return self.log_unanswered_seconds > UNREACHABLE_AFTER
+        return self.state == "working"

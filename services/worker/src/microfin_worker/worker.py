@@ -7,6 +7,7 @@ its work: it continues to run, not ready, and reports why.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from typing import Final
 
 import structlog
@@ -85,11 +86,13 @@ class Worker:
         """End after the batch under way."""
         self._pauses.stop()
 
-    async def run(self) -> None:
-        """Work until stopped."""
+    async def run(self, connected: Awaitable[object] | None = None) -> None:
+        """Work until stopped. The first claim waits for `connected`."""
         sender = asyncio.create_task(self._outbox.run())
         measuring = asyncio.create_task(self._measure_for_ever())
         try:
+            if connected is not None:
+                await self._pauses.unless_stopped(connected)
             while not self.stopping:
                 await self._claim_and_work()
             await self._finish()

@@ -12,6 +12,7 @@ the newest lease is handed over by one assignment, and its users are woken on th
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -23,6 +24,7 @@ from microfin.postgres.connections import Connection, Pool, connect_pool
 from microfin.postgres.literals import text
 from microfin.postgres.shards import ShardPlace
 from microfin.process.settings import ApiSettings
+from microfin.process.silence import Silence
 from microfin_api.commands.one_round_trip import fetch_first_row
 
 logger = structlog.get_logger(__name__)
@@ -99,6 +101,10 @@ class ShardLease:
         self._renewal_wanted = False
         self._attempted = asyncio.Event()  # on the loop of the lease's users
         self._intent_since: float | None = None
+        self._returned = False
+        self.silence = Silence("PostgreSQL", RENEWAL_SECONDS, shard)
+        self.on_return: Callable[[], None] = _nothing
+        """What the lease's users do, on their loop, when the shard answers after a long silence."""
         self.fault = f"shard {shard}: none yet"
         self._failed_by = ""
         self.refusals = 0
@@ -181,6 +187,9 @@ class ShardLease:
     def _wake(self) -> None:
         self._attempted.set()
         self._attempted = asyncio.Event()
+        if self._returned:
+            self._returned = False
+            self.on_return()
 
     async def _renew_for_ever(self) -> None:
         next_cleaning = time.monotonic() + _FORGET_EVERY
@@ -199,6 +208,7 @@ class ShardLease:
 
     async def _renew(self) -> None:
         sent = time.monotonic()
+        self.silence.ask()
         renewal = asyncio.create_task(self._renewal(sent))
         await asyncio.wait({renewal}, timeout=LEASE_SECONDS)
         if renewal.done() and renewal.exception() is None:
@@ -210,6 +220,8 @@ class ShardLease:
     def _accept(self, lease: Lease) -> None:
         if self.fault and self.latest is not None:
             logger.info("lease renewed again", shard=self._shard)
+        self._returned = self._returned or self.silence.long
+        self.silence.answered()
         self.fault = ""
         self.latest = lease
         if lease.intended_count is None:
@@ -218,7 +230,9 @@ class ShardLease:
             self._intent_since = time.monotonic()
 
     async def _fail(self, renewal: asyncio.Task[Lease]) -> None:
-        error = renewal.exception() if renewal.done() else TimeoutError("it does not answer")
+        error = (
+            renewal.exception() if renewal.done() else TimeoutError("PostgreSQL does not answer")
+        )
         # Also the first one, and another kind: a database that answers may refuse this release.
         if not self.fault or type(error).__name__ != self._failed_by:
             logger.warning("lease not renewed", shard=self._shard, error=repr(error))
@@ -255,6 +269,10 @@ class ShardLease:
         return self._pool.acquire()
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Leases:
     """This process's leases on all shards."""
 
@@ -287,7 +305,7 @@ class Leases:
     def faults(self) -> list[str]:
         """Return why this process may not send, one line for each shard without a lease."""
         return [
-            f"no lease: {lease.fault or f'shard {shard}: it has expired'}"
+            f"no lease: {lease.fault or f'shard {shard}: PostgreSQL has not renewed it in time'}"
             for shard, lease in enumerate(self._shards)
             if lease.valid() is None
         ]

@@ -16,7 +16,7 @@ KAFKA: Final = "Kafka"
 """The name of Kafka's brokers in the sentences and metrics of TLS."""
 
 UNREACHABLE_AFTER: Final = 10.0
-"""Seconds without an answer of any broker after which a process reports that it is not ready."""
+"""Seconds without an answer of any broker after which a producer asks the configured servers."""
 
 
 def connection_options(settings: CommonSettings, client_id: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Sequence
 
 import aiokafka
@@ -14,6 +13,7 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     ProducerClosed,
 )
+from aiokafka.protocol.metadata import MetadataRequest
 
 from microfin.kafka.client import KAFKA, UNREACHABLE_AFTER, connection_options
 from microfin.ledger import wire
@@ -21,6 +21,7 @@ from microfin.ledger.wire import Command
 from microfin.process.deadline import within
 from microfin.process.renewed_tls import tls_fault
 from microfin.process.settings import CommonSettings
+from microfin.process.silence import Silence
 
 logger = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ Headers = Sequence[tuple[str, bytes]]
 _RESTART_PAUSE = 0.5  # seconds between two attempts at a new producer
 _METADATA_ATTEMPTS = 20
 _METADATA_PAUSE = 0.1  # seconds
-_PROBE_EVERY = 2.0  # seconds
+_PROBE_EVERY = 1.0  # seconds
 _PROBE_WITHIN = 5.0  # seconds
 
 # Bytes. While a partition has no leader its commands collect in one batch, about 600 in one of this
@@ -69,19 +70,14 @@ class CommandProducer:
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self._starter: asyncio.Task[None] | None = None
         self._prober: asyncio.Task[None] | None = None
-        self._unanswered_since: float | None = None
         self._closed = False
         self._known: set[int] = set()  # partitions are only ever added
+        self.silence = Silence("Kafka", _PROBE_EVERY)
 
     @property
     def ready(self) -> bool:
         """Whether commands can be sent now, as far as this process knows."""
-        return self._producer is not None and self._unanswered() < UNREACHABLE_AFTER
-
-    def _unanswered(self) -> float:
-        """Return for how many seconds no broker has answered."""
-        since = self._unanswered_since
-        return 0.0 if since is None else time.monotonic() - since
+        return self._producer is not None and not self.silence.long
 
     async def start(self) -> None:
         """Connect; returns when connected, however long the brokers take."""
@@ -166,18 +162,18 @@ class CommandProducer:
             producer = self._producer
             if producer is None:
                 continue
-            asked = time.monotonic()
+            self.silence.ask()
             if await _answers(producer):
-                self._unanswered_since = None
-            elif self._unanswered_since is None:
-                self._unanswered_since = asked
-                logger.warning("no Kafka broker answers")
-            if self._unanswered() > UNREACHABLE_AFTER and producer is self._producer:
+                self.silence.answered()
+                continue
+            logger.warning("no Kafka broker answers", seconds=round(self.silence.seconds(), 1))
+            if self.silence.seconds() > UNREACHABLE_AFTER and producer is self._producer:
                 logger.warning("replacing the Kafka producer", error="no broker answers")
                 self._producer = None
                 self._replace(producer)
 
     def _replace(self, old: aiokafka.AIOKafkaProducer | None = None) -> None:
+        self.silence.ask()
         self._starter = asyncio.create_task(self._start_until_connected(old))
 
     async def _start_until_connected(self, old: aiokafka.AIOKafkaProducer | None) -> None:
@@ -199,7 +195,7 @@ class CommandProducer:
                 await asyncio.sleep(_RESTART_PAUSE)
             else:
                 self._known = set()
-                self._unanswered_since = None
+                self.silence.answered()
                 self._producer = producer
                 return
 
@@ -220,7 +216,21 @@ async def _answers(producer: aiokafka.AIOKafkaProducer) -> bool:
     async def ask() -> bool:
         return bool(await producer.client.force_metadata_update())
 
-    try:
-        return await within(_PROBE_WITHIN, ask())
-    except Exception:  # noqa: BLE001 - any error means that there was no answer
-        return False
+    with contextlib.suppress(Exception):  # any error means that there was no answer
+        if await within(_PROBE_WITHIN, ask()):
+            return True
+    with contextlib.suppress(TimeoutError):
+        await within(_PROBE_WITHIN, _close_dead_connections(producer))
+    return False
+
+
+async def _close_dead_connections(producer: aiokafka.AIOKafkaProducer) -> None:
+    """Ask each broker once more, by the call that closes a connection without an answer.
+
+    The update of metadata uses a dead connection again and again, also when the broker is back.
+    """
+    client = producer.client
+    nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    await asyncio.gather(
+        *(client.send(node, MetadataRequest([])) for node in nodes), return_exceptions=True
+    )

@@ -6,6 +6,7 @@ unless the settings say that the pooler supports it.
 """
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -41,6 +42,9 @@ DATABASE_ERRORS: Final = (
 _ENCODING: Final = {"client_encoding": "UTF8"}
 
 
+_TO_CANCEL: Final = 1.0  # seconds
+
+
 class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]
     def get_reset_query(self) -> str:
         """Reset nothing: a transaction leaves nothing behind, and a reset costs a round trip."""
@@ -70,9 +74,16 @@ async def connect(url: str, **options: Any) -> Connection:
 
 
 async def connect_pool(
-    url: str, settings: CommonSettings, *, least: int = 0, place: ShardPlace | None = None
+    url: str,
+    settings: CommonSettings,
+    *,
+    least: int = 0,
+    place: ShardPlace | None = None,
+    connect_within: float | None = None,
 ) -> Pool:
     """Return a pool of connections to one database. Beyond `least` it connects on demand.
+
+    A new connection may take `connect_within` seconds, or else as long as a call.
 
     Each new connection uses the current user and password of the settings' file, and the current
     certificates of the files in the URL. With `place`, each new connection first asks the database
@@ -96,7 +107,7 @@ async def connect_pool(
         max_inactive_connection_lifetime=300,
         statement_cache_size=settings.database_statement_cache,
         command_timeout=settings.database_timeout,
-        timeout=settings.database_timeout,
+        timeout=connect_within or settings.database_timeout,
         connection_class=_PooledConnection,
         server_settings=_ENCODING,
     )
@@ -127,6 +138,25 @@ def _place(url: str) -> tuple[str, str, str]:
     return parts.netloc.rpartition("@")[2], parts.path, parts.query
 
 
+def end_when_the_server_is_gone(connection: Connection) -> None:
+    """Let the kernel end a connection whose server's machine is gone or cut off, in 15 seconds.
+
+    A call without a deadline of its own would wait for ever.
+    """
+    transport = connection._transport  # noqa: SLF001 - asyncpg gives no other way to the socket
+    found = transport.get_extra_info("socket")
+    if found is None or found.family == socket.AF_UNIX:
+        return
+    for level, option, value in (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000),
+    ):
+        found.setsockopt(level, option, value)
+
+
 async def connect_shards(urls: list[str], settings: CommonSettings) -> list[Pool]:
     """Return a pool for each shard, shard 0 first."""
     return [
@@ -151,6 +181,41 @@ async def check_shard_within(connection: Connection, place: ShardPlace) -> None:
     except asyncpg.InsufficientPrivilegeError as error:
         # Every `microfin migrate` since then lets the processes read the schema's number.
         raise place.too_old("does not tell its schema") from error
+
+
+@contextlib.asynccontextmanager
+async def answering_connection(pool: Pool, *, transaction: bool) -> AsyncIterator[Connection]:
+    """Give a connection, with `transaction` in one, which commits if the block raises nothing.
+
+    When a call takes too long, asyncpg asks the database, by another connection, to cancel it,
+    which frees its locks. Where nothing answers, that and the rollback would take a second
+    deadline: a connection that does not roll back within a second is closed.
+    """
+    silence: TimeoutError | None = None
+    async with pool.acquire() as connection:
+        try:
+            async with connection.transaction() if transaction else contextlib.nullcontext():
+                try:
+                    yield connection
+                except TimeoutError as error:
+                    silence = error
+                    await _roll_back_or_close(connection)
+                    raise
+        except TimeoutError:
+            await _roll_back_or_close(connection)
+            raise
+        except asyncpg.InterfaceError:
+            if silence is not None:  # the transaction could not end, because nothing answers
+                raise silence from None
+            raise
+
+
+async def _roll_back_or_close(connection: Connection) -> None:
+    try:
+        await connection.execute("ROLLBACK", timeout=_TO_CANCEL)
+    except Exception:  # noqa: BLE001 - whatever it is, the connection is not used again
+        with contextlib.suppress(asyncpg.InterfaceError):  # it is closed already
+            connection.terminate()
 
 
 @contextlib.asynccontextmanager

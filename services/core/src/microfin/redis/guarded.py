@@ -26,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from microfin.process.settings import CommonSettings
+from microfin.process.silence import Silence
 from microfin.redis.node import Address, Command, ErrorReply, Node
 from microfin.redis.state import SERVING, judge
 from microfin.redis.tls import redis_fault, tls_context, use_context
@@ -59,6 +60,7 @@ class GuardedRedis:
         self.fault = ""
         """Why Redis did not serve every key at the last check; empty where it did."""
         self._paused_until = 0.0  # while no node is known
+        self.silence = Silence("Redis", _LOOK_EVERY)
 
     async def start(self) -> None:
         """Connect now, so that the first request does not have to; a dead Redis is no error."""
@@ -154,6 +156,7 @@ class GuardedRedis:
 
     async def _look(self) -> None:
         """Ask the primaries whether the cluster serves every key, and log it when that changes."""
+        self.silence.ask()
         nodes = dict(self._nodes)
         replies = await asyncio.gather(
             *(node.ask([("CLUSTER", "INFO")]) for node in nodes.values()), return_exceptions=True
@@ -163,6 +166,8 @@ class GuardedRedis:
         fault = fault and (redis_fault() or fault)
         if fault:
             self._learn_anew()  # the nodes may have moved, or be different ones
+        else:
+            self.silence.answered()
         if fault != self.fault:
             logger.warning(
                 "Redis does not serve every key" if fault else "Redis serves", fault=fault

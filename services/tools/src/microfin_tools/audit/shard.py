@@ -7,7 +7,12 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from microfin.postgres.connections import Connection, check_shard, connect
+from microfin.postgres.connections import (
+    Connection,
+    check_shard,
+    connect,
+    end_when_the_server_is_gone,
+)
 from microfin.postgres.shards import ShardPlace
 
 _PIECE: Final = 2_000
@@ -63,6 +68,7 @@ async def open_shards(urls: Sequence[str]) -> AsyncIterator[list[AuditedShard]]:
         for number, url in enumerate(urls):
             connection = await connect(url, statement_cache_size=0, timeout=_CONNECT_TIMEOUT)
             stack.push_async_callback(_close, connection)
+            end_when_the_server_is_gone(connection)
             await check_shard(connection, ShardPlace(number, len(urls)))
             shards.append(AuditedShard(number, connection))
         yield shards

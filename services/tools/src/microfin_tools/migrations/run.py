@@ -19,6 +19,15 @@ logger = structlog.get_logger(__name__)
 _LOCK = 0x6D6963726F66696E  # "microfin": one migration at a time on one database
 _TURN_SECONDS = 0.2
 
+# Seconds and milliseconds. A statement may take hours; a server that is gone must not.
+_DEADLINES = {
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
 # The cluster's identifier is the same on all its servers, and so is the oid of the database.
 _IDENTITY = """
 SELECT (SELECT system_identifier FROM pg_control_system()), oid FROM pg_database
@@ -77,7 +86,7 @@ def _engine(url: str) -> Engine:
         poolclass=NullPool,
         future=True,
         # Otherwise a database in SQL_ASCII answers in bytes, and SQLAlchemy fails.
-        connect_args={"client_encoding": "UTF8"},
+        connect_args={"client_encoding": "UTF8", **_DEADLINES},
     )
 
 
