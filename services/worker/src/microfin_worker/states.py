@@ -2,16 +2,14 @@
 
 from typing import Final
 
-from microfin.kafka.client import KAFKA
-from microfin.process.renewed_tls import tls_fault
 from microfin_worker import metrics
 from microfin_worker.outbox import Outbox
 from microfin_worker.ports import Place, Ports
 from microfin_worker.status import State, Status
 
 _UNREACHABLE: Final = (
-    "Kafka does not report where the log ends: do its brokers run, and does the network let this "
-    "worker reach them?"
+    "Kafka does not report where the log ends: do its brokers run, and is this worker's "
+    "certificate valid?"
 )
 
 
@@ -57,6 +55,5 @@ class States:
         status.outbox_seconds = self._outbox.oldest_seconds()
         status.log_unanswered_seconds = self._log_unanswered()
         if status.state == "working":
-            unreachable = status.log_unreachable
-            status.reason = (tls_fault(KAFKA) or _UNREACHABLE) if unreachable else ""
+            status.reason = _UNREACHABLE if status.log_unreachable else ""
         metrics.show(status)
