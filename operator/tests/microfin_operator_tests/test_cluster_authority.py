@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from microfin_operator.api_silence import ApiSilence
 from microfin_operator.cluster_authority import ClusterAuthority
 from microfin_operator.cluster_loop import ClusterLoops, Pace
 from microfin_operator.kubernetes_api import connect
@@ -26,7 +27,8 @@ async def test_a_replaced_authority_asks_for_a_restart(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     api, workers = await connect(1), WorkerReader(8081)
     loops = ClusterLoops(api, workers, Pace(1, 1, 1))
-    web = WebServer(loops, "127.0.0.1", 0, ClusterAuthority(Path(account.path("ca.crt"))))
+    authority = ClusterAuthority(Path(account.path("ca.crt")))
+    web = WebServer(loops, ApiSilence(api, loops.wake_all), authority, "127.0.0.1", 0)
     await web.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}") as client:
