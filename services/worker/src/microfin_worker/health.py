@@ -82,4 +82,6 @@ def _reason(status: Status) -> str:
     A client of Kafka only reports that it could not connect, in whatever state the worker is.
     """
     fault = "" if status.ready else tls_fault(KAFKA)
-    return status.reason if fault in status.reason else "; ".join((status.reason, fault))
+    if fault in status.reason:
+        return status.reason
+    return "; ".join(filter(None, (status.reason, fault)))
