@@ -38,6 +38,20 @@ wait
 """
 
 
+_DISGUISES: Final[dict[str, dict[str, str]]] = {
+    "stranger": {},
+    "as-cloudnativepg": {"app.kubernetes.io/name": "cloudnative-pg"},
+    "as-strimzi": {"strimzi.io/kind": "cluster-operator"},
+    "as-the-operator": {"app.kubernetes.io/name": "microfin-operator"},
+    "as-a-worker": {
+        "app.kubernetes.io/name": "microfin",
+        "app.kubernetes.io/instance": "microfin",
+        "app.kubernetes.io/component": "worker",
+    },
+}
+"""The strangers in another namespace, by the labels with which they pretend to be somebody."""
+
+
 class Door(NamedTuple):
     """A port that a pod listens on."""
 
@@ -58,12 +72,12 @@ class Seat(NamedTuple):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def elsewhere(bank: Bank) -> AsyncIterator[str]:
-    """A namespace with a stranger; another stranger is in the bank's."""
+    """A namespace with strangers; another stranger, without a disguise, is in the bank's."""
     async with own_namespace() as namespace:
+        pods = [_stranger(namespace, name, labels) for name, labels in _DISGUISES.items()]
+        apply(*pods, _stranger(bank.namespace, "stranger", {}))
+        ready = ("wait", "--for=condition=Ready", "pod", "-l", "stranger", "--timeout=60s")
         for place in (namespace, bank.namespace):
-            apply(_stranger(place))
-        for place in (namespace, bank.namespace):
-            ready = ("wait", "--for=condition=Ready", "pod/stranger", "--timeout=60s")
             kubectl("-n", place, *ready)
         try:
             yield namespace
@@ -113,13 +127,15 @@ def _components(bank: Bank, elsewhere: str) -> Iterator[tuple[str, dict[str, Any
 
 
 def _component(labels: dict[str, str]) -> str:
+    if "stranger" in labels:
+        return "stranger"
     if "cnpg.io/poolerName" in labels:
         return "pooler"
     if "cnpg.io/cluster" in labels:
         return "postgres"
     if "strimzi.io/broker-role" in labels or labels.get("app") == "kafka":
         return "kafka"
-    name = labels.get("app.kubernetes.io/name", "stranger")
+    name = labels["app.kubernetes.io/name"]
     return labels["app.kubernetes.io/component"] if name == "microfin" else _NAMES.get(name, name)
 
 
@@ -151,12 +167,13 @@ def _doors_of_the_node() -> Iterator[Door]:
 
 
 def _seats(bank: Bank, elsewhere: str) -> list[Seat]:
-    """Return one pod of each kind, and both strangers."""
+    """Return one pod of each kind, and all strangers."""
     found = {}
     for component, pod in _components(bank, elsewhere):
         metadata = pod["metadata"]
-        kind = (component, metadata["namespace"]) if component == "stranger" else component
-        found[kind] = Seat(component, metadata["namespace"], metadata["name"])
+        place, name = metadata["namespace"], metadata["name"]
+        kind = (place, name) if component == "stranger" else component
+        found[kind] = Seat(component, place, name)
     return list(found.values())
 
 
@@ -168,7 +185,7 @@ async def _knock(seat: Seat, doors: list[Door]) -> set[Door]:
     return {addresses[line] for line in printed.split()}
 
 
-def _stranger(namespace: str) -> dict[str, Any]:
+def _stranger(namespace: str, name: str, labels: dict[str, str]) -> dict[str, Any]:
     container = {
         "name": "stranger",
         "image": API_IMAGE,
@@ -179,6 +196,10 @@ def _stranger(namespace: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "stranger", "namespace": namespace, "labels": {"app": "stranger"}},
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"stranger": "", **labels},
+        },
         "spec": {"securityContext": security, "containers": [container]},
     }
