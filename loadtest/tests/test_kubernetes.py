@@ -318,7 +318,7 @@ async def test_what_was_decided_is_summed_over_shards(monkeypatch: pytest.Monkey
         assert statement_cache_size == 0
         return Connection(url)
 
-    monkeypatch.setattr(decision_counts.asyncpg, "connect", connect)
+    monkeypatch.setattr(decision_counts, "connect", connect)
     assert await decision_counts.count_decided(["one", "two"]) == {"settled": 5}
 
 

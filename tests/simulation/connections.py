@@ -34,6 +34,9 @@ class SimulatedPool:
         """Return a connection, to be used in an `async with`."""
         return SimulatedConnection(self)
 
+    async def expire_connections(self) -> None:
+        """Do nothing: every acquiring makes a new connection."""
+
     def terminate(self) -> None:
         """Break off all connections."""
         for connection in list(self.connections):
@@ -76,8 +79,11 @@ class SimulatedConnection:
     fetchrow = fetch
     fetchval = fetch
 
-    async def execute(self, text: Any, *arguments: Any) -> Any:
-        """Carry out a statement."""
+    async def execute(self, text: Any, *arguments: Any, timeout: float | None = None) -> Any:
+        """Carry out a statement. `timeout` is only that of a rollback after a time-out, which finds
+        the connection broken."""
+        if timeout is not None:
+            raise asyncpg.InterfaceError("connection is closed")
         if isinstance(text, PlacedWrite):
             self.sends = bool(text.write.decisions.outbox)
             return await self._ask(write_batch, (text.place, text.write))
@@ -95,6 +101,10 @@ class SimulatedConnection:
         """Roll the open transaction back; nobody waits for that."""
         if not self._broken:
             self._send_close()
+
+    def terminate(self) -> None:
+        """Close the connection."""
+        self.break_off()
 
     def break_off(self) -> None:
         """Close the connection, even if a statement is under way on it."""

@@ -27,7 +27,7 @@ from microfin_worker.outbox import Outbox
 from microfin_worker.ports import BatchWrite, Claim, Fenced, PartitionRow, Place, StoreUnavailable
 from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.tenure import Tenure
-from simulation import batch_writing
+from simulation import batch_writing, routing_statements
 from simulation.database import Database
 from simulation.sessions import Execution, Row, Transaction
 
@@ -239,7 +239,10 @@ BUGS = [
     PlantedBug(
         "activation without rechecking token and cuts",
         (6, 7),
-        [(PostgresRouting, "_recheck", staticmethod(_recheck_nothing))],
+        [
+            (PostgresRouting, "_recheck", staticmethod(_recheck_nothing)),
+            (routing_statements, "intent_is_stale", lambda *_: False),
+        ],
     ),
     PlantedBug(
         "cut where a broker says that the log ends",

@@ -119,7 +119,7 @@ def activate_routing(
 ) -> Execution:
     """Make a routing the shard's, and end the intent, unless it is stale."""
     yield ("routing",)
-    if database.tables.routing["intended_at"] <= database.loop.time() - stale:
+    if intent_is_stale(database, stale):
         return None
     _put_routing(
         database,
@@ -132,6 +132,11 @@ def activate_routing(
         database.name, "generation {}: {} partitions", generation, partition_count
     )
     return 1
+
+
+def intent_is_stale(database: Database, stale: float) -> bool:
+    """Return whether there is no intent, or one of `stale` seconds and more."""
+    return bool(database.tables.routing["intended_at"] <= database.loop.time() - stale)
 
 
 def activate_partitions(

@@ -8,9 +8,9 @@ set -u
 redis-server /run/redis/redis.conf &
 server=$!
 trap 'kill -TERM "$server"' TERM INT
-code=0
-while kill -0 "$server" 2> /dev/null; do
+# A signal ends `wait` before the server has ended.
+while :; do
     wait "$server"
     code=$?
+    kill -0 "$server" 2> /dev/null || exit "$code"
 done
-exit "$code"
