@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from microfin.process.settings import CommonSettings
 from microfin.redis.guarded import GuardedRedis, RedisUnavailable
 from microfin.redis.node import Address, Node
-from microfin.redis.state import SERVING
+from microfin.redis.state import SERVING, judge
 from microfin_local.configuration import Configuration
 from microfin_local.platform import Platform
 from support.waiting import until
@@ -328,3 +328,13 @@ async def test_no_cluster_at_all_is_said() -> None:
     await redis.start()
     assert redis.fault == "no node of the Redis Cluster answers"
     await redis.close()
+
+
+@pytest.mark.parametrize("order", [("away", "there"), ("there", "away")])
+def test_those_that_answer_say_what_is_wrong(order: tuple[str, str]) -> None:
+    """In whatever order the nodes are known."""
+    facts = b"cluster_state:ok\r\ncluster_slots_ok:10923\r\n"
+    replies = {"away": ConnectionRefusedError(), "there": facts}
+    assert "5461 of" in judge({node: replies[node] for node in order})
+    alone = {"away": TimeoutError(), "there": b"cluster_state:ok\r\ncluster_slots_ok:16384\r\n"}
+    assert judge({node: alone[node] for node in order}) == "Redis node away does not answer"

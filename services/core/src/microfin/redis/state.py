@@ -27,8 +27,6 @@ def judge(replies: Mapping[str, Any]) -> str:
     if not replies:
         return "no node of the Redis Cluster answers"
     for node, reply in replies.items():
-        if isinstance(reply, BaseException) and not isinstance(reply, ErrorReply):
-            return f"Redis node {node} does not answer"
         if isinstance(reply, bytes):
             facts = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
             if facts.get("cluster_state") != "ok":
@@ -36,4 +34,8 @@ def judge(replies: Mapping[str, Any]) -> str:
             missing = _SLOTS - int(facts.get("cluster_slots_ok", _SLOTS))
             if missing:
                 return f"{missing} of the Redis Cluster's {_SLOTS} slots are served by no node"
+    # Only now, because those that answer know whether such a node is away or only out of our reach.
+    for node, reply in replies.items():
+        if isinstance(reply, BaseException) and not isinstance(reply, ErrorReply):
+            return f"Redis node {node} does not answer"
     return ""
