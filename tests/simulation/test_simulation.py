@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from microfin_worker.metrics import FAILURES
 from simulation.drawing import draw_plan
 from simulation.planted_bugs import BUGS, PlantedBug
 from simulation.product_edges import silenced
@@ -24,6 +25,7 @@ TESTS = Path(__file__).parents[1]
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_product_breaks_no_invariant() -> None:
+    before = failures_of_workers()
     found = search(count(), seconds=SECONDS)
     assert not found.failures, (
         f"seed {found.failures[0].plan.seed}: {found.failures[0].violations[0]}\n"
@@ -38,6 +40,15 @@ def test_the_product_breaks_no_invariant() -> None:
     for what in ("LostStatement", "LostProduce"):
         for outcome in ("lost before", "lost after", "late", "hung"):
             assert found.faults[f"{what} {outcome}"] > 0, (what, outcome)
+    # A worker survives its own mistakes, which would hide the fault that was meant.
+    mistakes = {"AttributeError", "NameError", "TypeError", "ValueError"}
+    assert not (failures_of_workers() - before) & mistakes
+
+
+def failures_of_workers() -> set[str]:
+    """Return the names of the errors after which workers of this process claimed anew."""
+    samples = (sample for metric in FAILURES.collect() for sample in metric.samples)
+    return {sample.labels["error"] for sample in samples if sample.name.endswith("_total")}
 
 
 @pytest.mark.long
