@@ -99,6 +99,7 @@ async def test_a_broker_that_falls_silent_does_not_look_like_a_lost_record(
     async def then_fall_silent(group: str | None) -> AIOKafkaConsumer:
         consumer = await connect(group)
         await platform.pause("kafka-1")
+        await asyncio.sleep(0.5)  # all of the broker's threads stop a moment later
         return consumer
 
     monkeypatch.setattr(log, "_connect_assigned", then_fall_silent)
