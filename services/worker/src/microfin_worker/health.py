@@ -11,8 +11,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from microfin.kafka.client import KAFKA
-from microfin.process.renewed_tls import tls_fault
 from microfin.process.settings import WorkerSettings
 from microfin_worker.status import Status
 
@@ -44,13 +42,12 @@ def health_server(
     async def readyz(_: Request) -> Response:
         if status.ready:
             return PlainTextResponse("\n".join(["ready", *degraded(), ""]))
-        return PlainTextResponse(f"{status.state}: {_reason(status)}\n", status_code=503)
+        return PlainTextResponse(f"{status.state}: {status.reason}\n", status_code=503)
 
     async def show_status(_: Request) -> Response:
         status.topic_partitions = topic_partitions()
         status.degraded = degraded()
-        shown = msgspec.structs.replace(status, reason=_reason(status))
-        return Response(msgspec.json.encode(shown), media_type="application/json")
+        return Response(msgspec.json.encode(status), media_type="application/json")
 
     async def show_metrics(_: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
@@ -74,14 +71,3 @@ def health_server(
             server_header=False,
         )
     )
-
-
-def _reason(status: Status) -> str:
-    """Return the reason of a state, and which certificate is refused if the log is out of reach.
-
-    A client of Kafka only reports that it could not connect, in whatever state the worker is.
-    """
-    fault = "" if status.ready else tls_fault(KAFKA)
-    if fault in status.reason:
-        return status.reason
-    return "; ".join(filter(None, (status.reason, fault)))
