@@ -543,8 +543,12 @@ async def test_redis_speaks_tls(namespace: str) -> None:
     within = ("-n", namespace, "exec", "microfin-redis-0", "-c", "redis", "--", "redis-cli")
     login = ("--user", "microfin_admin", "--no-auth-warning")
     trusting = ("--tls", "--cacert", "/etc/redis-tls/ca.crt")
-    printed = kubectl(*within, *trusting, "-h", host, *login, "CLUSTER", "INFO")
-    assert "cluster_state:ok" in printed
+
+    def by_name() -> bool:  # for some seconds the name can still be the deleted pod's address
+        ask = (*within, *trusting, "-h", host, *login, "CLUSTER", "INFO")
+        return "cluster_state:ok" in kubectl(*ask, check=False)
+
+    await until("Redis by TLS and its name", by_name)
     printed = kubectl(*within, "-h", host, *login, "PING", check=False)
     assert "PONG" not in printed, "it speaks plaintext, too"
     switch(namespace)
