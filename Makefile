@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-python run start stop grow status observe clean lint fmt test test-quick \
 	simulate faults site \
-	deploy undeploy kind-up kind-down e2e bench load load-k8s overload reference pins
+	deploy undeploy kind-up kind-down e2e bench load load-k8s overload fill reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -102,6 +102,10 @@ load-k8s: setup  ## Load the bank in the cluster of KUBECONFIG, from inside it (
 overload: setup  ## Offer the running platform far more than it carries (PEAK=1500 RATE=5000 SECONDS=60)
 	@$(PYTHON) -m microfin_loadtest overload --peak "$(or $(PEAK),1500)" \
 		--rate "$(or $(RATE),5000)" --seconds "$(or $(SECONDS),60)"
+
+fill: setup  ## Give the running platform a past, decided and explained (OPERATIONS=1000000 ACCOUNTS=100000)
+	@$(PYTHON) -m microfin_loadtest fill --operations "$(or $(OPERATIONS),1000000)" \
+		--accounts "$(or $(ACCOUNTS),100000)"
 
 faults: setup  ## Break a platform of its own and compare all money (SEED=1 ROUNDS=10 ARGS=--resume)
 	@PYTHONPATH=tests $(PYTHON) -m faults run --seed "$(or $(SEED),1)" --rounds "$(or $(ROUNDS),10)" $(ARGS)

@@ -1,4 +1,4 @@
-"""Command line: `python -m microfin_loadtest run mix.js`, `kubernetes`, `table` and `scaling`."""
+"""Command line: `python -m microfin_loadtest run mix.js`; `--help` lists the other commands."""
 
 import asyncio
 import sys
@@ -10,6 +10,7 @@ import typer
 
 from microfin_deploy.commands import DeployError
 from microfin_loadtest.errors import LoadImpossible
+from microfin_loadtest.history.make import HistoryRequest, make_history
 from microfin_loadtest.kubernetes.cluster import Namespace
 from microfin_loadtest.kubernetes.run import IMAGE, KubernetesRequest, run_in_cluster
 from microfin_loadtest.overload import Overload
@@ -18,6 +19,7 @@ from microfin_loadtest.results import RESULTS, append_result, renew_page
 from microfin_loadtest.run import Request, encode
 from microfin_loadtest.run import run as make_run
 from microfin_loadtest.scaling import renew_model
+from microfin_loadtest.subject import running_platform
 from microfin_local.platform import REPOSITORY
 
 application = typer.Typer(
@@ -152,6 +154,25 @@ def overload(
 ) -> None:
     """Offer the peak, then an overload, then less; the report is the last line (needs wrk)."""
     _print_report(asyncio.run(run_overload(Overload(peak, rate, seconds, state.resolve()), _say)))
+
+
+@application.command()
+def fill(
+    *,
+    operations: Annotated[int, typer.Option(min=10, help="Operations to make.")] = 1_000_000,
+    accounts: Annotated[int, typer.Option(min=2, help="New accounts to make them on.")] = 100_000,
+    owners: Annotated[int, typer.Option(min=1, help="New users who own the accounts.")] = 1_000,
+    days: Annotated[int, typer.Option(min=1, help="How long ago the first one was.")] = 365,
+    state: Annotated[Path, typer.Option(help="The platform's folder.")] = REPOSITORY / ".local",
+) -> None:
+    """Give the running platform a past: explained operations, so that the audit stays clean.
+
+    They are decided as workers decide them, and copied into the tables. The platform may go on;
+    nothing is seen before the last row is there. Prints one JSON object.
+    """
+    wanted = HistoryRequest(operations=operations, accounts=accounts, owners=owners, days=days)
+    urls = running_platform(state.resolve()).postgres_shards
+    print(encode(asyncio.run(make_history(urls, wanted, _say))))
 
 
 @application.command()
