@@ -6,7 +6,6 @@ It runs until it is ended. The first one is copied before the others. An empty f
 that all have been copied.
 """
 
-import http.client
 import json
 import os
 import signal
@@ -38,7 +37,7 @@ class Copy(threading.Thread):
         while True:
             try:
                 self._follow()
-            except (OSError, ValueError, http.client.HTTPException) as error:
+            except Exception as error:  # noqa: BLE001 - a thread that ended would be missed by nobody
                 say(f"{self._source}/{self._original} is not followed, trying again: {error}")
                 time.sleep(_PAUSE)
 
