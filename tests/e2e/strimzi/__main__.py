@@ -6,9 +6,6 @@ Runs until SIGTERM; prints `serving` when the broker is ready.
 import asyncio
 import contextlib
 import signal
-import sys
-
-from aiokafka.errors import KafkaError
 
 from e2e.strimzi import broker
 from e2e.strimzi.user_operator import UserOperator
@@ -17,13 +14,7 @@ from e2e.strimzi.user_operator import UserOperator
 async def _serve() -> None:
     await broker.configure()
     print("serving", flush=True)
-    operator = UserOperator()
-    while True:
-        try:
-            await operator.act()
-        except (AssertionError, KafkaError, OSError) as error:  # as while the broker restarts
-            print(f"tries again: {error!r}", file=sys.stderr, flush=True)
-        await asyncio.sleep(1)
+    await UserOperator().run()
 
 
 async def _main() -> None:

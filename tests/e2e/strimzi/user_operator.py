@@ -1,36 +1,67 @@
 """The User Operator: a certificate and the ACLs of each KafkaUser."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
+from aiokafka.errors import KafkaError
+
 from e2e.kubernetes_cluster import kubectl
 from e2e.strimzi import CLUSTER, NAMESPACE
-from e2e.strimzi.authorities import StoredAuthority
 from e2e.strimzi.broker import administrator
 from e2e.strimzi.secrets import decoded, put, secret
+from network_policies.watch import Watch
 from support.certificates import Authority
 from support.kafka_users import Right, rights, set_rights
 
 Item = dict[str, Any]
 
+_USERS: Final = f"/apis/kafka.strimzi.io/v1/namespaces/{NAMESPACE}/kafkausers"
+_SECRETS: Final = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+_GATHER_SECONDS: Final = 0.1
 _KIND: Final = "kafkausers.kafka.strimzi.io"
 _MANAGER: Final = "strimzi-user-operator"
 _NAME: Final = {"app.kubernetes.io/managed-by": _MANAGER, "app.kubernetes.io/name": _MANAGER}
 
 
 class UserOperator:
-    """Acts on the KafkaUsers of Kafka's namespace."""
+    """Acts on the KafkaUsers of Kafka's namespace, until it is cancelled."""
 
     def __init__(self) -> None:
         self._rights: set[Right] | None = None
+        self._changed = asyncio.Event()
+        self._users = Watch(_USERS, self._changed.set)
+        self._secrets = Watch(_SECRETS, self._changed.set)
 
-    async def act(self) -> None:
+    async def run(self) -> None:
+        """Act after each change."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._users.run())
+            tasks.create_task(self._secrets.run())
+            tasks.create_task(self._act_for_ever())
+
+    async def _act_for_ever(self) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(_GATHER_SECONDS)
+            self._changed.clear()
+            if not self._users.complete or not self._secrets.complete:
+                continue
+            try:
+                await self._act(_ours(self._users), _ours(self._secrets))
+            except (AssertionError, KafkaError, OSError) as error:  # the broker restarts
+                print(f"tries again: {error!r}", flush=True)
+                await asyncio.sleep(1)
+                self._changed.set()
+
+    async def _act(self, users: list[Item], secrets: list[Item]) -> None:
         """Issue and renew certificates; give and take rights."""
-        users = _listed(_KIND)
-        authority = StoredAuthority.load("clients").current
-        held = {it["metadata"]["name"]: decoded(it) for it in _listed("secrets")}
+        held = {it["metadata"]["name"]: decoded(it) for it in secrets}
+        authority = Authority.load(
+            held[f"{CLUSTER}-clients-ca-cert"]["ca.crt"], held[f"{CLUSTER}-clients-ca"]["ca.key"]
+        )
         for user in users:
             if held.get(_name(user), {}).get("ca.crt") != authority.certificate:
                 put(_secret(user, authority), manager=_MANAGER)
@@ -44,11 +75,12 @@ class UserOperator:
                 _report(user)
 
 
-def _listed(kind: str) -> list[Item]:
-    label = f"strimzi.io/cluster={CLUSTER}"
-    printed = kubectl("-n", NAMESPACE, "get", kind, "-l", label, "-o", "json")
-    items: list[Item] = json.loads(printed)["items"]
-    return items
+def _ours(watch: Watch) -> list[Item]:
+    return [
+        it
+        for it in watch.items
+        if it["metadata"].get("labels", {}).get("strimzi.io/cluster") == CLUSTER
+    ]
 
 
 def _name(user: Item) -> str:
