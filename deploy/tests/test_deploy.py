@@ -1,15 +1,21 @@
 """The values that `make deploy` gives helm, and its summary; no cluster needed."""
 
 import json
+from typing import Any
 
 import pytest
 import yaml
 
 from microfin_deploy import platform
-from microfin_deploy.commands import ROOT, DeployError, run
+from microfin_deploy.commands import ROOT, DeployError, helm, run
 from microfin_deploy.images import COMPONENTS, image, source_tag
 from microfin_deploy.kind import VENDORS, values_files
-from microfin_deploy.platform import ExistingKafka, Platform, require_permission
+from microfin_deploy.platform import (
+    ExistingKafka,
+    Platform,
+    require_certificates,
+    require_permission,
+)
 from microfin_deploy.releases import (
     Wanted,
     application_values,
@@ -42,14 +48,66 @@ def test_with_strimzi_the_charts_fit_by_their_defaults() -> None:
     assert data_values(WANTED, REAL)["kafka"] == {"enabled": True, "topic": "b.commands"}
 
 
-def test_an_existing_kafka_is_used_without_tls() -> None:
+def test_an_existing_kafka_is_used_by_certificates_that_are_copied() -> None:
     values = application_values(WANTED, EXISTING)
-    assert values["kafka"] == {"bootstrap": "main-kafka-bootstrap.kafka:9092", "tls": False}
+    assert values["kafka"] == {"bootstrap": "main-kafka-bootstrap.kafka:9093"}
+    assert values["kafkaSecrets"]["namespace"] == "kafka"
+    copies = values["kafkaSecrets"]["copies"]
+    assert copies.pop("microfin-cluster-ca-cert") == "main-cluster-ca-cert"
+    users = {user["metadata"]["name"] for user in kafka_users()}
+    assert set(copies.values()) == users
+    assert all(original == f"bank-{copy}" for copy, original in copies.items())
     assert values["topic"]["strimzi"] == {"cluster": "main", "namespace": "kafka"}
     assert values["topic"]["name"] == "b.commands"
     assert values["networkPolicy"].keys() == {"kafka", "operator"}
     assert "ingress" not in values
     assert data_values(WANTED, EXISTING)["kafka"]["enabled"] is False
+
+
+def kafka_users() -> list[dict[str, Any]]:
+    """Return the KafkaUsers that the chart makes by the values for a Kafka that is there."""
+    values = json.dumps(data_values(WANTED, EXISTING)["kafka"])
+    printed = helm(
+        *("template", "microfin-data", "charts/microfin-data", "--namespace", "bank"),
+        *("--set-json", f"kafka={values}", "--show-only", "templates/kafka-users.yaml"),
+    )
+    users = [it for it in yaml.safe_load_all(printed) if it]
+    assert {it["metadata"]["namespace"] for it in users} == {"kafka"}
+    assert {it["metadata"]["labels"]["strimzi.io/cluster"] for it in users} == {"main"}
+    return users
+
+
+TLS_LISTENER = {"port": 9093, "tls": True, "authentication": {"type": "tls"}}
+SIMPLE = {"type": "simple"}
+
+
+@pytest.mark.parametrize(
+    ("listener", "authorization"),
+    [
+        ({"port": 9092, "tls": False}, SIMPLE),
+        ({"port": 9093, "tls": True}, SIMPLE),
+        ({"port": 9093, "tls": True, "authentication": {"type": "scram-sha-512"}}, SIMPLE),
+        (TLS_LISTENER, None),
+    ],
+    ids=["no TLS", "no certificates", "passwords", "no rights"],
+)
+def test_an_existing_kafka_that_anybody_may_write_to_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    listener: dict[str, Any],
+    authorization: dict[str, str] | None,
+) -> None:
+    kafka = {"listeners": [listener]} | ({"authorization": authorization} if authorization else {})
+    monkeypatch.setattr(platform, "kubectl", lambda *_: json.dumps({"spec": {"kafka": kafka}}))
+    with pytest.raises(DeployError, match="kafka/main has no listener on port 9093"):
+        require_certificates(KAFKA)
+
+
+def test_an_existing_kafka_with_certificates_and_rights_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka = {"listeners": [{"port": 9092, "tls": False}, TLS_LISTENER], "authorization": SIMPLE}
+    monkeypatch.setattr(platform, "kubectl", lambda *_: json.dumps({"spec": {"kafka": kafka}}))
+    require_certificates(KAFKA)
 
 
 def test_the_operator_serves_the_banks_and_no_more() -> None:

@@ -4,7 +4,8 @@ import json
 import subprocess
 from typing import Any, Final
 
-from e2e.data_plane import KAFKA, WORKER_IMAGE
+from e2e import kafka_user
+from e2e.data_plane import WORKER_IMAGE
 from e2e.kubernetes_cluster import apply, kubectl
 
 POD: Final = "client"
@@ -42,7 +43,7 @@ def pod(namespace: str, name: str, command: list[str], topic: str = TOPIC) -> di
         ),
         "MICROFIN_DATABASE_STATEMENT_CACHE": "0",
         "MICROFIN_REDIS": "redis://microfin_worker:$(REDIS_WORKER)@microfin-redis:6379",
-        "MICROFIN_KAFKA": KAFKA,
+        **kafka_user.SETTINGS,
         "MICROFIN_TOPIC": topic,
         "MICROFIN_WORKER_HOST": "0.0.0.0",  # noqa: S104 - a pod's own
         "HOME": "/tmp",  # noqa: S108 - a pod's own
@@ -57,7 +58,7 @@ def pod(namespace: str, name: str, command: list[str], topic: str = TOPIC) -> di
             "capabilities": {"drop": ["ALL"]},
             "readOnlyRootFilesystem": True,
         },
-        "volumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": True}],
+        "volumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": True}, kafka_user.MOUNT],
     }
     return {
         "apiVersion": "v1",
@@ -76,13 +77,14 @@ def pod(namespace: str, name: str, command: list[str], topic: str = TOPIC) -> di
             },
             "containers": [container],
             "volumes": [
+                kafka_user.VOLUME,
                 {
                     "name": "ca",
                     "secret": {
                         "secretName": "microfin-postgres-0-ca",
                         "items": [{"key": "ca.crt", "path": "ca.crt"}],
                     },
-                }
+                },
             ],
         },
     }

@@ -1,13 +1,14 @@
 """PostgreSQL and Redis for the operator's end-to-end tests, in the test's own namespace.
 
 Substitutes: one PostgreSQL that trusts its network, where CloudNativePG would run three, and one
-Redis node with all slots. Kafka is the cluster's (`lab install kafka`).
+Redis node with all slots. Kafka is the cluster's, of which the namespace has a user (`kafka_user`).
 """
 
 import json
 import os
 from typing import Any
 
+from e2e import kafka_user
 from e2e.kubernetes_cluster import apply, kubectl, until
 
 WORKER_IMAGE = os.environ.get("MICROFIN_E2E_WORKER_IMAGE", "ghcr.io/microfin/worker:e2e")
@@ -18,8 +19,6 @@ POSTGRES_IMAGE = os.environ.get(
     "MICROFIN_E2E_POSTGRES_IMAGE", "ghcr.io/cloudnative-pg/postgresql:17-minimal-trixie"
 )
 REDIS_IMAGE = os.environ.get("MICROFIN_E2E_REDIS_IMAGE", "docker.io/library/redis:8.0")
-KAFKA = os.environ.get("MICROFIN_E2E_KAFKA", "lab-kafka-bootstrap.kafka:9092")
-
 _CONTAINER = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -81,7 +80,7 @@ def settings(database: str) -> dict[str, str]:
     return {
         "MICROFIN_DATABASES": f"postgresql://microfin_worker@postgres:5432/{database}?sslmode=disable",
         "MICROFIN_REDIS": "redis://redis:6379",
-        "MICROFIN_KAFKA": KAFKA,
+        **kafka_user.SETTINGS,
     }
 
 

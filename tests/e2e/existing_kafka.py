@@ -1,7 +1,8 @@
 """The Kafka that the tests' cluster has already, where Strimzi makes none for a bank.
 
-The lab has a broker and a script that acts on KafkaTopics, but no Kafka resource: the tests make
-it, because the operator asks it which namespaces may have topics there.
+The lab has a broker, a script that acts on KafkaTopics, and a stand-in for the rest of Strimzi
+(`e2e.strimzi`), but no Kafka resource: the tests make it, because the operator asks it which
+namespaces may have topics there.
 """
 
 import os
@@ -22,7 +23,8 @@ def existing_kafka() -> ExistingKafka | None:
 
 def kafka_resource(kafka: ExistingKafka, allowed: str) -> dict[str, Any]:
     """Return the Kafka resource. It allows topics of banks in the namespace `allowed`."""
-    listener = {"name": "plain", "port": 9092, "type": "internal", "tls": False}
+    listener = {"name": "tls", "port": 9093, "type": "internal", "tls": True}
+    listener["authentication"] = {"type": "tls"}
     return {
         "apiVersion": "kafka.strimzi.io/v1",
         "kind": "Kafka",
@@ -31,5 +33,5 @@ def kafka_resource(kafka: ExistingKafka, allowed: str) -> dict[str, Any]:
             "namespace": kafka.namespace,
             "annotations": {"microfin.io/allow-namespaces": allowed},
         },
-        "spec": {"kafka": {"listeners": [listener]}},
+        "spec": {"kafka": {"listeners": [listener], "authorization": {"type": "simple"}}},
     }

@@ -90,9 +90,14 @@ class Bank:
 
     async def run_audit(self, name: str, *command: str) -> tuple[str, str]:
         """Run a command in the audit's Job; return `Complete` or `Failed`, and what it printed."""
-        template = get("cronjob/microfin-audit", self.namespace)["spec"]["jobTemplate"]
+        return await self.run_job("microfin-audit", name, *command)
+
+    async def run_job(self, of: str, name: str, *command: str) -> tuple[str, str]:
+        """Run a command in a CronJob's Job, once; return how it ended, and what it printed."""
+        template = get(f"cronjob/{of}", self.namespace)["spec"]["jobTemplate"]
         spec = template["spec"]
         spec["template"]["spec"]["containers"][0]["command"] = list(command)
+        spec["backoffLimit"] = 0
         apply(
             {
                 "apiVersion": "batch/v1",
@@ -101,7 +106,7 @@ class Bank:
                 "spec": spec,
             }
         )
-        await until("the audit", lambda: self._has_ended(name))
+        await until(f"the end of {name}", lambda: self._has_ended(name))
         return self._condition(name), self.kubectl("logs", f"job/{name}")
 
     def _condition(self, job: str) -> str:

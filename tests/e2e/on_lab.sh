@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the end-to-end tests on the lab, a Kubernetes node for tests (LAB names its script). It builds
-# the images, boots the node, installs CloudNativePG and Kafka, enforces the NetworkPolicies, runs the
-# tests, and stops everything again. Arguments go to pytest.
+# the images, boots the node, installs CloudNativePG and Kafka, acts as Strimzi for it, enforces the
+# NetworkPolicies, runs the tests, and stops everything again. Arguments go to pytest.
 set -eu
 cd "$(dirname "$0")/../.."
 lab=${LAB:-../shared/lab/lab}
@@ -76,6 +76,16 @@ stand_in() {
     "$lab" push "$2"
 }
 
+# The node's Kafka has no operator, so a stand-in of the tests gives it what Strimzi gives a Kafka: TLS,
+# certificates of users and their rights (ADR 0037).
+strimzi() {
+    served=$(mktemp)
+    PYTHONPATH=tests .venv/bin/python -m e2e.strimzi >"$served" 2>&1 &
+    strimzi=$!
+    timeout 240 sh -c 'until grep -q ^serving "$0"; do kill -0 "$1" || exit 1; sleep 0.2; done' \
+        "$served" "$strimzi" || { cat "$served"; exit 1; }
+}
+
 # The node's network does not enforce NetworkPolicies, so an agent of the tests does (ADR 0036).
 enforce_policies() {
     if ! command -v nft >/dev/null; then
@@ -94,8 +104,18 @@ enforce_policies() {
 }
 
 agent=
+strimzi=
 failed=1
 stop() {
+    if [ -n "$strimzi" ]; then
+        kill "$strimzi" 2>/dev/null && wait "$strimzi" || true
+        strimzi=
+        if [ "$failed" != 0 ]; then
+            echo "What the stand-in for Strimzi said:"
+            cat "$served"
+        fi
+        rm "$served"
+    fi
     if [ -n "$agent" ]; then
         kill "$agent" 2>/dev/null && wait "$agent" || true
         agent=
@@ -127,6 +147,7 @@ k6_and_prometheus
 "$lab" install cnpg kafka
 "$lab" volumes
 eval "$("$lab" env)"
+strimzi
 # For `make deploy` on this node: its broker, and the images that it has.
 export MICROFIN_DEPLOY_KAFKA=kafka/lab MICROFIN_DEPLOY_TAG=e2e
 if command -v go >/dev/null; then

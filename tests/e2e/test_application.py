@@ -4,11 +4,13 @@ Each test ends with balances compared by the clients who moved the money, and wi
 """
 
 import asyncio
+import json
 import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -17,8 +19,10 @@ from e2e import kubernetes_bank
 from e2e.cut_off import Dependency, all_become, cut_off, watched
 from e2e.enforcement import needs_enforcement
 from e2e.figures import figure
+from e2e.kafkas_files import pods_have_the_files
 from e2e.kubernetes_bank import Bank, moving_money
 from e2e.kubernetes_cluster import ROOT, get, kubectl, until
+from e2e.strimzi.replacement import replace_authorities
 from e2e.way_in import way_in
 from microfin_deploy.commands import helm
 
@@ -257,6 +261,42 @@ async def test_redis_cut_off_is_said_and_stops_nothing(bank: Bank) -> None:
     mover.report.assert_nobody_noticed()
     figure(f"Redis cut off: noticed after {noticed}, settled again after {settled}")
     await bank.audit()
+
+
+async def test_the_log_is_trimmed_by_the_one_user_who_may(bank: Bank) -> None:
+    trim = ("microfin", "log", "trim", "--keep-hours", "0")
+    ended, printed = await bank.run_job("microfin-audit", "audit-trims", *trim)
+    assert (ended, "Authorization" in printed) == ("Failed", True), printed
+    ended, printed = await bank.run_job("microfin-trim", "trim-now", *trim)
+    assert ended == "Complete", printed
+    assert "\n0 records are gone" not in printed, printed
+    await bank.audit()
+
+
+async def test_kafkas_authorities_are_replaced_under_load(bank: Bank) -> None:
+    """With new keys, and at last the old ones are trusted by nobody."""
+    kafka = bank.platform.kafka
+    if kafka is None:
+        pytest.skip("The steps are those of the stand-in for Strimzi's operator.")
+    before = _starts(bank)
+    async with moving_money(bank, bank.partitions()["active"]) as mover:
+        await replace_authorities(partial(pods_have_the_files, bank, kafka))
+        await bank.until_active(bank.partitions()["active"])
+    mover.report.assert_money_is_right()
+    assert _starts(bank) == before
+    longest = max(mover.report.gaps.values())
+    figure(f"Kafka's authorities replaced under load: longest pause {longest} s (goal 30 s)")
+    await bank.audit()
+
+
+def _starts(bank: Bank) -> dict[str, int]:
+    """Return how often each process of API and workers was started again, by its pod's id."""
+    selector = "app.kubernetes.io/component in (api, worker)"
+    pods = json.loads(bank.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+    return {
+        pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"]
+        for pod in pods
+    }
 
 
 async def test_the_operator_is_deleted_while_it_grows(bank: Bank) -> None:

@@ -12,13 +12,12 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 import trustme
 
-from e2e import data_client, kubernetes_cluster
+from e2e import data_client, kafka_user, kubernetes_cluster
 from e2e.data_chart import CHART, DEV, PRODUCTION, rendered
 from e2e.figures import figure
 from e2e.kubernetes_cluster import ROOT, get, kubectl, until
@@ -69,10 +68,10 @@ async def namespace() -> AsyncIterator[str]:
         for line in waiting(name):
             kubectl(*line.split()[1:])
         figure(f"PostgreSQL, its pooler and Redis ready after {time.monotonic() - began:.1f} s")
-        topic = f"data-{uuid4().hex[:6]}.commands"
-        data_client.start(name, topic)
-        data_client.microfin(name, "migrate", "--partitions", "1")
-        yield name
+        with kafka_user.user_of(name):
+            data_client.start(name, kafka_user.topic_of(name, "data"))
+            data_client.microfin(name, "migrate", "--partitions", "1")
+            yield name
 
 
 def waiting(namespace: str) -> list[str]:

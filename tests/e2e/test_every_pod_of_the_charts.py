@@ -25,7 +25,10 @@ EVERYTHING: Final[dict[str, Any]] = {
         "redis": {"exporter": {"enabled": True}},
         "kafka": {"rack": "topology.kubernetes.io/zone"},
     },
-    "microfin": {"ingress": {"enabled": True}},
+    "microfin": {
+        "ingress": {"enabled": True},
+        "kafkaSecrets": {"namespace": "kafka", "copies": {"microfin-api": "bank-microfin-api"}},
+    },
 }
 TAINT: Final = {"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}
 NODES: Final = [{"matchExpressions": [{"key": "arch", "operator": "In", "values": ["amd64"]}]}]

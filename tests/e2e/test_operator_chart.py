@@ -5,12 +5,11 @@ import os
 import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
-from e2e import data_plane, kubernetes_cluster
+from e2e import data_plane, kafka_user, kubernetes_cluster
 from e2e.existing_kafka import LAB_KAFKA, kafka_resource
 from e2e.figures import figure
 from e2e.kubernetes_cluster import ROOT, apply, get, kubectl, until
@@ -51,7 +50,8 @@ async def namespaces() -> AsyncIterator[tuple[str, str]]:
         await data_plane.make_ledger(banks, "bank")
         install(operators, banks)
         try:
-            yield operators, banks
+            with kafka_user.user_of(banks):
+                yield operators, banks
         finally:
             helm("uninstall", RELEASE, "--namespace", operators, "--ignore-not-found")
             kubectl("delete", DEFINITION, "--ignore-not-found")
@@ -62,8 +62,7 @@ async def test_with_its_permissions_a_bank_becomes_ready_and_grows(
 ) -> None:
     _, banks = namespaces
     apply(kafka_resource(LAB_KAFKA, banks))
-    topic = f"chart-{uuid4().hex[:6]}.commands"
-    apply(bank(banks, topic))
+    apply(bank(banks, kafka_user.topic_of(banks, "chart")))
     kubectl("-n", banks, "wait", "--for=condition=Ready", "mfc/bank", "--timeout=120s")
     kubectl("-n", banks, "scale", "mfc/bank", "--replicas=4")
 
@@ -87,6 +86,7 @@ def bank(namespace: str, topic: str) -> dict[str, Any]:
                 "image": data_plane.WORKER_IMAGE,
                 "envFrom": [{"secretRef": {"name": "bank"}}],
                 "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+                "podTemplate": kafka_user.worker_template(),
             },
         },
     }

@@ -10,12 +10,11 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
-from e2e import data_plane, kubernetes_cluster
+from e2e import data_plane, kafka_user, kubernetes_cluster
 from e2e.existing_kafka import LAB_KAFKA, kafka_resource
 from e2e.figures import figure
 from e2e.kubernetes_cluster import apply, get, kubectl, until
@@ -35,7 +34,8 @@ async def namespace() -> AsyncIterator[str]:
         await data_plane.start(name)
         await data_plane.make_ledger(name, "bank")
         await data_plane.make_ledger(name, "plain")
-        yield name
+        with kafka_user.user_of(name):
+            yield name
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -51,7 +51,7 @@ async def operator(namespace: str, tmp_path_factory: Any) -> AsyncIterator[Opera
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def bank(namespace: str, operator: OperatorProcess) -> AsyncIterator[str]:
     """A cluster with three workers on a Kafka of Strimzi."""
-    topic = f"bank-{uuid4().hex[:6]}.commands"
+    topic = kafka_user.topic_of(namespace, "bank")
     began = time.monotonic()
     apply(kafka_resource(LAB_KAFKA, namespace))
     apply(
@@ -79,6 +79,7 @@ def cluster(namespace: str, name: str, topic: dict[str, Any]) -> dict[str, Any]:
                 "image": data_plane.WORKER_IMAGE,
                 "envFrom": [{"secretRef": {"name": name}}],
                 "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+                "podTemplate": kafka_user.worker_template(),
             },
         },
     }
@@ -224,8 +225,8 @@ async def test_without_strimzi_jobs_make_and_grow_the_topic(
 ) -> None:
     """As where Kafka is somebody else's: no KafkaTopic, the workers' own settings."""
     topic = {
-        "name": f"plain-{uuid4().hex[:6]}.commands",
-        "bootstrap": {"servers": data_plane.KAFKA},
+        "name": kafka_user.topic_of(namespace, "plain"),
+        "bootstrap": {"servers": LAB_KAFKA.bootstrap},
         "replicas": 1,
     }
     apply(cluster(namespace, "plain", topic))

@@ -10,12 +10,23 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    pkcs12,
+)
 from cryptography.x509.oid import NameOID
+
+ORGANIZATION = "io.strimzi"
+"""What Strimzi writes into the certificates of its CAs and of Kafka's own parts."""
 
 _DAY = 86_400.0
 
@@ -24,34 +35,56 @@ class Issued:
     """A certificate and its key, both PEM."""
 
     def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self._certificate, self._key = certificate, key
         self.certificate = certificate.public_bytes(Encoding.PEM)
         self.key = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         self.ends = certificate.not_valid_after_utc
+
+    def pkcs12(self, password: str) -> bytes:
+        """Return both as a store for Java."""
+        encryption = BestAvailableEncryption(password.encode())
+        return pkcs12.serialize_key_and_certificates(
+            None, self._key, self._certificate, None, encryption
+        )
 
 
 class Authority:
     """A CA."""
 
     def __init__(self, name: str = "cluster-ca v0", seconds: float = 365 * _DAY) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name(
-            [
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "io.strimzi"),
-                x509.NameAttribute(NameOID.COMMON_NAME, name),
-            ]
-        )
-        builder = _builder(self._name, self._name, self._key, seconds)
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = _subject(name, ORGANIZATION)
+        builder = _builder(subject, subject, key, seconds)
         builder = builder.add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
         )
-        self._certificate = builder.add_extension(
+        certificate = builder.add_extension(
             _usage(key_cert_sign=True, crl_sign=True), critical=True
-        ).sign(self._key, hashes.SHA256())
-        self.certificate = self._certificate.public_bytes(Encoding.PEM)
-        self.ends = self._certificate.not_valid_after_utc
+        ).sign(key, hashes.SHA256())
+        self._use(certificate, key)
+
+    @classmethod
+    def load(cls, certificate: bytes, key: bytes) -> Self:
+        """Return the CA that was stored as PEM."""
+        authority = cls.__new__(cls)
+        loaded = load_pem_private_key(key, None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        authority._use(x509.load_pem_x509_certificate(certificate), loaded)
+        return authority
+
+    def _use(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self._certificate, self._key = certificate, key
+        self.certificate = certificate.public_bytes(Encoding.PEM)
+        self.key = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.ends = certificate.not_valid_after_utc
 
     def issue(
-        self, name: str, *names: str, seconds: float = 30 * _DAY, strict: bool = True
+        self,
+        name: str,
+        *names: str,
+        seconds: float = 30 * _DAY,
+        strict: bool = True,
+        organization: str = "",
     ) -> Issued:
         """Return a certificate of `CN=name` for the DNS names and addresses `names`.
 
@@ -59,8 +92,8 @@ class Authority:
         `strict` it lacks what Python 3.13 demands.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = _builder(subject, self._name, key, seconds)
+        subject = _subject(name, organization)
+        builder = _builder(subject, self._certificate.subject, key, seconds)
         if strict:
             identifier = self._certificate.extensions.get_extension_for_class(
                 x509.SubjectKeyIdentifier
@@ -77,6 +110,13 @@ class Authority:
                 x509.SubjectAlternativeName([_general(it) for it in names]), critical=False
             )
         return Issued(builder.sign(self._key, hashes.SHA256()), key)
+
+
+def _subject(name: str, organization: str) -> x509.Name:
+    names = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
+    if organization:
+        names.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
+    return x509.Name(names)
 
 
 def _builder(

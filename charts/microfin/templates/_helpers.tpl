@@ -63,11 +63,11 @@ readOnlyRootFilesystem: true
 {{- end }}
 {{- end -}}
 
-{{- /* The fields that every pod of the chart has. The argument is a dict: root, serviceAccount, and pod
-(the values of this part). */}}
+{{- /* The fields that every pod of the chart has. The argument is a dict: root, serviceAccount, pod
+(the values of this part) and token (whether it uses the API server). */}}
 {{- define "microfin.podCommon" -}}
 serviceAccountName: {{ .serviceAccount }}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}

@@ -49,7 +49,9 @@ spec:
       to: {{- toYaml . | nindent 8 }}
       {{- end }}
     {{- range .to }}
-    - to: {{- toYaml .peers | nindent 8 }}
-      ports: {{- include "microfin.policyPorts" .ports | nindent 8 }}
+    - ports: {{- include "microfin.policyPorts" .ports | nindent 8 }}
+      {{- with .peers }}
+      to: {{- toYaml . | nindent 8 }}
+      {{- end }}
     {{- end }}
 {{- end -}}

@@ -8,7 +8,12 @@ import typer
 from microfin_deploy.commands import DeployError, progress, run
 from microfin_deploy.images import provide_images, source_tag
 from microfin_deploy.kind import CLUSTER, make_cluster
-from microfin_deploy.platform import ExistingKafka, inspect_platform, require_permission
+from microfin_deploy.platform import (
+    ExistingKafka,
+    inspect_platform,
+    require_certificates,
+    require_permission,
+)
 from microfin_deploy.releases import (
     OPERATOR_NAMESPACE,
     Wanted,
@@ -47,8 +52,8 @@ def deploy(
         typer.Option(
             metavar="NAMESPACE/NAME",
             envvar="MICROFIN_DEPLOY_KAFKA",
-            help="A Kafka that the cluster has already, with a listener without TLS on port 9092; "
-            "without this option Strimzi makes one for the bank.",
+            help="A Kafka that Strimzi runs in another namespace, with a listener for client "
+            "certificates on port 9093; without this option Strimzi makes one for the bank.",
         ),
     ] = "",
     shards: Annotated[
@@ -65,6 +70,7 @@ def deploy(
     topic = "microfin.commands" if namespace == "microfin" else f"{namespace}.commands"
     if existing is not None:
         require_permission(existing, namespace, topic)
+        require_certificates(existing)
     built = tag or source_tag()
     if not tag:
         say(f"images of this checkout: {built}")

@@ -21,6 +21,7 @@ _PROMETHEUS: Final = tuple(
 )
 _DEFAULT_CLASS: Final = "ingressclass.kubernetes.io/is-default-class"
 _ALLOWED = "microfin.io/allow-namespaces"
+_TLS_PORT: Final = 9093
 _MISSING = (
     "{what} is not in this cluster. Install it as k8s/{folder}/README.md says, or use "
     "`make kind-up` for a cluster with everything."
@@ -29,7 +30,7 @@ _MISSING = (
 
 @dataclass(frozen=True)
 class ExistingKafka:
-    """A Kafka that the cluster has already. It serves clients without TLS, by Strimzi's names."""
+    """A Kafka that Strimzi runs in another namespace than the bank's."""
 
     namespace: str
     name: str
@@ -44,8 +45,13 @@ class ExistingKafka:
 
     @property
     def bootstrap(self) -> str:
-        """Return the address of the listener without TLS."""
-        return f"{self.name}-kafka-bootstrap.{self.namespace}:9092"
+        """Return the address of the listener for clients with certificates."""
+        return f"{self.name}-kafka-bootstrap.{self.namespace}:{_TLS_PORT}"
+
+    @property
+    def authority(self) -> str:
+        """Return the Secret with the brokers' CA."""
+        return f"{self.name}-cluster-ca-cert"
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,26 @@ def require_permission(kafka: ExistingKafka, namespace: str, topic: str) -> None
             f"The Kafka {kafka.namespace}/{kafka.name} does not allow topics of banks in "
             f"{namespace}. If it should: kubectl -n {kafka.namespace} annotate kafka/{kafka.name} "
             f"{_ALLOWED}={','.join(filter(None, [allowed, namespace]))} --overwrite"
+        )
+
+
+def require_certificates(kafka: ExistingKafka) -> None:
+    """Raise DeployError unless the Kafka knows its users by certificates, and gives them rights."""
+    found = kubectl("-n", kafka.namespace, "get", f"kafka/{kafka.name}", "-o", "json")
+    spec = json.loads(found)["spec"]["kafka"]
+    listeners = [
+        it
+        for it in spec["listeners"]
+        if it["port"] == _TLS_PORT
+        and it["tls"]
+        and it.get("authentication", {}).get("type") == "tls"
+    ]
+    if not listeners or spec.get("authorization", {}).get("type") != "simple":
+        raise DeployError(
+            f"The Kafka {kafka.namespace}/{kafka.name} has no listener on port {_TLS_PORT} with "
+            "`tls: true` and `authentication: {type: tls}`, or no `authorization: {type: simple}`. "
+            "Anybody could then write commands. Add them to its spec.kafka, as "
+            "charts/microfin-data/templates/kafka.yaml does."
         )
 
 

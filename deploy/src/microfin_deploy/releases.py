@@ -19,6 +19,9 @@ from microfin_deploy.platform import ExistingKafka, Platform
 
 OPERATOR_NAMESPACE = "microfin-system"
 _DEFINITION = "microfinclusters.microfin.io"
+_USERS = ("worker", "api", "audit", "administrator", "trim")
+"""What the names of the KafkaUsers of the chart microfin-data end with."""
+
 _OFF = {"enabled": False}
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
@@ -66,14 +69,25 @@ def install_data(wanted: Wanted, platform: Platform, say: Say) -> None:
     values = merged(data_values(wanted, platform), wanted.data)
     _install("microfin-data", wanted.namespace, values, (wanted.size,))
     for shard in range(wanted.shards):
-        _wait(wanted, f"clusters.postgresql.cnpg.io/microfin-postgres-{shard}", say)
+        shards = f"clusters.postgresql.cnpg.io/microfin-postgres-{shard}"
+        _wait(shards, wanted.namespace, say)
     for shard in range(wanted.shards):
         _rolled_out(wanted, f"deployment/microfin-pooler-{shard}", say)
     _rolled_out(wanted, "statefulset/microfin-redis", say)
     if platform.strimzi:
-        _wait(wanted, "kafka/microfin", say)
-        for user in ("worker", "api", "audit", "administrator", "trim"):
-            _wait(wanted, f"kafkauser/microfin-{user}", say)
+        _wait("kafka/microfin", wanted.namespace, say)
+    for user in _users(wanted, platform).values():
+        _wait(f"kafkauser/{user}", _kafkas_namespace(wanted, platform), say)
+
+
+def _users(wanted: Wanted, platform: Platform) -> dict[str, str]:
+    """Return the KafkaUsers by the Secrets of the bank; in another namespace they say whose."""
+    prefix = "" if platform.strimzi else f"{wanted.namespace}-"
+    return {it: f"{prefix}{it}" for it in map("microfin-{}".format, _USERS)}
+
+
+def _kafkas_namespace(wanted: Wanted, platform: Platform) -> str:
+    return wanted.namespace if platform.kafka is None else platform.kafka.namespace
 
 
 def install_application(wanted: Wanted, platform: Platform, say: Say) -> None:
@@ -81,7 +95,7 @@ def install_application(wanted: Wanted, platform: Platform, say: Say) -> None:
     say(f"installing microfin in {wanted.namespace}: migrations first")
     values = merged(application_values(wanted, platform), wanted.application)
     _install("microfin", wanted.namespace, values, (wanted.size,))
-    _wait(wanted, "mfc/microfin", say)
+    _wait("mfc/microfin", wanted.namespace, say)
     _rolled_out(wanted, "deployment/microfin-api", say)
 
 
@@ -107,6 +121,9 @@ def data_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
         "kafka": {"enabled": platform.strimzi, "topic": wanted.topic},
         "postgres": {"shards": wanted.shards},
     }
+    if platform.kafka is not None:
+        existing = {"name": platform.kafka.name, "namespace": platform.kafka.namespace}
+        values["kafka"]["existing"] = existing
     if not platform.prometheus_operator:
         values["metrics"] = {"podMonitors": _OFF, "rules": _OFF}
     return values
@@ -128,15 +145,19 @@ def application_values(wanted: Wanted, platform: Platform) -> dict[str, Any]:
     if not platform.prometheus_operator:
         values["monitoring"] = {"serviceMonitor": _OFF, "podMonitor": _OFF, "rules": _OFF}
     if platform.kafka is not None:
-        values = merged(values, _existing_kafka(platform.kafka))
+        values = merged(values, _existing_kafka(platform.kafka, _users(wanted, platform)))
     return values
 
 
-def _existing_kafka(kafka: ExistingKafka) -> dict[str, Any]:
-    """Return microfin's values for a Kafka outside the bank's namespace, without TLS."""
+def _existing_kafka(kafka: ExistingKafka, users: dict[str, str]) -> dict[str, Any]:
+    """Return microfin's values for a Kafka outside the bank's namespace."""
     peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": kafka.namespace}}}
     return {
-        "kafka": {"bootstrap": kafka.bootstrap, "tls": False},
+        "kafka": {"bootstrap": kafka.bootstrap},
+        "kafkaSecrets": {
+            "namespace": kafka.namespace,
+            "copies": {"microfin-cluster-ca-cert": kafka.authority, **users},
+        },
         "topic": {"replicas": 1, "strimzi": {"cluster": kafka.name, "namespace": kafka.namespace}},
         "networkPolicy": {"kafka": [peer]},
     }
@@ -186,9 +207,9 @@ def _with_values(arguments: tuple[str, ...], values: dict[str, Any]) -> None:
         helm(*arguments, "--values", file.name, "--timeout", "15m")
 
 
-def _wait(wanted: Wanted, what: str, say: Say) -> None:
+def _wait(what: str, namespace: str, say: Say) -> None:
     say(f"waiting for {what}")
-    kubectl("-n", wanted.namespace, "wait", "--for=condition=Ready", what, "--timeout=600s")
+    kubectl("-n", namespace, "wait", "--for=condition=Ready", what, "--timeout=600s")
 
 
 def _rolled_out(wanted: Wanted, what: str, say: Say) -> None:

@@ -9,7 +9,7 @@ def components(wanted: Wanted, platform: Platform) -> list[tuple[str, str]]:
     kafka = (
         "real: Strimzi's, mutual TLS"
         if platform.kafka is None
-        else f"existing: {platform.kafka.namespace}/{platform.kafka.name}, without TLS"
+        else f"existing: {platform.kafka.namespace}/{platform.kafka.name}, mutual TLS"
     )
     ingress = (
         f"real: class {platform.ingress_class}, host {wanted.host}"

@@ -112,7 +112,7 @@ async def test_open_ports_are_reached_from_where_the_tables_say_and_nowhere_else
 def _allowed(bank: Bank) -> AllowedFlows:
     if bank.platform.strimzi:
         return AllowedFlows({}, frozenset())
-    return AllowedFlows({9093: 9092}, frozenset({"kafka"}))
+    return AllowedFlows({}, frozenset({"kafka"}))
 
 
 def _components(bank: Bank, elsewhere: str) -> Iterator[tuple[str, dict[str, Any]]]:
