@@ -1,9 +1,10 @@
 """Two banks in one cluster: upgraded from the release before, by Helm 3 and by Helm 4, and back
-again, while money moves.
+again, while money moves; then one is removed while the other grows.
 """
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -13,14 +14,17 @@ import pytest_asyncio
 
 from e2e.figures import figure
 from e2e.kubernetes_bank import TAG, Mover, moving_money
-from e2e.kubernetes_cluster import ROOT
+from e2e.kubernetes_cluster import ROOT, kubectl
 from e2e.pasted_guide import PATIENCE
 from e2e.release_before import charts_before, commit, tag_before, why_no_charts, why_no_images
 from e2e.two_banks import Owner, two_banks
+from microfin_deploy.commands import listed, progress
+from microfin_deploy.removal import remove_bank
 from source.shell_blocks import shell_blocks
 
 GUIDE: Final = ROOT / "docs/guide/upgrading.md"
 MARK: Final = "pasted by a test"
+REMOVED: Final = 120.0
 
 pytestmark = pytest.mark.timeout(PATIENCE + 300)
 
@@ -107,3 +111,86 @@ async def all_active(owners: Owners) -> None:
     await asyncio.gather(three.bank.until_active(3, 600), four.bank.until_active(4, 600))
     for owner in owners:
         owner.bank.kubectl("rollout", "status", "deployment/microfin-api", "--timeout=240s")
+
+
+async def test_one_goes_while_the_other_grows(owners: Owners) -> None:
+    """Its releases, its topic, then its namespace; the operator, which serves both, stays."""
+    grows, goes = owners
+    before = everything_of(grows)
+    async with moving_money(grows.bank, 3) as mover:
+        began = time.monotonic()
+        grows.bank.scale(6)
+        removal = asyncio.create_task(removed(goes))
+        await grows.bank.until_active(6)
+        grown = time.monotonic()
+        gone = await removal
+    mover.report.assert_nobody_noticed()
+    figure(
+        f"of two banks one grown from 3 to 6 in {grown - began:.1f} s, while the other was removed "
+        f"with its topic and its namespace in {gone - began:.1f} s"
+    )
+    assert goes.bank.wanted.topic not in kubectl("get", "kafkatopics", "-A")
+    after = everything_of(grows)
+    changed = {name for name in before if after.get(name) != before[name]}
+    # With the other namespace goes what the operator might do there.
+    assert {it for it in changed if f" {goes.bank.namespace}/" not in it} == set()
+    await grows.bank.audit()
+
+    # Its namespace leaves the operator's values; the operator still serves the other bank.
+    operator = guide()[1]
+    with pytest.raises(AssertionError, match=f'namespaces "{goes.bank.namespace}" not found'):
+        await asyncio.to_thread(grows.paste, operator)
+    grows.operator_leaves(goes)
+    await asyncio.to_thread(grows.paste, operator)
+    grows.bank.scale(7)
+    await grows.bank.until_active(7)
+
+
+async def removed(owner: Owner) -> float:
+    """Remove a bank as `make undeploy` does; return when it was gone."""
+    await asyncio.to_thread(remove_bank, owner.bank.namespace, REMOVED, progress())
+    return time.monotonic()
+
+
+def everything_of(owner: Owner) -> dict[str, Any]:
+    """Return the identity of all that no other bank may change: each object of a bank and of its
+    operator, with what Secrets hold and what roles allow, its topic, and the operator's pod."""
+    wanted = owner.bank.wanted
+    of_operator = ("-l", f"app.kubernetes.io/instance={wanted.operator_release}")
+    everywhere = kinds("--namespaced=true")
+    items = [
+        *listed(everywhere, "-n", wanted.namespace),
+        *listed(everywhere, "-A", *of_operator),
+        *listed(kinds("--namespaced=false"), *of_operator),
+        *listed("pods", "-A", *of_operator),
+        *(it for it in listed("kafkatopics", "-A") if it["metadata"]["name"] == wanted.topic),
+    ]
+    return {
+        _name(it): (it["metadata"]["uid"], *map(it.get, CONTENT), _restarts(it)) for it in items
+    }
+
+
+CONTENT: Final = ("data", "rules", "subjects", "roleRef")
+
+
+def _name(it: dict[str, Any]) -> str:
+    metadata = it["metadata"]
+    return f"{it['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def _restarts(it: dict[str, Any]) -> int:
+    containers = it.get("status", {}).get("containerStatuses", [])
+    return sum(one["restartCount"] for one in containers)
+
+
+# What comes and goes while a bank works and grows.
+LIVELY: Final = re.compile(
+    "^(bindings|controllerrevisions|csi.*|endpoints|endpointslices|events|jobs|leases|nodes|"
+    "componentstatuses|persistentvolumes|pods|replicasets|volumeattachments)([.]|$)"
+)
+
+
+def kinds(which: str) -> str:
+    """Return the kinds that a bank's objects may have, as `kubectl get` takes them."""
+    printed = kubectl("api-resources", "--verbs=list", which, "-o", "name").split()
+    return ",".join(it for it in printed if not LIVELY.match(it))
