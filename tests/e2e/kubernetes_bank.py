@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -13,7 +13,7 @@ from uuid import uuid4
 from e2e.existing_kafka import existing_kafka, kafka_resource
 from e2e.figures import figure
 from e2e.kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl, until
-from microfin_deploy.commands import helm, progress
+from microfin_deploy.commands import Say, helm, progress
 from microfin_deploy.platform import Platform, inspect_platform
 from microfin_deploy.releases import (
     Wanted,
@@ -117,8 +117,27 @@ class Bank:
         return bool(self._condition(job))
 
 
+Install = Callable[[Wanted, Platform, Say], Wanted]
+"""Installs a bank, and returns what it has installed."""
+
+
+def install_bank(wanted: Wanted, platform: Platform, say: Say) -> Wanted:
+    """Install operator, data plane and bank as `make deploy` does."""
+    began = time.monotonic()
+    make_namespaces(wanted)
+    install_operator(wanted, platform, say)
+    install_data(wanted, platform, say)
+    upon_data = time.monotonic()
+    install_application(wanted, platform, say)
+    now = time.monotonic()
+    figure(f"charts to Ready in {now - upon_data:.1f} s, with data {now - began:.1f} s")
+    return wanted
+
+
 @contextlib.asynccontextmanager
-async def new_bank(shards: int = 1, **data: Any) -> AsyncIterator[Bank]:
+async def new_bank(
+    shards: int = 1, *, install: Install = install_bank, **data: Any
+) -> AsyncIterator[Bank]:
     """Install operator, data plane and bank; remove everything after, the topic too."""
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CUSTOM_RESOURCE))
     say = progress()
@@ -144,15 +163,8 @@ async def new_bank(shards: int = 1, **data: Any) -> AsyncIterator[Bank]:
             "namespaces": namespaces,
         },
     )
-    began = time.monotonic()
     try:
-        make_namespaces(wanted)
-        install_operator(wanted, platform, say)
-        install_data(wanted, platform, say)
-        upon_data = time.monotonic()
-        install_application(wanted, platform, say)
-        now = time.monotonic()
-        figure(f"charts to Ready in {now - upon_data:.1f} s, with data {now - began:.1f} s")
+        wanted = await asyncio.to_thread(install, wanted, platform, say)
         yield Bank(wanted, platform)
     finally:
         _remove(wanted, platform)

@@ -86,6 +86,31 @@ strimzi() {
         "$served" "$strimzi" || { cat "$served"; exit 1; }
 }
 
+# The images of the release that test_two_banks.py upgrades from. A shallow clone may lack its commit.
+images_before() {
+    before=$(grep -v '^#' tests/e2e/upgraded-from)
+    if ! git cat-file -e "$before^{commit}"; then
+        echo "$0: git does not have $before; the test that upgrades from it is skipped" >&2
+        return 0
+    fi
+    sources=$(mktemp -d)
+    git archive "$before" | tar -x -C "$sources"
+    for part in api worker operator; do
+        build --target "$part" --tag "ghcr.io/microfin/$part:e2e-before" "$sources"
+        "$lab" push "ghcr.io/microfin/$part:e2e-before"
+    done
+    rm -r "$sources"
+    export MICROFIN_E2E_BEFORE_TAG=e2e-before
+}
+
+# The lab has 60 volumes, and offers one again only when it is asked to. The tests claim almost as many.
+offer_volumes_again() {
+    while sleep 60; do
+        "$lab" volumes || true
+    done >/dev/null 2>&1 &
+    offering=$!
+}
+
 # The node's network does not enforce NetworkPolicies, so an agent of the tests does (ADR 0036).
 enforce_policies() {
     if ! command -v nft >/dev/null; then
@@ -105,8 +130,13 @@ enforce_policies() {
 
 agent=
 strimzi=
+offering=
 failed=1
 stop() {
+    if [ -n "$offering" ]; then
+        kill "$offering" 2>/dev/null && wait "$offering" || true
+        offering=
+    fi
     if [ -n "$strimzi" ]; then
         kill "$strimzi" 2>/dev/null && wait "$strimzi" || true
         strimzi=
@@ -143,9 +173,11 @@ done
 build --target worker --tag ghcr.io/microfin/worker:e2e-2 --label org.opencontainers.image.version=e2e-2 .
 "$lab" push ghcr.io/microfin/api:e2e ghcr.io/microfin/worker:e2e ghcr.io/microfin/worker:e2e-2 \
     ghcr.io/microfin/operator:e2e
+images_before
 k6_and_prometheus
 "$lab" install cnpg kafka
 "$lab" volumes
+offer_volumes_again
 eval "$("$lab" env)"
 strimzi
 # For `make deploy` on this node: its broker, and the images that it has.

@@ -1,10 +1,8 @@
 """What helm does to a MicrofinCluster that people scale; needs an API server and no data plane.
 
-MICROFIN_E2E_HELMS names other helms to test with, by spaces: Helm 3 merges on its own side, Helm 4
-lets the server apply.
+MICROFIN_E2E_HELMS names other helms to test with, by spaces.
 """
 
-import os
 import subprocess
 from collections.abc import AsyncIterator
 
@@ -13,9 +11,9 @@ import pytest_asyncio
 import yaml
 
 from e2e import kubernetes_cluster
+from e2e.helms import HELMS
 from e2e.kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl
 
-HELMS = ["helm", *os.environ.get("MICROFIN_E2E_HELMS", "").split()]
 QUIET = ("--set", "migrations.enabled=false,audit.enabled=false,trim.enabled=false,paused=true")
 
 

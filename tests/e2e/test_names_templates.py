@@ -11,6 +11,7 @@ from e2e.data_chart import CHART, DEV, PRODUCTION
 from e2e.kubernetes_cluster import ROOT
 from e2e.rendered_chart import Item, objects, of_kind, template
 
+OPERATOR: Final = CHART.parent / "microfin-operator"
 NAMES: Final = ROOT / "docs/reference/names.md"
 _ROW: Final = re.compile(r"^\| ([^|]+) \| ([^|]+) \| (`[^|]+`) \|$", re.MULTILINE)
 _ALL_OF_DATA: Final = (
@@ -32,15 +33,20 @@ _MAKERS: Final = {
 
 def rendered(*values: str) -> list[Item]:
     """Return what the three charts make in one namespace, with everything that can be on."""
-    bank, data, operator = CHART.parent / "microfin", CHART, CHART.parent / "microfin-operator"
+    everywhere = ("--set", "watchAllNamespaces=true")
     return [
-        *objects(template("microfin-data", data, "bank", "--set", _ALL_OF_DATA, *values)),
-        *objects(
-            template("microfin", bank, "bank", "--values", str(bank / "values-production.yaml"))
-        ),
-        *objects(
-            template("microfin-operator", operator, "bank", "--set", "watchAllNamespaces=true")
-        ),
+        *of_a_bank(*values),
+        *objects(template("microfin-operator", OPERATOR, "bank", *everywhere)),
+    ]
+
+
+def of_a_bank(*values: str) -> list[Item]:
+    """Return what the two charts of a bank make."""
+    bank = CHART.parent / "microfin"
+    production = ("--values", str(bank / "values-production.yaml"))
+    return [
+        *objects(template("microfin-data", CHART, "bank", "--set", _ALL_OF_DATA, *values)),
+        *objects(template("microfin", bank, "bank", *production)),
     ]
 
 
@@ -95,6 +101,25 @@ def test_two_banks_in_one_namespace_share_no_name() -> None:
     one, other = ({(it["kind"], it["metadata"]["name"]) for it in bank} for bank in banks)
     assert one & other == set()
     assert collisions([*banks[0], *banks[1]]) == []
+
+
+def test_two_operators_share_no_name_outside_their_namespaces() -> None:
+    """The definition is one for the cluster; one of the releases makes it."""
+    values = ("--set", "namespaces={kafka},crd.install=false")
+    one, other = (
+        {
+            (it["kind"], it["metadata"].get("namespace", ""), it["metadata"]["name"])
+            for it in objects(template(release, OPERATOR, release, *values))
+            if it["metadata"].get("namespace") != release
+        }
+        for release in ("one", "other")
+    )
+    assert {kind for kind, *_ in one} == {"ClusterRole", "ClusterRoleBinding", "RoleBinding"}
+    assert one & other == set()
+
+
+def test_a_bank_makes_nothing_outside_its_namespace() -> None:
+    assert {it["metadata"].get("namespace") for it in of_a_bank()} == {"bank"}
 
 
 def made(kind: str, name: str) -> Item:
