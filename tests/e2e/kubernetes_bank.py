@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+from e2e.client_pod import Client
 from e2e.existing_kafka import existing_kafka, kafka_resource
 from e2e.figures import figure
 from e2e.kubernetes_cluster import CUSTOM_RESOURCE, ROOT, apply, get, kubectl, until
@@ -218,7 +219,7 @@ class Report:
 class Mover:
     """A pod that moves money; `report` is there when the block has ended."""
 
-    def __init__(self, bank: Bank) -> None:
+    def __init__(self, client: Client) -> None:
         self.report = Report(
             {
                 "settled": 0,
@@ -229,17 +230,19 @@ class Mover:
                 "uncached_seconds": 0,
             }
         )
-        self._bank = bank
+        self._client = client
         self._name = f"mover-{uuid4().hex[:6]}"
 
     async def start(self, partitions: int) -> None:
         """Start it and wait until money moves."""
-        apply(_mover_pod(self._bank, self._name, partitions))
+        command = ("python", "-c", _MOVER.read_text(encoding="utf-8"))
+        arguments = (self._client.url, str(partitions))
+        apply(self._client.pod(self._name, *command, *arguments))
         await until("money moves", lambda: "READY" in self._log())
 
     async def stop(self) -> None:
         """Let it decide what is under way, compare all balances, and report."""
-        self._bank.kubectl("exec", self._name, "--", "touch", "/tmp/stop")  # noqa: S108
+        self._client.kubectl("exec", self._name, "--", "touch", "/tmp/stop")  # noqa: S108
         await until("the mover's report", self._has_ended, 240)
         printed = self._log()
         line = next((it for it in printed.splitlines() if it.startswith("REPORT ")), None)
@@ -251,13 +254,13 @@ class Mover:
     def remove(self) -> None:
         """Delete its pod: one that went on would move money while the next test audits."""
         pod = ("pod", self._name, "--ignore-not-found", "--grace-period=1")
-        self._bank.kubectl("delete", *pod)
+        self._client.kubectl("delete", *pod)
 
     def _log(self) -> str:
-        return kubectl("-n", self._bank.namespace, "logs", self._name, check=False)
+        return kubectl("-n", self._client.namespace, "logs", self._name, check=False)
 
     def _has_ended(self) -> bool:
-        status = get(f"pod/{self._name}", self._bank.namespace)["status"]
+        status = get(f"pod/{self._name}", self._client.namespace)["status"]
         return status["phase"] in ("Succeeded", "Failed")
 
 
@@ -266,9 +269,14 @@ def _current_test() -> str:
 
 
 @contextlib.asynccontextmanager
-async def moving_money(bank: Bank, partitions: int, *, before: float = 2.0) -> AsyncIterator[Mover]:
-    """Move money while the block runs; some seconds before and after it, too."""
-    mover = Mover(bank)
+async def moving_money(
+    bank: Bank, partitions: int, *, before: float = 2.0, client: Client | None = None
+) -> AsyncIterator[Mover]:
+    """Move money while the block runs; some seconds before and after it, too.
+
+    Without a client, from the bank's namespace, where the network policies let `helm test` through.
+    """
+    mover = Mover(client or _inside(bank))
     try:
         await mover.start(partitions)
         await asyncio.sleep(before)
@@ -279,41 +287,10 @@ async def moving_money(bank: Bank, partitions: int, *, before: float = 2.0) -> A
         mover.remove()
 
 
-def _mover_pod(bank: Bank, name: str, partitions: int) -> dict[str, Any]:
-    """As `helm test`'s pod, so that the network policies let it through."""
-    container = {
-        "name": "mover",
-        "image": API_IMAGE,
-        "command": ["python", "-c", _MOVER.read_text(encoding="utf-8")],
-        "args": [f"http://microfin-api.{bank.namespace}:80", str(partitions)],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
-        "volumeMounts": [{"name": "temporary", "mountPath": "/tmp"}],  # noqa: S108 - in the pod
+def _inside(bank: Bank) -> Client:
+    labels = {
+        "app.kubernetes.io/name": "microfin",
+        "app.kubernetes.io/instance": "microfin",
+        "app.kubernetes.io/component": "test",
     }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": name,
-            "namespace": bank.namespace,
-            "labels": {
-                "app.kubernetes.io/name": "microfin",
-                "app.kubernetes.io/instance": "microfin",
-                "app.kubernetes.io/component": "test",
-            },
-        },
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [container],
-            "volumes": [{"name": "temporary", "emptyDir": {}}],
-        },
-    }
+    return Client(bank.namespace, f"http://microfin-api.{bank.namespace}:80", API_IMAGE, labels)

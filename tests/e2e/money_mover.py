@@ -7,6 +7,9 @@ after the other, each with an idempotency key: what fails is repeated with its k
 decided. Other accounts are only read, which shows how long the cache is away. When /tmp/stop
 appears the loops end, all balances are compared with what was settled, and a report is printed as
 one line of JSON.
+
+With an https URL the server's certificate is verified by the CA in SSL_CERT_FILE, and every
+connection is opened again after some requests, as clients do that come and go.
 """
 
 import asyncio
@@ -14,6 +17,7 @@ import contextlib
 import itertools
 import json
 import os
+import ssl
 import sys
 import time
 import uuid
@@ -28,6 +32,7 @@ PAUSE = 0.15  # seconds between two operations of one account
 READ = 6  # accounts that are only read: enough that each of three Redis masters has one, mostly
 ANSWERED = 30.0  # seconds for one request
 DECIDED = 150.0  # seconds until an operation must be decided
+REQUESTS = 20  # of one connection with TLS: a renewed certificate is only seen by a new one
 FINAL = ("settled", "rejected", "refunded")
 
 
@@ -36,7 +41,9 @@ class Connection:
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
-        self._host, self._port = str(place.hostname), place.port or 80
+        self._tls = ssl.create_default_context() if place.scheme == "https" else None
+        self._host, self._port = str(place.hostname), place.port or (443 if self._tls else 80)
+        self._asked = 0
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
@@ -56,7 +63,9 @@ class Connection:
     ) -> tuple[int, dict[str, str], Any]:
         if self._reader is None or self._writer is None or self._reader.at_eof():
             self.close()
-            self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
+            self._reader, self._writer = await asyncio.open_connection(
+                self._host, self._port, ssl=self._tls
+            )
         payload = b"" if body is None else json.dumps(body).encode()
         lines = {
             "Host": self._host,
@@ -72,9 +81,12 @@ class Connection:
             for name, _, value in (line.partition(":") for line in rest if line)
         }
         text = await self._reader.readexactly(int(headers.get("content-length", 0)))
-        if headers.get("connection") == "close":
+        self._asked += 1
+        if headers.get("connection") == "close" or (self._tls and self._asked % REQUESTS == 0):
             self.close()
-        return int(first.split()[1]), headers, json.loads(text) if text else None
+        # A proxy's own answers are no JSON.
+        body_read = json.loads(text) if "json" in headers.get("content-type", "") else None
+        return int(first.split()[1]), headers, body_read
 
     def close(self) -> None:
         """Close it; the next request opens another."""

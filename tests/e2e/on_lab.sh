@@ -70,6 +70,45 @@ k6_operator() {
     export MICROFIN_E2E_K6_OPERATOR="$folder"
 }
 
+# Traefik serves Ingresses and Gateways. The module proxy may lack the clients of some vendors' DNS and
+# a version of a fork: stand-ins and an older version replace them. Only a Traefik that asks for
+# certificates itself, or for passwords, uses them.
+traefik() {
+    find_module sigs.k8s.io/gateway-api@v1.6.1
+    [ -n "$folder" ] || return 0
+    definitions=$folder/config/crd/standard
+    find_module github.com/traefik/traefik/v3@v3.7.13
+    [ -n "$folder" ] || return 0
+    module=$folder
+    [ -x "$home/traefik/traefik" ] || build_traefik ||
+        { echo "$0: Traefik cannot be built; tests that need it are skipped" >&2; return 0; }
+    # By the name that its chart gives it.
+    image=docker.io/library/traefik:v3.7.13
+    build --tag "$image" --file tests/e2e/traefik/Dockerfile "$home/traefik"
+    "$lab" push "$image"
+    export MICROFIN_E2E_TRAEFIK="$module" MICROFIN_E2E_GATEWAY_API="$definitions"
+}
+
+build_traefik() {
+    mkdir -p "$home/traefik"
+    folder=$home/traefik-source
+    rm -rf "$folder"
+    cp -r "$module" "$folder"
+    chmod -R u+w "$folder"
+    mkdir -p "$folder/pkg/config/dynamic/ext" "$folder/e2e/dns"
+    cp tests/e2e/traefik/ext.go "$folder/pkg/config/dynamic/ext"
+    echo 'module github.com/traefik/traefik/dynamic/ext' >"$folder/pkg/config/dynamic/ext/go.mod"
+    cp tests/e2e/traefik/dns.go "$folder/e2e/dns"
+    sed -i 's|github.com/go-acme/lego/v5/providers/dns"|github.com/traefik/traefik/v3/e2e/dns"|' \
+        "$folder/pkg/provider/acme/provider.go"
+    (cd "$folder" && go mod edit -replace \
+        github.com/abbot/go-http-auth=github.com/containous/go-http-auth@v0.4.1-0.20200324110947-a37a7636d23e)
+    (export GOFLAGS=-mod=mod && program ./cmd/traefik "$home/traefik/traefik")
+    built=$?
+    rm -r "$folder"
+    return "$built"
+}
+
 # The charts name tags that never move; the lab's images have these names, too.
 stand_in() {
     buildah --root "$store/root" --runroot "$store/run" --storage-driver overlay tag "$1" "$2"
@@ -186,6 +225,7 @@ if command -v go >/dev/null; then
     helm3
     kube_state_metrics
     k6_operator
+    traefik
     export MICROFIN_E2E_HELMS="$home/bin/helm3"
 fi
 enforce_policies

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from microfin_api.__main__ import _KEEP_ALIVE_SECONDS
 from microfin_api.app import LONGEST_SECONDS
 from microfin_deploy.kind import VENDORS
 
@@ -95,6 +96,24 @@ def test_proxies_wait_longer_than_the_api() -> None:
     assert int(gateway["timeout"].removesuffix("s")) > LONGEST_SECONDS
 
 
+def test_traefik_has_the_settings_of_the_ingress_controller_and_sends_nothing_twice() -> None:
+    config = load(ROOT / "k8s/ingress-nginx/values.yaml")["controller"]["config"]
+    listed = load(ROOT / "k8s/traefik/values.yaml")["additionalArguments"]
+    given = dict(it.removeprefix("--").split("=", 1) for it in listed)
+    provider = "providers.kubernetesingressnginx"
+    transport = "serverstransport.forwardingtimeouts"
+    for name in ("proxy-read-timeout", "proxy-send-timeout", "proxy-connect-timeout"):
+        assert given[f"{provider}.{name.replace('-', '')}"] == config[name]
+    assert int(given[f"{provider}.proxybodysize"]) == 1024 * int(config["proxy-body-size"][:-1])
+    assert given[f"{provider}.proxyrequestbuffering"] == "true"
+    # Traefik's `error` repeats what it could not send, unlike nginx's.
+    assert given[f"{provider}.proxynextupstream"] == "error"
+    for name in (f"{provider}.upstreamkeepalivetimeout", f"{transport}.idleconntimeout"):
+        assert int(given[name].removesuffix("s")) < _KEEP_ALIVE_SECONDS
+    waits = given[f"{transport}.responseheadertimeout"]
+    assert int(waits.removesuffix("s")) > LONGEST_SECONDS
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
 def test_values_of_our_charts_that_are_named_exist(folder: Path) -> None:
     known = [load(ROOT / f"charts/{chart}/values.yaml") for chart in ("microfin-data", "microfin")]
@@ -132,6 +151,11 @@ def test_every_page_and_test_names_the_versions_that_are_pinned() -> None:
     assert cnpg.split(".")[2] == pinned["cnpg"].split(".")[2]
     assert tuple(map(int, cnpg.split("."))) >= (1, 30, 1)
     (script,) = (ROOT / "tests/e2e").glob("on_*.sh")
+    (traefik,) = set(re.findall(r"traefik(?:/v3@|:)(v[\d.]+)", text_of(script)))
+    (definitions,) = re.findall(r"gateway-api@(v[\d.]+)", text_of(script))
+    readme = text_of(ROOT / "k8s/traefik/README.md")
+    assert f"Traefik {traefik}, with the Gateway API's definitions {definitions}." in readme
+    assert f"image.tag={traefik} " in readme
     (k6,) = set(re.findall(r"controller-v([\d.]+)", text_of(script)))
     assert f"k6-operator@v{k6}\n" in text_of(script)
     assert f"operator {k6}: the version with which our tests run" in text_of(
