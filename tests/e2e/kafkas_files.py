@@ -14,7 +14,7 @@ _USERS: Final = {"worker": "microfin-worker", "api": "microfin-api"}
 async def pods_have_the_files(bank: Bank, kafka: ExistingKafka) -> None:
     """Wait until each pod has what Strimzi has written last.
 
-    A kubelet brings it within a minute or two; here it is told to look.
+    A kubelet brings it within a minute or two; here an annotation makes it look.
     """
     originals = {"microfin-cluster-ca-cert": kafka.authority} | {
         user: f"{bank.namespace}-{user}" for user in _USERS.values()
