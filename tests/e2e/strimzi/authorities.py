@@ -41,7 +41,7 @@ class StoredAuthority:
         """Return a new authority beside this one, as after `strimzi.io/force-replace`."""
         former = f"ca-{self.current.ends:%Y-%m-%dT%H-%M-%SZ}.crt"
         new = Authority(f"{self.which}-ca v1")
-        return type(self)(self.which, new, {former: self.current.certificate})
+        return type(self)(self.which, new, {**self.former, former: self.current.certificate})
 
     def alone(self) -> Self:
         """Return it without those that it has replaced."""
