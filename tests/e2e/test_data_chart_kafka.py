@@ -6,6 +6,8 @@ import pytest
 
 from e2e.data_chart import CHART, DEV, PRODUCTION, named, names, render
 from e2e.rendered_chart import Item, objects, of_kind, template
+from microfin_deploy.platform import ExistingKafka, Platform
+from microfin_deploy.releases import Wanted, application_values, data_values
 from microfin_local.kafka import _SETTINGS as ONE_MACHINE
 
 
@@ -243,3 +245,19 @@ def test_metrics_come_from_strimzis_reporter() -> None:
     metrics = kafka()["kafka"]["metricsConfig"]
     assert metrics["type"] == "strimziMetricsReporter"
     assert "kafka_server_.*" in metrics["values"]["allowList"]
+
+
+def test_a_kafka_of_another_namespace_has_the_users_that_deploy_copies() -> None:
+    kafka = Platform(ExistingKafka("kafka", "main"), ingress_class="")
+    wanted = Wanted(
+        "bank", "bank-system", "dev", "dev-1", shards=1, host="bank.test", topic="b.commands"
+    )
+    values = data_values(wanted, kafka)["kafka"]
+    existing = [f"kafka.existing.{name}={it}" for name, it in values["existing"].items()]
+    items = render("kafka.enabled=false", *existing)
+    copies = application_values(wanted, kafka)["kafkaSecrets"]["copies"]
+    copies.pop("microfin-cluster-ca-cert")
+    assert names(items, "KafkaUser") == sorted(copies.values())
+    for user in of_kind(items, "KafkaUser"):
+        assert user["metadata"]["namespace"] == "kafka"
+        assert user["metadata"]["labels"]["strimzi.io/cluster"] == "main"
