@@ -171,9 +171,11 @@ class End(asyncio.Protocol):
         now = asyncio.get_running_loop().time()
         while self.pending and (self.pending[0][0] <= now or link.way.fault == "none"):
             data = self.pending.popleft()[1]
+            if other.transport.is_closing():
+                continue  # nobody reads it any more
             if data is not None:
                 other.transport.write(data)
-            elif other.transport.can_write_eof() and not other.transport.is_closing():
+            elif other.transport.can_write_eof():
                 other.transport.write_eof()
         if self.pending and self._timer is None:
             self._timer = asyncio.get_running_loop().call_at(self.pending[0][0], self._wake)
@@ -232,7 +234,11 @@ class Control:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry out the orders of one connection."""
         while line := await reader.readline():
-            writer.write((self._obey(json.loads(line)) + "\n").encode())
+            try:
+                answer = self._obey(json.loads(line))
+            except Exception as error:  # noqa: BLE001 - who ordered it must learn what is wrong
+                answer = repr(error).replace("\n", " ")
+            writer.write(f"{answer}\n".encode())
             with contextlib.suppress(ConnectionError):
                 await writer.drain()
         writer.close()
@@ -252,11 +258,11 @@ class ProxyControl:
     """The other side of `Control`, for the side that gives the orders."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
 
     async def put(self, ways: list[str], fault: str, seconds: float = 0.0) -> None:
         """Put a fault on ways. Raises ValueError with what the proxy says where it cannot be."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         order = {"ways": ways, "fault": fault, "seconds": seconds}
         writer.write((json.dumps(order) + "\n").encode())
         answer = (await reader.readline()).decode().strip()

@@ -158,6 +158,15 @@ async def test_orders_that_cannot_be_are_refused(echo: Echo) -> None:
         await echo.control.put([WAY], "explode")
 
 
+async def test_an_order_that_fails_is_answered_with_the_error(echo: Echo) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", echo.control.port)
+    writer.write(b'{"fault": "none"}\n{"fault": "none", "ways": []}\n')
+    async with asyncio.timeout(5):
+        assert await reader.readline() == b"KeyError('ways')\n"
+        assert await reader.readline() == b"ok\n"
+    writer.close()
+
+
 async def test_a_half_open_connection_ends_for_the_other_end_too(echo: Echo) -> None:
     """As by keepalives, which the proxy would answer for as long as it lives."""
     reader, writer = await echo.connect()
