@@ -30,23 +30,33 @@ def topic_of(namespace: str, name: str) -> str:
 @contextlib.contextmanager
 def user_of(namespace: str) -> Iterator[None]:
     """Have a user while the block runs, and a Secret in its namespace with its certificate."""
-    _make(namespace)
+    files = make_user(namespace, namespace)
+    write_secret(namespace, SECRET, files)
     try:
         yield
     finally:
-        user = ("kafkauser", namespace, "--ignore-not-found")
-        kubectl("-n", LAB_KAFKA.namespace, "delete", *user)
+        remove_user(namespace)
 
 
-def _make(namespace: str) -> None:
+def make_user(name: str, topics: str) -> dict[str, str]:
+    """Make a user who may do everything with topics whose names begin so; return its Secret's data
+    and the brokers' authority."""
     place = ("-n", LAB_KAFKA.namespace)
-    apply(_user(namespace))
-    ready = ("wait", "--for=condition=Ready", f"kafkauser/{namespace}", "--timeout=120s")
-    kubectl(*place, *ready)
-    user = get(f"secret/{namespace}", LAB_KAFKA.namespace)["data"]
+    apply(_user(name, topics))
+    kubectl(*place, "wait", "--for=condition=Ready", f"kafkauser/{name}", "--timeout=120s")
+    user = get(f"secret/{name}", LAB_KAFKA.namespace)["data"]
     authority = get(f"secret/{LAB_KAFKA.authority}", LAB_KAFKA.namespace)["data"]
-    data = {key: user[key] for key in ("user.crt", "user.key")} | {"ca.crt": authority["ca.crt"]}
-    metadata = {"name": SECRET, "namespace": namespace}
+    return {key: user[key] for key in ("user.crt", "user.key")} | {"ca.crt": authority["ca.crt"]}
+
+
+def remove_user(name: str) -> None:
+    """Remove a user."""
+    kubectl("-n", LAB_KAFKA.namespace, "delete", "kafkauser", name, "--ignore-not-found")
+
+
+def write_secret(namespace: str, name: str, data: dict[str, str]) -> None:
+    """Write a Secret from data in base64."""
+    metadata = {"name": name, "namespace": namespace}
     apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
 
 
@@ -60,8 +70,8 @@ def worker_template() -> dict[str, Any]:
     }
 
 
-def _user(namespace: str) -> dict[str, Any]:
-    topics = {"type": "topic", "name": namespace, "patternType": "prefix"}
+def _user(name: str, prefix: str) -> dict[str, Any]:
+    topics = {"type": "topic", "name": prefix, "patternType": "prefix"}
     group = {"type": "group", "name": "microfin-workers", "patternType": "literal"}
     acls = [
         {"resource": topics, "operations": ["All"]},
@@ -71,7 +81,7 @@ def _user(namespace: str) -> dict[str, Any]:
         "apiVersion": "kafka.strimzi.io/v1",
         "kind": "KafkaUser",
         "metadata": {
-            "name": namespace,
+            "name": name,
             "namespace": LAB_KAFKA.namespace,
             "labels": {"strimzi.io/cluster": LAB_KAFKA.name},
         },

@@ -1,6 +1,8 @@
 """Two banks of the release before in one cluster, with one operator and one Kafka.
 
 Each belongs to a person with a Helm of their own, 3 or 4, who installs as the guide of then says.
+The release before had no way to copy Kafka's Secrets from another namespace, so they are copied by
+hand, and stay so.
 """
 
 import asyncio
@@ -10,7 +12,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from typing import Any, Final
 import yaml
 
 from e2e.helms import HELM3, HELM4
+from e2e.kafka_user import make_user, remove_user, write_secret
 from e2e.kubernetes_bank import Bank, new_bank
 from e2e.kubernetes_cluster import ROOT, get, kubectl
 from e2e.pasted_guide import paste
@@ -35,6 +38,15 @@ from source.shell_blocks import ShellBlock
 
 _ALLOWED: Final = "microfin.io/allow-namespaces"
 _DEFINITION: Final = "microfinclusters.microfin.io"
+_SECRETS: Final = (
+    "microfin-cluster-ca-cert",
+    "microfin-worker",
+    "microfin-api",
+    "microfin-audit",
+    "microfin-administrator",
+    "microfin-trim",
+)
+"""What the chart microfin needs of Kafka. One user is all of them here."""
 
 
 @dataclass
@@ -55,17 +67,19 @@ class Owner:
         self._prepare_checkout()
         then = replace(wanted, tag=self.tag)
         say(f"{wanted.namespace}: data of the release before, by {self.helm}")
-        self._write("data-values", merged(data_values(then, platform), then.data))
+        data = merged(data_values(then, platform), then.data)
+        self._write("data-values", _without_copies(data))
         self._install("microfin-data", wanted.namespace, self.before / "microfin-data")
         self._wait_for_data(wanted)
+        self._copy_secrets(wanted, platform)
         self.operator.admit(self, then, platform)
         say(f"{wanted.namespace}: the application of the release before")
-        self._write("values", application_values(then, platform))
+        self._write("values", _without_copies(application_values(then, platform)))
         self._install("microfin", wanted.namespace, self.before / "microfin")
         ready = ("wait", "--for=condition=Ready", "mfc/microfin", "--timeout=180s")
         kubectl("-n", wanted.namespace, *ready)
         # From now on the values are those of the present release.
-        self._write("values", application_values(wanted, platform))
+        self._write("values", _without_copies(application_values(wanted, platform)))
         self._write("operator-values", self.operator.values(wanted, platform))
         return wanted
 
@@ -98,6 +112,12 @@ class Owner:
         code, printed = paste([block], path, self.folder, self.folder / "checkout")
         print(printed)
         assert code == 0, f"a command of the guide failed (exit code {code}):\n{printed}"
+
+    def _copy_secrets(self, wanted: Wanted, platform: Platform) -> None:
+        if platform.kafka is not None:
+            files = make_user(wanted.namespace, wanted.topic)
+            for secret in _SECRETS:
+                write_secret(wanted.namespace, secret, files)
 
     def _prepare_checkout(self) -> None:
         for name in ("checkout", "bin"):
@@ -162,6 +182,13 @@ class SharedOperator:
         return operator_values(wanted, platform, self._served)
 
 
+def _without_copies(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values that the release before knows, too."""
+    known = {name: it for name, it in values.items() if name != "kafkaSecrets"}
+    kafka = {name: it for name, it in known.get("kafka", {}).items() if name != "existing"}
+    return {**known, "kafka": kafka}
+
+
 def _allow(kafka: ExistingKafka, namespaces: set[str]) -> None:
     """Let banks in more namespaces have their topics in a Kafka."""
     found = get(f"kafka/{kafka.name}", kafka.namespace)["metadata"].get("annotations", {})
@@ -195,8 +222,15 @@ async def two_banks(before: Path, tag: str, folder: Path) -> AsyncIterator[tuple
         for name, helm in (("three", HELM3), ("four", HELM4))
     )
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(_remove_users, owners)
         made = (stack.enter_async_context(new_bank(install=it.install)) for it in owners)
         for owner, bank in zip(owners, await asyncio.gather(*made), strict=True):
             owner.bank = bank
         three, four = owners
         yield three, four
+
+
+def _remove_users(owners: Iterable[Owner]) -> None:
+    for owner in owners:
+        if hasattr(owner, "bank") and owner.bank.platform.kafka is not None:
+            remove_user(owner.bank.namespace)
