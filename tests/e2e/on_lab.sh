@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs the end-to-end tests on the lab, a Kubernetes node for tests (LAB names its script). It builds
 # the images, boots the node, installs CloudNativePG and Kafka, acts as Strimzi for it, enforces the
-# NetworkPolicies, runs the tests, and stops everything again. Arguments go to pytest.
+# NetworkPolicies, runs the tests, and stops everything again. The cluster is a new one, and is forgotten
+# at the end; programs and images stay. Arguments go to pytest.
 set -eu
 cd "$(dirname "$0")/../.."
 lab=${LAB:-../shared/lab/lab}
@@ -194,9 +195,11 @@ stop() {
         fi
         rm "$refused"
     fi
-    "$lab" down
+    "$lab" down --wipe
 }
 
+# A cluster of its own: the stand-ins change the node's Kafka, and a run that was killed leaves objects.
+"$lab" down --wipe
 "$lab" up
 trap stop EXIT
 "$lab" images pause python kafka postgres redis pgbouncer cnpg
