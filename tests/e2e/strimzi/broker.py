@@ -37,16 +37,14 @@ _STORES: Final = {
     "replication": {"keystore": "broker.pem", "truststore": "cluster.pem"},
 }
 _PORTS: Final = {"tcp-replication": 9091, "tcp-tls": 9093}
-_PLAIN: Final = "PLAINTEXT://127.0.0.1:9092"
-_PLAIN_ADVERTISED: Final = "PLAINTEXT://127.0.0.1:9092"
 
 _SETTINGS: Final = """\
 process.roles=broker,controller
 node.id=0
 controller.quorum.voters=0@localhost:9090
 controller.listener.names=CONTROLLER
-listeners=TLS://:9093,REPLICATION://:9091,{plain},CONTROLLER://127.0.0.1:9090
-advertised.listeners=TLS://{name}:9093,REPLICATION://{address}:9091,{plain_advertised}
+listeners=TLS://:9093,REPLICATION://:9091,PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9090
+advertised.listeners=TLS://{name}:9093,REPLICATION://{address}:9091,PLAINTEXT://127.0.0.1:9092
 listener.security.protocol.map=TLS:SSL,REPLICATION:SSL,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=REPLICATION
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
@@ -72,8 +70,7 @@ async def configure() -> None:
         write(Trust.load(), renewed=True)
     settings = _SETTINGS.format(
         name=f"{SERVICE}.{NAMESPACE}.svc.cluster.local", address=address, cluster=CLUSTER,
-        operator=_OPERATOR, organization=ORGANIZATION, plain=_PLAIN,
-        plain_advertised=_PLAIN_ADVERTISED,
+        operator=_OPERATOR, organization=ORGANIZATION,
         stores="\n".join(f"{name}={value}" for name, value in _stores().items()),
     )  # fmt: skip
     put(_configuration(settings), _stateful_set(hashlib.sha256(settings.encode()).hexdigest()))

@@ -49,14 +49,14 @@ async def make_history(
     """Write the history into the shards of `urls`, and return what was made.
 
     The owners cannot sign in: they have no password. Raises LoadImpossible where the shards are
-    not at one routing.
+    not at one routing, or a partition has no row yet.
     """
     began = time.monotonic()
     plan = await _plan(urls[0], request)
     async with AsyncExitStack() as stack:
         shards = [await stack.enter_async_context(Shard(url)) for url in urls]
         routing = await _routing(urls)
-        past = Past(routing, await _offsets(shards, request.operations))
+        past = Past(routing, await _offsets(shards, routing.partition_count, request.operations))
         commands = requests(plan)
         made = 0
         while piece := list(islice(commands, _PIECE)):
@@ -108,9 +108,11 @@ async def _routing(urls: Sequence[str]) -> Routing:
     return Routing(*found.pop())
 
 
-async def _offsets(shards: Sequence[Shard], operations: int) -> dict[int, int]:
+async def _offsets(shards: Sequence[Shard], partitions: int, operations: int) -> dict[int, int]:
     """Return where each partition's history begins: so far below what is there that it fits."""
     found = await asyncio.gather(*(shard.first_offsets() for shard in shards))
+    if sum(map(len, found)) < partitions:
+        raise LoadImpossible("A partition has had no worker yet: wait until the platform is ready.")
     return {
         partition: first - _OFFSETS_AN_OPERATION * operations
         for first_offsets in found
