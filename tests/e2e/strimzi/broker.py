@@ -32,6 +32,7 @@ POD: Final = "kafka-0"
 _SECRET: Final = f"{CLUSTER}-broker-0"
 _OPERATOR: Final = f"{CLUSTER}-entity-user-operator"
 _FILES: Final = "/tls"
+_MARK: Final = "microfin.test/configuration"
 _STORES: Final = {
     "tls": {"keystore": "broker.pem", "truststore": "clients.pem"},
     "replication": {"keystore": "broker.pem", "truststore": "cluster.pem"},
@@ -73,7 +74,12 @@ async def configure() -> None:
         operator=_OPERATOR, organization=ORGANIZATION,
         stores="\n".join(f"{name}={value}" for name, value in _stores().items()),
     )  # fmt: skip
-    put(_configuration(settings), _stateful_set(hashlib.sha256(settings.encode()).hexdigest()))
+    mark = hashlib.sha256(settings.encode()).hexdigest()
+    put(_configuration(settings), _stateful_set(mark))
+    # A broker that is just starting may read the new file without the volume for certificates, and
+    # end. A StatefulSet waits for such a pod for ever, and replaces it only if somebody deletes it.
+    if get(f"pod/{POD}", NAMESPACE)["metadata"].get("annotations", {}).get(_MARK) != mark:
+        kubectl("-n", NAMESPACE, "delete", "pod", POD, "--ignore-not-found")
     rollout = ("rollout", "status", "statefulset/kafka", "--timeout=180s")
     await asyncio.to_thread(kubectl, "-n", NAMESPACE, *rollout)
 
@@ -230,7 +236,7 @@ def _stateful_set(mark: str) -> dict[str, Any]:
             "template": {
                 "metadata": {
                     "labels": {"app": "kafka", **LABELS, "strimzi.io/broker-role": "true"},
-                    "annotations": {"microfin.test/configuration": mark},
+                    "annotations": {_MARK: mark},
                 },
                 "spec": {
                     "containers": [
