@@ -78,7 +78,7 @@ async def configure() -> None:
     put(_configuration(settings), _stateful_set(mark))
     # A broker that is just starting may read the new file without the volume for certificates, and
     # end. A StatefulSet waits for such a pod for ever, and replaces it only if somebody deletes it.
-    if get(f"pod/{POD}", NAMESPACE)["metadata"].get("annotations", {}).get(_MARK) != mark:
+    if mark not in kubectl("-n", NAMESPACE, "get", "pod", POD, "--ignore-not-found", "-o", "json"):
         kubectl("-n", NAMESPACE, "delete", "pod", POD, "--ignore-not-found")
     rollout = ("rollout", "status", "statefulset/kafka", "--timeout=180s")
     await asyncio.to_thread(kubectl, "-n", NAMESPACE, *rollout)
