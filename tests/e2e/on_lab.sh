@@ -9,6 +9,16 @@ lab=${LAB:-../shared/lab/lab}
 home=${LAB_HOME:-$HOME/.cache/lab}
 store=$home/buildah
 
+# Stops the node and forgets its cluster. The lab does not remove the networks of the pods that still
+# run, and the next cluster's pods get the same addresses: a connection then ends in the wrong one.
+wipe() {
+    networks=$(ip -o link show master labbr0 2>/dev/null | sed -n 's/.* link-netns \(cni-[^ ]*\).*/\1/p')
+    "$lab" down --wipe
+    for network in $networks; do
+        ip netns delete "$network"
+    done
+}
+
 # Does the same as `lab build`, whose argument parser accepts no option first. The build uses the
 # machine's certificates, for a package index with its own CA.
 build() {
@@ -195,11 +205,11 @@ stop() {
         fi
         rm "$refused"
     fi
-    "$lab" down --wipe
+    wipe
 }
 
 # A cluster of its own: the stand-ins change the node's Kafka, and a run that was killed leaves objects.
-"$lab" down --wipe
+wipe
 "$lab" up
 trap stop EXIT
 "$lab" images pause python kafka postgres redis pgbouncer cnpg
