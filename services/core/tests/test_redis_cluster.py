@@ -144,7 +144,9 @@ async def test_a_surprise_is_unavailability(
     def surprise(*_: object) -> None:
         raise RuntimeError("the library is at fault")
 
-    for owner, name in ((redis._cluster, "get_node_from_key"), (Node, "ask")):
+    assert redis._cluster is not None
+    for owner, name in ((type(redis._cluster.nodes_manager), "get_node_from_slot"), (Node, "ask")):
+        redis._owners.clear()
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, surprise)
             with pytest.raises(RedisUnavailable):

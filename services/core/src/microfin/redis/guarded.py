@@ -23,6 +23,7 @@ import structlog
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.exceptions import RedisClusterException, RedisError
 
 from microfin.process.settings import CommonSettings
@@ -56,6 +57,7 @@ class GuardedRedis:
         self._cluster: RedisCluster | None = None
         self._learning: asyncio.Task[None] | None = None
         self._nodes: dict[str, Node] = {}
+        self._owners: dict[int, Node] = {}  # of the slots that were asked for since the last look
         self._looking: asyncio.Task[None] | None = None
         self.fault = ""
         """Why Redis did not serve every key at the last check; empty where it did."""
@@ -122,6 +124,11 @@ class GuardedRedis:
         for key, arguments in calls:
             with contextlib.suppress(RedisUnavailable):
                 by_node.setdefault(await self._owner(key), []).append((key, arguments))
+        if len(by_node) == 1:  # needs no task
+            [(node, some)] = by_node.items()
+            with contextlib.suppress(RedisUnavailable):
+                await self._evaluate_on(node, script, some)
+            return
         await asyncio.gather(
             *(self._evaluate_on(node, script, some) for node, some in by_node.items()),
             return_exceptions=True,
@@ -242,22 +249,28 @@ class GuardedRedis:
                 return await call(cluster)
         except Exception as error:
             raise self._failed(node, error) from error
+        finally:
+            self._owners.clear()  # redis-py may have learned that the slot has moved
 
     async def _owner(self, key: str) -> Node:
         """Return the node that owns `key`. Raises `RedisUnavailable` while calls to it pause."""
+        slot = key_slot(key.encode())
+        node = self._owners.get(slot) or await self._look_up(slot)
+        if node.paused_until > time.monotonic():
+            raise RedisUnavailable("Redis has just failed; it is not asked for a moment")
+        return node
+
+    async def _look_up(self, slot: int) -> Node:
+        """Return the node that owns `slot` by what redis-py knows, and remember it."""
         cluster = self._cluster
         if cluster is None or not self._nodes:
             cluster = await self._know_the_cluster()
         try:
-            known = cluster.get_node_from_key(key)
+            known = cluster.nodes_manager.get_node_from_slot(slot)
         except Exception as error:
             self._learn_anew()
             raise RedisUnavailable(repr(error)) from error
-        if known is None:
-            raise RedisUnavailable("no node owns the key")
-        node = self._nodes.get(known.name) or self._meet(known)
-        if node.paused_until > time.monotonic():
-            raise RedisUnavailable("Redis has just failed; it is not asked for a moment")
+        node = self._owners[slot] = self._nodes.get(known.name) or self._meet(known)
         return node
 
     def _meet(self, known: ClusterNode) -> Node:
@@ -307,6 +320,7 @@ class GuardedRedis:
         if cluster is None:
             return
         before, self._cluster = self._cluster, cluster
+        self._owners = {}
         primaries = {node.name: node for node in cluster.get_primaries()}
         for name in self._nodes.keys() - primaries.keys():
             self._nodes.pop(name).close()

@@ -93,6 +93,10 @@ class RedisReplies:
             by_instance[instance].append(
                 Reply(request, answer.operation, answer.replayed, answer.refused)
             )
+        if len(by_instance) == 1:  # needs no task
+            [(instance, replies)] = by_instance.items()
+            await self._publish(instance, replies)
+            return
         await asyncio.gather(
             *(self._publish(instance, replies) for instance, replies in by_instance.items())
         )
