@@ -33,5 +33,5 @@ async def test_where_the_pages_are(host: str, reached: list[str]) -> None:
                 assert answer.text == "ok\n"
         assert found == reached
     finally:
-        server.should_exit = True
+        server.end()
         await serving

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from microfin.ledger.routing import shard_of_partition
 from microfin.postgres.connections import connect_pool
+from microfin.postgres.held_connection import HeldConnection
 from microfin.postgres.shards import ShardPlace
 from microfin.process import garbage_collection
 from microfin.process.clock import SystemClock
@@ -46,7 +47,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
     )
     redis = GuardedRedis(settings)
     log = KafkaLog(settings, partition)
-    store = PostgresStore(pool, partition, len(urls))
+    store = PostgresStore(HeldConnection(pool), partition, len(urls))
     ports = Ports(
         log=log,
         store=store,
@@ -82,7 +83,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
     try:
         await worker.run(connected=connect())
     finally:
-        server.should_exit = True
+        server.end()
         await asyncio.gather(serving, log.stop(), redis.close(), return_exceptions=True)
         pool.terminate()
         logger.info("ended", partition=partition)

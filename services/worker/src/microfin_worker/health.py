@@ -11,12 +11,18 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from microfin.process.second_ticks import SecondTicks
 from microfin.process.settings import WorkerSettings
 from microfin_worker.status import Status
 
 
-class HealthServer(uvicorn.Server):
+class HealthServer(SecondTicks, uvicorn.Server):
     """Serves next to the worker, which handles the signals itself."""
+
+    def end(self) -> None:
+        """Stop serving."""
+        self.should_exit = True
+        self.tick_soon()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

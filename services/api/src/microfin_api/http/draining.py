@@ -10,6 +10,8 @@ from types import FrameType
 
 import uvicorn
 
+from microfin.process.second_ticks import SecondTicks
+
 
 class Drain:
     """Whether this process is about to end."""
@@ -18,7 +20,7 @@ class Drain:
         self.begun = False
 
 
-class DrainingServer(uvicorn.Server):
+class DrainingServer(SecondTicks, uvicorn.Server):
     """Serves for `seconds` more after a signal to stop; a second signal stops it at once."""
 
     def __init__(self, config: uvicorn.Config, drain: Drain, seconds: float) -> None:
@@ -32,8 +34,10 @@ class DrainingServer(uvicorn.Server):
         if self.started and self._seconds and self._ends_at is None:
             self._drain.begun = True
             self._ends_at = time.monotonic() + self._seconds
+            self.tick_soon(self._seconds)
             return
         super().handle_exit(sig, frame)
+        self.tick_soon()
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether the time has come to stop."""
