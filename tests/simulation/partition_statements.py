@@ -61,14 +61,6 @@ def insert_partition(database: Database, transaction: Transaction, partition: in
     return 1
 
 
-def touch(database: Database, transaction: Transaction, partition: int) -> Execution:
-    """Show that the partition has an owner."""
-    yield ("partition", partition)
-    row = database.tables.partitions[partition]
-    touched = row | {"touched_at": database.loop.time()}
-    transaction.put(database.tables.partitions, partition, touched)
-
-
 def idle_seconds(database: Database, _: Transaction, partition: int) -> Execution:
     """Return for how long nobody has touched the partition."""
     yield from ()  # it locks nothing
@@ -84,19 +76,6 @@ def read_outbox(database: Database, _: Transaction, partition: int) -> Execution
         {"log_offset": key[1], "step": key[2], "command": database.tables.outbox[key]}
         for key in rows
     ]
-
-
-def delete_sent(
-    database: Database,
-    transaction: Transaction,
-    partition: int,
-    offsets: Sequence[int],
-    steps: Sequence[int],
-) -> Execution:
-    """Delete outbox rows."""
-    yield from ()  # it locks nothing
-    for offset, step in zip(offsets, steps, strict=True):
-        transaction.put(database.tables.outbox, (partition, offset, step), None)
 
 
 def read_outcomes(database: Database, _: Transaction, operations: Sequence[str]) -> Execution:

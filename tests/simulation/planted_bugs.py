@@ -192,7 +192,6 @@ BUGS = [
         (6,),
         [
             (microfin_worker.batch, "check", _check_without_epoch),
-            (microfin_worker.tenure, "check", _check_without_epoch),
             (batch_writing, "is_at", _is_at_but_for("epoch")),
         ],
     ),
@@ -202,7 +201,6 @@ BUGS = [
         [
             (microfin_worker.tenure, "commit_batch", _commit_believing),
             (microfin_worker.batch, "check", _check_without_offset),
-            (microfin_worker.tenure, "check", _check_without_offset),
             (batch_writing, "is_at", _is_at_but_for("next_offset")),
         ],
     ),

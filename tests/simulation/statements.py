@@ -12,7 +12,6 @@ from microfin.postgres import queries, shards
 from microfin_api.commands import leases
 from microfin_worker import postgres_store
 from simulation.partition_statements import (
-    delete_sent,
     idle_seconds,
     insert_partition,
     lock_partition,
@@ -20,7 +19,6 @@ from simulation.partition_statements import (
     read_accounts,
     read_outbox,
     read_outcomes,
-    touch,
 )
 from simulation.routing_statements import (
     activate_partitions,
@@ -48,10 +46,8 @@ _STATEMENTS: Final[dict[str, Callable[..., Execution]]] = {
     postgres_store._OUTBOX: read_outbox,
     postgres_store._KNOWN: read_outcomes,
     postgres_store._ACCOUNTS: read_accounts,
-    postgres_store._SENT: delete_sent,
     queries._LEGS: read_outcomes,
     "DELETE FROM leases WHERE instance = $1": delete_lease,
-    "UPDATE partitions SET touched_at = clock_timestamp() WHERE partition = $1": touch,
     "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"
     " WHERE partition = $1 AND epoch = coalesce($2, epoch) RETURNING epoch": raise_epoch,
     "INSERT INTO partitions (partition, epoch, generation, partition_count)"

@@ -25,6 +25,7 @@ from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.growth import PostgresRouting
 from microfin_tools.growth.postgres_routing import AnotherGrowth, NotActivated
+from microfin_worker.batch import PlaceLost, RoutingChanged, commit_nothing
 from microfin_worker.ports import (
     BatchWrite,
     Fenced,
@@ -207,11 +208,14 @@ class Drive:
         )
 
     async def touch(self) -> Any:
-        async with self.stores[0].transaction() as transaction:
-            row = await transaction.lock()
-            await transaction.touch()
-            await transaction.delete_sent([(self.random.randrange(60), 0) for _ in range(4)])
-        return row
+        row = self.rows.get(0) or PartitionRow(0, 1, 0, None, Routing(1, 1))
+        place = Place(0, row.epoch, row.next_offset, row.routing)
+        sent = [(self.random.randrange(60), 0) for _ in range(4)]
+        try:
+            await commit_nothing(self.stores[0], place, row.fingerprint, sent)
+        except (Fenced, PlaceLost, RoutingChanged) as refusal:
+            return repr(refusal)
+        return "touched"
 
     async def look(self) -> Any:
         asked = self.random.sample(self.operations, min(4, len(self.operations)))

@@ -17,7 +17,7 @@ from microfin.redis.account_cache import CachedAccount
 from microfin_worker import metrics
 from microfin_worker.limits import Limits
 from microfin_worker.phases import BatchPhases
-from microfin_worker.ports import BatchWrite, Claim, OutboxPlace, PartitionRow, Place, Ports, Record
+from microfin_worker.ports import BatchWrite, Claim, PartitionRow, Place, Ports, Record
 from microfin_worker.worker import Worker
 from support.clocks import HandClock
 from support.logs import SlowLog
@@ -61,12 +61,6 @@ class SlowStore:
     async def write(self, _place: Place, write: BatchWrite) -> None:
         await self.clock.spend(20)
         self.row = replace(self.row, next_offset=write.next_offset)
-
-    async def delete_sent(self, _sent: Sequence[OutboxPlace]) -> None:
-        pass
-
-    async def touch(self) -> None:
-        pass
 
     async def idle_seconds(self) -> float:
         return 0.0

@@ -186,6 +186,30 @@ async def commit_batch(
     return decisions
 
 
+async def commit_nothing(
+    store: Store, place: Place, fingerprint: bytes | None, sent: Sequence[OutboxPlace]
+) -> None:
+    """Show that the partition has an owner, and delete outbox rows that were `sent`.
+
+    It is the commit of a batch without records, one statement where the row is still at `place`.
+    Raises as `commit_batch` does.
+    """
+    write = BatchWrite(
+        decisions=Decisions.none(),
+        versions={},
+        quarantined=(),
+        sent=sent,
+        next_offset=place.next_offset,
+        fingerprint=fingerprint,
+    )
+    with contextlib.suppress(PlaceChanged):  # the transaction reads where the row is now
+        await store.commit(place, write)
+        return
+    async with store.transaction() as transaction:
+        check(await transaction.lock(), place)
+        await transaction.write(place, write)
+
+
 async def _decide_here(
     batch: Batch, place: Place, memory: AccountMemory, transaction: Transaction
 ) -> Decisions:

@@ -50,8 +50,11 @@ class KafkaLog:
         self._silent_since: float | None = None
         self._commit_task: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self.topic_partitions = 0
+
+    @property
+    def topic_partitions(self) -> int:
         """How many partitions the topic had when the brokers were last asked; 0 before."""
+        return self._watch.topic_partitions
 
     async def start(self) -> None:
         """Connect; wait for the brokers without a limit."""
@@ -73,7 +76,6 @@ class KafkaLog:
         topic_partition = self._topic_partition
         await inspector.topics()  # asks the brokers, because the client's metadata could be old
         partitions = inspector.partitions_for_topic(topic_partition.topic) or set()
-        self.topic_partitions = len(partitions)
         if topic_partition.partition not in partitions:
             raise PartitionMissing(
                 f"{topic_partition.topic} has no partition {topic_partition.partition}"

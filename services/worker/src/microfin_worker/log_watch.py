@@ -22,6 +22,7 @@ EVERY: Final = 1.0
 """Seconds between two requests."""
 
 _WITHIN: Final = 5.0  # seconds
+_COUNT_EVERY: Final = 5  # requests, until the topic's partitions are counted again
 
 
 class LogWatch:
@@ -42,6 +43,9 @@ class LogWatch:
         self._task: asyncio.Task[None] | None = None
         self.end = 0
         """The offset after the last record, as the broker last reported it; 0 before."""
+        self.topic_partitions = 0
+        """How many partitions the topic had when the broker was last asked; 0 before."""
+        self._until_count = 0
 
     def start(self) -> None:
         """Begin to ask the broker."""
@@ -69,9 +73,17 @@ class LogWatch:
         """Ask over the existing connection, or over a new one to the configured servers."""
         if self._inspector is None:
             self._inspector = await self._connect()
+        if self._until_count == 0:
+            await self._count_partitions(self._inspector)
+        self._until_count = (self._until_count or _COUNT_EVERY) - 1
         ends = await self._inspector.end_offsets([self._topic_partition])
         end: int = ends[self._topic_partition]
         return end
+
+    async def _count_partitions(self, inspector: aiokafka.AIOKafkaConsumer) -> None:
+        await inspector.topics()  # asks the brokers, because the client's metadata could be old
+        partitions = inspector.partitions_for_topic(self._topic_partition.topic) or set()
+        self.topic_partitions = len(partitions)
 
     async def _disconnect(self) -> None:
         inspector, self._inspector = self._inspector, None

@@ -125,7 +125,7 @@ class BatchWrite(msgspec.Struct, frozen=True, kw_only=True):
 
     `versions` are the versions that the changed accounts had before. `sent` are outbox rows that
     the broker has acknowledged. The partition advances to `next_offset`; `fingerprint` is of the
-    record before it.
+    record before it, if there is one.
     """
 
     decisions: Decisions
@@ -133,7 +133,7 @@ class BatchWrite(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: Sequence[Quarantined]
     sent: Sequence[OutboxPlace]
     next_offset: int
-    fingerprint: bytes
+    fingerprint: bytes | None
 
 
 class Fenced(Exception):
@@ -198,12 +198,6 @@ class Transaction(Protocol):
 
     async def write(self, place: Place, write: BatchWrite) -> None:
         """Write the batch and advance the partition; raises what `Store.commit` raises."""
-
-    async def delete_sent(self, sent: Sequence[OutboxPlace]) -> None:
-        """Delete outbox rows that the broker has acknowledged."""
-
-    async def touch(self) -> None:
-        """Show other claimants that this partition has an owner."""
 
 
 class Store(Protocol):

@@ -35,7 +35,6 @@ from microfin_worker.ports import (
     Claim,
     DataRefused,
     Fenced,
-    OutboxPlace,
     PartitionRow,
     Place,
     PlaceChanged,
@@ -65,11 +64,6 @@ SELECT number, owner, currency, balance, state, seq, version,
     {MILLISECONDS.format(column="entry_time")} AS entry_time
 FROM accounts WHERE number = ANY($1::text[])
 """  # noqa: S608 - the columns are ours
-
-_SENT = """
-DELETE FROM outbox USING unnest($2::bigint[], $3::integer[]) AS sent (log_offset, step)
-WHERE partition = $1 AND outbox.log_offset = sent.log_offset AND outbox.step = sent.step
-"""
 
 
 class PostgresTransaction:
@@ -102,23 +96,6 @@ class PostgresTransaction:
     async def write(self, place: Place, write: BatchWrite) -> None:
         """Write the batch; see `PostgresStore.commit` for what it raises."""
         await _write(self._connection, place, write)
-
-    async def delete_sent(self, sent: Sequence[OutboxPlace]) -> None:
-        """Delete outbox rows that the broker has acknowledged."""
-        if sent:
-            await self._connection.execute(
-                _SENT,
-                self._partition,
-                [offset for offset, _ in sent],
-                [step for _, step in sent],
-            )
-
-    async def touch(self) -> None:
-        """Show other claimants that this partition has an owner."""
-        await self._connection.execute(
-            "UPDATE partitions SET touched_at = clock_timestamp() WHERE partition = $1",
-            self._partition,
-        )
 
 
 class PostgresStore:

@@ -22,8 +22,8 @@ from microfin_worker.batch import (
     Batch,
     PlaceLost,
     RoutingChanged,
-    check,
     commit_batch,
+    commit_nothing,
     decide_ahead,
     read_batch,
 )
@@ -143,18 +143,26 @@ class Tenure:
         """
         batch = await self._read_batch(records, before=None)
         while not self._pauses.stopping:
-            committing = asyncio.create_task(self._commit(batch))
-            try:
-                following = await self._decide_following(records, batch)
-            finally:
-                committed = await committing
+            if len(batch.records) < len(records):
+                committed, following = await self._commit_and_decide(batch, records)
+            else:
+                committed, following = await self._commit(batch), None
             if committed:
                 records = records[len(batch.records) :]
-            else:
-                following = None
             if not records:
                 return
             batch = following or await self._read_batch(records, before=None)
+
+    async def _commit_and_decide(
+        self, batch: Batch, records: Sequence[Record]
+    ) -> tuple[bool, Batch | None]:
+        """Return whether `batch` was committed, and if so the batch after it, if it is decided."""
+        committing = asyncio.create_task(self._commit(batch))
+        try:
+            following = await self._decide_following(records, batch)
+        finally:
+            committed = await committing
+        return committed, following if committed else None
 
     async def _read_batch(self, records: Sequence[Record], before: Decisions | None) -> Batch:
         size = self._batch_size
@@ -276,7 +284,7 @@ class Tenure:
         if now - self._inspected >= _INSPECT_AFTER:
             self._inspected = now
             asked = self._sight.now()
-            await recognise_log(self._log, self._clock, self.place.next_offset, self._fingerprint)
+            await recognise_again(self._log, self._clock, self.place.next_offset, self._fingerprint)
             self._sight.renew(asked)
 
     async def end(self) -> None:
@@ -285,10 +293,7 @@ class Tenure:
 
     async def _touch(self, sent: Sequence[OutboxPlace]) -> None:
         try:
-            async with self._store.transaction() as transaction:
-                check(await transaction.lock(), self.place)
-                await transaction.touch()
-                await transaction.delete_sent(sent)
+            await commit_nothing(self._store, self.place, self._fingerprint, sent)
         except RoutingChanged as change:
             self._adopt_routing(change)
             return

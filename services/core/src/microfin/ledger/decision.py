@@ -137,16 +137,7 @@ class Deciding:
         self.routing = routing
         self.existing = accounts
         self.known = dict(known)
-        self.decisions = Decisions(
-            outcomes=[],
-            entries=[],
-            accounts={},
-            opened={},
-            contra={},
-            outbox=[],
-            quarantined=[],
-            answers=[],
-        )
+        self.decisions = Decisions.none()
         self.offset = 0
         self.time = 0
         self.step = 0

@@ -88,3 +88,17 @@ class Decisions(msgspec.Struct, kw_only=True):
     outbox: list[OutboxRow]
     quarantined: list[Received]
     answers: list[Answer]
+
+    @classmethod
+    def none(cls) -> "Decisions":
+        """Return the decisions of a batch without commands, to be added to."""
+        return cls(
+            outcomes=[],
+            entries=[],
+            accounts={},
+            opened={},
+            contra={},
+            outbox=[],
+            quarantined=[],
+            answers=[],
+        )
