@@ -1,16 +1,24 @@
-"""A sign-in asks PostgreSQL twice: for the user, and to open the session.
+"""A sign-in asks PostgreSQL twice and Redis twice.
 
-Each of the two is one round trip, also behind a pooler that knows no prepared statements.
+PostgreSQL for the user, and to open the session: each is one round trip, also behind a pooler that
+knows no prepared statements. Redis before the user is read, and when the session is open.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import groupby
+from typing import Any
 
 import pytest
+from redis.crc import key_slot
 
 from microfin.postgres.connections import connect_pool
-from support.api_under_test import PASSWORD, Api, Ledger, running
+from microfin.postgres.one_round_trip import OneRoundTrip
+from microfin.redis.node import Node
+from support.api_under_test import PASSWORD, Api, Ledger, User, running
 from support.round_trips import CountedWay
+from support.waiting import until_true
 
 
 @asynccontextmanager
@@ -60,3 +68,47 @@ async def test_a_session_that_is_not_cached_takes_one_round_trip(ledger: Ledger)
                 assert await api.services.sessions.find(user.session_id) is not None
                 taken.append(way.round_trips - before)
             assert taken[1:] == [1, 1], taken
+
+
+async def test_redis_learns_of_attempt_and_session_at_once(
+    api: Api, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    ask_redis, ask_postgresql = Node.ask, OneRoundTrip.fetch_at_once
+
+    async def count_redis(node: Node, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        asked.extend("Redis" for command in commands if command[0] == "EVALSHA")
+        return await ask_redis(node, commands)
+
+    async def count_postgresql(connection: OneRoundTrip, *arguments: Any) -> Any:
+        rows = await ask_postgresql(connection, *arguments)
+        asked.append("PostgreSQL")
+        return rows
+
+    monkeypatch.setattr(Node, "ask", count_redis)
+    monkeypatch.setattr(OneRoundTrip, "fetch_at_once", count_postgresql)
+    async with api.client() as client:
+        credentials = {"email": user.email, "password": PASSWORD}
+        assert (await client.post("/api/signin", json=credentials)).status_code == 200
+    # Three limits are acquired and released, and the session is cached.
+    await until_true(lambda: asked.count("Redis") >= 7)
+    assert [of for of, _ in groupby(asked)] == ["Redis", "PostgreSQL", "Redis"]
+    assert (asked.count("Redis"), asked.count("PostgreSQL")) == (7, 2)
+
+
+async def test_the_answer_does_not_wait_until_the_session_is_cached(
+    api: Api, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(api.services.sessions._cache, "put", hang)
+    async with asyncio.timeout(30), api.client() as client:
+        credentials = {"email": user.email, "password": PASSWORD}
+        assert (await client.post("/api/signin", json=credentials)).status_code == 200
+
+
+def test_the_limits_of_an_address_travel_together(api: Api) -> None:
+    pair, email = api.services.sign_in_rate.of_stranger("anna@example.com", "192.0.2.1")
+    assert pair.key != email.key
+    assert key_slot(pair.key.encode()) == key_slot(email.key.encode())
