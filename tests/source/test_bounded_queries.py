@@ -38,6 +38,7 @@ ALLOWED: Final = {
     "DELETE FROM leases WHERE instance = $1": BY_UNIQUE_KEY,
     "SELECT user_id, extract(epoch FROM least(expires_at, sessions.created_at + $2 * "
     "interval '1 second'))::bigint AS expires,": BY_UNIQUE_KEY,
+    "SELECT open_session(": "one row; at most a thousand sessions end at once",
     "UPDATE sessions SET last_used_at = clock_timestamp(),": BY_UNIQUE_KEY,
     "DELETE FROM sessions WHERE token_hash = ANY($1::bytea[])":
         "the few sessions of one request's cookies, or the one that is ended",

@@ -8,8 +8,10 @@ import asyncpg
 import httpx
 import pytest
 
+from microfin.people.access import DISABLE, SIGN_OUT, end_all_sessions
 from support.api_under_test import PASSWORD, Api, Ledger, User, running
 from support.signed_in import NEW_PASSWORD, sign_in, status_of, thief_of
+from support.waiting import until
 
 
 async def change(user: User, current: str = PASSWORD, new: str = NEW_PASSWORD) -> httpx.Response:
@@ -73,6 +75,68 @@ async def test_a_sign_in_under_way_does_not_outlive_a_new_password(
     go_on.set()
     answer = await signing_in
     assert (answer.status_code, answer.json()["code"]) == (401, "sign_in_failed")
+
+
+async def test_an_end_waits_for_a_session_that_is_being_opened(api: Api, user: User) -> None:
+    """Else it would not see that session, which could be cached as valid after the end."""
+    pool, store = api.services.pools[0], api.services.sessions._store
+    async with pool.acquire() as connection:
+        async with connection.transaction():
+            assert await store.open_on(connection, b"being opened", user.id, 0) == []
+            ending = asyncio.create_task(end_all_sessions(pool, api.services.redis, user.id))
+            await until_waiting_for_a_lock(api, ending)
+        ended = await ending
+    assert ended is not None
+    assert ended.sessions == 2
+    assert await sessions_in_postgresql(api, user) == 0
+
+
+async def test_a_session_that_is_being_opened_waits_for_an_end(api: Api, user: User) -> None:
+    """Else it would be opened at the epoch that is over."""
+    pool, store = api.services.pools[0], api.services.sessions._store
+    async with pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.fetch(SIGN_OUT, user.id)
+            opening = asyncio.create_task(store.open(b"opened late", user.id, 0))
+            await until_waiting_for_a_lock(api, opening)
+        assert await opening is None
+    assert await sessions_in_postgresql(api, user) == 1
+
+
+async def until_waiting_for_a_lock(api: Api, task: asyncio.Task[Any]) -> None:
+    """Return when `task` waits for a lock in PostgreSQL, or has not waited and is done."""
+
+    async def waits() -> bool:
+        async with api.services.pools[0].acquire() as connection, connection.transaction():
+            waiting: bool = await connection.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND datname = current_database())"
+            )
+        return waiting or task.done()
+
+    await until("it waits for a lock", waits)
+
+
+async def sessions_in_postgresql(api: Api, user: User) -> int:
+    async with api.services.pools[0].acquire() as connection, connection.transaction():
+        count: int = await connection.fetchval(
+            "SELECT count(*) FROM sessions WHERE user_id = $1", user.id
+        )
+    return count
+
+
+@pytest.mark.parametrize("change", [DISABLE, SIGN_OUT], ids=["disabled", "another epoch"])
+async def test_no_session_is_opened_for_whom_it_is_over(
+    ledger: Ledger, api: Api, user: User, change: str
+) -> None:
+    owner = await asyncpg.connect(
+        ledger.platform.postgres_direct(database=ledger.databases[0]), ssl=False
+    )
+    epoch = await owner.fetchval(change, user.id)
+    await owner.close()
+    at_epoch = epoch if change == DISABLE else 0
+    assert await api.services.sessions.open(user.id, at_epoch) is None
+    assert await sessions_in_postgresql(api, user) == 1
 
 
 async def test_signing_out_everywhere(api: Api, user: User) -> None:
@@ -183,9 +247,7 @@ async def test_expired_sessions_are_deleted_as_fast_as_they_come(api: Api, user:
             user.id,
         )
     await asyncio.gather(*(api.services.sessions.forget_expired() for _ in range(2)))
-    async with api.services.pools[0].acquire() as connection, connection.transaction():
-        count = "SELECT count(*) FROM sessions WHERE user_id = $1"
-        assert await connection.fetchval(count, user.id) == 1
+    assert await sessions_in_postgresql(api, user) == 1
 
 
 async def test_a_session_that_the_last_release_opened_is_valid(api: Api, user: User) -> None:

@@ -27,8 +27,8 @@ from support.waiting import until, until_ready
 
 OLDER = {
     "an older schema": (
-        "UPDATE alembic_version SET version_num = '0004'",
-        f"has schema 0004; this release needs {NEEDED_SCHEMA} or later: run `microfin migrate`",
+        "DROP FUNCTION open_session; UPDATE alembic_version SET version_num = '0006'",
+        f"has schema 0006; this release needs {NEEDED_SCHEMA} or later: run `microfin migrate`",
     ),
     "a schema that an older release made": (
         "REVOKE SELECT ON alembic_version FROM microfin_worker, microfin_api, microfin_auditor",

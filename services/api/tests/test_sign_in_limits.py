@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from microfin.process.settings import ApiSettings
 from microfin.redis.node import Node
+from microfin_api.people import allowance, sign_in_rate
 from support.api_under_test import PASSWORD, Api, Ledger, User, running
 
 
@@ -174,3 +175,23 @@ async def test_a_refusal_says_how_long_it_lasts(ledger: Ledger) -> None:
     left = [ttl for key, (_, ttl) in after.items() if key not in before]
     assert answer.status_code == 429
     assert min(left) <= int(answer.headers["retry-after"]) <= max(left) + 1 < 60
+
+
+@pytest.mark.parametrize("redis", ["", "redis://127.0.0.1:1"])
+async def test_what_has_lapsed_is_not_given_back_again(
+    ledger: Ledger, redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be what another attempt has acquired since."""
+    settings = ledger.settings(sign_in_rate=1, **({"redis": redis} if redis else {}))
+    monkeypatch.setattr(allowance, "LAPSE_MILLISECONDS", 300)
+    monkeypatch.setattr(sign_in_rate, "LAPSE_MILLISECONDS", 300)
+    async with running(settings) as api:
+        rate = api.services.sign_in_rate
+        limits = rate.of_user(uuid4().hex)
+        with rate.attempt("too_many_sign_ins") as slow:
+            await slow.acquire(limits)
+            other = rate.attempt("too_many_sign_ins")
+            await other.acquire(limits)  # as soon as the first has lapsed
+        await asyncio.gather(*rate._releases._tasks)
+        [blocked] = await rate.try_to_acquire(limits)
+        assert blocked.result is allowance.Result.BUSY

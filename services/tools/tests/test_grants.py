@@ -62,7 +62,11 @@ async def test_the_reference_is_the_catalogue(shard: tuple[Platform, str, str]) 
     await owner.close()
     assert {row["role"] for row in granted} == set(ROLES)
     assert _table(granted) == _documented()
-    assert functions == {("microfin_worker", "moment"), ("microfin_worker", "write_batch")}
+    assert functions == {
+        ("microfin_worker", "moment"),
+        ("microfin_worker", "write_batch"),
+        ("microfin_api", "open_session"),
+    }
     assert everybody == {"USAGE", "CONNECT"}
 
 
@@ -105,6 +109,7 @@ REFUSED = [
     ("microfin_worker", "UPDATE entries SET at = now()"),
     ("microfin_worker", "SELECT 1 FROM users"),
     ("microfin_worker", "SELECT 1 FROM sessions"),
+    ("microfin_worker", "SELECT open_session(gen_random_uuid(), 0, '', 60, 1)"),
     ("microfin_worker", "CREATE TABLE mine (x integer)"),
     ("microfin_worker", "CREATE TEMPORARY TABLE accounts (x integer)"),
     ("microfin_worker", "ALTER TABLE accounts DISABLE TRIGGER USER"),
@@ -117,6 +122,7 @@ REFUSED = [
     ("microfin_api", "INSERT INTO outcomes DEFAULT VALUES"),
     ("microfin_api", "SELECT moment(1)"),
     ("microfin_auditor", "SELECT 1 FROM users"),
+    ("microfin_auditor", "SELECT open_session(gen_random_uuid(), 0, '', 60, 1)"),
     ("microfin_auditor", "UPDATE accounts SET balance = 1"),
     ("microfin_auditor", "DELETE FROM audit_watermarks"),
 ]

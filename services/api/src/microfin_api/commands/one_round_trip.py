@@ -1,7 +1,7 @@
-"""Rows in one round trip.
+"""A row by COPY, for statements whose values are literals: one round trip.
 
-Only COPY reads rows in one round trip without a prepared statement, which a transaction pooler may
-not know. Under load each round trip waits for a turn of the event loop.
+It needs no prepared statement, which a transaction pooler may not know. Under load each round trip
+waits for a turn of the event loop. `microfin.postgres.one_round_trip` is for parameters.
 """
 
 import struct

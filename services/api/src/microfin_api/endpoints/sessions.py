@@ -47,13 +47,10 @@ async def _user_with_password(services: Services, identity: str, password: str) 
     user = await services.users.with_id(identity)
     if user is None:
         raise Problem("not_signed_in", headers={"WWW-Authenticate": "Bearer"})
-    attempt = services.sign_in_rate.attempt("too_many_sign_ins")
-    try:
+    with services.sign_in_rate.attempt("too_many_sign_ins") as attempt:
         await attempt.acquire(services.sign_in_rate.of_user(user.id))
         fits = await services.passwords.verify(user.password_hash, password, "sign_in")
         attempt.failed = not fits
-    finally:
-        attempt.end()
     if not fits:
         raise Problem("wrong_password")
     return user

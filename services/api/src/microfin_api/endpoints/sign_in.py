@@ -19,6 +19,7 @@ from microfin_api.http.bodies import (
 from microfin_api.http.parameters import read_flag
 from microfin_api.http.problems import Problem
 from microfin_api.people.hashing_queue import Lane
+from microfin_api.people.sign_in_rate import Attempt
 from microfin_api.people.users import User, new_user
 from microfin_api.services import Services
 
@@ -40,10 +41,12 @@ async def sign_up(request: Request, services: Services) -> Response:
         session_id = await _add(services, user, forms)
         if session_id is not None:
             return _signed_in(request, services, user, session_id)
-    known = await _user_of(request, services, forms, password, "sign_up")
-    if known is None:
-        raise Problem("email_taken")
-    return _signed_in(request, services, known, await services.sessions.open(known.id, known.epoch))
+    with services.sign_in_rate.attempt("too_many_sign_ins") as attempt:
+        known = await _user_of(request, services, attempt, forms, password, "sign_up")
+        if known is None:
+            raise Problem("email_taken")
+        session_id = await services.sessions.open(known.id, known.epoch)
+    return _signed_in(request, services, known, session_id)
 
 
 async def _add(services: Services, user: User, forms: Sequence[str]) -> str | None:
@@ -58,16 +61,25 @@ async def sign_in(request: Request, services: Services) -> Response:
     """Open a session. Unknown addresses and wrong passwords get one answer, in the same time."""
     services.origins.check(request)
     body = await read_body(request, SignInBody, services.settings.body_limit)
-    user = await _user_of(request, services, read_email(body.email), body.password, "sign_in")
-    if user is None:
-        raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})
-    if services.passwords.is_outdated(user.password_hash):
-        user = await services.users.replace_hash(user, await services.passwords.hash(body.password))
-    return _signed_in(request, services, user, await services.sessions.open(user.id, user.epoch))
+    forms, password = read_email(body.email), body.password
+    # The attempt ends when the session is open: what Redis learns of both is one write.
+    with services.sign_in_rate.attempt("too_many_sign_ins") as attempt:
+        user = await _user_of(request, services, attempt, forms, password, "sign_in")
+        if user is None:
+            raise Problem("sign_in_failed", headers={"WWW-Authenticate": "Bearer"})
+        if services.passwords.is_outdated(user.password_hash):
+            user = await services.users.replace_hash(user, await services.passwords.hash(password))
+        session_id = await services.sessions.open(user.id, user.epoch)
+    return _signed_in(request, services, user, session_id)
 
 
 async def _user_of(
-    request: Request, services: Services, forms: Sequence[str], password: str, lane: Lane
+    request: Request,
+    services: Services,
+    attempt: Attempt,
+    forms: Sequence[str],
+    password: str,
+    lane: Lane,
 ) -> User | None:
     """Return the user with this address and password, None if one of them does not fit.
 
@@ -77,21 +89,17 @@ async def _user_of(
     services.passwords.require_room(lane)
     rate, address = services.sign_in_rate, services.proxies.client_of(request)
     strangers = rate.of_stranger(email_form(forms[0]), address)
-    attempt = rate.attempt("too_many_sign_ins")
-    try:
-        if device := services.devices.claim_of(request):
-            await attempt.acquire(rate.of_address(address))
-            user = await services.users.with_email(forms)
-            known = user is not None and services.devices.is_known(device, user)
-            await attempt.acquire(rate.of_device(device) if known else strangers)
-        else:
-            await attempt.acquire([*rate.of_address(address), *strangers])
-            user = await services.users.with_email(forms)
-        stored = user.password_hash if user else None
-        fits = await services.passwords.verify(stored, password, lane)
-        attempt.failed = not fits
-    finally:
-        attempt.end()
+    if device := services.devices.claim_of(request):
+        await attempt.acquire(rate.of_address(address))
+        user = await services.users.with_email(forms)
+        known = user is not None and services.devices.is_known(device, user)
+        await attempt.acquire(rate.of_device(device) if known else strangers)
+    else:
+        await attempt.acquire([*rate.of_address(address), *strangers])
+        user = await services.users.with_email(forms)
+    stored = user.password_hash if user else None
+    fits = await services.passwords.verify(stored, password, lane)
+    attempt.failed = not fits
     return user if fits else None
 
 

@@ -22,24 +22,7 @@ _DAY: Final = 24 * 60 * _MINUTE
 _LISTED: Final = 1_000
 _EXPIRED_AT_ONCE: Final = 1_000
 
-# The lock lets a change of the user's epoch wait until this session can be seen, and so be ended.
-_OPEN: Final = """
-WITH owner AS (
-    SELECT id, session_epoch FROM users
-    WHERE id = $1 AND session_epoch = $2 AND disabled_at IS NULL FOR SHARE
-), opened AS (
-    INSERT INTO sessions (token_hash, user_id, epoch, expires_at, last_used_at)
-    SELECT $3, id, session_epoch, clock_timestamp() + $4 * interval '1 second',
-        clock_timestamp()
-    FROM owner RETURNING token_hash
-), ended AS (
-    DELETE FROM sessions WHERE token_hash IN (
-        SELECT token_hash FROM sessions WHERE user_id = $1 AND EXISTS (SELECT FROM opened)
-        ORDER BY created_at DESC, token_hash OFFSET $5 LIMIT 1000
-    ) RETURNING token_hash
-)
-SELECT EXISTS (SELECT FROM opened) AS opened, ARRAY (SELECT token_hash FROM ended) AS ended
-"""
+_OPEN: Final = "SELECT open_session($1, $2, $3, $4, $5)"
 _VALID: Final = """
 FROM sessions JOIN users ON users.id = sessions.user_id
 WHERE sessions.epoch = users.session_epoch AND users.disabled_at IS NULL
@@ -122,24 +105,25 @@ class SessionStore:
 
         None if the user has another epoch by now, or is disabled.
         """
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.acquire() as connection:
             return await self.open_on(connection, token_hash, user, epoch)
 
     async def open_on(
         self, connection: Connection, token_hash: bytes, user: str, epoch: int
     ) -> list[bytes] | None:
-        """Do what `open` does, in the transaction of `connection`."""
+        """Do what `open` does, in the transaction of `connection` if one has begun."""
         # By parameters: PostgreSQL may log the text of a statement.
-        row = await connection.fetchrow(
-            _OPEN, user, epoch, token_hash, self.lifetime.at_first, self._most - 1
+        [row] = await connection.fetch_at_once(
+            _OPEN, user, epoch, token_hash, self.lifetime.at_first, self._most
         )
-        return list(row["ended"]) if row["opened"] else None
+        ended: list[bytes] | None = row[0]
+        return ended
 
     async def find(self, token_hash: bytes) -> FoundSession | None:
         """Return the session if it is valid, and note that it is used."""
         life = self.lifetime
-        async with self._pool.acquire() as connection, connection.transaction(readonly=True):
-            row = await connection.fetchrow(
+        async with self._pool.acquire() as connection:
+            row = await connection.fetch_first(
                 _FIND, token_hash, life.absolute, life.idle, life.noted_after
             )
         if row is None:
@@ -161,14 +145,14 @@ class SessionStore:
     async def of_user(self, user: str) -> list[StoredSession]:
         """Return the user's valid sessions, the newest first."""
         life = self.lifetime
-        async with self._pool.acquire() as connection, connection.transaction(readonly=True):
-            rows = await connection.fetch(_LIST, user, life.absolute, life.idle)
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch_at_once(_LIST, user, life.absolute, life.idle)
         return [StoredSession(**dict(row)) for row in rows]
 
     async def delete(self, token_hashes: list[bytes]) -> None:
         """Delete sessions."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(
+        async with self._pool.acquire() as connection:
+            await connection.fetch_at_once(
                 "DELETE FROM sessions WHERE token_hash = ANY($1::bytea[])", token_hashes
             )
 
@@ -176,8 +160,9 @@ class SessionStore:
         """Delete all expired sessions; return their number."""
         total: int = 0
         while True:
-            async with self._pool.acquire() as connection, connection.transaction():
-                forgotten = await connection.fetchval(_FORGET)
-            total += int(forgotten)
+            async with self._pool.acquire() as connection:
+                [row] = await connection.fetch_at_once(_FORGET)
+            forgotten = int(row[0])
+            total += forgotten
             if forgotten < _EXPIRED_AT_ONCE:
                 return total

@@ -24,6 +24,7 @@ from microfin_api.http.problems import Problem
 from microfin_api.people.credential import COOKIE, Credential, bearer_of, cookies_of
 from microfin_api.people.session_cache import Session, SessionCache, now
 from microfin_api.people.session_store import SessionStore, StoredSession
+from microfin_api.people.unawaited import Unawaited
 from microfin_api.signing import TAG_BYTES, Signer
 
 _MOST_SESSIONS: Final = 4
@@ -51,6 +52,7 @@ class Sessions:
         self._redis = redis
         self._store = SessionStore(settings, pool)
         self._cache = SessionCache(settings, redis)
+        self._caching = Unawaited()
 
     def new_id(self) -> str:
         """Return a new session id."""
@@ -75,9 +77,10 @@ class Sessions:
         ended = await self._store.open(token_hash, user, epoch)
         if ended is None:
             return None
-        await mark_ended(self._redis, ended)
         session = Session(user, read_at // 1000 + self._store.lifetime.at_first)
-        await self._cache.put(token_hash, session, read_at, b"")
+        # Nobody waits for it. A request that comes before it finds the session in PostgreSQL.
+        self._caching.begin(self._cache.put(token_hash, session, read_at, b""))
+        await mark_ended(self._redis, ended)
         return session_id
 
     async def open_within(self, connection: Connection, user: str) -> str:

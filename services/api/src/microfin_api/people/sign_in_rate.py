@@ -7,17 +7,25 @@ allowance, the attempt waits for them.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import msgspec
 
 from microfin.process.settings import ApiSettings
 from microfin.redis.guarded import GuardedRedis, RedisUnavailable
 from microfin_api.http.problems import Problem
-from microfin_api.people.allowance import Acquisition, Allowances, OwnAllowances, Result
+from microfin_api.people.allowance import (
+    LAPSE_MILLISECONDS,
+    Acquisition,
+    Allowances,
+    OwnAllowances,
+    Result,
+)
+from microfin_api.people.unawaited import Unawaited
 
 WINDOW_SECONDS: Final = 60
 _REMEMBERED: Final = 10_000
@@ -41,15 +49,18 @@ class SignInRate:
         self._settings = settings
         self._redis = Allowances(redis)
         self._own = OwnAllowances(_REMEMBERED)
-        self._releases: set[asyncio.Task[None]] = set()
+        self._releases = Unawaited()
 
     def of_address(self, address: str) -> list[Limit]:
         """Return the limits on failed sign-ins from a client's address, for whichever user."""
         return [Limit(f"rate:in:address:{address}", self._settings.sign_in_address_rate)]
 
     def of_stranger(self, email: str, address: str) -> list[Limit]:
-        """Return the limits on failed sign-ins to `email` by an unknown device."""
-        hashed = _hashed(email)
+        """Return the limits on failed sign-ins to `email` by an unknown device.
+
+        The braces let both keys be of one node, so that they travel together.
+        """
+        hashed = f"{{{_hashed(email)}}}"
         return [
             Limit(f"rate:in:pair:{hashed}:{address}", self._settings.sign_in_rate),
             Limit(f"rate:in:email:{hashed}", self._settings.sign_in_email_rate),
@@ -68,11 +79,10 @@ class SignInRate:
 
     async def count_sign_up(self, address: str) -> None:
         """Count a sign-up from `address`. Raises `Problem` if there were too many."""
-        attempt = self.attempt("too_many_sign_ups")
         limit = Limit(f"rate:up:address:{address}", self._settings.sign_up_address_rate)
-        await attempt.acquire([limit])
-        attempt.failed = True  # here the attempt itself counts
-        attempt.end()
+        with self.attempt("too_many_sign_ups") as attempt:
+            await attempt.acquire([limit])
+            attempt.failed = True  # here the attempt itself counts
 
     def attempt(self, code: Code) -> "Attempt":
         """Return an attempt that has acquired nothing yet; too many of its kind are a `code`."""
@@ -107,9 +117,7 @@ class SignInRate:
 
     def _release_for_all(self, limits: Sequence[Limit], *, counts: bool) -> None:
         if limits:
-            task = asyncio.create_task(self._release_in_redis(limits, counts=counts))
-            self._releases.add(task)
-            task.add_done_callback(self._releases.discard)
+            self._releases.begin(self._release_in_redis(limits, counts=counts))
 
     async def _release_in_redis(self, limits: Sequence[Limit], *, counts: bool) -> None:
         calls = (
@@ -120,13 +128,26 @@ class SignInRate:
 
 
 class Attempt:
-    """One attempt: what it has acquired, and whether it failed. `end` it in any case."""
+    """One attempt, a context: what it has acquired, and whether it failed.
+
+    When it ends, what it acquired is given back unless it failed.
+    """
 
     def __init__(self, rate: SignInRate, code: Code) -> None:
         self.failed = False
         self._rate = rate
         self._code = code
         self._acquired: list[Limit] = []
+        self._lapses = math.inf
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # To give back what has lapsed would give back what another attempt has acquired since.
+        if self.failed or asyncio.get_running_loop().time() < self._lapses:
+            self._rate.release(self._acquired, counts=self.failed)
+        self._acquired = []
 
     async def acquire(self, limits: Iterable[Limit]) -> None:
         """Acquire one of each allowance. Raises `Problem` if one of them is used up."""
@@ -140,11 +161,7 @@ class Attempt:
             # Unequal waits, so that attempts that need what the other holds do not meet again.
             await asyncio.sleep(_RETRY_SECONDS * (0.5 + random.random()))  # noqa: S311
         self._acquired += limits
-
-    def end(self) -> None:
-        """Give back what was acquired, unless the attempt failed."""
-        self._rate.release(self._acquired, counts=self.failed)
-        self._acquired = []
+        self._lapses = min(self._lapses, loop.time() + LAPSE_MILLISECONDS / 1000)
 
 
 def _blocked(acquisitions: Iterable[Acquisition]) -> list[Acquisition]:

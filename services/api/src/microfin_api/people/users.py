@@ -41,7 +41,7 @@ class Users:
 
         `forms` are all forms in which the address may be stored already.
         """
-        added = await connection.fetchval(
+        added = await connection.fetch_first(
             "INSERT INTO users (id, name, email, password_hash)"
             " SELECT $1::uuid, $2::text, $3::text, $4::text"
             " WHERE NOT EXISTS (SELECT FROM users WHERE email = ANY ($5::text[]))"
@@ -73,8 +73,8 @@ class Users:
 
     async def replace_hash(self, user: User, password_hash: str) -> User:
         """Store another hash of the same password; return the user with it."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(
+        async with self._pool.acquire() as connection:
+            await connection.fetch_at_once(
                 "UPDATE users SET password_hash = $2 WHERE id = $1 AND password_hash = $3",
                 user.id,
                 password_hash,
@@ -88,8 +88,8 @@ class Users:
         The value is a parameter: PostgreSQL logs a statement that is slow or fails, and the address
         would be in it.
         """
-        async with self._pool.acquire() as connection, connection.transaction(readonly=True):
-            row = await connection.fetchrow(_SELECT + condition, value)
+        async with self._pool.acquire() as connection:
+            row = await connection.fetch_first(_SELECT + condition, value)
         if row is None:
             return None
         return User(

@@ -1,8 +1,9 @@
 """Connections to the shards' PostgreSQL, usually through PgBouncer in transaction mode.
 
 Behind a pooler a connection has no session state. Every call is inside a transaction, or is one
-statement without parameters, which is a transaction of its own. No statement is prepared by name,
-unless the settings say that the pooler supports it.
+message, which is a transaction of its own: a statement without parameters, or one of
+`microfin.postgres.one_round_trip`. No statement is prepared by name, unless the settings say that
+the pooler supports it.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import structlog
 
+from microfin.postgres.one_round_trip import OneRoundTrip
 from microfin.postgres.shards import SHARD_AND_SCHEMA, ShardPlace
 from microfin.process.database_tls import database_tls
 from microfin.process.renewed_tls import renewed_context
@@ -45,7 +47,7 @@ _ENCODING: Final = {"client_encoding": "UTF8"}
 _TO_CANCEL: Final = 1.0  # seconds
 
 
-class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]
+class _PooledConnection(OneRoundTrip):
     def get_reset_query(self) -> str:
         """Reset nothing: a transaction leaves nothing behind, and a reset costs a round trip."""
         return ""
