@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from microfin_deploy.commands import DeployError
+from microfin_loadtest.compare.command import compare
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.history.make import HistoryRequest, make_history
 from microfin_loadtest.kubernetes.cluster import Namespace
@@ -28,6 +29,7 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+application.command()(compare)
 _started = time.monotonic()
 
 
