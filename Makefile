@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-python run start stop grow status observe clean lint fmt test test-quick \
 	simulate faults site \
-	deploy undeploy kind-up kind-down e2e bench load load-k8s overload compare fill reference pins
+	deploy undeploy kind-up kind-down e2e bench load load-k8s overload compare figures fill reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -106,6 +106,9 @@ overload: setup  ## Offer the running platform far more than it carries (PEAK=15
 compare: setup  ## Compare ledgers: settled transfers/s (LEDGERS='microfin ./mine.py=URL' SECONDS=10)
 	@$(PYTHON) -m microfin_loadtest compare $(or $(LEDGERS),microfin) \
 		--seconds "$(or $(SECONDS),10)" $(ARGS)
+
+figures: setup  ## Measure the goals' figures against a commit before (BEFORE=e415498 ARGS='--part mix')
+	@$(PYTHON) -m microfin_loadtest figures $(if $(BEFORE),"$(BEFORE)",--help) $(ARGS)
 
 fill: setup  ## Give the running platform a past, decided and explained (OPERATIONS=1000000 ACCOUNTS=100000)
 	@$(PYTHON) -m microfin_loadtest fill --operations "$(or $(OPERATIONS),1000000)" \

@@ -41,7 +41,7 @@ class Silent:
     """A ledger that nobody has started."""
 
     def prepare(self, accounts: int) -> Sequence[Account]:
-        httpx.get("http://127.0.0.1:1/accounts")
+        httpx.get(f"http://127.0.0.1:1/accounts?number={accounts}")
         return []
 
     def transfer(self) -> Transfer:
@@ -115,7 +115,7 @@ def test_what_is_no_adapter_is_said(name: str, text: str | None, said: str, tmp_
 
 def test_a_ledger_that_does_not_answer_is_named(tmp_path: Path) -> None:
     request = Request([Named("silent", Silent())], [Load(1)], 1, 1, 10, 0)
-    with pytest.raises(LoadImpossible, match="silent does not answer.*silent=WHERE"):
+    with pytest.raises(LoadImpossible, match=r"silent does not answer.*silent=WHERE"):
         compare(request, tmp_path / "k6", tmp_path, lambda _: None)
 
 

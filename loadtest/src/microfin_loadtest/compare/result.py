@@ -34,9 +34,7 @@ def result_of(
 ) -> dict[str, Any]:
     """Return the comparison as one object. `offered` are its seconds, runs and accounts."""
     reasons = [
-        reason
-        for name, runs in measured.items()
-        for reason in _why_invalid(name, runs, wrong[name])
+        reason for name, runs in measured.items() for reason in why_invalid(name, runs, wrong[name])
     ]
     ledgers = {name: _by_load(runs) for name, runs in measured.items()}
     first = next(iter(ledgers.values()))
@@ -54,7 +52,8 @@ def result_of(
     }
 
 
-def _why_invalid(name: str, runs: Sequence[Measured], wrong: str) -> list[str]:
+def why_invalid(name: str, runs: Sequence[Measured], wrong: str) -> list[str]:
+    """Return why runs of a ledger do not count; `wrong` is what its audit says."""
     reasons = [f"{name}: {wrong}"] if wrong else []
     for run in runs:
         durable = run.settled + run.settled_late
