@@ -84,7 +84,7 @@ def test_a_request_that_cannot_be_sent_is_refused(
         plan_of(accounts, Transfer(url="http://127.0.0.1:1/", body=body), "run")
 
 
-def test_adapters_are_found_by_their_file_and_told_where_their_ledger_is(tmp_path: Path) -> None:
+def test_adapters_are_found_by_their_file_and_know_where_their_ledger_is(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(ADAPTER)
     (one,) = find_ledgers([f"{file}=http://127.0.0.1:5001"])
