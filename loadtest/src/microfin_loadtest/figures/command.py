@@ -77,6 +77,8 @@ def figures(
             "before": checkout_of(before, k6.parent),
             "after": this_checkout(commit(), k6.parent),
         }
+        for checkout in checkouts.values():
+            checkout.stop()  # A run that was killed may have left its platform.
         commits = {side: checkout.commit for side, checkout in checkouts.items()}
         file = FOLDER / f"{commits['before']}-{commits['after']}.json"
         if fresh:
