@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-python run start stop grow status observe clean lint fmt test test-quick \
 	simulate faults site \
-	deploy undeploy kind-up kind-down e2e bench load load-k8s overload fill reference pins
+	deploy undeploy kind-up kind-down e2e bench load load-k8s overload compare figures fill reference pins
 
 PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
@@ -102,6 +102,13 @@ load-k8s: setup  ## Load the bank in the cluster of KUBECONFIG, from inside it (
 overload: setup  ## Offer the running platform far more than it carries (PEAK=1500 RATE=5000 SECONDS=60)
 	@$(PYTHON) -m microfin_loadtest overload --peak "$(or $(PEAK),1500)" \
 		--rate "$(or $(RATE),5000)" --seconds "$(or $(SECONDS),60)"
+
+compare: setup  ## Compare ledgers: settled transfers/s (LEDGERS='microfin ./mine.py=URL' SECONDS=10)
+	@$(PYTHON) -m microfin_loadtest compare $(or $(LEDGERS),microfin) \
+		--seconds "$(or $(SECONDS),10)" $(ARGS)
+
+figures: setup  ## Measure the goals' figures against a commit before (BEFORE=e415498 ARGS='--part mix')
+	@$(PYTHON) -m microfin_loadtest figures $(if $(BEFORE),"$(BEFORE)",--help) $(ARGS)
 
 fill: setup  ## Give the running platform a past, decided and explained (OPERATIONS=1000000 ACCOUNTS=100000)
 	@$(PYTHON) -m microfin_loadtest fill --operations "$(or $(OPERATIONS),1000000)" \

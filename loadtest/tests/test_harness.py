@@ -10,7 +10,7 @@ import pytest
 
 from microfin_loadtest.backlog import is_at_rest
 from microfin_loadtest.errors import LoadImpossible
-from microfin_loadtest.processes import Sampler, group_of
+from microfin_loadtest.processes import Sampler, cpu_of_tree, group_of, memory_of_tree
 from microfin_loadtest.run import Request
 from microfin_loadtest.scripts import find_script
 from microfin_local.endpoints import Endpoints, write_endpoints
@@ -111,5 +111,40 @@ def test_cpu_and_memory_of_a_process_and_its_ended_children(tmp_path: Path) -> N
     # The kernel counts a child's time in ticks of 10 ms, user and system each rounded down.
     assert usage.cpu_seconds["worker"] >= 0.25
     assert usage.cpu_seconds["postgres"] == 0
-    assert usage.peak_bytes["worker"] > 0
+    assert usage.memory_bytes["worker"] > 0
     assert usage.largest_bytes["worker"] > 0
+
+
+def test_the_largest_memory_of_a_process_counts_what_it_has_given_back(tmp_path: Path) -> None:
+    code = "block = bytearray(64 * 2**20)\ndel block\nprint(flush=True); input()"
+    record = tmp_path / "processes.json"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        started = start_time(process.pid)
+        entry = {"name": "worker-0", "process_id": process.pid, "start_time": started}
+        record.write_text(json.dumps([entry]))
+        sampler = Sampler(record)
+        sampler.start()
+        usage = sampler.stop()
+        process.stdin.write(b"\n")
+    assert usage.largest_bytes["worker"] > 64 * 2**20
+
+
+def test_cpu_and_memory_of_a_process_with_its_descendants() -> None:
+    """The parent waits for its child, which has the memory and burns the time."""
+    child = f"block = bytearray(64 * 2**20)\n{BURN}"
+    code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        cpu, memory = cpu_of_tree(process.pid), memory_of_tree(process.pid)
+        process.stdin.write(b"\n")
+    assert cpu >= 0.25
+    assert memory > 64 * 2**20

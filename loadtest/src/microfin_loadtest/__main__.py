@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from microfin_deploy.commands import DeployError
+from microfin_loadtest.compare.command import compare
 from microfin_loadtest.errors import LoadImpossible
+from microfin_loadtest.figures.command import figures
 from microfin_loadtest.history.make import HistoryRequest, make_history
 from microfin_loadtest.kubernetes.cluster import Namespace
 from microfin_loadtest.kubernetes.run import IMAGE, KubernetesRequest, run_in_cluster
@@ -28,6 +30,8 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+application.command()(compare)
+application.command()(figures)
 _started = time.monotonic()
 
 

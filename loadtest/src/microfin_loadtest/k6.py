@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from microfin_loadtest.errors import LoadImpossible
+from microfin_local.platform import REPOSITORY
+
+PROGRAMS: Final = REPOSITORY / ".local" / "cache" / "bin"
+"""Where k6 is built."""
 
 MODULE: Final = "go.k6.io/k6@v1.8.1"
 QUIET: Final = {

@@ -15,15 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from microfin_loadtest.backlog import wait_for_rest
 from microfin_loadtest.decision_counts import count_decided
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.ledger import audit_at_rest
 from microfin_loadtest.scripts import FOLDER
 from microfin_loadtest.subject import commit, form_of, running_platform, worker_urls
-from microfin_loadtest.users import prepare_users
+from microfin_loadtest.users import prepare_users, sign_in_all
+from microfin_local.files import PRIVATE, write_atomically
 
 _USERS: Final = 200
 _CONNECTIONS: Final = 3000
@@ -55,8 +54,9 @@ async def overload(request: Overload, say: Callable[[str], None]) -> dict[str, A
     cost = {name: platform[name] for name in ("argon2_memory_kib", "argon2_time")}
     await prepare_users(endpoints.api, users, _USERS, cost, say)
     sessions = request.state / "loadtest-sessions"
-    sessions.touch(0o600)
-    sessions.write_text(await _sign_in(endpoints.api, json.loads(users.read_text())["users"]))
+    signed_in = await sign_in_all(endpoints.api, users)
+    lines = "".join(f"{session} {account}\n" for session, account in signed_in)
+    write_atomically(sessions, lines, PRIVATE)
     before = await count_decided(endpoints.postgres_shards)
 
     async def offer(rate: int, seconds: int) -> dict[str, Any]:
@@ -88,20 +88,6 @@ async def overload(request: Overload, say: Callable[[str], None]) -> dict[str, A
         ),
         "audit": audit,
     }
-
-
-async def _sign_in(api: str, users: list[dict[str, Any]]) -> str:
-    """Return a line with session and account for each user."""
-    lines = []
-    async with httpx.AsyncClient(base_url=api, timeout=30) as client:
-        for user in users:
-            credentials = {"email": user["email"], "password": user["password"]}
-            answer = await client.post("/api/signin", json=credentials)
-            if answer.status_code != 200:
-                raise LoadImpossible(f"A prepared user could not sign in: {answer.text}")
-            client.cookies.clear()
-            lines.append(f"{answer.json()['sessionId']} {user['accounts'][0]}\n")
-    return "".join(lines)
 
 
 def _offer(wrk: str, api: str, sessions: Path, rate: int, seconds: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ _WIDTH, _HEIGHT = 760, 420
 _LEFT, _RIGHT = 70, 20
 _TOPS: Final = (50, 245)
 _PANEL: Final = 130
-_TICKS: Final = 4
+TICKS: Final = 4
 
 Line = tuple[str, str, list[float]]
 
@@ -27,7 +27,7 @@ def draw(title: str, seconds: float, slots: Sequence[Slot]) -> str:
         attrib={"font-family": "sans-serif", "font-size": "12"},
     )
     ElementTree.SubElement(picture, "rect", width="100%", height="100%", fill="white")
-    _text(picture, _LEFT, 20, title, size=15)
+    text(picture, _LEFT, 20, title, size=15)
     throughput = [slot.answers / slot_seconds for slot in slots]
     _panel(picture, _TOPS[0], "answers/s", seconds, [("answers/s", "#1f6f8b", throughput)])
     _panel(
@@ -48,11 +48,11 @@ def _panel(
     picture: ElementTree.Element, top: int, name: str, seconds: float, lines: Sequence[Line]
 ) -> None:
     width, bottom = _WIDTH - _LEFT - _RIGHT, top + _PANEL
-    highest = _round_up(max(max(values) for _, _, values in lines))
-    _text(picture, _LEFT, top - 8, name)
-    for tick in range(_TICKS + 1):
-        y = bottom - _PANEL * tick / _TICKS
-        x = _LEFT + width * tick / _TICKS
+    highest = round_up(max(max(values) for _, _, values in lines))
+    text(picture, _LEFT, top - 8, name)
+    for tick in range(TICKS + 1):
+        y = bottom - _PANEL * tick / TICKS
+        x = _LEFT + width * tick / TICKS
         ElementTree.SubElement(
             picture,
             "line",
@@ -62,8 +62,8 @@ def _panel(
             y2=f"{y:.1f}",
             stroke="#dddddd",
         )
-        _text(picture, _LEFT - 8, y + 4, f"{highest * tick / _TICKS:g}", anchor="end")
-        _text(picture, x, bottom + 16, f"{seconds * tick / _TICKS:g} s", anchor="middle")
+        text(picture, _LEFT - 8, y + 4, f"{highest * tick / TICKS:g}", anchor="end")
+        text(picture, x, bottom + 16, f"{seconds * tick / TICKS:g} s", anchor="middle")
     for number, (label, colour, values) in enumerate(lines):
         step = width / len(values)
         points = " ".join(
@@ -79,10 +79,10 @@ def _panel(
             attrib={"stroke-width": "1.5"},
         )
         if len(lines) > 1:
-            _text(picture, _WIDTH - _RIGHT - 40 * (len(lines) - number), top - 8, label, colour)
+            text(picture, _WIDTH - _RIGHT - 40 * (len(lines) - number), top - 8, label, colour)
 
 
-def _text(
+def text(
     picture: ElementTree.Element,
     x: float,
     y: float,
@@ -91,6 +91,7 @@ def _text(
     anchor: str = "start",
     size: int = 12,
 ) -> None:
+    """Add a text to the picture."""
     element = ElementTree.SubElement(
         picture,
         "text",
@@ -102,7 +103,7 @@ def _text(
     element.text = words
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
     """Return the next 1, 2, 4 or 8 times a power of ten, for an axis that reads well."""
     unit = 1.0
     while unit * 10 < value:

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,12 +14,10 @@ from microfin_local.supervisor import read_record
 GROUPS: Final = ("postgres", "pgbouncer", "kafka", "redis", "nginx", "api", "worker")
 _PROC: Final = Path("/proc")
 # Fields after the command's closing parenthesis; the times are utime, stime, cutime, cstime.
-_PARENT, _TIMES, _RESIDENT = 1, slice(11, 15), 21
+_PARENT, _TIMES = 1, slice(11, 15)
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_SAMPLE_SECONDS: Final = 1.0
-# The kernel reads all pages of a process for its share of memory (ten times the rest's cost).
-_SHARES_EVERY: Final = 10
+# Between two samples only the CPU time of a process that dies is lost; a run measures few deaths.
+_SAMPLE_SECONDS: Final = 5.0
 
 Identity = tuple[int, int]
 
@@ -31,12 +29,13 @@ def group_of(name: str) -> str:
 
 @dataclass
 class Usage:
-    """CPU and memory of the groups. `largest_bytes` is the largest resident memory of one process.
-    `peak_bytes` counts shared pages once (PSS), so that PostgreSQL's do not count for each process.
+    """CPU and memory of the groups. `memory_bytes` are those at the end; they count shared pages
+    once (PSS), so that PostgreSQL's do not count for each process. `largest_bytes` is the most that
+    one process had resident since it was started.
     """
 
     cpu_seconds: dict[str, float] = field(default_factory=dict)
-    peak_bytes: dict[str, int] = field(default_factory=dict)
+    memory_bytes: dict[str, int] = field(default_factory=dict)
     largest_bytes: dict[str, int] = field(default_factory=dict)
 
 
@@ -45,6 +44,9 @@ class Sampler:
 
     The CPU time of each process in the record includes all its descendants: a child that has ended
     counts in its parent. A process that was restarted or added counts from its start.
+
+    Memory is read once, after the run: for a process's share the kernel walks all its pages, and
+    for all processes every ten seconds this took 5 % of two cores from what was measured.
     """
 
     def __init__(self, record: Path) -> None:
@@ -52,8 +54,6 @@ class Sampler:
         self._first: dict[Identity, int] = {}
         self._last: dict[Identity, int] = {}
         self._groups: dict[Identity, str] = {}
-        self._peak: dict[str, int] = {}
-        self._largest: dict[str, int] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="sampler", daemon=True)
 
@@ -66,8 +66,13 @@ class Sampler:
         """Return the usage since the start."""
         self._stopped.set()
         self._thread.join()
-        self._sample()
-        usage = Usage(dict.fromkeys(GROUPS, 0.0), self._peak, self._largest)
+        usage = Usage(dict.fromkeys(GROUPS, 0.0))
+        shares: Counter[str] = Counter()
+        for group, members in self._sample():
+            shares[group] += sum(map(_share, members))
+            largest = max(map(_most_resident, members))
+            usage.largest_bytes[group] = max(usage.largest_bytes.get(group, 0), largest)
+        usage.memory_bytes.update(shares)
         for identity, ticks in self._last.items():
             group = self._groups[identity]
             used = (ticks - self._first[identity]) / _TICKS
@@ -75,13 +80,12 @@ class Sampler:
         return usage
 
     def _watch(self) -> None:
-        turn = 0
         while not self._stopped.wait(_SAMPLE_SECONDS):
-            turn += 1
-            self._sample(with_shares=turn % _SHARES_EVERY == 0)
+            self._sample()
 
-    def _sample(self, *, is_first: bool = False, with_shares: bool = True) -> None:
-        children, ticks, resident = _all_processes()
+    def _sample(self, *, is_first: bool = False) -> list[tuple[str, list[int]]]:
+        """Note the CPU time of all processes; return each one's group and its tree."""
+        children, ticks = _all_processes()
         trees: list[tuple[str, list[int]]] = []
         for process in read_record(self._record):
             identity = _identity(process)
@@ -92,18 +96,20 @@ class Sampler:
             self._groups[identity] = group
             self._last[identity] = sum(ticks.get(member, 0) for member in members)
             self._first.setdefault(identity, self._last[identity] if is_first else 0)
-            largest = max(resident.get(member, 0) for member in members)
-            self._largest[group] = max(self._largest.get(group, 0), largest)
             trees.append((group, members))
-        if with_shares:
-            self._sample_shares(trees)
+        return trees
 
-    def _sample_shares(self, trees: Iterable[tuple[str, list[int]]]) -> None:
-        shares: Counter[str] = Counter()
-        for group, members in trees:
-            shares[group] += sum(map(_share, members))
-        for group, share in shares.items():
-            self._peak[group] = max(self._peak.get(group, 0), share)
+
+def cpu_of_tree(root: int) -> float:
+    """Return the CPU seconds that a process and its descendants have used, the ended included."""
+    children, ticks = _all_processes()
+    return sum(ticks.get(member, 0) for member in _tree(root, children)) / _TICKS
+
+
+def memory_of_tree(root: int) -> int:
+    """Return the bytes of a process and its descendants, with shared pages by their share (PSS)."""
+    children, _ = _all_processes()
+    return sum(map(_share, _tree(root, children)))
 
 
 def _identity(process: dict[str, Any]) -> Identity | None:
@@ -115,12 +121,10 @@ def _identity(process: dict[str, Any]) -> Identity | None:
     return process_id, started
 
 
-def _all_processes() -> tuple[dict[int, list[int]], dict[int, int], dict[int, int]]:
-    """Return each process's children, the ticks that it and its ended children used, and its
-    resident bytes."""
+def _all_processes() -> tuple[dict[int, list[int]], dict[int, int]]:
+    """Return each process's children, and the ticks that it and its ended children used."""
     children: dict[int, list[int]] = {}
     ticks: dict[int, int] = {}
-    resident: dict[int, int] = {}
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
             continue
@@ -131,8 +135,7 @@ def _all_processes() -> tuple[dict[int, list[int]], dict[int, int], dict[int, in
         process_id = int(entry.name)
         children.setdefault(int(fields[_PARENT]), []).append(process_id)
         ticks[process_id] = sum(map(int, fields[_TIMES]))
-        resident[process_id] = int(fields[_RESIDENT]) * _PAGE
-    return children, ticks, resident
+    return children, ticks
 
 
 def _tree(root: int, children: dict[int, list[int]]) -> list[int]:
@@ -144,8 +147,17 @@ def _tree(root: int, children: dict[int, list[int]]) -> list[int]:
 
 def _share(process_id: int) -> int:
     """Return a process's share of memory (PSS), in bytes."""
-    for line in _read(_PROC / str(process_id) / "smaps_rollup").splitlines():
-        if line.startswith("Pss:"):
+    return _memory(process_id, "smaps_rollup", "Pss:")
+
+
+def _most_resident(process_id: int) -> int:
+    """Return the most bytes that a process has had resident since its start."""
+    return _memory(process_id, "status", "VmHWM:")
+
+
+def _memory(process_id: int, file: str, name: str) -> int:
+    for line in _read(_PROC / str(process_id) / file).splitlines():
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
     return 0
 

@@ -66,14 +66,14 @@ def usage_figures(usage: Usage, k6_seconds: float, requests: int) -> dict[str, A
             "k6": round(k6_seconds, 2),
         },
         "cpu_ms_per_request": round(1000 * whole / requests, 3) if requests else None,
-        "memory_peak_mib": _mebibytes(usage.peak_bytes),
+        "memory_mib": _mebibytes(usage.memory_bytes),
         "largest_process_mib": _mebibytes(usage.largest_bytes),
     }
 
 
 def unknown_usage(why: str) -> dict[str, Any]:
     """Return the fields of `usage_figures` without values, and why there are none."""
-    fields = ("cpu_seconds", "cpu_ms_per_request", "memory_peak_mib", "largest_process_mib")
+    fields = ("cpu_seconds", "cpu_ms_per_request", "memory_mib", "largest_process_mib")
     return {**dict.fromkeys(fields), "not_measured": dict.fromkeys(fields, why)}
 
 

@@ -13,21 +13,19 @@ from microfin_loadtest.backlog import wait_for_rest
 from microfin_loadtest.decision_counts import count_decided
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.growth import grow_later
-from microfin_loadtest.k6 import K6Run, find_k6
+from microfin_loadtest.k6 import PROGRAMS, K6Run, find_k6
 from microfin_loadtest.ledger import audit_at_rest
 from microfin_loadtest.phases import phases_between, scrape
 from microfin_loadtest.plot import draw
 from microfin_loadtest.processes import Sampler, Usage
 from microfin_loadtest.report import usage_figures, whole_report
-from microfin_loadtest.scripts import EXPECTED_REJECTIONS, FOLDER, find_script
+from microfin_loadtest.scripts import EXPECTED_REJECTIONS, find_script
 from microfin_loadtest.subject import form_of, measured_urls, running_platform, worker_urls
 from microfin_loadtest.summary import LoadFigures, read_figures
 from microfin_loadtest.users import prepare_users
 from microfin_loadtest.validity import why_invalid
 from microfin_local.platform import PROCESSES_FILE
 
-_REPOSITORY: Final = FOLDER.parent
-_PROGRAMS: Final = _REPOSITORY / ".local" / "cache" / "bin"
 _DURATION = re.compile(r"(\d+)(s|m|h)")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600}
 _REST_WITHIN_SECONDS: Final = 300.0
@@ -74,7 +72,7 @@ async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     """Make the run and return its report. Raises LoadImpossible if it cannot be made."""
     script, seconds = find_script(request.script), request.seconds
     endpoints = running_platform(request.state)
-    program = await asyncio.to_thread(find_k6, _PROGRAMS, say)
+    program = await asyncio.to_thread(find_k6, PROGRAMS, say)
     platform = form_of(request.state, endpoints)
     users = request.state / "loadtest-users.json"
     hash_cost = {name: platform[name] for name in ("argon2_memory_kib", "argon2_time")}

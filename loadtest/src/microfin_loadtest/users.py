@@ -48,6 +48,29 @@ async def prepare_users(
     write_atomically(file, json.dumps({**wanted, "users": users}), PRIVATE)
 
 
+async def sign_in_all(api: str, file: Path) -> list[tuple[str, str]]:
+    """Return a session and the first account of each user of `file`.
+
+    Raises LoadImpossible if the API refuses.
+    """
+    users, signed_in = json.loads(file.read_text())["users"], []  # noqa: ASYNC240 - a small file
+    async with httpx.AsyncClient(base_url=api, timeout=30) as client:
+        for user in users:
+            credentials = {"email": user["email"], "password": user["password"]}
+            answer = await client.post("/api/signin", json=credentials)
+            if answer.status_code != 200:
+                raise LoadImpossible(f"A prepared user could not sign in: {answer.text}")
+            client.cookies.clear()
+            signed_in.append((answer.json()["sessionId"], user["accounts"][0]))
+    return signed_in
+
+
+async def prepared_sessions(api: str, file: Path, number: int) -> list[tuple[str, str]]:
+    """Return a session and a funded account of each of `number` users, made if need be."""
+    await prepare_users(api, file, number, {}, lambda _: None)
+    return await sign_in_all(api, file)
+
+
 def _remembered_users(file: Path, wanted: dict[str, Any]) -> list[User]:
     """Return the last run's users; none if there are none or this run needs others."""
     if not file.exists():

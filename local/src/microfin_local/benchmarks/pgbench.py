@@ -7,6 +7,7 @@ from microfin_local.programs import find_postgresql
 
 _SCALE = 20  # branches: more than clients, so that clients do not queue for one row
 _CLIENTS = 16
+_THREADS = 2
 
 
 async def prepare(url: str) -> None:
@@ -14,10 +15,13 @@ async def prepare(url: str) -> None:
     await _run(url, "-i", "-q", "-s", str(_SCALE))
 
 
-async def transactions_per_second(url: str, seconds: int) -> float:
+async def transactions_per_second(url: str, seconds: int, clients: int = _CLIENTS) -> float:
     """Return the rate that `pgbench -M prepared -c 16` reaches in `seconds`."""
+    threads = min(clients, _THREADS)
     output = await _run(
-        url, "-n", "-M", "prepared", "-c", str(_CLIENTS), "-j", "2", "-T", str(seconds)
+        url,
+        *("-n", "-M", "prepared"),
+        *("-c", str(clients), "-j", str(threads), "-T", str(seconds)),
     )
     match = re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)
     if match is None:

@@ -1,0 +1,1 @@
+"""Compares ledgers with an HTTP API: the same transfers, on as many connections."""

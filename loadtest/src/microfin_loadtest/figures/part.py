@@ -1,0 +1,50 @@
+"""What a part is: figures, and how one turn of them is measured."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from microfin_loadtest.figures.checkout import Checkout
+from microfin_loadtest.figures.goal import Figure, Measurement
+from microfin_loadtest.figures.store import Notes
+
+WORKERS = 4
+_WARM_UP_RATE, _WARM_UP_SECONDS = 50, 15
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Seconds of each run, iterations a second of the mix where the rate is given, those at which
+    the search begins, and turns."""
+
+    seconds: int
+    rate: int
+    first_rate: int
+    turns: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn: whose figures, with which settings, notes of an interrupted turn, and progress."""
+
+    checkout: Checkout
+    settings: Settings
+    notes: Notes
+    k6: Path
+    say: Callable[[str], None]
+
+    def warm_up(self) -> None:
+        """Load the new platform for a while: Java compiles, memory is taken, users are made."""
+        seconds = min(_WARM_UP_SECONDS, self.settings.seconds)
+        self.checkout.load("mix.js", min(_WARM_UP_RATE, self.settings.rate), seconds)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the figures. A search is its own repetition, so it has one turn."""
+
+    name: str
+    about: str
+    figures: tuple[Figure, ...]
+    measure: Callable[[Turn], Measurement]
+    is_search: bool = False
