@@ -1,7 +1,6 @@
 """Whose turn it is at computing a hash."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,16 +14,16 @@ from support.waiting import until
 class Crowd:
     """Work that notes its beginning and lasts until it is let go."""
 
-    def __init__(self, threads: int) -> None:
-        self.queue = HashingQueue(threads)
+    def __init__(self, at_once: int, seconds: float = 1.0) -> None:
+        self.queue = HashingQueue(at_once, seconds)
         self.begun: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self._permits = threading.Semaphore(0)
+        self._permits = asyncio.Semaphore(0)
 
     async def comes(self, lane: Lane, name: str) -> asyncio.Task[None]:
-        def work() -> None:
+        async def work() -> None:
             self.begun.append(name)
-            self._permits.acquire()
+            await self._permits.acquire()
 
         task = asyncio.create_task(self.queue.run(lane, work))
         self.tasks.append(task)
@@ -35,7 +34,8 @@ class Crowd:
         await until(f"{count} begin", lambda: len(self.begun) >= count, pause=0.001)
 
     def let_go(self, count: int = 1) -> None:
-        self._permits.release(count)
+        for _ in range(count):
+            self._permits.release()
 
 
 @pytest_asyncio.fixture
@@ -45,10 +45,9 @@ async def crowds() -> AsyncIterator[list[Crowd]]:
     for crowd in made:
         crowd.let_go(1000)
         await asyncio.gather(*crowd.tasks, return_exceptions=True)
-        crowd.queue.close()
 
 
-async def test_sign_ups_leave_a_thread_to_signing_in(crowds: list[Crowd]) -> None:
+async def test_sign_ups_leave_a_turn_to_signing_in(crowds: list[Crowd]) -> None:
     crowds.append(crowd := Crowd(2))
     for number in range(5):
         await crowd.comes("sign_up", f"up {number}")
@@ -75,7 +74,7 @@ async def test_a_full_lane_refuses_and_the_other_does_not(crowds: list[Crowd]) -
     with pytest.raises(Problem, match="overloaded"):
         crowd.queue.require_room("sign_up")
     with pytest.raises(Problem, match="overloaded"):
-        await crowd.queue.run("sign_up", lambda: None)
+        await (await crowd.comes("sign_up", "late"))
     crowd.queue.require_room("sign_in")
 
 
@@ -89,3 +88,25 @@ async def test_who_goes_away_leaves_no_gap(crowds: list[Crowd]) -> None:
     await asyncio.gather(*crowd.tasks, return_exceptions=True)
     assert crowd.begun == ["first", "last"]
     assert gone.cancelled()
+
+
+async def test_hashes_that_cost_little_may_wait_in_greater_number(crowds: list[Crowd]) -> None:
+    crowds.append(crowd := Crowd(1, seconds=0.001))
+    for number in range(500):
+        await crowd.comes("sign_in", f"in {number}")
+    crowd.queue.require_room("sign_in")
+    await crowd.comes("sign_in", "last")
+    with pytest.raises(Problem, match="overloaded"):
+        crowd.queue.require_room("sign_in")
+
+
+async def test_work_keeps_its_turn_when_the_one_who_asked_goes_away(crowds: list[Crowd]) -> None:
+    crowds.append(crowd := Crowd(1))
+    gone = await crowd.comes("sign_in", "first")
+    await crowd.comes("sign_in", "second")
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert crowd.begun == ["first"]
+    crowd.let_go(2)
+    await asyncio.gather(*crowd.tasks, return_exceptions=True)
+    assert crowd.begun == ["first", "second"]

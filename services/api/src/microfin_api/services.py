@@ -80,6 +80,7 @@ class Services:
             reply_seal(settings.cache_secret),
         )
         self.submission = Submission(settings, self.gate, self.producer, self.waiting, self.clock)
+        await self.passwords.start()
         self._producing = asyncio.create_task(self.producer.start())
         self._cleaning = asyncio.create_task(self._clean_for_ever())
         await asyncio.gather(self.redis.start(), self._lease_thread.start())
@@ -101,7 +102,9 @@ class Services:
                 await self.redis.close()
         for pool in self.pools:
             pool.terminate()
-        self.passwords.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.passwords.close()
         logger.info("stopped", instance=self.instance)
 
     def missing(self) -> list[str]:
@@ -121,7 +124,8 @@ class Services:
         """Return which requests a ready process serves slowly, or not at all, and why."""
         away = self.leases.faults()
         slow = [f"answers are slower: {self.redis.fault}"] if self.redis.fault else []
-        return ([] if len(away) == self.leases.shards else away) + slow
+        nobody = [f"nobody can sign in: {fault}"] if (fault := self.passwords.fault()) else []
+        return ([] if len(away) == self.leases.shards else away) + slow + nobody
 
     def _show_leases(self) -> None:
         """Let the metrics show whether each lease is valid, and renew connections after a cut."""

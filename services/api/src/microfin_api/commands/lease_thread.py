@@ -2,11 +2,12 @@
 
 A renewal takes several turns of an event loop. On a busy machine a turn of the requests' loop takes
 hundreds of milliseconds: the lease, which counts from when its renewal was sent, ended before the
-loop read the answer. A separate thread gets Python's lock within half a millisecond (`passwords.py`
-sets the switch interval). See docs/adr/0022-late-leases.md.
+loop read the answer. A separate thread gets Python's lock within half a millisecond. See
+docs/adr/0022-late-leases.md.
 """
 
 import asyncio
+import sys
 import threading
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -14,6 +15,9 @@ from typing import Any, Final
 from microfin_api.commands.leases import Leases
 
 _END_SECONDS: Final = 1.0
+_SWITCH_SECONDS: Final = 0.0005
+"""After how long the waiting thread gets Python's lock from a busy loop; usually Python's 5 ms, at
+each of the renewal's turns."""
 
 
 class LeaseThread:
@@ -26,6 +30,7 @@ class LeaseThread:
 
     async def start(self) -> None:
         """Acquire all leases, or begin to try."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._thread.start()
         await self._on_own_loop(self._leases.start(asyncio.get_running_loop()))
 

@@ -1,42 +1,52 @@
-"""Password hashes: argon2id, off the event loop, a limited number at a time."""
+"""Password hashes: argon2id, in processes of their own, a limited number at a time."""
 
-import sys
-from typing import Final
+import time
+from typing import cast
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 
 from microfin.people.identity import load_known_passwords, password_forms
 from microfin.process.settings import ApiSettings
+from microfin_api.people.hashing_capacity import hashes_at_once
+from microfin_api.people.hashing_processes import Cost, HashingProcesses
 from microfin_api.people.hashing_queue import HashingQueue, Lane
-
-_SWITCH_SECONDS: Final = 0.0005
-"""After how long a waiting thread gets Python's lock. A hash needs it several times; with Python's
-usual 5 ms that can take longer than the hash, while the event loop is busy."""
 
 
 class Passwords:
-    """Hashes and verifies passwords in separate threads (argon2 releases Python's lock)."""
+    """Hashes and verifies passwords beside the event loop."""
 
     def __init__(self, settings: ApiSettings) -> None:
+        cost = Cost(settings.argon2_memory, settings.argon2_time, settings.argon2_parallelism)
+        # For the cost of a stored hash. Only the processes compute hashes, but for the next one.
         self._hasher = PasswordHasher(
-            time_cost=settings.argon2_time,
-            memory_cost=settings.argon2_memory,
-            parallelism=settings.argon2_parallelism,
+            time_cost=cost.time, memory_cost=cost.memory, parallelism=cost.lanes
         )
-        self._queue = HashingQueue(settings.argon2_concurrency)
         load_known_passwords()
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        began = time.perf_counter()
         # Passwords of unknown users are verified against it, so that the answer takes as long.
         self._nobody = self._hasher.hash("nobody's password")
+        self._queue = HashingQueue(hashes_at_once(settings), time.perf_counter() - began)
+        self._processes = HashingProcesses(cost)
+
+    async def start(self) -> None:
+        """Start the first process that computes hashes; others start when they are needed."""
+        await self._processes.start()
 
     async def hash(self, password: str, lane: Lane = "sign_in") -> str:
-        """Return the hash to store. Raises `Problem` if too many hashes are under way."""
-        return await self._queue.run(lane, lambda: self._hasher.hash(password_forms(password)[0]))
+        """Return the hash to store. Raises `Problem` if none can be computed now."""
+        forms = password_forms(password)[:1]
+        return cast(
+            "str", await self._queue.run(lane, lambda: self._processes.compute(None, forms))
+        )
 
     async def verify(self, stored: str | None, password: str, lane: Lane = "sign_in") -> bool:
-        """Return whether `password` fits the hash; None never fits, and takes as long."""
-        return await self._queue.run(lane, lambda: self._verify(stored, password))
+        """Return whether `password` fits the hash; None never fits, and takes as long.
+
+        Raises `Problem` if that cannot be said now.
+        """
+        compared, forms = stored or self._nobody, password_forms(password)
+        fits = await self._queue.run(lane, lambda: self._processes.compute(compared, forms))
+        return stored is not None and fits is True
 
     def require_room(self, lane: Lane) -> None:
         """Raise `Problem` if a hash would be refused now, before anything is counted for it."""
@@ -46,17 +56,10 @@ class Passwords:
         """Return whether the hash was made at another cost than the settings ask for."""
         return self._hasher.check_needs_rehash(stored)
 
-    def close(self) -> None:
-        """End the threads."""
-        self._queue.close()
+    def fault(self) -> str:
+        """Say why nobody can sign in at this moment; empty if nothing is known to be wrong."""
+        return self._processes.fault
 
-    def _verify(self, stored: str | None, password: str) -> bool:
-        # All forms for everybody: an unknown user's password must take as long as another's.
-        fits = [self._fits(stored or self._nobody, form) for form in password_forms(password)]
-        return stored is not None and any(fits)
-
-    def _fits(self, stored: str, password: str) -> bool:
-        try:
-            return self._hasher.verify(stored, password)
-        except (VerificationError, InvalidHashError):
-            return False
+    async def close(self) -> None:
+        """End the processes."""
+        await self._processes.close()

@@ -340,7 +340,12 @@ class ApiSettings(CommonSettings):
     argon2_time: int = Field(default=2, ge=1, description="argon2id time cost (iterations).")
     argon2_parallelism: int = Field(default=1, ge=1, description="argon2id lanes.")
     argon2_concurrency: int = Field(
-        default=2, ge=1, description="Password hashes computed at the same time in one process."
+        default=0,
+        ge=0,
+        description="Password hashes computed at the same time for one API process, each in a "
+        "process of its own at lower priority. 0 means one less than the cores that it may use, "
+        "but at least one, and no more than fit into a quarter of the limit on its memory (limits "
+        "of cgroups, version 2).",
     )
     sign_in_rate: int = Field(
         default=10,
