@@ -10,7 +10,13 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from microfin.redis.ended_channel import ASKED_AGAIN_SECONDS, CHANNEL, encode, ended_message
+from microfin.redis.ended_channel import (
+    ASKED_AGAIN_SECONDS,
+    CHANNEL,
+    LISTENED,
+    encode,
+    ended_message,
+)
 from microfin.redis.guarded import RedisUnavailable
 from microfin_api import metrics
 from support.api_under_test import Api, Ledger, User, api_process, running
@@ -63,8 +69,7 @@ async def gets(ledger: Ledger) -> int:
 
 
 async def test_most_requests_ask_nobody(ledger: Ledger, api: Api, user: User) -> None:
-    assert (await user.client.get("/api/me")).status_code == 200
-    await asyncio.sleep(1)  # until the process hears itself
+    await remember(api, user.session_id)
     before = await gets(ledger)
     for _ in range(60):
         assert (await user.client.get("/api/me")).status_code == 200
@@ -157,9 +162,12 @@ async def test_an_end_that_only_redis_knows_is_felt_soon(
 async def test_forged_messages_sign_nobody_out(api: Api, user: User) -> None:
     await remember(api, user.session_id)
     forged = encode(ended_message([hash_of(user.session_id)]))
-    async with asyncio.TaskGroup() as flooding:
+    node = await api.services.redis._owner(CHANNEL)
+    async with Redis.from_url(f"redis://{node.name}") as attacker:
+        pipeline = attacker.pipeline(transaction=False)
         for _ in range(3_000):
-            flooding.create_task(api.services.redis.publish(CHANNEL, forged))
+            pipeline.execute_command("SPUBLISH", CHANNEL, forged)
+        await pipeline.execute()
     for _ in range(20):
         assert await status_of(api, user.session_id) == 200
     await until_true(lambda: api.services.sessions._ended._member is None)  # it does not listen
@@ -177,10 +185,29 @@ async def test_without_redis_nothing_is_remembered(ledger: Ledger) -> None:
         assert len(alone.services.sessions._memory) == 0
 
 
+async def test_on_a_quiet_platform_nobody_is_waited_for(
+    ledger: Ledger, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the key nobody believes a memory, so an end is known at once."""
+
+    async with running(ledger.settings()) as quiet:
+
+        async def nobody_listens() -> bool:
+            return await quiet.services.redis.get(LISTENED) is None
+
+        await until("nobody listens", nobody_listens)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "microfin_api.people.ended_sessions.KNOWN_SECONDS", None
+            )  # a wait would fail
+            assert await sign_out(quiet, user.session_id) == {"signedOut": True}
+        assert await status_of(quiet, user.session_id) == 401
+
+
 async def test_an_idle_process_leaves_the_channel(
     ledger: Ledger, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("microfin_api.people.ended_sessions._IDLE_BEATS", 2)
+    monkeypatch.setattr("microfin_api.people.ended_sessions._QUIET_BEATS", 2)
     async with running(ledger.settings()) as idle:
         ended = idle.services.sessions._ended
         await remember(idle, user.session_id)

@@ -62,7 +62,7 @@ class Subscription:
         self._next += 1
         return self._node.messages[self._next - 1]
 
-    async def publish(self, payload: bytes) -> None:
+    async def publish(self, payload: bytes, *_: object) -> None:
         if self.lost:
             raise RedisUnavailable("lost")
         self._node.messages.append(payload)

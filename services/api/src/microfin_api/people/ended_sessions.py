@@ -1,8 +1,8 @@
 """Listens for ended sessions, so that the memory of sessions can be believed.
 
-A process listens while its sessions are in use, and beats on the channel meanwhile
-(`microfin.redis.ended_channel` says why). An idle process leaves the channel and wakes up for
-nothing. Its next request asks Redis, as all do while the memory is not believed.
+A process listens while its sessions are used often enough to be worth it, and beats on the
+channel meanwhile (`microfin.redis.ended_channel` says why). A quiet process leaves the channel and
+wakes up for nothing. Its requests ask Redis, as all do while the memory is not believed.
 
 Anybody who can publish in Redis can make this process forget sessions, which costs a look-up. If
 too much is published, it does not listen for a while.
@@ -11,13 +11,20 @@ too much is published, it does not listen for a while.
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
 from microfin.process.settings import ApiSettings
-from microfin.redis.ended_channel import CHANNEL, PROCESS_BYTES, say_ended
+from microfin.redis.ended_channel import (
+    CHANNEL,
+    KNOWN_SECONDS,
+    PROCESS_BYTES,
+    nobody_listens,
+    tell_ended,
+)
 from microfin.redis.guarded import GuardedRedis, RedisUnavailable
 from microfin_api.people.membership import Flooded, Membership
 from microfin_api.people.session_memory import SessionMemory
@@ -25,7 +32,8 @@ from microfin_api.people.session_memory import SessionMemory
 logger = structlog.get_logger(__name__)
 
 _BEAT: Final = 0.4  # seconds between two beats: a late one does not end the belief
-_IDLE_BEATS: Final = 25  # beats without a request after which we leave the channel: 10 s
+_WORTH_IT: Final = 5  # sessions used in a second for which we listen; half as many keep us
+_QUIET_BEATS: Final = 25  # beats with fewer, after which we leave the channel: 10 s
 _FIRST_PAUSE: Final = 0.2  # seconds before we listen again after a loss; doubled each time
 _LONGEST_PAUSE: Final = 10.0
 _STOP_SECONDS: Final = 1.0
@@ -40,7 +48,8 @@ class EndedSessions:
         self._memory = memory
         self._process = secrets.token_bytes(PROCESS_BYTES)
         self._in_use = asyncio.Event()
-        self._used = False
+        self._uses = 0
+        self._counted_from = 0.0
         self._pause = _FIRST_PAUSE
         self._member: Membership | None = None
         self._task: asyncio.Task[None] | None = None
@@ -56,9 +65,16 @@ class EndedSessions:
             await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
 
     def use(self) -> None:
-        """Note that a session is used, which makes listening worth its while."""
-        self._used = True
+        """Note that a session is used: many make listening worth its while."""
+        self._uses += 1
         if self._member is None:
+            self._count()
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        if now - self._counted_from > 1:
+            self._counted_from, self._uses = now, 1
+        if self._uses >= _WORTH_IT:
             self._in_use.set()
 
     async def say(self, token_hashes: Sequence[bytes]) -> bool:
@@ -67,13 +83,24 @@ class EndedSessions:
         That takes a round trip to each of them, and `KNOWN_SECONDS` if one does not answer. Returns
         False, without waiting, if Redis does not take the message.
         """
-        self.use()
         self._memory.forget(token_hashes)
         if self._member is not None and token_hashes:
             with contextlib.suppress(RedisUnavailable):
                 await self._member.say(token_hashes)
                 return True
-        return await say_ended(self._redis, token_hashes)
+        if not token_hashes:
+            return True
+        if not await tell_ended(self._redis, token_hashes):
+            return False
+        if not await nobody_listens(self._redis):
+            self._in_use.set()  # so that the next one need not wait
+            await asyncio.sleep(KNOWN_SECONDS)
+        return True
+
+    async def tell(self, token_hashes: Sequence[bytes]) -> None:
+        """Tell all API processes the same, and wait for none."""
+        self._memory.forget(token_hashes)
+        await tell_ended(self._redis, token_hashes)
 
     async def _listen_for_ever(self) -> None:
         while True:
@@ -118,10 +145,10 @@ class EndedSessions:
         beating.result()
 
     async def _beat(self, member: Membership) -> None:
-        """Beat until no session has been used for a while."""
-        unused = 0
-        while unused < _IDLE_BEATS:
+        """Beat until few sessions have been used for a while."""
+        quiet = 0
+        while quiet < _QUIET_BEATS:
+            self._uses = 0
             await member.beat()
             await asyncio.sleep(_BEAT)
-            unused = 0 if self._used else unused + 1
-            self._used = False
+            quiet = quiet + 1 if self._uses < _WORTH_IT * _BEAT / 2 else 0

@@ -14,7 +14,10 @@ from typing import Final, Protocol
 from microfin.redis.ended_channel import (
     HEARD_SECONDS,
     KNOWN_SECONDS,
+    LISTENED,
+    LISTENED_SECONDS,
     MOST_HASHES,
+    NOBODY,
     PROOF_BYTES,
     Beat,
     Ended,
@@ -25,6 +28,7 @@ from microfin.redis.ended_channel import (
     ended_message,
 )
 from microfin.redis.guarded import RedisUnavailable
+from microfin.redis.node import Command
 from microfin_api.people.listeners import Listeners
 from microfin_api.people.session_memory import SessionMemory
 
@@ -44,8 +48,8 @@ class Channel(Protocol):
     async def next(self) -> bytes | None:
         """Return the next message, None when no more will come."""
 
-    async def publish(self, payload: bytes) -> None:
-        """Publish. Raises `RedisUnavailable` where the node does not take it."""
+    async def publish(self, payload: bytes, *before: Command) -> None:
+        """Publish, after some commands. Raises `RedisUnavailable` if the node does not."""
 
 
 class Membership:
@@ -93,7 +97,10 @@ class Membership:
         if len(self._beats) > _MOST_UNDER_WAY:
             del self._beats[next(iter(self._beats))]
         with contextlib.suppress(RedisUnavailable):
-            await self._channel.publish(encode(Beat(self._process, self._number)))
+            await self._channel.publish(
+                encode(Beat(self._process, self._number)),
+                ("SET", LISTENED, b"1", "EX", LISTENED_SECONDS),
+            )
 
     async def say(self, token_hashes: Sequence[bytes]) -> None:
         """Say that sessions have ended, and wait until no process accepts them: until all have
@@ -144,7 +151,8 @@ class Membership:
     def _note_end(self, identity: bytes) -> None:
         said = self._said.get(identity)
         if said is None:
-            self._answer(identity)
+            if identity != NOBODY:
+                self._answer(identity)
         elif self._listeners is not None and self._listeners.end(identity, self._clock()):
             _finish(said)
 

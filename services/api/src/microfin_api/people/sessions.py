@@ -88,7 +88,6 @@ class Sessions:
         None if all of the user's sessions have been ended since, or the user is disabled. The
         user's oldest session ends if there are too many.
         """
-        self._ended.use()
         session_id, read_at = self.new_id(), now()
         token_hash = _hash(session_id)
         ended = await self._store.open(token_hash, user, epoch)
@@ -96,7 +95,7 @@ class Sessions:
             return None
         if ended:
             await mark_ended(self._redis, ended)
-            await self._ended.say(ended)
+            await self._ended.tell(ended)
         session = Session(user, read_at // 1000 + self._store.lifetime.at_first)
         await self._cache.put(token_hash, session, read_at, b"")
         return session_id

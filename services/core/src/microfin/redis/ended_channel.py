@@ -3,7 +3,8 @@
 An API process answers from a memory of sessions, which must not outlive them. So whoever ends
 sessions says it here. Three kinds of message:
 
-- *ended*: the hashes of sessions that have ended, under an id of the message.
+- *ended*: the hashes of sessions that have ended, under an id of the message, which is `NOBODY`
+  where nobody waits for an answer.
 - *beat*: sent by a process to itself. It comes back in order, after everything that the channel's
   node got before. So a process that hears its own beat has heard all that was said until it sent
   the beat, and may believe its memory until `HEARD_SECONDS` after that moment.
@@ -23,6 +24,12 @@ from microfin.redis.guarded import GuardedRedis, RedisUnavailable
 
 CHANNEL: Final = "sessions-ended"
 
+LISTENED: Final = "session:{sessions-ended}"
+"""A key at the channel's node, set with each beat. It lives longer than anybody believes a memory
+by that beat, so without it nobody has to be waited for."""
+
+LISTENED_SECONDS: Final = 2
+
 HEARD_SECONDS: Final = 1.0
 """How long a process believes its memory after it sent the last beat that has come back."""
 
@@ -39,6 +46,8 @@ before ends sessions in this way.
 
 MOST_HASHES: Final = 200
 """Hashes in one message."""
+
+NOBODY: Final = bytes(8)
 
 PROCESS_BYTES: Final = 8
 IDENTITY_BYTES: Final = 8
@@ -98,7 +107,7 @@ def decode(payload: bytes) -> Ended | Beat | Heard | None:
 
 
 def ended_message(token_hashes: Sequence[bytes]) -> Ended:
-    """Return a new message of ended sessions."""
+    """Return a new message of ended sessions, of which the sender waits for answers."""
     return Ended(secrets.token_bytes(IDENTITY_BYTES), list(token_hashes))
 
 
@@ -114,13 +123,29 @@ async def say_ended(redis: GuardedRedis, token_hashes: Sequence[bytes]) -> bool:
     """
     if not token_hashes:
         return True
+    if not await tell_ended(redis, token_hashes):
+        return False
+    if not await nobody_listens(redis):
+        await asyncio.sleep(KNOWN_SECONDS)
+    return True
+
+
+async def tell_ended(redis: GuardedRedis, token_hashes: Sequence[bytes]) -> bool:
+    """Say that sessions have ended, and wait for nobody; return whether Redis took the message."""
     try:
         for some in batches(token_hashes):
-            await redis.publish(CHANNEL, encode(ended_message(some)))
+            await redis.publish(CHANNEL, encode(Ended(NOBODY, list(some))))
     except RedisUnavailable:
         return False
-    await asyncio.sleep(KNOWN_SECONDS)
     return True
+
+
+async def nobody_listens(redis: GuardedRedis) -> bool:
+    """Return whether it is certain that no process believes its memory by an earlier beat."""
+    try:
+        return await redis.get(LISTENED) is None
+    except RedisUnavailable:
+        return False
 
 
 def _split(joined: bytes, size: int) -> list[bytes] | None:

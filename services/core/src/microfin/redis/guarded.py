@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from hashlib import sha1
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -156,7 +156,7 @@ class GuardedRedis:
             subscription = await node.subscribe(channel, _SILENCE)
         except Exception as error:
             raise self._failed(node, error) from error
-        listening = Listening(channel, subscription, lambda command: self._ask(node, [command]))
+        listening = Listening(channel, subscription, partial(self._ask, node))
         try:
             yield listening
         finally:
@@ -363,7 +363,7 @@ class Listening:
         self,
         channel: str,
         subscription: Subscription,
-        ask: Callable[[Command], Awaitable[list[Any]]],
+        ask: Callable[[Sequence[Command]], Awaitable[list[Any]]],
     ) -> None:
         self._channel = channel
         self._subscription = subscription
@@ -373,14 +373,16 @@ class Listening:
         """Return the next message, None when no more will come."""
         return await self._subscription.next()
 
-    async def publish(self, payload: bytes) -> None:
-        """Publish at the node where we listen. Raises `RedisUnavailable` if it does not take it,
-        and ends the subscription if the node refuses: the channel may have moved.
+    async def publish(self, payload: bytes, *before: Command) -> None:
+        """Publish at the node where we listen, after the commands `before`. Raises
+        `RedisUnavailable` if it does not take them all, and ends the subscription if the node
+        refuses: the channel may have moved, or the cluster be down.
         """
-        [reply] = await self._ask(("SPUBLISH", self._channel, payload))
-        if isinstance(reply, ErrorReply):
+        replies = await self._ask([*before, ("SPUBLISH", self._channel, payload)])
+        refused = [reply for reply in replies if isinstance(reply, ErrorReply)]
+        if refused:
             self.end()
-            raise RedisUnavailable(f"the channel's node refused: {reply}")
+            raise RedisUnavailable(f"the channel's node refused: {refused[0]}")
 
     def end(self) -> None:
         """End the subscription."""
