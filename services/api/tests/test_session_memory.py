@@ -303,8 +303,8 @@ class Model:
 
     def _check(self) -> None:
         for token_hash, (saying, published) in self._ended.items():
-            told = saying is not None and saying.done()
-            if told or self._clock.now >= published + KNOWN_SECONDS:
+            answered = saying is not None and saying.done()
+            if answered or self._clock.now >= published + KNOWN_SECONDS:
                 for process in self._processes:
                     assert process.memory.get(token_hash) is None
 

@@ -38,7 +38,7 @@ class SignedIn(AnswerBody, frozen=True):
 EffectiveWithin = Annotated[
     int,
     msgspec.Meta(
-        description="Sent if Redis could not be told: for this number of seconds a session that "
+        description="Sent if Redis did not take it: for this number of seconds a session that "
         "has ended may still be accepted."
     ),
 ]

@@ -40,7 +40,7 @@ _STOP_SECONDS: Final = 1.0
 
 
 class EndedSessions:
-    """Tells `memory` which sessions have ended, and the other processes of those that we end."""
+    """Lets `memory` know which sessions have ended, and the other processes which ones we end."""
 
     def __init__(self, settings: ApiSettings, redis: GuardedRedis, memory: SessionMemory) -> None:
         self._secret = settings.secret

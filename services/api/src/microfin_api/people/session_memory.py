@@ -1,7 +1,7 @@
 """The sessions that this process remembers, so that most requests ask nobody.
 
-The memory alone does no I/O and knows no other process. `membership` tells it which sessions have
-ended, and until when it knows of all of them. Three rules keep an ended session out:
+The memory alone does no I/O and knows no other process. From `membership` it knows which
+sessions have ended, and until when it knows of all of them. Three rules keep an ended session out:
 
 - It answers only until the moment of `hear_until`.
 - What was read is only kept if no end has been heard since the reading began: the read may be older
@@ -9,6 +9,7 @@ ended, and until when it knows of all of them. Three rules keep an ended session
 - It keeps nothing while nobody listens.
 """
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -22,7 +23,7 @@ from microfin_api.people.session_cache import Session
 MOST: Final = 10_000
 """Sessions that one process remembers: about 5 MB. It serves fewer in the seconds of their life."""
 
-_NEVER: Final = float("-inf")
+_NEVER: Final = -math.inf
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):

@@ -2,8 +2,8 @@
 
 One transaction raises the user's epoch and deletes the sessions. A sign-in under way has the older
 epoch and cannot open a session any more. Before and after the transaction the sessions get
-tombstones in Redis (`microfin.redis.ended_sessions`). At last the API processes are told
-(`microfin.redis.ended_channel`), because they remember sessions.
+tombstones in Redis (`microfin.redis.ended_sessions`). At last the API processes hear of
+it (`microfin.redis.ended_channel`), because they remember sessions.
 """
 
 import uuid
@@ -33,7 +33,7 @@ ENABLE: Final = "UPDATE users SET disabled_at = NULL WHERE id = $1 RETURNING id"
 
 
 Say = Callable[[Sequence[bytes]], Awaitable[bool]]
-"""Tells all API processes that sessions have ended; returns whether none accepts them any more."""
+"""Says to all API processes that sessions have ended; returns whether none accepts them now."""
 
 
 class Ended(msgspec.Struct, frozen=True):

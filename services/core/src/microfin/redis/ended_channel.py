@@ -1,7 +1,7 @@
 """What processes say about ended sessions on the sharded channel `sessions-ended`.
 
-An API process answers from a memory of sessions, which must not outlive them. So whoever ends
-sessions says it here. Three kinds of message:
+An API process answers from a memory of sessions, which must not outlive them. So every process
+that ends sessions says it here. Three kinds of message:
 
 - *ended*: the hashes of sessions that have ended, under an id of the message, which is `NOBODY`
   where nobody waits for an answer.
