@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from microfin.process.settings import CommonSettings
 from microfin.redis.account_cache import AccountCache, CachedAccount, account_seal
+from microfin.redis.ended_channel import CHANNEL
 from microfin.redis.guarded import GuardedRedis
 from microfin_api.people.allowance import Allowances, Result
 from redis_keeper.kept_cluster import KeptCluster, running_cluster
@@ -102,6 +103,13 @@ async def test_a_worker_caches_and_answers(
     assert refusals(cluster) == []
 
 
+async def test_the_api_hears_which_sessions_end(cluster: KeptCluster, api: GuardedRedis) -> None:
+    async with api.listen(CHANNEL) as listening, asyncio.timeout(10):
+        await listening.publish(b"beat")
+        assert await listening.next() == b"beat"
+    assert refusals(cluster) == []
+
+
 REFUSED = {
     "worker": [
         "GET session:x",
@@ -111,6 +119,8 @@ REFUSED = {
         "DEL account:1",
         "EXPIRE account:1 1",
         "SPUBLISH other:x 1",
+        "SPUBLISH sessions-ended 1",
+        "SSUBSCRIBE sessions-ended",
         "SSUBSCRIBE replies:one",
         "PUBLISH replies:one 1",
         "FLUSHALL",

@@ -10,14 +10,15 @@ password() {
 }
 
 # The worker caches accounts and publishes answers. The API also stores sessions, notes on keys and counts
-# of failed sign-ins, and listens for answers. A client of a cluster needs the other commands.
+# of failed sign-ins, and listens for answers and ended sessions. A client of a cluster needs the other
+# commands.
 connect='+ping +command +cluster|slots +cluster|info +client|setinfo +asking'
 cache='+get +set +eval +evalsha'
 cat > /run/redis/users.acl <<END
 user default reset
 user microfin_admin reset on $(password "$REDISCLI_AUTH") ~* &* +@all
 user microfin_worker reset on $(password "$WORKER_PASSWORD") $connect ~account:* $cache &replies:* +spublish
-user microfin_api reset on $(password "$API_PASSWORD") $connect ~account:* ~session:* ~key:* ~rate:* $cache +del +incr +expire &replies:* +spublish +ssubscribe +sunsubscribe
+user microfin_api reset on $(password "$API_PASSWORD") $connect ~account:* ~session:* ~key:* ~rate:* $cache +del +incr +expire &replies:* &sessions-ended +spublish +ssubscribe +sunsubscribe
 END
 
 # This user reads figures, and no keys. It exists only if there is an exporter.

@@ -47,6 +47,11 @@ WAITING_FOR_LEASE: Final = Gauge(
 LOOK_UPS: Final = Counter(
     "microfin_api_look_ups", "Waiting operations looked up in PostgreSQL.", ["shard"]
 )
+SESSIONS_FOUND: Final = Counter(
+    "microfin_api_sessions_found",
+    "Valid sessions of requests, by where they were found: memory, redis or postgres.",
+    ["place"],
+)
 PASSWORD_HASHES: Final = Gauge(
     "microfin_api_password_hashes", "Password hashes being computed or waiting to be."
 )

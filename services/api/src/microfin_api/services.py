@@ -85,6 +85,7 @@ class Services:
         self._cleaning = asyncio.create_task(self._clean_for_ever())
         await asyncio.gather(self.redis.start(), self._lease_thread.start())
         self.waiting.start()
+        self.sessions.start()
         self._show_leases()
         metrics.READY.set_function(lambda: 0 if self.missing() else 1)
         logger.info("started", instance=self.instance)
@@ -96,7 +97,7 @@ class Services:
         for task in (self._producing, self._cleaning):
             task.cancel()
         await self.producer.stop()
-        await asyncio.gather(self._lease_thread.stop(), self.waiting.stop())
+        await asyncio.gather(self._lease_thread.stop(), self.waiting.stop(), self.sessions.stop())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.redis.close()

@@ -10,7 +10,6 @@ from microfin_api.http.answers import (
     SessionView,
     SignedOut,
     answer,
-    effective_within,
     moment,
 )
 from microfin_api.http.bodies import PasswordBody, read_body, read_new_password
@@ -32,7 +31,7 @@ async def change_password(request: Request, services: Services) -> Response:
     if changed is None:  # somebody else changed it meanwhile
         raise Problem("wrong_password")
     view = PasswordChanged(
-        session_id=changed.session_id, effective_within_seconds=effective_within(changed.certain)
+        session_id=changed.session_id, effective_within_seconds=changed.effective_within
     )
     cookie = services.sessions.cookie(changed.session_id, request)
     response = answer(view, headers={"Set-Cookie": cookie})
@@ -83,8 +82,8 @@ async def end_session(request: Request, services: Services) -> Response:
     found = [it.token_hash for it in stored if it.public_id == wanted]
     if not found:
         raise Problem("session_not_found")
-    certain = await services.sessions.end_hashes(found)
-    view = SignedOut(signed_out=True, effective_within_seconds=effective_within(certain))
+    within = await services.sessions.end_hashes(found)
+    view = SignedOut(signed_out=True, effective_within_seconds=within)
     headers = {}
     if services.sessions.hashes_of(request).issuperset(found):
         headers["Set-Cookie"] = services.sessions.cookie("", request)

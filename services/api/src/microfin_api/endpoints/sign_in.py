@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from microfin.people.identity import email_form
-from microfin_api.http.answers import Me, SignedIn, SignedOut, answer, effective_within
+from microfin_api.http.answers import Me, SignedIn, SignedOut, answer
 from microfin_api.http.bodies import (
     SignInBody,
     SignUpBody,
@@ -119,10 +119,10 @@ async def sign_out(request: Request, services: Services) -> Response:
     services.origins.check(request, services.sessions)
     if read_flag(request, "everywhere"):
         session = await services.sessions.require(request)
-        certain = await services.sessions.end_all(session.user)
+        within = await services.sessions.end_all(session.user)
     else:
-        certain = await services.sessions.end(services.sessions.require_credential(request))
-    view = SignedOut(signed_out=True, effective_within_seconds=effective_within(certain))
+        within = await services.sessions.end(services.sessions.require_credential(request))
+    view = SignedOut(signed_out=True, effective_within_seconds=within)
     return answer(view, headers={"Set-Cookie": services.sessions.cookie("", request)})
 
 

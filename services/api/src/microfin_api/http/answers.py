@@ -8,7 +8,6 @@ import msgspec
 from starlette.responses import Response
 
 from microfin.ledger.operation import AccountState, Kind, Leg, OperationStatus
-from microfin.redis.ended_sessions import UNCERTAIN_SECONDS
 
 _encode = msgspec.json.Encoder().encode
 
@@ -39,7 +38,7 @@ class SignedIn(AnswerBody, frozen=True):
 EffectiveWithin = Annotated[
     int,
     msgspec.Meta(
-        description="Sent if Redis could not be reached: for this number of seconds a session that "
+        description="Sent if Redis did not take it: for this number of seconds a session that "
         "has ended may still be accepted."
     ),
 ]
@@ -220,11 +219,6 @@ def answer(
 ) -> Response:
     """Return `view` as a JSON response."""
     return Response(_encode(view), status, media_type=JSON, headers=headers)
-
-
-def effective_within(certain: bool) -> int:
-    """Return `effectiveWithinSeconds`; `certain`: Redis knows that the sessions have ended."""
-    return 0 if certain else UNCERTAIN_SECONDS
 
 
 def moment(milliseconds: int) -> str:

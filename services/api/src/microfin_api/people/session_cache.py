@@ -44,13 +44,19 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """The session in Redis, if there is a valid one, and the value there (empty if none)."""
+    """The session in Redis, if there is a valid one, and the value there (empty if none).
+
+    `cached` is when PostgreSQL had it, in milliseconds since the epoch. `asked`: Redis answered.
+    """
 
     session: Session | None
     held: bytes
+    cached: int = 0
+    asked: bool = True
 
 
 _NOTHING: Final = Found(None, b"")
+_NOT_ASKED: Final = Found(None, b"", asked=False)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Entry).decode
 
@@ -68,10 +74,13 @@ class SessionCache:
         try:
             held = await self._redis.get(key)
         except RedisUnavailable:
-            return _NOTHING
+            return _NOT_ASKED
         if not held:
             return _NOTHING
-        return Found(self._believe(key, held), held)
+        entry = self._believe(key, held)
+        if entry is None:
+            return Found(None, held)
+        return Found(Session(entry.user, entry.expires), held, entry.cached)
 
     async def put(self, token_hash: bytes, session: Session, read_at: int, held: bytes) -> None:
         """Cache a session as PostgreSQL had it at `read_at` or later, in the place of `held`.
@@ -87,7 +96,7 @@ class SessionCache:
         with contextlib.suppress(RedisUnavailable):
             await self._redis.evaluate(_PUT_IN_PLACE_OF, [call])
 
-    def _believe(self, key: str, held: bytes) -> Session | None:
+    def _believe(self, key: str, held: bytes) -> _Entry | None:
         document = self._seal.open(key.encode(), held)
         if document is None:
             return None
@@ -97,7 +106,13 @@ class SessionCache:
             return None
         if not is_fresh(entry.cached, at) or entry.expires * 1000 <= at:
             return None
-        return Session(entry.user, entry.expires)
+        return entry
+
+
+def seconds_left(session: Session, cached: int) -> float:
+    """Return for how long a session that PostgreSQL had at `cached` may be believed from now on."""
+    until = min(cached + BELIEVED_SECONDS * 1000, session.expires * 1000)
+    return (until - now()) / 1000
 
 
 def now() -> int:

@@ -3,8 +3,9 @@
 A session id is random and carries a keyed tag, so that a forged one costs no look-up. PostgreSQL
 (shard 0) holds a hash of it, never the id. Redis holds what PostgreSQL had, for a minute at most
 (`session_cache`). A session that ends is marked there, before and after PostgreSQL deletes it; only
-if both fail can it be accepted for the rest of its minute. Without Redis, or with an empty one,
-sessions are slower, not invalid.
+if both fail can it be accepted for the rest of its minute. This process remembers what it has read
+for some seconds (`session_memory`), while it hears which sessions end (`ended_sessions`). Without
+Redis, or with an empty one, sessions are slower, not invalid.
 """
 
 import secrets
@@ -14,15 +15,18 @@ from typing import Final
 import msgspec
 from starlette.requests import Request
 
-from microfin.people.access import CHANGE_PASSWORD, end_all_sessions
+from microfin.people.access import CHANGE_PASSWORD, effective_within, end_all_sessions
 from microfin.postgres.connections import Connection, Pool
 from microfin.process.settings import ApiSettings
-from microfin.redis.ended_sessions import mark_ended
+from microfin.redis.ended_sessions import TOMBSTONE, mark_ended
 from microfin.redis.guarded import GuardedRedis
+from microfin_api import metrics
 from microfin_api.http.client_address import TrustedProxies
 from microfin_api.http.problems import Problem
 from microfin_api.people.credential import COOKIE, Credential, bearer_of, cookies_of
-from microfin_api.people.session_cache import Session, SessionCache, now
+from microfin_api.people.ended_sessions import EndedSessions
+from microfin_api.people.session_cache import Found, Session, SessionCache, now, seconds_left
+from microfin_api.people.session_memory import Reading, SessionMemory
 from microfin_api.people.session_store import SessionStore, StoredSession
 from microfin_api.people.unawaited import Unawaited
 from microfin_api.signing import TAG_BYTES, Signer
@@ -32,13 +36,17 @@ _MOST_SESSIONS: Final = 4
 _RANDOM_BYTES: Final = 18  # 144 bits, 24 characters
 _RANDOM_LENGTH: Final = _RANDOM_BYTES * 4 // 3
 _LENGTH: Final = _RANDOM_LENGTH + TAG_BYTES * 4 // 3
+_FOUND_IN_MEMORY: Final = metrics.SESSIONS_FOUND.labels("memory")
+_FOUND_IN_REDIS: Final = metrics.SESSIONS_FOUND.labels("redis")
+_FOUND_IN_POSTGRES: Final = metrics.SESSIONS_FOUND.labels("postgres")
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """The session after a change of password; `certain`: Redis knows that the others have ended."""
+    """The session after a change of password, and for how many seconds one of the ended sessions
+    may still be accepted."""
 
     session_id: str
-    certain: bool
+    effective_within: int
 
 
 class Sessions:
@@ -53,6 +61,16 @@ class Sessions:
         self._store = SessionStore(settings, pool)
         self._cache = SessionCache(settings, redis)
         self._caching = Unawaited()
+        self._memory = SessionMemory()
+        self._ended = EndedSessions(settings, redis, self._memory)
+
+    def start(self) -> None:
+        """Start to hear which sessions end, while sessions are used."""
+        self._ended.start()
+
+    async def stop(self) -> None:
+        """Stop hearing it."""
+        await self._ended.stop()
 
     def new_id(self) -> str:
         """Return a new session id."""
@@ -80,7 +98,9 @@ class Sessions:
         session = Session(user, read_at // 1000 + self._store.lifetime.at_first)
         # Nobody waits for it. A request that comes before it finds the session in PostgreSQL.
         self._caching.begin(self._cache.put(token_hash, session, read_at, b""))
-        await mark_ended(self._redis, ended)
+        if ended:
+            await mark_ended(self._redis, ended)
+            await self._ended.tell(ended)
         return session_id
 
     async def open_within(self, connection: Connection, user: str) -> str:
@@ -128,32 +148,50 @@ class Sessions:
         if not self.is_ours(session_id):
             return None
         token_hash = _hash(session_id)
+        self._ended.use()
+        remembered = self._memory.get(token_hash)
+        if remembered is not None:
+            _FOUND_IN_MEMORY.inc()
+            return remembered
+        reading = self._memory.begin()
         found = await self._cache.get(token_hash)
-        return found.session or await self._find_stored(token_hash, found.held)
+        if found.session is None:
+            return await self._find_stored(token_hash, found, reading)
+        _FOUND_IN_REDIS.inc()
+        left = seconds_left(found.session, found.cached)
+        self._memory.keep(token_hash, found.session, left, reading)
+        return found.session
 
-    async def _find_stored(self, token_hash: bytes, held: bytes) -> Session | None:
+    async def _find_stored(
+        self, token_hash: bytes, found: Found, reading: Reading
+    ) -> Session | None:
         read_at = now()
         stored = await self._store.find(token_hash)
         if stored is None:
             return None
+        _FOUND_IN_POSTGRES.inc()
         session = Session(stored.user, stored.expires)
-        await self._cache.put(token_hash, session, read_at, held)
+        await self._cache.put(token_hash, session, read_at, found.held)
+        if found.asked and found.held != TOMBSTONE:  # else it may be about to end
+            self._memory.keep(token_hash, session, seconds_left(session, read_at), reading)
         return session
 
-    async def end(self, credential: Credential) -> bool:
-        """End the sessions of these ids. False if Redis may not know it, for a minute."""
+    async def end(self, credential: Credential) -> int:
+        """End the sessions of these ids. Returns for how many seconds one of them may still be
+        accepted."""
         return await self.end_hashes([_hash(it) for it in credential.session_ids])
 
-    async def end_hashes(self, token_hashes: list[bytes]) -> bool:
+    async def end_hashes(self, token_hashes: list[bytes]) -> int:
         """End the sessions of these hashes; see `end`."""
         early = await mark_ended(self._redis, token_hashes)
         await self._store.delete(token_hashes)
-        return await mark_ended(self._redis, token_hashes) or early
+        marked = await mark_ended(self._redis, token_hashes) or early
+        return await effective_within(token_hashes, self._ended.say, marked=marked)
 
-    async def end_all(self, user: str) -> bool:
+    async def end_all(self, user: str) -> int:
         """End all sessions of a user, sign-ins of this moment included; see `end`."""
-        ended = await end_all_sessions(self._pool, self._redis, user)
-        return ended is None or ended.certain
+        ended = await end_all_sessions(self._pool, self._redis, self._ended.say, user)
+        return 0 if ended is None else ended.effective_within
 
     async def change_password(self, user: str, epoch: int, password_hash: str) -> Changed | None:
         """Store another hash, end all sessions of the user and open a new one, all in one.
@@ -166,9 +204,15 @@ class Sessions:
             await self._store.open_on(connection, _hash(session_id), user, new_epoch)
 
         ended = await end_all_sessions(
-            self._pool, self._redis, user, CHANGE_PASSWORD, (password_hash, epoch), open_another
+            self._pool,
+            self._redis,
+            self._ended.say,
+            user,
+            CHANGE_PASSWORD,
+            (password_hash, epoch),
+            open_another,
         )
-        return None if ended is None else Changed(session_id, ended.certain)
+        return None if ended is None else Changed(session_id, ended.effective_within)
 
     async def stored(self, user: str) -> list[StoredSession]:
         """Return the user's valid sessions, the newest first, at most a thousand."""

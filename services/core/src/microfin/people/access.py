@@ -2,7 +2,8 @@
 
 One transaction raises the user's epoch and deletes the sessions. A sign-in under way has the older
 epoch and cannot open a session any more. Before and after the transaction the sessions get
-tombstones in Redis (`microfin.redis.ended_sessions`).
+tombstones in Redis (`microfin.redis.ended_sessions`). At last the API processes hear of
+it (`microfin.redis.ended_channel`), because they remember sessions.
 """
 
 import uuid
@@ -12,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from microfin.postgres.connections import Connection, Pool
-from microfin.redis.ended_sessions import mark_ended
+from microfin.redis.ended_channel import ASKED_AGAIN_SECONDS
+from microfin.redis.ended_sessions import UNCERTAIN_SECONDS, mark_ended
 from microfin.redis.guarded import GuardedRedis
 
 _RAISE: Final = "UPDATE users SET session_epoch = session_epoch + 1"
@@ -30,17 +32,21 @@ CHANGE_PASSWORD: Final = (
 ENABLE: Final = "UPDATE users SET disabled_at = NULL WHERE id = $1 RETURNING id"
 
 
+Say = Callable[[Sequence[bytes]], Awaitable[bool]]
+"""Says to all API processes that sessions have ended; returns whether none accepts them now."""
+
+
 class Ended(msgspec.Struct, frozen=True):
-    """How many sessions have ended, and whether Redis knows: if not, they may still be accepted for
-    `ended_sessions.UNCERTAIN_SECONDS`."""
+    """How many sessions have ended, and for how many seconds they may still be accepted."""
 
     sessions: int
-    certain: bool
+    effective_within: int
 
 
 async def end_all_sessions(
     pool: Pool,
     redis: GuardedRedis,
+    say: Say,
     user: str,
     change: str = SIGN_OUT,
     values: Sequence[Any] = (),
@@ -70,4 +76,15 @@ async def end_all_sessions(
             await also(connection, epoch)
     ended = [row["token_hash"] for row in rows]
     late = await mark_ended(redis, ended)
-    return Ended(len(ended), certain=late or (early and known.issuperset(ended)))
+    marked = late or (early and known.issuperset(ended))
+    return Ended(len(ended), await effective_within(ended, say, marked=marked))
+
+
+async def effective_within(token_hashes: Sequence[bytes], say: Say, *, marked: bool) -> int:
+    """Tell all API processes of ended sessions, and return for how many seconds one of them may
+    still accept one. `marked`: Redis has their tombstones.
+    """
+    said = await say(token_hashes)
+    if not marked:
+        return UNCERTAIN_SECONDS
+    return 0 if said else ASKED_AGAIN_SECONDS

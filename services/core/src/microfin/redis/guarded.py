@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from hashlib import sha1
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from microfin.process.settings import CommonSettings
 from microfin.process.silence import Silence
-from microfin.redis.node import Address, Command, ErrorReply, Node
+from microfin.redis.node import Address, Command, ErrorReply, Node, Subscription
 from microfin.redis.state import SERVING, judge
 from microfin.redis.tls import redis_fault, tls_context, use_context
 
@@ -153,6 +153,24 @@ class GuardedRedis:
         finally:
             heart.cancel()
 
+    @contextlib.asynccontextmanager
+    async def listen(self, channel: str) -> AsyncIterator["Listening"]:
+        """Listen to a sharded channel once: the caller learns of a loss, and publishes the beats
+        without which a quiet channel counts as a dead one.
+        """
+        node = await self._owner(channel)
+        try:
+            subscription = await node.subscribe(channel, _SILENCE)
+        except Exception as error:
+            raise self._failed(node, error) from error
+        listening = Listening(channel, subscription, partial(self._ask, node))
+        try:
+            yield listening
+        finally:
+            if subscription.ended:
+                self._learn_anew()
+            listening.end()
+
     async def _look_for_ever(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
@@ -189,18 +207,10 @@ class GuardedRedis:
             await asyncio.sleep(_HEARTBEAT)
 
     async def _listen(self, channel: str) -> AsyncIterator[bytes]:
-        node = await self._owner(channel)
-        try:
-            subscription = await node.subscribe(channel, _SILENCE)
-        except Exception as error:
-            raise self._failed(node, error) from error
-        try:
-            while (payload := await subscription.next()) is not None:
+        async with self.listen(channel) as listening:
+            while (payload := await listening.next()) is not None:
                 if payload:
                     yield payload
-        finally:
-            subscription.end()
-        self._learn_anew()
         raise RedisUnavailable("the subscription to the channel was lost")
 
     async def _do(self, key: str, *command: str | bytes | int) -> Any:
@@ -355,6 +365,42 @@ class GuardedRedis:
             else:
                 return cluster
         return None
+
+
+class Listening:
+    """One subscription to a sharded channel, and a way to publish on it at the same node.
+
+    The order of what is published there is the order in which it is heard.
+    """
+
+    def __init__(
+        self,
+        channel: str,
+        subscription: Subscription,
+        ask: Callable[[Sequence[Command]], Awaitable[list[Any]]],
+    ) -> None:
+        self._channel = channel
+        self._subscription = subscription
+        self._ask = ask
+
+    async def next(self) -> bytes | None:
+        """Return the next message, None when no more will come."""
+        return await self._subscription.next()
+
+    async def publish(self, payload: bytes, *before: Command) -> None:
+        """Publish at the node where we listen, after the commands `before`. Raises
+        `RedisUnavailable` if it does not take them all, and ends the subscription if the node
+        refuses: the channel may have moved, or the cluster be down.
+        """
+        replies = await self._ask([*before, ("SPUBLISH", self._channel, payload)])
+        refused = [reply for reply in replies if isinstance(reply, ErrorReply)]
+        if refused:
+            self.end()
+            raise RedisUnavailable(f"the channel's node refused: {refused[0]}")
+
+    def end(self) -> None:
+        """End the subscription."""
+        self._subscription.end()
 
 
 @cache

@@ -4,6 +4,7 @@ import contextlib
 import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from microfin.people.access import DISABLE, ENABLE, SET_PASSWORD, SIGN_OUT, end_
 from microfin.people.identity import Unfit, read_email
 from microfin.postgres.connections import Pool
 from microfin.process.settings import ApiSettings, CommonSettings
-from microfin.redis.ended_sessions import UNCERTAIN_SECONDS
+from microfin.redis.ended_channel import say_ended
 from microfin.redis.guarded import GuardedRedis
 from microfin_tools.cli.failures import Refused, run
 from microfin_tools.cli.output import Json, print_fields, print_json
@@ -89,10 +90,12 @@ async def _end_all(who: str, change: str, *values: str) -> dict[str, Any]:
     settings = CommonSettings()
     async with administered_shards(settings) as pools, _redis(settings) as redis:
         identity = await _find(pools[0], who)
-        ended = await end_all_sessions(pools[0], redis, identity.hex, change, values)
+        say = partial(say_ended, redis)
+        ended = await end_all_sessions(pools[0], redis, say, identity.hex, change, values)
     if ended is None:
         raise _unknown(who)
-    effective = "at once" if ended.certain else f"within {UNCERTAIN_SECONDS} seconds"
+    seconds = ended.effective_within
+    effective = f"within {seconds} seconds" if seconds else "at once"
     return {"id": identity.hex, "ended_sessions": ended.sessions, "effective": effective}
 
 
