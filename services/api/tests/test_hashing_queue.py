@@ -14,7 +14,7 @@ from support.waiting import until
 class Crowd:
     """Work that notes its beginning and lasts until it is let go."""
 
-    def __init__(self, at_once: int, seconds: float = 1.0) -> None:
+    def __init__(self, at_once: int, seconds: float = 0.1) -> None:
         self.queue = HashingQueue(at_once, seconds)
         self.begun: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -69,7 +69,7 @@ async def test_both_lanes_take_turns(crowds: list[Crowd]) -> None:
 
 async def test_a_full_lane_refuses_and_the_other_does_not(crowds: list[Crowd]) -> None:
     crowds.append(crowd := Crowd(1))
-    for number in range(17):
+    for number in range(6):
         await crowd.comes("sign_up", f"up {number}")
     with pytest.raises(Problem, match="overloaded"):
         crowd.queue.require_room("sign_up")

@@ -6,8 +6,8 @@ each:
     [1, null, ["correct horse"]]              ->  [1, "$argon2id$..."]     the hash to store
     [2, "$argon2id$...", ["one", "another"]]  ->  [2, true]                whether one of them fits
 
-It ends when its stdin does, so it never outlives the API process. It imports little, because there
-is one for every hash that is computed at the same time.
+Questions may be asked ahead: they are answered in their order. It ends when its stdin does, so it
+never outlives the API process. It imports little, because there may be several.
 """
 
 import json
@@ -16,8 +16,8 @@ import signal
 import sys
 from typing import Any, Final
 
-_NICENESS: Final = 10
-"""The kernel gives a core to the event loop first. A nicer process still gets a tenth of one."""
+_NICENESS: Final = 5
+"""The kernel gives a core to the event loop first. A nicer process still gets a quarter of one."""
 
 _SIGNALS_FOR_THE_API: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """A terminal and systemd send them to every process. The API process finishes requests first."""

@@ -1,8 +1,10 @@
 """The processes that compute password hashes for this API process (`hashing_process.py`).
 
 They never need this process's interpreter lock, and the kernel prefers the event loop to them. A
-process is started when a hash finds none idle, and stays. The one that was busy last gets the next
-hash, so those that only a crowd needed cost nothing but memory.
+process is started when a hash finds none idle, and stays.
+
+A process computes one hash after another, and gets several questions ahead: on a busy machine it
+would otherwise wait for a core after each answer, and do nothing for most of the time.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections import deque
 from typing import Final, Self, cast
 
 import msgspec
@@ -27,7 +30,8 @@ _LONGEST_SECONDS: Final = 20.0
 _PAUSE_SECONDS: Final = 1.0
 """How long nobody tries again after a process has failed twice, or could not be started."""
 
-_TRIES: Final = 2
+AHEAD: Final = 8
+"""How many questions a process may have at the same time."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[int, str | bool]).decode
@@ -46,7 +50,7 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class HashingProcess(asyncio.SubprocessProtocol):
-    """One process, which computes one hash at a time."""
+    """One process, which computes one hash after another."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -56,7 +60,7 @@ class HashingProcess(asyncio.SubprocessProtocol):
         self._input: asyncio.WriteTransport
         self._read = b""
         self._asked = 0
-        self._answer: asyncio.Future[str | bool] | None = None
+        self._open: deque[tuple[int, asyncio.Future[str | bool]]] = deque()  # the oldest first
 
     @classmethod
     async def start(cls, cost: Cost) -> Self:
@@ -66,10 +70,15 @@ class HashingProcess(asyncio.SubprocessProtocol):
             *(_PYTHON, "-P", "-m", _PROGRAM),
             *map(str, (cost.memory, cost.time, cost.lanes)),
             stderr=None,  # ours: it says why it cannot start
-            # It computes hashes of what it is told: it needs none of our secrets.
+            # It computes hashes of what it reads: it needs none of our secrets.
             env={it: value for it, value in os.environ.items() if not it.startswith("MICROFIN_")},
         )
         return process
+
+    @property
+    def load(self) -> int:
+        """How many questions it has not answered."""
+        return len(self._open)
 
     @property
     def process_id(self) -> int:
@@ -79,24 +88,20 @@ class HashingProcess(asyncio.SubprocessProtocol):
     async def ask(self, stored: str | None, texts: tuple[str, ...]) -> str | bool:
         """Return the answer to one question. Raises `HashingEnded`; `TimeoutError` after 20 s.
 
-        Unless it returns, the process has ended or is ended: its answer could come later, and must
-        not be taken for that to another question.
+        After 20 s the process is ended: it may never answer, also not those who wait behind.
         """
         if self.ended:
             raise HashingEnded
         self._asked += 1
-        self._answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[str | bool] = asyncio.get_running_loop().create_future()
         self._input.write(_encode((self._asked, stored, texts)) + b"\n")
+        self._open.append((self._asked, answer))
         try:
             async with asyncio.timeout(_LONGEST_SECONDS):
-                return await self._answer
-        except HashingEnded:
-            raise
-        except BaseException:
+                return await answer
+        except TimeoutError:
             self.end()
             raise
-        finally:
-            self._answer = None
 
     def end(self) -> None:
         """Kill the process; `exited` is set when it is gone."""
@@ -112,21 +117,29 @@ class HashingProcess(asyncio.SubprocessProtocol):
         self._input = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:  # noqa: ARG002 - only stdout is a pipe
-        """Hand over the answer once its line is complete."""
-        self._read += data
-        if not self._read.endswith(b"\n"):
-            return
-        line, self._read = self._read, b""
-        with contextlib.suppress(msgspec.DecodeError):
-            number, answer = _decode(line)
-            if self._answer is not None and number == self._asked and not self._answer.done():
-                self._answer.set_result(answer)
+        """Hand over each answer once its line is complete."""
+        *lines, self._read = (self._read + data).split(b"\n")
+        for line in lines:
+            if not self._hand_over(line):
+                logger.error("a process that computes password hashes gave an answer to nothing")
+                self.end()
                 return
-        logger.error("a process that computes password hashes gave an answer to nothing")
-        self.end()
+
+    def _hand_over(self, line: bytes) -> bool:
+        """Give the oldest question its answer; return False if this is no answer to it."""
+        try:
+            number, answer = _decode(line)
+        except msgspec.DecodeError:
+            return False
+        if not self._open or self._open[0][0] != number:
+            return False
+        _, asked = self._open.popleft()
+        if not asked.done():  # who asked may have gone away
+            asked.set_result(answer)
+        return True
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Give up the question under way: the process is ending."""
+        """Give up the questions under way: the process is ending."""
         self._give_up()
 
     def process_exited(self) -> None:
@@ -141,20 +154,24 @@ class HashingProcess(asyncio.SubprocessProtocol):
 
     def _give_up(self) -> None:
         self.ended = True
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(HashingEnded())
+        while self._open:
+            _, asked = self._open.popleft()
+            if not asked.done():
+                asked.set_exception(HashingEnded())
 
 
 class HashingProcesses:
-    """Hashes computed at one cost, each in the first idle process; others start if need be.
+    """Hashes computed at one cost in `most` processes, of which all but the first start if need be.
 
-    The caller limits how many there are: there are never more than hashes at the same time.
+    The caller limits how many hashes are under way: to `AHEAD` for each process.
     """
 
-    def __init__(self, cost: Cost) -> None:
+    def __init__(self, cost: Cost, most: int) -> None:
         self._cost = cost
-        self._idle: list[HashingProcess] = []
+        self._most = most
         self._all: list[HashingProcess] = []
+        self._choosing = asyncio.Lock()
+        self._trying_again = asyncio.Lock()
         self._closed = False
         self._try_again_at = 0.0
 
@@ -167,30 +184,21 @@ class HashingProcesses:
 
     async def start(self) -> None:
         """Start the first one now, and not at the first hash."""
-        try:
-            self._idle.append(await self._start())
-        except Problem:
-            return  # it has been logged; the next hash tries again
+        with contextlib.suppress(Problem):  # it has been logged; the next hash tries again
+            await self._choose()
 
     async def compute(self, stored: str | None, texts: tuple[str, ...]) -> str | bool:
         """Return whether one of the texts fits `stored`, or without it the first one's hash.
 
         If the process ends meanwhile, another one computes it again, once. Raises `Problem`.
         """
-        for number in range(_TRIES):
-            # Whatever ended the first one may have ended the idle ones too, unseen as yet.
-            process = await (self._start() if number else self._take())
-            try:
-                answer = await process.ask(stored, texts)
-            except HashingEnded:
-                continue
-            except TimeoutError:
-                logger.error("a password hash took too long", seconds=_LONGEST_SECONDS)
-                raise _failed() from None
-            self._idle.append(process)
-            return answer
-        self._pause(f"{_TRIES} processes ended over one hash")
-        raise _failed()
+        process = await self._choose()
+        try:
+            return await process.ask(stored, texts)
+        except HashingEnded:
+            return await self._compute_again(stored, texts)
+        except TimeoutError:
+            raise _too_late() from None
 
     async def close(self) -> None:
         """End the processes, and wait until they are gone."""
@@ -199,11 +207,32 @@ class HashingProcesses:
             process.end()
         await asyncio.gather(*(process.exited.wait() for process in self._all))
 
-    async def _take(self) -> HashingProcess:
-        while self._idle:
-            if not (process := self._idle.pop()).ended:
-                return process
-        return await self._start()
+    async def _choose(self) -> HashingProcess:
+        """Return the process with the fewest questions; a new one if all have some."""
+        async with self._choosing:
+            able = [it for it in self._all if not it.ended]
+            least = min(able, key=lambda it: it.load, default=None)
+            if least is not None and (least.load == 0 or len(able) >= self._most):
+                return least
+            return await self._start()
+
+    async def _compute_again(self, stored: str | None, texts: tuple[str, ...]) -> str | bool:
+        """Compute in a new process, which has no other question: one of them may be to blame.
+
+        Whatever ended the first process may have ended the idle ones too, unseen as yet.
+        """
+        async with self._trying_again:
+            process = await self._start()
+            try:
+                answer = await process.ask(stored, texts)
+            except HashingEnded:
+                self._pause("two processes ended over one hash")
+                raise _failed() from None
+            except TimeoutError:
+                raise _too_late() from None
+            if sum(not it.ended for it in self._all) > self._most:
+                process.end()
+            return answer
 
     async def _start(self) -> HashingProcess:
         if self._closed or self.fault:
@@ -223,3 +252,8 @@ class HashingProcesses:
 
 def _failed() -> Problem:
     return Problem("unavailable", "Passwords cannot be verified at this moment.")
+
+
+def _too_late() -> Problem:
+    logger.error("a password hash took too long", seconds=_LONGEST_SECONDS)
+    return _failed()

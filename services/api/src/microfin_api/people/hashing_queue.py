@@ -20,8 +20,8 @@ _LANES: Final[tuple[Lane, ...]] = ("sign_in", "sign_up")
 _WAITING_SECONDS: Final = 0.5
 """How long a queue may get, if nothing disturbs the hashes."""
 
-_WAITING_LEAST: Final = 16
-"""How many hashes may wait for each that is computed at the same time, whatever they cost."""
+_WAITING_LEAST: Final = 2
+"""How many hashes may wait for each that is under way, whatever they cost."""
 
 _CROWDS: Final[dict[Lane, str]] = {
     "sign_in": "Too many people are signing in at this moment.",

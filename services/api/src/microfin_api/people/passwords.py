@@ -8,7 +8,7 @@ from argon2 import PasswordHasher
 from microfin.people.identity import load_known_passwords, password_forms
 from microfin.process.settings import ApiSettings
 from microfin_api.people.hashing_capacity import hashes_at_once
-from microfin_api.people.hashing_processes import Cost, HashingProcesses
+from microfin_api.people.hashing_processes import AHEAD, Cost, HashingProcesses
 from microfin_api.people.hashing_queue import HashingQueue, Lane
 
 
@@ -25,8 +25,9 @@ class Passwords:
         began = time.perf_counter()
         # Passwords of unknown users are verified against it, so that the answer takes as long.
         self._nobody = self._hasher.hash("nobody's password")
-        self._queue = HashingQueue(hashes_at_once(settings), time.perf_counter() - began)
-        self._processes = HashingProcesses(cost)
+        seconds, processes = time.perf_counter() - began, hashes_at_once(settings)
+        self._queue = HashingQueue(processes * AHEAD, seconds * AHEAD)
+        self._processes = HashingProcesses(cost, processes)
 
     async def start(self) -> None:
         """Start the first process that computes hashes; others start when they are needed."""

@@ -1,6 +1,6 @@
 """A main loop for uvicorn that ticks once a second.
 
-uvicorn looks ten times a second whether it shall end, and renews the date of its answers at every
+uvicorn looks ten times a second whether it is to end, and renews the date of its answers at every
 tenth look. Those looks were most of what woke an idle process up.
 """
 
@@ -26,7 +26,7 @@ class SecondTicks:
         return ended
 
     async def main_loop(self) -> None:
-        """Tick until the server shall end; uvicorn calls this."""
+        """Tick until the server is to end; uvicorn calls this."""
         self._loop = asyncio.get_running_loop()
         counter = 0
         while not await self.on_tick(counter):

@@ -342,8 +342,8 @@ class ApiSettings(CommonSettings):
     argon2_concurrency: int = Field(
         default=0,
         ge=0,
-        description="Password hashes computed at the same time for one API process, each in a "
-        "process of its own at lower priority. 0 means one less than the cores that it may use, "
+        description="Processes at lower priority that compute password hashes for one API "
+        "process, one hash after another. 0 means one less than the cores that it may use, "
         "but at least one, and no more than fit into a quarter of the limit on its memory (limits "
         "of cgroups, version 2).",
     )
