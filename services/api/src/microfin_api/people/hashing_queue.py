@@ -52,7 +52,7 @@ class HashingQueue:
     async def run(self, lane: Lane, work: Callable[[], Awaitable[_Result]]) -> _Result:
         """Return what `work` returns, in its turn. `Problem` if `lane` is full.
 
-        The turn lasts until the work ends, also if whoever asked has gone away meanwhile.
+        The turn lasts until the work ends, also if the caller has gone away meanwhile.
         """
         self.require_room(lane)
         await self._turn(lane)
