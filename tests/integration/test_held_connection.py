@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from microfin.postgres.connections import Pool, connect_pool
+from microfin.postgres.connections import DATABASE_ERRORS, Pool, connect_pool
 from microfin.postgres.held_connection import HeldConnection
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
@@ -54,7 +54,7 @@ async def test_one_that_was_broken_off_is_not_used_again(pool: Pool) -> None:
         await other.execute("SELECT pg_terminate_backend($1)", ended)
     served = {ended}
     for _ in range(3):  # a call may fail, before the client has read that it was broken off
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
+        with contextlib.suppress(*DATABASE_ERRORS):
             served.add(await backend_of(held))
     assert served - {ended}
     assert await backend_of(held) != ended

@@ -79,11 +79,12 @@ async def test_a_sign_in_under_way_does_not_outlive_a_new_password(
 
 async def test_an_end_waits_for_a_session_that_is_being_opened(api: Api, user: User) -> None:
     """Else it would not see that session, which could be cached as valid after the end."""
-    pool, store = api.services.pools[0], api.services.sessions._store
+    pool, sessions = api.services.pools[0], api.services.sessions
+    store, say = sessions._store, sessions._ended.say
     async with pool.acquire() as connection:
         async with connection.transaction():
             assert await store.open_on(connection, b"being opened", user.id, 0) == []
-            ending = asyncio.create_task(end_all_sessions(pool, api.services.redis, user.id))
+            ending = asyncio.create_task(end_all_sessions(pool, api.services.redis, say, user.id))
             await until_waiting_for_a_lock(api, ending)
         ended = await ending
     assert ended is not None
