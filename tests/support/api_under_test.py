@@ -104,7 +104,7 @@ class Api:
 
     @property
     def services(self) -> Services:
-        services: Services = self.app._app._app.state.services  # type: ignore[attr-defined]
+        services: Services = self.app._app.state.services  # type: ignore[attr-defined]
         return services
 
     def client(self, **headers: str) -> httpx.AsyncClient:

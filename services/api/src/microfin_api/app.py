@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from typing import Any, Final, cast
+from collections.abc import AsyncIterator, Collection, Iterable
+from typing import Final
 
 import structlog
 from starlette.applications import Starlette
@@ -48,14 +48,22 @@ def create_app(settings: ApiSettings) -> RequestMiddleware:
         finally:
             await services.stop()
 
-    app = Starlette(exception_handlers={**_HANDLERS, Exception: _answer_unexpected})
+    app = Starlette(
+        exception_handlers={
+            Problem: _answer_problem,
+            ClientDisconnect: _answer_nobody,
+            HTTPException: _answer_http_error,
+            **dict.fromkeys(DATABASE_ERRORS, _answer_database_error),
+            WrongShard: _answer_wrong_shard,
+            NotMigrated: _answer_wrong_shard,
+            Exception: _answer_unexpected,
+        },
+    )
     routes = list(_routes(ENDPOINTS, services))
     app.router = Router(routes, redirect_slashes=False, lifespan=lifespan)
     app.state.documents = Documents.of(ENDPOINTS)
     app.state.services = services
-    return RequestMiddleware(
-        DirectRoutes(app, routes), services.origins, settings.request_limit, services.drain
-    )
+    return RequestMiddleware(app, services.origins, settings.request_limit, services.drain)
 
 
 def _routes(endpoints: Iterable[Endpoint], services: Services) -> Iterable[Route]:
@@ -84,11 +92,10 @@ class Dispatcher:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        response = await self.answer(Request(scope, receive, send))
+        response = await self._answer(Request(scope, receive, send))
         await response(scope, receive, send)
 
-    async def answer(self, request: Request) -> Response:
-        """Return the answer to one request."""
+    async def _answer(self, request: Request) -> Response:
         endpoint = self._by_method.get(request.method)
         if endpoint is None:
             preflight = self._services.origins.preflight(request, self._allowed)
@@ -136,45 +143,3 @@ async def _answer_nobody(_: Request, __: Exception) -> Response:
 
 async def _answer_unexpected(_: Request, __: Exception) -> Response:
     return Problem("internal").answer()
-
-
-_HANDLERS: Final[dict[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {
-    Problem: _answer_problem,
-    ClientDisconnect: _answer_nobody,
-    HTTPException: _answer_http_error,
-    **dict.fromkeys(DATABASE_ERRORS, _answer_database_error),
-    WrongShard: _answer_wrong_shard,
-    NotMigrated: _answer_wrong_shard,
-}
-
-
-class DirectRoutes:
-    """Serves the paths without parameters itself, and lets Starlette serve all others.
-
-    Those are the paths of deposits, transfers and sign-ins. Starlette compares a path with one
-    route after another, and each of its layers wraps every call and every message of the answer.
-    """
-
-    def __init__(self, app: Starlette, routes: Iterable[Route]) -> None:
-        self._app = app
-        self._routes = {route.path: route for route in routes if "{" not in route.path}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (or pass the lifespan on)."""
-        route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
-        if route is None:
-            await self._app(scope, receive, send)
-            return
-        scope["app"], scope["route"], scope["path_params"] = self._app, route, {}
-        request = Request(scope, receive, send)
-        try:
-            dispatcher = cast("Dispatcher", route.endpoint)
-            response = await dispatcher.answer(request)
-        except Exception as error:
-            handler = next((_HANDLERS[it] for it in type(error).__mro__ if it in _HANDLERS), None)
-            if handler is None:
-                response = await _answer_unexpected(request, error)
-                await response(scope, receive, send)
-                raise  # the server logs it
-            response = await handler(request, error)
-        await response(scope, receive, send)
