@@ -18,7 +18,6 @@ from microfin.process.settings import ApiSettings
 from microfin_api import metrics
 from microfin_api.commands.backpressure import Backpressure
 from microfin_api.commands.clock_check import ClockCheck
-from microfin_api.commands.patience import Patience
 from microfin_api.commands.sending_gate import Destination, SendingGate
 from microfin_api.commands.waiting import Settled, Waiter, Waiting
 from microfin_api.http.problems import Problem
@@ -69,7 +68,6 @@ class Submission:
         self._producer = producer
         self._waiting = waiting
         self._clock = clock
-        self._patience = Patience(settings.answer_within)
         self._backpressure = Backpressure(settings.partition_limit)
         self._sendings: set[asyncio.Task[None]] = set()
 
@@ -144,7 +142,7 @@ class Submission:
     ) -> Settled | Accepted:
         """Wait for the final outcome; after a while, acceptance is enough."""
         if not at_once:
-            await self._patience.wait(waiter.woken)
+            await asyncio.wait({waiter.settled}, timeout=self._settings.answer_within)
             if waiter.settled.done():
                 return waiter.settled.result()
         waited = 0.0 if at_once else self._settings.answer_within

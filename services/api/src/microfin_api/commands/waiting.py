@@ -53,8 +53,6 @@ class Waiter:
         self.shards = shards
         self.appended: asyncio.Future[Appended] = loop.create_future()
         self.settled: asyncio.Future[Settled] = loop.create_future()
-        self.woken: asyncio.Future[None] = loop.create_future()
-        """Done when `settled` is, or when somebody ends the wait for it."""
         self.settled_at = 0.0  # when `settled` was set (monotonic); its request continues later
         self.debited: asyncio.Future[None] = loop.create_future()
         self.outcomes: dict[str, Outcome] = {}
@@ -65,18 +63,12 @@ class Waiter:
         """End the wait with a problem."""
         if not self.settled.done():
             self.settled.set_exception(problem)
-            self._wake()
 
     def settle(self, operation: Operation, *, replayed: bool) -> None:
         """End the wait with the operation's final state."""
         if not self.settled.done():
             self.settled_at = time.monotonic()
             self.settled.set_result(Settled(operation, replayed))
-            self._wake()
-
-    def _wake(self) -> None:
-        if not self.woken.done():
-            self.woken.set_result(None)
 
     def hear(self, reply: Reply, *, proven: bool) -> None:
         """Process a reply. One of `in_transit`, or one that is not proven, makes the next look-up
@@ -164,7 +156,7 @@ class Waiting:
     def forget(self, waiter: Waiter) -> None:
         """Stop waiting."""
         self._waiters.pop(_request_of(waiter.command), None)
-        for future in (waiter.appended, waiter.settled, waiter.woken, waiter.debited):
+        for future in (waiter.appended, waiter.settled, waiter.debited):
             if future.done() and not future.cancelled():
                 future.exception()  # asyncio would report an error that nobody asked for
             future.cancel()
