@@ -17,7 +17,7 @@ from microfin.process.settings import ApiSettings
 from microfin_api.http.problems import Problem
 from microfin_api.people import hashing_processes
 from microfin_api.people.hashing_capacity import hashes_at_once
-from microfin_api.people.hashing_processes import AHEAD
+from microfin_api.people.hashing_processes import AHEAD, HashingProcess
 from microfin_api.people.passwords import Passwords
 from support.waiting import until
 
@@ -127,6 +127,34 @@ async def test_every_hash_ahead_of_a_process_that_is_killed_gets_its_answer() ->
         assert await asked == [text == RIGHT for text in texts]
         await until("the process that is left", lambda: len(children()) == 1)
         assert first not in children()
+
+
+async def test_a_process_that_computes_again_gets_no_other_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The hash may end it too, or it is ended after its answer: others would end with it."""
+    ask, asked = HashingProcess.ask, asyncio.Queue[HashingProcess]()
+    go_on = asyncio.Event()
+
+    async def ask_later(process: HashingProcess, *question: Any) -> str | bool:
+        asked.put_nowait(process)
+        await go_on.wait()
+        return await ask(process, *question)
+
+    async with hashing() as passwords:
+        stored = await passwords.hash(RIGHT)
+        (first,) = children()
+        monkeypatch.setattr(HashingProcess, "ask", ask_later)
+        verifying = asyncio.create_task(passwords.verify(stored, RIGHT))
+        await asked.get()
+        os.kill(first, signal.SIGKILL)
+        await until("it is gone", lambda: passwords._processes._all[0].ended)
+        go_on.set()
+        go_on.clear()
+        again = await asked.get()
+        assert await passwords._processes._choose() is not again
+        go_on.set()
+        assert await verifying
 
 
 async def test_processes_that_are_killed_while_they_are_idle_are_replaced() -> None:

@@ -172,6 +172,7 @@ class HashingProcesses:
         self._all: list[HashingProcess] = []
         self._choosing = asyncio.Lock()
         self._trying_again = asyncio.Lock()
+        self._spare: HashingProcess | None = None  # it computes one hash again, and no other
         self._closed = False
         self._try_again_at = 0.0
 
@@ -210,7 +211,7 @@ class HashingProcesses:
     async def _choose(self) -> HashingProcess:
         """Return the process with the fewest questions; a new one if all have some."""
         async with self._choosing:
-            able = [it for it in self._all if not it.ended]
+            able = [it for it in self._all if not it.ended and it is not self._spare]
             least = min(able, key=lambda it: it.load, default=None)
             if least is not None and (least.load == 0 or len(able) >= self._most):
                 return least
@@ -222,17 +223,18 @@ class HashingProcesses:
         Whatever ended the first process may have ended the idle ones too, unseen as yet.
         """
         async with self._trying_again:
-            process = await self._start()
+            self._spare = process = await self._start()
             try:
-                answer = await process.ask(stored, texts)
+                return await process.ask(stored, texts)
             except HashingEnded:
                 self._pause("two processes ended over one hash")
                 raise _failed() from None
             except TimeoutError:
                 raise _too_late() from None
-            if sum(not it.ended for it in self._all) > self._most:
-                process.end()
-            return answer
+            finally:
+                self._spare = None
+                if sum(not it.ended for it in self._all) > self._most:
+                    process.end()
 
     async def _start(self) -> HashingProcess:
         if self._closed or self.fault:
