@@ -15,19 +15,25 @@ TICKS: Final = 4
 Line = tuple[str, str, list[float]]
 
 
-def draw(title: str, seconds: float, slots: Sequence[Slot]) -> str:
-    """Return an SVG document with the run's throughput above and its latency below."""
-    slot_seconds = seconds / len(slots)
+def empty_picture(width: int, height: int, left: int, title: str) -> ElementTree.Element:
+    """Return a white picture of this size, with its title beginning at `left`."""
     picture = ElementTree.Element(
         "svg",
         xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        width=str(_WIDTH),
-        height=str(_HEIGHT),
+        viewBox=f"0 0 {width} {height}",
+        width=str(width),
+        height=str(height),
         attrib={"font-family": "sans-serif", "font-size": "12"},
     )
     ElementTree.SubElement(picture, "rect", width="100%", height="100%", fill="white")
-    text(picture, _LEFT, 20, title, size=15)
+    text(picture, left, 20, title, size=15)
+    return picture
+
+
+def draw(title: str, seconds: float, slots: Sequence[Slot]) -> str:
+    """Return an SVG document with the run's throughput above and its latency below."""
+    slot_seconds = seconds / len(slots)
+    picture = empty_picture(_WIDTH, _HEIGHT, _LEFT, title)
     throughput = [slot.answers / slot_seconds for slot in slots]
     _panel(picture, _TOPS[0], "answers/s", seconds, [("answers/s", "#1f6f8b", throughput)])
     _panel(

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.operation import operation_id
@@ -108,3 +109,16 @@ async def test_a_broker_that_falls_silent_does_not_look_like_a_lost_record(
             await log.record_at(0)
     finally:
         await platform.resume("kafka-1")
+
+
+async def test_the_topics_new_partitions_are_counted(log: KafkaLog) -> None:
+    """The operator grows a bank by this number, whoever made the partitions."""
+    await until_true(lambda: log.topic_partitions == 1)
+    settings = log._settings
+    administrator = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    await administrator.start()
+    try:
+        await administrator.create_partitions({settings.topic: NewPartitions(3)})
+    finally:
+        await administrator.close()
+    await until_true(lambda: log.topic_partitions == 3)

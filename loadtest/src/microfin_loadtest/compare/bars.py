@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from microfin_loadtest.plot import TICKS, round_up, text
+from microfin_loadtest.plot import TICKS, empty_picture, round_up, text
 
 _WIDTH, _HEIGHT = 760, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 60, 310
@@ -13,16 +13,7 @@ _COLOURS: Final = ("#1f6f8b", "#d98e04", "#2a9d4a", "#b3261e", "#6a4c93", "#5555
 
 def draw_bars(title: str, ledgers: Mapping[str, Mapping[str, Any]]) -> str:
     """Return an SVG document. `ledgers` are the result's: figures by ledger and load."""
-    picture = ElementTree.Element(
-        "svg",
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        width=str(_WIDTH),
-        height=str(_HEIGHT),
-        attrib={"font-family": "sans-serif", "font-size": "12"},
-    )
-    ElementTree.SubElement(picture, "rect", width="100%", height="100%", fill="white")
-    text(picture, _LEFT, 20, title, size=15)
+    picture = empty_picture(_WIDTH, _HEIGHT, _LEFT, title)
     loads = list(next(iter(ledgers.values())))
     values = {
         name: [float(figures[load]["settled_per_second"]) for load in loads]
