@@ -112,7 +112,7 @@ async def test_a_broker_that_falls_silent_does_not_look_like_a_lost_record(
 
 
 async def test_the_topics_new_partitions_are_counted(log: KafkaLog) -> None:
-    """The operator grows a bank by this number, whoever made the partitions."""
+    """The operator grows a bank by this number, also when others made the partitions."""
     await until_true(lambda: log.topic_partitions == 1)
     settings = log._settings
     administrator = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
