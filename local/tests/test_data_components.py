@@ -111,16 +111,13 @@ def _restarted(platform: Platform, name: str, times: int) -> bool:
     return process.restarts >= times and process.process_id is not None
 
 
-async def test_a_database_made_later_is_known_to_the_pooler(platform: Platform) -> None:
-    await platform.create_database("made_later")
-
-    async def answers() -> None:
-        url = platform.postgres_pooled(0, "microfin_api", "made_later")
+async def test_the_pooler_knows_a_database_made_later_at_once(platform: Platform) -> None:
+    for name in ("made_later", *(f"made_later_{number}" for number in range(5))):
+        await platform.create_database(name)
+        url = platform.postgres_pooled(0, "microfin_api", name)
         connection = await asyncpg.connect(url, statement_cache_size=0, timeout=5)
-        assert await connection.fetchval("SELECT current_database()::text") == "made_later"
+        assert await connection.fetchval("SELECT current_database()::text") == name
         await connection.close()
-
-    await _until("PgBouncer answers", answers)
     settings = platform.environment("worker", "made_later", "another.topic")
     assert "/made_later_0" in settings["MICROFIN_DATABASES"]
     assert settings["MICROFIN_TOPIC"] == "another.topic"

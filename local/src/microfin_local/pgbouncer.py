@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
+
 from microfin_local.credentials import ROLES, SUPERUSER, Credentials
 from microfin_local.database_home import DatabaseHome, sockets_fit
 from microfin_local.detours import Detours
@@ -93,7 +95,7 @@ class PgBouncer:
         return f"postgresql://{role}:{password}@/{database}_{shard}?{place}"
 
     def write_settings(self) -> None:
-        """Write settings and passwords; a running PgBouncer reads them again on SIGHUP."""
+        """Write settings and passwords; `read_again` makes a running PgBouncer read them."""
         databases = "\n".join(
             f"{name} = {self._way_to(self.shards[shard])} dbname={database}"
             for name, (shard, database) in self.databases.items()
@@ -116,6 +118,21 @@ class PgBouncer:
             )
             + (_TLS_SETTINGS.format(folder=self.folder) if self.tls is not None else ""),
         )
+
+    async def read_again(self) -> None:
+        """Make the running PgBouncer read its settings again, and return when it has.
+
+        By its console, which answers: a signal returns before the new names are known.
+        """
+        password = self.credentials.passwords[SUPERUSER]
+        console = f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{self.port}/{self.name}"
+        connection = await asyncpg.connect(
+            f"{console}?sslmode=disable", statement_cache_size=0, timeout=5
+        )
+        try:
+            await connection.execute("RELOAD")
+        finally:
+            connection.terminate()
 
     def _way_to(self, shard: PostgresShard) -> str:
         if self.detours.wanted:

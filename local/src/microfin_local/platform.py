@@ -8,7 +8,6 @@ async with Platform(configuration) as platform:
 import asyncio
 import dataclasses
 import os
-import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -224,7 +223,7 @@ class Platform:
                 name = f"{database}_{shard.shard}"
                 services.pgbouncer.databases[name] = (shard.shard, database)
             services.pgbouncer.write_settings()
-            self.process(services.pgbouncer.name).signal(signal.SIGHUP)
+            await services.pgbouncer.read_again()
 
     async def create_topic(self, topic: str, partitions: int) -> None:
         """Make a commands topic of this name."""
