@@ -1,13 +1,13 @@
-"""The function `write_batch` of revision 0002, as the simulated shard carries it out."""
+"""The function `write_batch` of revision 0008, as the simulated shard carries it out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 import msgspec
 
 from microfin.ledger import wire
 from microfin.ledger.operation import Outcome
-from microfin.ledger.records import Decisions, Entry
+from microfin.ledger.records import Decisions, Entry, LegKey
 from microfin_worker.ports import BatchWrite, OutboxPlace, Place
 from simulation.column_types import (
     refuse_account,
@@ -39,7 +39,7 @@ class _StaleAccounts(asyncpg.PostgresError):  # type: ignore[misc]
 def write_batch(
     database: Database, transaction: Transaction, place: Place, write: BatchWrite
 ) -> Execution:
-    """Write a batch, if the partition's row is at `place` (revision 0002)."""
+    """Write a batch, if the partition's row is at `place` (revision 0008)."""
     decisions = write.decisions
     refuse_unreadable(decisions, write.quarantined)
     yield from _advance(database, transaction, place, write)
@@ -96,6 +96,12 @@ def _open_accounts(database: Database, transaction: Transaction, decisions: Deci
         transaction.put(database.tables.accounts, number, account_row(account))
 
 
+def decided_before(outcomes: Mapping[LegKey, Outcome], key: LegKey) -> bool:
+    """Whether a leg was decided, in whichever volume: in the newest its key says so, in those
+    before it a look-up."""
+    return key in outcomes
+
+
 def _insert_outcomes(
     database: Database, transaction: Transaction, outcomes: Sequence[Outcome]
 ) -> Execution:
@@ -104,7 +110,7 @@ def _insert_outcomes(
         key = (outcome.operation, outcome.leg)
         yield ("outcome", key)
         refuse_outcome(outcome)
-        if key in database.tables.outcomes or key in inserted:
+        if decided_before(database.tables.outcomes, key) or key in inserted:
             raise unique_violation("outcomes_pkey")
         inserted.add(key)
         transaction.put(database.tables.outcomes, key, outcome)

@@ -5,7 +5,7 @@ Where the rule is in SQL, its meaning in `batch_writing` is changed instead.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +16,8 @@ import microfin_worker.batch
 import microfin_worker.tenure
 from microfin.ledger import wire
 from microfin.ledger.decision import Deciding
-from microfin.ledger.records import OutboxRow
+from microfin.ledger.operation import Outcome
+from microfin.ledger.records import LegKey, OutboxRow
 from microfin_api.commands.sending_gate import Destination
 from microfin_api.commands.submission import Submission
 from microfin_api.commands.waiting import Waiter
@@ -91,6 +92,11 @@ async def _commit_believing(
         if batch.decisions is not None:
             return batch.decisions
         raise
+
+
+def _decided_in_the_newest_volume(outcomes: Mapping[LegKey, Outcome], key: LegKey) -> bool:
+    """Look only into a volume of the last four outcomes."""
+    return key in list(outcomes)[-4:]
 
 
 def _advance_by_itself(
@@ -203,6 +209,11 @@ BUGS = [
             (microfin_worker.batch, "check", _check_without_offset),
             (batch_writing, "is_at", _is_at_but_for("next_offset")),
         ],
+    ),
+    PlantedBug(
+        "volumes before the newest are not looked into",
+        (4,),
+        [(batch_writing, "decided_before", _decided_in_the_newest_volume)],
     ),
     PlantedBug(
         "offset committed outside the transaction",

@@ -65,6 +65,7 @@ async def test_the_reference_is_the_catalogue(shard: tuple[Platform, str, str]) 
     assert functions == {
         ("microfin_worker", "moment"),
         ("microfin_worker", "write_batch"),
+        ("microfin_worker", "turn_volume"),
         ("microfin_api", "open_session"),
     }
     assert everybody == {"USAGE", "CONNECT"}

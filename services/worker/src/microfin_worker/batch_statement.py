@@ -1,7 +1,7 @@
 """The statement that writes a decided batch: a call of the function `write_batch`.
 
 Its arguments are arrays, one for each column, in the order of the function's parameters (migration
-`0002_write_batch.py` of microfin-tools). Times are milliseconds since the Unix epoch.
+`0008_volumes.py` of microfin-tools). Times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,0 +1,317 @@
+"""The ledger's volumes: what is decided once stays decided once, in whichever volume it is."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+
+from microfin.ledger.decision import account_numbers, decide
+from microfin.postgres import queries
+from microfin.postgres.connections import connect_pool
+from microfin.process.settings import CommonSettings
+from microfin_local.platform import Platform
+from microfin_tools.audit import Violation, audit
+from microfin_tools.migrations import run
+from microfin_tools.migrations.run import migrate
+from microfin_worker import postgres_store
+from microfin_worker.ports import BatchWrite, Place, RepeatsFound
+from support.postgres_ledger import PostgresLedger, make_ledger_databases
+
+ALICE = uuid4().hex
+BY_VOLUME = "SELECT volume, count(*) FROM {} GROUP BY volume ORDER BY volume"
+
+
+@pytest_asyncio.fixture
+async def ledger(platform: Platform) -> AsyncIterator[PostgresLedger]:
+    databases = await make_ledger_databases(platform, f"volumes_{uuid4().hex[:10]}", 1, 2)
+    urls = [platform.postgres_direct(0, database=database) for database in databases]
+    async with PostgresLedger(urls, 2) as ledger:
+        yield ledger
+
+
+async def turn(ledger: PostgresLedger) -> int | None:
+    """Let the newest volume be full at once, and turn to the next."""
+    async with ledger.pools[0].acquire() as connection:
+        await connection.execute("UPDATE routing SET outcomes_per_volume = 1")
+        volume: int | None = await connection.fetchval("SELECT turn_volume()")
+        await connection.execute("UPDATE routing SET outcomes_per_volume = 4000000")
+    return volume
+
+
+async def by_volume(ledger: PostgresLedger, table: str) -> dict[int, int]:
+    async with ledger.pools[0].acquire() as connection:
+        return dict(await connection.fetch(BY_VOLUME.format(table)))
+
+
+async def found_wrong(ledger: PostgresLedger) -> list[Violation]:
+    """Return what an audit finds in a ledger at rest."""
+    return (await audit(ledger.urls, at_rest=True)).violations
+
+
+async def test_an_account_goes_on_from_volume_to_volume(ledger: PostgresLedger) -> None:
+    first, second = (ledger.open(ALICE, "EUR", partition) for partition in range(2))
+    asked = []
+    for expected in (1, 2, None):
+        asked.append(ledger.request("deposit", first, user=ALICE, amount="5"))
+        asked.append(ledger.request("transfer", first, user=ALICE, amount="2", to=second))
+        await ledger.drain()
+        if expected is not None:
+            assert await turn(ledger) == expected
+    assert await by_volume(ledger, "entries") == {0: 3, 1: 3, 2: 3}
+    pool = ledger.pools[0]
+    page = await queries.entries(pool, first, queries.StatementFilter(), 100)
+    assert [(line.seq, line.balance_after) for line in page.lines] == [
+        (6, 900), (5, 1100), (4, 600), (3, 800), (2, 300), (1, 500),
+    ]  # fmt: skip
+    found = await queries.operations([pool], asked)
+    assert {found[operation].operation.status for operation in asked} == {"settled"}
+    for line in page.lines:
+        at = await queries.balance_at(pool, first, line.time)
+        assert at is not None
+        assert at.seq >= line.seq
+    assert await found_wrong(ledger) == []
+
+
+async def test_a_leg_of_an_earlier_volume_is_not_decided_again(ledger: PostgresLedger) -> None:
+    account = ledger.open(ALICE, "EUR", 0)
+    ledger.request("deposit", account, user=ALICE, amount="5")
+    repeated = ledger.logs[0][-1].command
+    await ledger.drain()
+    await turn(ledger)
+    ledger.request("deposit", account, user=ALICE, amount="1")
+    await ledger.drain()
+    await turn(ledger)
+
+    ledger.append_to(0, repeated)
+    store, batch = ledger.stores[0], [ledger.logs[0][-1]]
+    async with store.transaction() as transaction:
+        row = await transaction.lock()
+        accounts = await transaction.accounts(account_numbers(batch, 0, row.routing))
+    decided_ahead = decide(0, row.routing, accounts, {}, batch)
+    assert [outcome.status for outcome in decided_ahead.outcomes] == ["settled"]
+    with pytest.raises(RepeatsFound):
+        await store.commit(
+            Place(0, row.epoch, row.next_offset, row.routing),
+            BatchWrite(
+                decisions=decided_ahead,
+                versions={number: it.version for number, it in accounts.items()},
+                quarantined=[],
+                sent=[],
+                next_offset=row.next_offset + 1,
+                fingerprint=b"fingerprint",
+            ),
+        )
+    await ledger.drain()  # the transaction looks it up, and decides nothing
+    assert sum((await by_volume(ledger, "outcomes")).values()) == 3
+    assert await found_wrong(ledger) == []
+
+
+async def test_workers_that_ask_at_once_open_one_volume(ledger: PostgresLedger) -> None:
+    account = ledger.open(ALICE, "EUR", 0)
+    ledger.request("deposit", account, user=ALICE, amount="5")
+    await ledger.drain()
+    pool = ledger.pools[0]
+    await pool.execute("UPDATE routing SET outcomes_per_volume = 2")
+    answers = await asyncio.gather(*(pool.fetchval("SELECT turn_volume()") for _ in range(5)))
+    assert sorted(answers, key=str) == [1, *[None] * 4]
+    assert await pool.fetchval("SELECT turn_volume()") is None
+    rows = await pool.fetch("SELECT DISTINCT volume, outcomes_in_volume FROM partitions")
+    assert [tuple(row) for row in rows] == [(1, 0)]
+
+
+async def test_a_partition_begins_in_the_newest_volume(ledger: PostgresLedger) -> None:
+    account = ledger.open(ALICE, "EUR", 0)
+    ledger.request("deposit", account, user=ALICE, amount="5")
+    await ledger.drain()
+    await turn(ledger)
+    await ledger.grow(4)
+    volumes = await ledger.pools[0].fetch("SELECT volume FROM partitions")
+    assert [row["volume"] for row in volumes] == [1] * 4
+
+
+async def test_a_store_opens_a_volume_when_it_has_written_enough(
+    ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_store, "TURN_AFTER", 2)
+    await ledger.pools[0].execute("UPDATE routing SET outcomes_per_volume = 2")
+    account = ledger.open(ALICE, "EUR", 0)
+    await ledger.drain()
+    store = ledger.stores[0]
+    for _ in range(5):
+        ledger.request("deposit", account, user=ALICE, amount="5")
+        batch = [ledger.logs[0].popleft()]
+        async with store.transaction() as transaction:
+            row = await transaction.lock()
+            accounts = await transaction.accounts([account])
+        decisions = decide(0, row.routing, accounts, {}, batch)
+        await store.commit(
+            Place(0, row.epoch, row.next_offset, row.routing),
+            BatchWrite(
+                decisions=decisions,
+                versions={account: accounts[account].version},
+                quarantined=[],
+                sent=[],
+                next_offset=row.next_offset + 1,
+                fingerprint=b"fingerprint",
+            ),
+        )
+    assert await by_volume(ledger, "outcomes") == {0: 3, 1: 2, 2: 1}
+    assert await found_wrong(ledger) == []
+
+
+async def test_a_volume_that_cannot_be_opened_now_is_no_fault_of_the_batch(
+    ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_store, "TURN_AFTER", 1)
+    pool, store = ledger.pools[0], ledger.stores[0]
+    await pool.execute("UPDATE routing SET outcomes_per_volume = 1")
+    account = ledger.open(ALICE, "EUR", 0)
+    batch = [ledger.logs[0].popleft()]
+    async with store.transaction() as transaction:
+        row = await transaction.lock()
+    decisions = decide(0, row.routing, {}, {}, batch)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM partitions WHERE partition = 1 FOR UPDATE")
+        await store.commit(
+            Place(0, row.epoch, row.next_offset, row.routing),
+            BatchWrite(
+                decisions=decisions,
+                versions={},
+                quarantined=[],
+                sent=[],
+                next_offset=row.next_offset + 1,
+                fingerprint=b"fingerprint",
+            ),
+        )
+    assert (await queries.account(pool, account)) is not None
+    assert await pool.fetchval("SELECT max(volume) FROM volumes") == 0
+    assert await pool.fetchval("SELECT turn_volume()") == 1
+
+
+async def test_every_volume_refuses_changes(ledger: PostgresLedger) -> None:
+    account = ledger.open(ALICE, "EUR", 0)
+    ledger.request("deposit", account, user=ALICE, amount="5")
+    await ledger.drain()
+    await turn(ledger)
+    for home in ("public", "volume_0", "volume_1"):
+        for table in ("outcomes", "entries"):
+            for change in ("DELETE FROM", "TRUNCATE"):
+                with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+                    await ledger.pools[0].execute(f"{change} {home}.{table}")
+
+
+async def test_a_worker_may_turn_the_volume_and_nothing_else(
+    platform: Platform, ledger: PostgresLedger
+) -> None:
+    database = ledger.urls[0].rsplit("/", 1)[1].split("?")[0]
+    worker = await connect_pool(
+        platform.environment("worker", database, "unused")["MICROFIN_DATABASES"], CommonSettings()
+    )
+    try:
+        async with worker.acquire() as connection, connection.transaction():
+            assert await connection.fetchval("SELECT turn_volume()") is None
+        for forbidden in (
+            "SELECT make_volume(7)",
+            "SELECT add_volume(7)",
+            "UPDATE partitions SET volume = 7",
+            "UPDATE routing SET outcomes_per_volume = 1",
+            "INSERT INTO volumes VALUES (7)",
+            "SELECT FROM volume_0.outcomes",
+        ):
+            async with worker.acquire() as connection:
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.execute(forbidden)
+    finally:
+        worker.terminate()
+
+
+# The migration ------------------------------------------------------------------------------------
+
+
+def migrate_to(url: str, revision: str) -> None:
+    """Bring a database to a revision before the newest."""
+    with run._engine(url).connect() as connection:
+        run._ensure_roles(connection)
+        configuration = Config(attributes={"connection": connection})
+        configuration.set_main_option("script_location", str(Path(run.__file__).parent))
+        command.upgrade(configuration, revision)
+        run._show_schema(connection)
+        connection.execute(
+            text(
+                "INSERT INTO routing (shard, shards, generation, partition_count)"
+                " VALUES (0, 1, 1, 2)"
+            )
+        )
+        connection.commit()
+
+
+@pytest_asyncio.fixture
+async def before(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[PostgresLedger]:
+    """A ledger of the schema before volumes, with some history."""
+    monkeypatch.setattr("microfin.postgres.shards.NEEDED_SCHEMA", "0007")
+    database = f"before_volumes_{uuid4().hex[:10]}"
+    await platform.create_database(database)
+    url = platform.postgres_direct(0, database=database)
+    await asyncio.to_thread(migrate_to, url, "0007")
+    async with PostgresLedger([url], 2) as ledger:
+        for partition in range(2):
+            account = ledger.open(ALICE, "EUR", partition)
+            for _ in range(10):
+                ledger.request("deposit", account, user=ALICE, amount="5")
+        await ledger.drain()
+        yield ledger
+
+
+async def move_money(ledger: PostgresLedger, done: asyncio.Event) -> int:
+    """Let a partition settle a batch after the other until `done`; return how many deposits."""
+    account = ledger.open(ALICE, "EUR", 1)
+    await ledger.settle(1)
+    moved = 0
+    while not done.is_set() or moved < 20:
+        ledger.request("deposit", account, user=ALICE, amount="1")
+        await ledger.settle(1)
+        moved += 1
+        await asyncio.sleep(0)
+    return moved
+
+
+async def test_a_filled_ledger_is_migrated_while_money_moves(before: PostgresLedger) -> None:
+    done = asyncio.Event()
+    moving = asyncio.create_task(move_money(before, done))
+    (revision,) = await asyncio.to_thread(migrate, before.urls, 2)
+    assert revision >= "0008"
+    done.set()
+    moved = await moving
+    assert await by_volume(before, "outcomes") == {0: 22 + 1 + moved}
+    assert await turn(before) == 1
+    await move_money(before, done)
+    assert set(await by_volume(before, "outcomes")) == {0, 1}
+    assert await found_wrong(before) == []
+
+
+async def test_a_reader_delays_the_migration_and_nobody_else(before: PostgresLedger) -> None:
+    reading: Any = before.pools[0].acquire()
+    async with reading as connection:
+        transaction = connection.transaction(isolation="repeatable_read")
+        await transaction.start()
+        await connection.fetchval("SELECT count(*) FROM outcomes")
+        migrating = asyncio.create_task(asyncio.to_thread(migrate, before.urls, 2))
+        done = asyncio.Event()
+        done.set()
+        for _ in range(3):
+            assert await move_money(before, done) == 20
+        await asyncio.sleep(1.5)
+        assert not migrating.done()
+        await transaction.rollback()
+    await migrating
+    assert await found_wrong(before) == []
