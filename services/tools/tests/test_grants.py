@@ -66,6 +66,9 @@ async def test_the_reference_is_the_catalogue(shard: tuple[Platform, str, str]) 
         ("microfin_worker", "moment"),
         ("microfin_worker", "write_batch"),
         ("microfin_worker", "turn_volume"),
+        ("microfin_worker", "sum_up_volume"),
+        ("microfin_worker", "operation_chunk"),
+        ("microfin_worker", "operation_bits"),
         ("microfin_api", "open_session"),
     }
     assert everybody == {"USAGE", "CONNECT"}

@@ -14,6 +14,7 @@ from alembic.config import Config
 from sqlalchemy import text
 
 from microfin.ledger.decision import account_numbers, decide
+from microfin.ledger.records import Decisions
 from microfin.postgres import queries
 from microfin.postgres.connections import connect_pool
 from microfin.process.settings import CommonSettings
@@ -21,11 +22,18 @@ from microfin_local.platform import Platform
 from microfin_tools.audit import Violation, audit
 from microfin_tools.migrations import run
 from microfin_tools.migrations.run import migrate
-from microfin_worker import postgres_store
+from microfin_worker import volumes
 from microfin_worker.ports import BatchWrite, Place, RepeatsFound
+from microfin_worker.postgres_store import PostgresStore
+from microfin_worker.volumes import OutcomeCount, VolumeKeeper
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ALICE = uuid4().hex
+MAY_BE_IN_A_VOLUME = """
+SELECT count(*) FROM unnest($1::uuid[]) AS asked (operation) JOIN volume_summaries
+    ON chunk = operation_chunk(operation)
+    AND bits & operation_bits(operation) = operation_bits(operation)
+"""
 BY_VOLUME = "SELECT volume, count(*) FROM {} GROUP BY volume ORDER BY volume"
 
 
@@ -80,37 +88,49 @@ async def test_an_account_goes_on_from_volume_to_volume(ledger: PostgresLedger) 
     assert await found_wrong(ledger) == []
 
 
-async def test_a_leg_of_an_earlier_volume_is_not_decided_again(ledger: PostgresLedger) -> None:
-    account = ledger.open(ALICE, "EUR", 0)
-    ledger.request("deposit", account, user=ALICE, amount="5")
-    repeated = ledger.logs[0][-1].command
-    await ledger.drain()
-    await turn(ledger)
-    ledger.request("deposit", account, user=ALICE, amount="1")
-    await ledger.drain()
-    await turn(ledger)
-
-    ledger.append_to(0, repeated)
-    store, batch = ledger.stores[0], [ledger.logs[0][-1]]
+async def commit_ahead(ledger: PostgresLedger, store: PostgresStore) -> Decisions:
+    """Commit the oldest record of the store's log as one that was decided without looking up."""
+    batch = [ledger.logs[store.partition].popleft()]
     async with store.transaction() as transaction:
         row = await transaction.lock()
-        accounts = await transaction.accounts(account_numbers(batch, 0, row.routing))
-    decided_ahead = decide(0, row.routing, accounts, {}, batch)
-    assert [outcome.status for outcome in decided_ahead.outcomes] == ["settled"]
+        accounts = await transaction.accounts(account_numbers(batch, row.partition, row.routing))
+    decisions = decide(row.partition, row.routing, accounts, {}, batch)
+    await store.commit(
+        Place(row.partition, row.epoch, row.next_offset, row.routing),
+        BatchWrite(
+            decisions=decisions,
+            versions={number: it.version for number, it in accounts.items()},
+            quarantined=[],
+            sent=[],
+            next_offset=batch[-1].offset + 1,
+            fingerprint=b"fingerprint",
+        ),
+    )
+    return decisions
+
+
+@pytest.mark.parametrize("summed_up", [True, False])
+@pytest.mark.parametrize("in_volume", [0, 1, 2])
+async def test_a_leg_that_any_volume_has_is_not_decided_again(
+    ledger: PostgresLedger, in_volume: int, summed_up: bool
+) -> None:
+    account = ledger.open(ALICE, "EUR", 0)
+    repeated = []
+    for _ in range(3):
+        ledger.request("deposit", account, user=ALICE, amount="5")
+        repeated.append(ledger.logs[0][-1].command)
+        await ledger.drain()
+        await turn(ledger)
+    if summed_up:
+        await VolumeKeeper(ledger.pools[0], OutcomeCount(), pause=0).keep()
+    before = await by_volume(ledger, "outcomes")
+    ledger.append_to(0, repeated[in_volume])
+    record = ledger.logs[0][-1]
     with pytest.raises(RepeatsFound):
-        await store.commit(
-            Place(0, row.epoch, row.next_offset, row.routing),
-            BatchWrite(
-                decisions=decided_ahead,
-                versions={number: it.version for number, it in accounts.items()},
-                quarantined=[],
-                sent=[],
-                next_offset=row.next_offset + 1,
-                fingerprint=b"fingerprint",
-            ),
-        )
+        await commit_ahead(ledger, ledger.stores[0])
+    ledger.logs[0].append(record)
     await ledger.drain()  # the transaction looks it up, and decides nothing
-    assert sum((await by_volume(ledger, "outcomes")).values()) == 3
+    assert await by_volume(ledger, "outcomes") == before
     assert await found_wrong(ledger) == []
 
 
@@ -137,63 +157,58 @@ async def test_a_partition_begins_in_the_newest_volume(ledger: PostgresLedger) -
     assert [row["volume"] for row in volumes] == [1] * 4
 
 
-async def test_a_store_opens_a_volume_when_it_has_written_enough(
+async def test_a_keeper_opens_a_volume_and_sums_up_the_full_one(ledger: PostgresLedger) -> None:
+    pool, account = ledger.pools[0], ledger.open(ALICE, "EUR", 0)
+    asked = [ledger.request("deposit", account, user=ALICE, amount="5") for _ in range(200)]
+    await ledger.drain()
+    keeper = VolumeKeeper(pool, OutcomeCount(), pause=0)
+    await keeper.keep()
+    assert await pool.fetchval("SELECT count(*) FROM volume_summaries") == 0
+    await pool.execute("UPDATE routing SET outcomes_per_volume = 200")
+    await keeper.keep()
+    rows = await pool.fetch("SELECT volume, summed_chunks FROM volumes ORDER BY volume")
+    assert [tuple(row) for row in rows] == [(0, 131072), (1, 0)]
+    strangers = [uuid4().hex for _ in range(1_000)]
+    found = {
+        kind: await pool.fetchval(MAY_BE_IN_A_VOLUME, operations)
+        for kind, operations in (("asked", asked), ("strangers", strangers))
+    }
+    assert found == {"asked": 200, "strangers": 0}
+
+
+async def test_a_worker_that_has_written_enough_lets_its_keeper_work(
     ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_store, "TURN_AFTER", 2)
-    await ledger.pools[0].execute("UPDATE routing SET outcomes_per_volume = 2")
+    monkeypatch.setattr(volumes, "ASK_AFTER", 3)
+    await ledger.pools[0].execute("UPDATE routing SET outcomes_per_volume = 1")
     account = ledger.open(ALICE, "EUR", 0)
     await ledger.drain()
     store = ledger.stores[0]
-    for _ in range(5):
+    keeping = asyncio.create_task(VolumeKeeper(ledger.pools[0], store.written, pause=0).run())
+    for expected in (0, 0, 1):
         ledger.request("deposit", account, user=ALICE, amount="5")
-        batch = [ledger.logs[0].popleft()]
-        async with store.transaction() as transaction:
-            row = await transaction.lock()
-            accounts = await transaction.accounts([account])
-        decisions = decide(0, row.routing, accounts, {}, batch)
-        await store.commit(
-            Place(0, row.epoch, row.next_offset, row.routing),
-            BatchWrite(
-                decisions=decisions,
-                versions={account: accounts[account].version},
-                quarantined=[],
-                sent=[],
-                next_offset=row.next_offset + 1,
-                fingerprint=b"fingerprint",
-            ),
-        )
-    assert await by_volume(ledger, "outcomes") == {0: 3, 1: 2, 2: 1}
+        await commit_ahead(ledger, store)
+        while True:
+            if await ledger.pools[0].fetchval("SELECT max(volume) FROM volumes") == expected:
+                break
+            await asyncio.sleep(0.01)
+    keeping.cancel()
     assert await found_wrong(ledger) == []
 
 
-async def test_a_volume_that_cannot_be_opened_now_is_no_fault_of_the_batch(
-    ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres_store, "TURN_AFTER", 1)
-    pool, store = ledger.pools[0], ledger.stores[0]
+async def test_a_volume_that_cannot_be_opened_now_grows_on(ledger: PostgresLedger) -> None:
+    pool = ledger.pools[0]
     await pool.execute("UPDATE routing SET outcomes_per_volume = 1")
-    account = ledger.open(ALICE, "EUR", 0)
-    batch = [ledger.logs[0].popleft()]
-    async with store.transaction() as transaction:
-        row = await transaction.lock()
-    decisions = decide(0, row.routing, {}, {}, batch)
+    ledger.open(ALICE, "EUR", 0)
+    await ledger.drain()
+    keeper = VolumeKeeper(pool, OutcomeCount(), pause=0)
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM partitions WHERE partition = 1 FOR UPDATE")
-        await store.commit(
-            Place(0, row.epoch, row.next_offset, row.routing),
-            BatchWrite(
-                decisions=decisions,
-                versions={},
-                quarantined=[],
-                sent=[],
-                next_offset=row.next_offset + 1,
-                fingerprint=b"fingerprint",
-            ),
-        )
-    assert (await queries.account(pool, account)) is not None
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await keeper.keep()
     assert await pool.fetchval("SELECT max(volume) FROM volumes") == 0
-    assert await pool.fetchval("SELECT turn_volume()") == 1
+    await keeper.keep()
+    assert await pool.fetchval("SELECT max(volume) FROM volumes") == 1
 
 
 async def test_every_volume_refuses_changes(ledger: PostgresLedger) -> None:
@@ -201,11 +216,12 @@ async def test_every_volume_refuses_changes(ledger: PostgresLedger) -> None:
     ledger.request("deposit", account, user=ALICE, amount="5")
     await ledger.drain()
     await turn(ledger)
-    for home in ("public", "volume_0", "volume_1"):
-        for table in ("outcomes", "entries"):
-            for change in ("DELETE FROM", "TRUNCATE"):
-                with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
-                    await ledger.pools[0].execute(f"{change} {home}.{table}")
+    homes = ("public", "volume_0", "volume_1")
+    tables = [f"{home}.{table}" for home in homes for table in ("outcomes", "entries")]
+    for table in (*tables, "volume_summaries"):
+        for change in ("DELETE FROM", "TRUNCATE"):
+            with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+                await ledger.pools[0].execute(f"{change} {table}")
 
 
 async def test_a_worker_may_turn_the_volume_and_nothing_else(
@@ -220,6 +236,7 @@ async def test_a_worker_may_turn_the_volume_and_nothing_else(
             assert await connection.fetchval("SELECT turn_volume()") is None
         for forbidden in (
             "SELECT make_volume(7)",
+            "INSERT INTO volume_summaries VALUES (0, 7, repeat('0', 512)::bit(512))",
             "SELECT add_volume(7)",
             "UPDATE partitions SET volume = 7",
             "UPDATE routing SET outcomes_per_volume = 1",

@@ -27,6 +27,7 @@ from microfin_worker.limits import Limits
 from microfin_worker.partition import partition_from
 from microfin_worker.ports import Ports
 from microfin_worker.postgres_store import PostgresStore
+from microfin_worker.volumes import VolumeKeeper
 from microfin_worker.worker import Worker
 
 logger = structlog.get_logger(__name__)
@@ -72,6 +73,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         lambda: [redis.fault] if redis.fault else [],
     )
     serving = asyncio.create_task(server.serve())
+    keeping = asyncio.create_task(VolumeKeeper(pool, store.written).run())
 
     async def connect() -> None:
         await asyncio.gather(redis.start(), log.start())
@@ -83,6 +85,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
     try:
         await worker.run(connected=connect())
     finally:
+        keeping.cancel()
         server.end()
         await asyncio.gather(serving, log.stop(), redis.close(), return_exceptions=True)
         pool.terminate()

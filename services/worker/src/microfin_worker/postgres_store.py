@@ -8,11 +8,10 @@ the worker must distinguish an error of PostgreSQL, this module raises an error 
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import asyncpg
 import msgspec
-import structlog
 
 from microfin.ledger import wire
 from microfin.ledger.operation import Outcome
@@ -46,8 +45,7 @@ from microfin_worker.ports import (
     WrongStore,
 )
 from microfin_worker.tenure import TOUCH_AFTER
-
-logger = structlog.get_logger(__name__)
+from microfin_worker.volumes import OutcomeCount
 
 _ROW = """
 SELECT partition, epoch, next_offset, fingerprint, generation, partition_count
@@ -67,12 +65,6 @@ SELECT number, owner, currency, balance, state, seq, version,
     {MILLISECONDS.format(column="entry_time")} AS entry_time
 FROM accounts WHERE number = ANY($1::text[])
 """  # noqa: S608 - the columns are ours
-
-
-_TURN_VOLUME = "SELECT turn_volume()"
-
-TURN_AFTER: Final = 10_000
-"""Outcomes that a store writes before it asks whether the newest volume is full."""
 
 
 class PostgresTransaction:
@@ -114,7 +106,7 @@ class PostgresStore:
         self._pool = pool
         self._shard = ShardPlace(shard_of_partition(partition, shards), shards)
         self.partition = partition
-        self._outcomes_since_turn = 0
+        self.written = OutcomeCount()
         self.silence = Silence("PostgreSQL", TOUCH_AFTER, self._shard.number)
 
     async def claim(self, held: int | None = None) -> Claim:
@@ -167,10 +159,7 @@ class PostgresStore:
         """
         async with self._call(transaction=False) as connection:
             await _write(connection, place, write)
-            self._outcomes_since_turn += len(write.decisions.outcomes)
-            if self._outcomes_since_turn >= TURN_AFTER:
-                self._outcomes_since_turn = 0
-                await _turn_volume(connection)
+        self.written.add(len(write.decisions.outcomes))
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
@@ -244,22 +233,6 @@ def _partition_row(row: Any) -> PartitionRow:
         fingerprint=row["fingerprint"],
         routing=Routing(row["generation"], row["partition_count"]),
     )
-
-
-async def _turn_volume(connection: Connection) -> None:
-    """Let all partitions of the shard go on in another volume, if the newest is full.
-
-    A batch has just been committed: nothing that happens here may look like its failure. Who is not
-    alone now tries again later.
-    """
-    try:
-        async with connection.transaction():
-            volume = await connection.fetchval(_TURN_VOLUME)
-    except Exception as error:  # noqa: BLE001 - a volume that grows on is no fault of the batch
-        logger.warning("the newest volume was not looked at", error=repr(error))
-    else:
-        if volume is not None:
-            logger.info("opened a volume", volume=volume)
 
 
 async def _write(connection: Connection, place: Place, write: BatchWrite) -> None:
