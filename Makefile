@@ -112,7 +112,7 @@ figures: setup  ## Measure the goals' figures against a commit before (BEFORE=e4
 
 fill: setup  ## Give the running platform a past, decided and explained (OPERATIONS=1000000 ACCOUNTS=100000)
 	@$(PYTHON) -m microfin_loadtest fill --operations "$(or $(OPERATIONS),1000000)" \
-		--accounts "$(or $(ACCOUNTS),100000)"
+		--accounts "$(or $(ACCOUNTS),100000)" $(ARGS)
 
 faults: setup  ## Break a platform of its own and compare all money (SEED=1 ROUNDS=10 ARGS=--resume)
 	@PYTHONPATH=tests $(PYTHON) -m faults run --seed "$(or $(SEED),1)" --rounds "$(or $(ROUNDS),10)" $(ARGS)

@@ -28,7 +28,7 @@ class Past:
     """
 
     def __init__(self, routing: Routing, next_offsets: Mapping[int, int]) -> None:
-        self._routing = routing
+        self.routing = routing
         self._next_offsets = dict(next_offsets)
         self.accounts: dict[int, dict[str, Account]] = defaultdict(dict)
         self.opened: dict[str, int] = {}
@@ -49,7 +49,7 @@ class Past:
         return done
 
     def _append(self, waiting: dict[int, list[Received]], command: Command, time: int) -> None:
-        partition = partition_of(command.account, self._routing.partition_count)
+        partition = partition_of(command.account, self.routing.partition_count)
         offset = self._next_offsets[partition]
         if offset >= 0:
             raise ValueError(f"the history of partition {partition} reaches the log")
@@ -60,9 +60,9 @@ class Past:
         self, partition: int, batch: list[Received], waiting: dict[int, list[Received]]
     ) -> Decided:
         existing = self.accounts[partition]
-        numbers = account_numbers(batch, partition, self._routing)
+        numbers = account_numbers(batch, partition, self.routing)
         known = {number: existing[number] for number in numbers if number in existing}
-        decisions = decide(partition, self._routing, known, {}, batch)
+        decisions = decide(partition, self.routing, known, {}, batch)
         for outcome in decisions.outcomes:
             if outcome.status == "rejected":
                 raise ValueError(f"{outcome.operation} was rejected: {outcome.reason}")
