@@ -195,6 +195,8 @@ async def test_its_volumes_are_below_those_there_and_older_ones_are_lower(
         assert await fetch(url, "SELECT volume FROM volumes ORDER BY 1") == [
             (number,) for number in range(-6, 1)
         ]
+        summed_up = "SELECT volume FROM volumes WHERE summed_chunks = 131072 ORDER BY 1"
+        assert await fetch(url, summed_up) == [(number,) for number in range(-6, 0)]
         shapes = await fetch(url, SHAPES)
         assert len(shapes) == 7
         assert all(it == shapes[0] for it in shapes), "a volume has other keys or rules"

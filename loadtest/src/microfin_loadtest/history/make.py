@@ -73,6 +73,8 @@ async def make_history(
         await making.add()
         say("VACUUM and ANALYZE")
         await _all(shard.clean() for shard in shards)
+        say("summing up the volumes")
+        await _all(shard.sum_up() for shard in shards)
     return {
         "operations": plan.operations,
         "accounts": len(past.opened),

@@ -182,6 +182,11 @@ class Shard:
         """Leave the tables as after years of work: vacuumed, and known to the planner."""
         await self._connection.execute("VACUUM (ANALYZE) accounts, entries, outcomes")
 
+    async def sum_up(self) -> None:
+        """Write the summaries of all full volumes, as the workers' keepers would in time."""
+        while await self._connection.fetchval("SELECT sum_up_volume()"):
+            pass
+
     async def _copy(self, table: str, lines: bytes, columns: Sequence[str]) -> None:
         await self._connection.copy_to_table(
             table,
