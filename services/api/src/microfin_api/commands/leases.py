@@ -21,11 +21,9 @@ import structlog
 from microfin.ledger.lease import LEASE_SECONDS, RENEWAL_SECONDS
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.postgres.connections import Connection, Pool, connect_pool
-from microfin.postgres.literals import text
 from microfin.postgres.shards import ShardPlace
 from microfin.process.settings import ApiSettings
 from microfin.process.silence import Silence
-from microfin_api.commands.one_round_trip import fetch_first_row
 
 logger = structlog.get_logger(__name__)
 
@@ -34,7 +32,7 @@ _FORGET_EVERY: Final = 600.0
 
 _RENEW = """
 INSERT INTO leases (instance, generation, renewed_at)
-SELECT {instance}, generation, clock_timestamp() FROM routing
+SELECT $1, generation, clock_timestamp() FROM routing
 ON CONFLICT (instance)
 DO UPDATE SET generation = excluded.generation, renewed_at = excluded.renewed_at
 RETURNING (SELECT row_to_json(routing)::text FROM routing)
@@ -89,7 +87,6 @@ class ShardLease:
 
     def __init__(self, instance: str, settings: ApiSettings, shard: int) -> None:
         self._instance = instance
-        self._statement = _RENEW.format(instance=text(instance))
         self._settings = settings
         self._shard = shard
         self._place = ShardPlace(shard, len(settings.database_urls))
@@ -248,7 +245,7 @@ class ShardLease:
 
     async def _renewal(self, sent: float) -> Lease:
         async with self._acquire() as connection:
-            row = await fetch_first_row(connection, self._statement)
+            row = await connection.fetch_first(_RENEW, self._instance)
         if row is None:
             raise self._place.not_migrated()
         found = msgspec.json.decode(row[0], type=_RoutingRow)
