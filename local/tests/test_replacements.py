@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from microfin_local.benchmarks.replacements.copy_reader import measure_copy_reader
 from microfin_local.benchmarks.replacements.http_protocol import measure_http_protocol
+from microfin_local.benchmarks.replacements.one_round_trip import measure_one_round_trip
 from microfin_local.benchmarks.replacements.phase_seconds import measure_phase_seconds
 from microfin_local.benchmarks.replacements.redis_node import measure_redis_node
 from microfin_local.benchmarks.replacements.side_by_side import compare
@@ -14,7 +14,7 @@ from microfin_local.benchmarks.replacements.side_by_side import compare
 Benchmark = Callable[[int, int], Awaitable[dict[str, Any]]]
 
 ALONE: list[Benchmark] = [measure_http_protocol, measure_phase_seconds]
-ON_A_PLATFORM: list[Benchmark] = [measure_copy_reader, measure_redis_node]
+ON_A_PLATFORM: list[Benchmark] = [measure_one_round_trip, measure_redis_node]
 
 
 async def test_the_ratio_says_how_much_longer_the_librarys_way_takes() -> None:

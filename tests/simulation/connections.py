@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Self
 
 import asyncpg
-import msgspec
 
 from simulation.batch_writing import PlacedWrite, write_batch
 from simulation.database import Database, connection_lost
@@ -16,7 +15,7 @@ from simulation.partition_statements import commit_transaction
 from simulation.plan import LostStatement
 from simulation.routing_statements import renew_lease
 from simulation.sessions import Session
-from simulation.statements import READS, renewing_instance, statement
+from simulation.statements import READS, statement
 from simulation.virtual_loop import Process
 
 
@@ -78,6 +77,7 @@ class SimulatedConnection:
 
     fetchrow = fetch
     fetchval = fetch
+    fetch_first = fetch
 
     async def execute(self, text: Any, *arguments: Any, timeout: float | None = None) -> Any:
         """Carry out a statement. `timeout` is only that of a rollback after a time-out, which finds
@@ -88,10 +88,6 @@ class SimulatedConnection:
             self.sends = bool(text.write.decisions.outbox)
             return await self._ask(write_batch, (text.place, text.write))
         return await self._ask(statement(text), arguments)
-
-    async def renew(self, text: str) -> Any:
-        """Renew the lease of the instance that the statement names, and return the routing."""
-        return await self._ask(renew_lease, (renewing_instance(text),))
 
     async def commit(self) -> None:
         """Commit the open transaction."""
@@ -183,11 +179,6 @@ class SimulatedConnection:
         wait = self.pool.timeout if outcome == "hung" else database.network.delay()
         error = TimeoutError("simulated") if outcome == "hung" else connection_lost()
         database.loop.later(wait, _fail, answer, error)
-
-
-async def fetch_first_row(connection: SimulatedConnection, text: str) -> list[bytes]:
-    """Do what the API's `fetch_first_row` does, as far as its leases use it."""
-    return [msgspec.json.encode(await connection.renew(text))]
 
 
 class TransactionBlock:

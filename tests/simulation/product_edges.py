@@ -25,7 +25,7 @@ import microfin_worker.tenure
 from microfin.ledger.lease import LEASE_SECONDS
 from microfin.postgres.shards import ShardPlace
 from simulation.batch_writing import PlacedWrite
-from simulation.connections import SimulatedPool, fetch_first_row
+from simulation.connections import SimulatedPool
 from simulation.database import Database
 from simulation.virtual_loop import VirtualLoop, current_process
 
@@ -84,9 +84,6 @@ def simulated_product(
         stack.enter_context(patch.object(microfin_api.commands.waiting, "random", random))
         stack.enter_context(
             patch.object(microfin_api.commands.leases, "connect_pool", connect_pool)
-        )
-        stack.enter_context(
-            patch.object(microfin_api.commands.leases, "fetch_first_row", fetch_first_row)
         )
         stack.enter_context(
             patch.object(microfin_worker.postgres_store, "batch_statement", PlacedWrite)

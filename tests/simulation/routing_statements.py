@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+import msgspec
+
 from microfin.ledger.lease import ACTIVATION_LOCK_SECONDS
 from microfin.postgres.shards import NEEDED_SCHEMA
 from simulation.database import Database
@@ -155,7 +157,7 @@ def renew_lease(database: Database, transaction: Transaction, instance: str) -> 
     routing = database.tables.routing
     yield ("lease", instance)
     transaction.put(database.tables.leases, instance, {"renewed_at": database.loop.time()})
-    return routing
+    return [msgspec.json.encode(routing)]
 
 
 def delete_lease(database: Database, transaction: Transaction, instance: str) -> Execution:

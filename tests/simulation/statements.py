@@ -30,6 +30,7 @@ from simulation.routing_statements import (
     read_partitions,
     read_routing,
     read_shard,
+    renew_lease,
     set_lock_timeout,
     withdraw,
 )
@@ -47,6 +48,7 @@ _STATEMENTS: Final[dict[str, Callable[..., Execution]]] = {
     postgres_store._KNOWN: read_outcomes,
     postgres_store._ACCOUNTS: read_accounts,
     queries._LEGS: read_outcomes,
+    leases._RENEW: renew_lease,
     "DELETE FROM leases WHERE instance = $1": delete_lease,
     "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"
     " WHERE partition = $1 AND epoch = coalesce($2, epoch) RETURNING epoch": raise_epoch,
@@ -91,17 +93,6 @@ READS: Final = frozenset(
     }
 )
 """Those that change and lock nothing."""
-
-
-_RENEWAL: Final = leases._RENEW.split("{instance}")
-
-
-def renewing_instance(text: str) -> str:
-    """Return whose lease a renewal renews. Raises `UnknownStatement` for another statement."""
-    before, after = _RENEWAL
-    if not (text.startswith(f"{before}E'") and text.endswith(f"'{after}")):
-        raise UnknownStatement(text)
-    return text[len(before) + 2 : -len(after) - 1]
 
 
 @cache

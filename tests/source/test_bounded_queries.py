@@ -33,7 +33,7 @@ ALLOWED: Final = {
         "the end of the primary key's index",
     "SELECT shard, shards, generation, partition_count, intended_generation, "
     "intended_partition_count FROM routing": "routing is one row",
-    "INSERT INTO leases (instance, generation, renewed_at) SELECT {instance}":
+    "INSERT INTO leases (instance, generation, renewed_at) SELECT $1":
         "routing is one row",
     "DELETE FROM leases WHERE instance = $1": BY_UNIQUE_KEY,
     "SELECT user_id, extract(epoch FROM least(expires_at, sessions.created_at + $2 * "

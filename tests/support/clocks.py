@@ -23,6 +23,9 @@ class ArtificialClock:
         self.slept.append(seconds)
         self.milliseconds += int(1000 * seconds)
 
+    async def tick(self, seconds: float) -> None:
+        await self.sleep(seconds)
+
 
 class HandClock:
     """Advances only in `spend`, by whole milliseconds, so that no fraction is lost.
@@ -41,6 +44,9 @@ class HandClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0.001 if seconds else 0)
+
+    async def tick(self, seconds: float) -> None:
+        await self.sleep(seconds)
 
     async def spend(self, milliseconds: int) -> None:
         """Let a component need this time, while other tasks run."""

@@ -161,3 +161,40 @@ async def test_leases_end_with_their_thread(ledger: Ledger) -> None:
     async with running(ledger.settings()):
         assert len(renewing() - before) == 1
     assert not renewing() - before
+
+
+async def test_a_renewal_wakes_only_loops_on_which_somebody_waits(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(ledger.settings()) as api:
+        lease = api.services.leases.of_shard(0)
+        woken = 0
+        wake = lease._wake
+
+        def count() -> None:
+            nonlocal woken
+            woken += 1
+            wake()
+
+        monkeypatch.setattr(lease, "_wake", count)
+
+        async def renewed() -> None:
+            before = lease.latest
+            await until_true(lambda: lease.latest is not None and lease.latest is not before)
+
+        for _ in range(3):
+            await renewed()
+        assert woken == 0
+        async with asyncio.timeout(30):
+            await lease.attempted()
+            await lease.sent_after(time.monotonic())
+        assert woken >= 2
+
+
+async def test_a_renewal_between_look_and_wait_is_not_missed(ledger: Ledger) -> None:
+    lease = ShardLease("unheard", ledger.settings(), 0)
+    seen = lease.attempts
+    await lease.start()
+    await lease.stop()
+    async with asyncio.timeout(30):
+        await lease.attempted(after=seen)

@@ -67,7 +67,7 @@ class LogWatch:
                 await self._disconnect()
             else:
                 self._silence.answered()
-            await self._clock.sleep(EVERY)
+            await self._clock.tick(EVERY)
 
     async def _ask(self) -> int:
         """Ask over the existing connection, or over a new one to the configured servers."""

@@ -253,6 +253,9 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Wait."""
 
+    async def tick(self, seconds: float) -> None:
+        """Wait until the next tick that all timers of these seconds share."""
+
 
 class Ports(msgspec.Struct, frozen=True):
     """All ports of one worker, and the silence of the parts behind them.

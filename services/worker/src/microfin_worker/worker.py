@@ -105,7 +105,7 @@ class Worker:
         """Renew the status also while the worker waits for a database or a broker."""
         while True:
             self._states.measure(self._tenure.place if self._tenure else None)
-            await self._ports.clock.sleep(_MEASURE_SECONDS)
+            await self._ports.clock.tick(_MEASURE_SECONDS)
 
     async def _claim_and_work(self) -> None:
         """Claim and work; answer every failure with the pause or the stop that it requires."""

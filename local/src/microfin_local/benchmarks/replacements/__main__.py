@@ -9,8 +9,8 @@ import structlog
 import typer
 import uvloop
 
-from microfin_local.benchmarks.replacements.copy_reader import measure_copy_reader
 from microfin_local.benchmarks.replacements.http_protocol import measure_http_protocol
+from microfin_local.benchmarks.replacements.one_round_trip import measure_one_round_trip
 from microfin_local.benchmarks.replacements.phase_seconds import measure_phase_seconds
 from microfin_local.benchmarks.replacements.redis_node import measure_redis_node
 from microfin_local.benchmarks.replacements.side_by_side import RUNS
@@ -38,9 +38,9 @@ def http_protocol(runs: Runs = RUNS) -> None:
 
 
 @application.command()
-def copy_reader(runs: Runs = RUNS) -> None:
-    """Compare one row by COPY with asyncpg's fetchrow, through a real PgBouncer."""
-    _print(measure_copy_reader(runs))
+def one_round_trip(runs: Runs = RUNS) -> None:
+    """Compare OneRoundTrip with asyncpg's fetchrow, through a real PgBouncer."""
+    _print(measure_one_round_trip(runs))
 
 
 @application.command()

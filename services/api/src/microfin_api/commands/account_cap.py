@@ -18,10 +18,8 @@ import structlog
 
 from microfin.postgres import queries
 from microfin.postgres.connections import DATABASE_ERRORS, Pool, is_connection_loss
-from microfin.postgres.literals import text
 from microfin.process.settings import ApiSettings
 from microfin_api.commands.leases import Leases
-from microfin_api.commands.one_round_trip import fetch_first_row
 from microfin_api.http.problems import Problem
 
 logger = structlog.get_logger(__name__)
@@ -31,9 +29,7 @@ _QUOTA_SECONDS: Final = 60.0
 _PROCESSES: Final = 16
 """How many processes share the accounts that remain."""
 _REMEMBERED: Final = 10_000
-_COUNT: Final = (
-    "SELECT count(*) FROM (SELECT FROM accounts WHERE owner = {owner} LIMIT {most}) AS own"
-)
+_COUNT: Final = "SELECT count(*) FROM (SELECT FROM accounts WHERE owner = $1 LIMIT $2) AS own"
 
 
 class _Quota(msgspec.Struct):
@@ -112,13 +108,12 @@ def _loop_time() -> float:
 
 async def _count(pool: Pool, user: str, most: int) -> int | None:
     """Return how many accounts `user` has on one shard, at most `most`; None if it is away."""
-    statement = _COUNT.format(owner=text(user), most=most)
     try:
         async with pool.acquire() as connection:
-            row = await fetch_first_row(connection, statement)
+            row = await connection.fetch_first(_COUNT, user, most)
     except DATABASE_ERRORS as error:
         if not is_connection_loss(error):
             raise
         logger.warning("accounts not counted", error=repr(error))
         return None
-    return int.from_bytes(row[0]) if row else 0
+    return int(row[0])

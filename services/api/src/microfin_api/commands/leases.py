@@ -21,11 +21,9 @@ import structlog
 from microfin.ledger.lease import LEASE_SECONDS, RENEWAL_SECONDS
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.postgres.connections import Connection, Pool, connect_pool
-from microfin.postgres.literals import text
 from microfin.postgres.shards import ShardPlace
 from microfin.process.settings import ApiSettings
 from microfin.process.silence import Silence
-from microfin_api.commands.one_round_trip import fetch_first_row
 
 logger = structlog.get_logger(__name__)
 
@@ -34,7 +32,7 @@ _FORGET_EVERY: Final = 600.0
 
 _RENEW = """
 INSERT INTO leases (instance, generation, renewed_at)
-SELECT {instance}, generation, clock_timestamp() FROM routing
+SELECT $1, generation, clock_timestamp() FROM routing
 ON CONFLICT (instance)
 DO UPDATE SET generation = excluded.generation, renewed_at = excluded.renewed_at
 RETURNING (SELECT row_to_json(routing)::text FROM routing)
@@ -84,12 +82,12 @@ class ShardLease:
     """The lease on one shard, renewed from `start` to `stop`.
 
     `fault` is empty or says why the last renewal failed. `refusals` counts renewals that failed
-    otherwise than by a timeout: the database or its pooler refused them.
+    otherwise than by a timeout: the database or its pooler refused them. `attempts` counts all that
+    have ended.
     """
 
     def __init__(self, instance: str, settings: ApiSettings, shard: int) -> None:
         self._instance = instance
-        self._statement = _RENEW.format(instance=text(instance))
         self._settings = settings
         self._shard = shard
         self._place = ShardPlace(shard, len(settings.database_urls))
@@ -100,6 +98,8 @@ class ShardLease:
         self._wanted_event = asyncio.Event()  # on the loop that renews
         self._renewal_wanted = False
         self._attempted = asyncio.Event()  # on the loop of the lease's users
+        self._waiting = 0  # users, for an attempt
+        self.attempts = 0
         self._intent_since: float | None = None
         self._returned = False
         self.silence = Silence("PostgreSQL", RENEWAL_SECONDS, shard)
@@ -155,14 +155,25 @@ class ShardLease:
 
         All callers that wait share a renewal, which is sent a little sooner for them.
         """
-        while (lease := self.latest) is None or lease.sent <= moment:
+        while True:
+            attempts = self.attempts
+            if (lease := self.latest) is not None and lease.sent > moment:
+                return lease
             self._ask_for_renewal()
-            await self.attempted()
-        return lease
+            await self.attempted(after=attempts)
 
-    async def attempted(self) -> None:
-        """Return after the next attempt to renew, however it ends. Call with a deadline."""
-        await self._attempted.wait()
+    async def attempted(self, after: int | None = None) -> None:
+        """Return after the next attempt to renew, however it ends. Call with a deadline.
+
+        Returns at once if there have been more attempts than the number `after`, which the caller
+        has read from `attempts` before it looked at the lease.
+        """
+        self._waiting += 1  # before `attempts` is read: `_notify_users` does it the other way round
+        try:
+            if after is None or after == self.attempts:
+                await self._attempted.wait()
+        finally:
+            self._waiting -= 1
 
     def _ask_for_renewal(self) -> None:
         """Ask for a renewal soon. A caller that finds it asked for already may rely on that: the
@@ -177,10 +188,11 @@ class ShardLease:
                 self._own_loop.call_soon_threadsafe(self._wanted_event.set)
 
     def _notify_users(self) -> None:
-        """Wake the users that wait for an attempt."""
+        """Wake the users that wait for an attempt; a loop on which nobody waits sleeps on."""
+        self.attempts += 1
         if self._users_loop is None:
             self._wake()
-        else:
+        elif self._waiting or self._returned:
             with contextlib.suppress(RuntimeError):  # that loop has ended: nobody waits
                 self._users_loop.call_soon_threadsafe(self._wake)
 
@@ -248,7 +260,7 @@ class ShardLease:
 
     async def _renewal(self, sent: float) -> Lease:
         async with self._acquire() as connection:
-            row = await fetch_first_row(connection, self._statement)
+            row = await connection.fetch_first(_RENEW, self._instance)
         if row is None:
             raise self._place.not_migrated()
         found = msgspec.json.decode(row[0], type=_RoutingRow)

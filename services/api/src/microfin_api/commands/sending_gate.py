@@ -86,11 +86,13 @@ class SendingGate:
         refusals = shard.refusals
         try:
             async with asyncio.timeout(LEASE_WAIT_SECONDS):
-                while (lease := shard.valid()) is None:
+                while True:
+                    attempts = shard.attempts
+                    if (lease := shard.valid()) is not None:
+                        return lease
                     if shard.refusals != refusals:
                         raise _no_lease()
-                    await shard.attempted()
-                return lease
+                    await shard.attempted(after=attempts)
         except TimeoutError:
             raise _no_lease() from None
         finally:

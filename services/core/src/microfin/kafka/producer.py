@@ -22,6 +22,7 @@ from microfin.process.deadline import within
 from microfin.process.renewed_tls import tls_fault
 from microfin.process.settings import CommonSettings
 from microfin.process.silence import Silence
+from microfin.process.ticks import tick
 
 logger = structlog.get_logger(__name__)
 
@@ -158,7 +159,7 @@ class CommandProducer:
 
     async def _probe_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(_PROBE_EVERY)
+            await tick(_PROBE_EVERY)
             producer = self._producer
             if producer is None:
                 continue

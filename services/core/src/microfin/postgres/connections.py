@@ -8,7 +8,7 @@ the pooler supports it.
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -98,7 +98,8 @@ async def connect_pool(
 
     async def compare(connection: Connection) -> None:
         if place is not None:
-            await check_shard(connection, place)
+            with _explained(place):
+                place.check_for_work(await connection.fetch_first(SHARD_AND_SCHEMA))
 
     return await asyncpg.create_pool(
         url,
@@ -176,8 +177,15 @@ async def check_shard(connection: Connection, place: ShardPlace) -> None:
 
 async def check_shard_within(connection: Connection, place: ShardPlace) -> None:
     """Check as `check_shard` does, in the transaction that the caller has begun."""
-    try:
+    with _explained(place):
         place.check_for_work(await connection.fetchrow(SHARD_AND_SCHEMA))
+
+
+@contextlib.contextmanager
+def _explained(place: ShardPlace) -> Iterator[None]:
+    """Say what it means that the database cannot be asked which shard it is."""
+    try:
+        yield
     except asyncpg.UndefinedTableError as error:
         raise place.not_migrated() from error
     except asyncpg.InsufficientPrivilegeError as error:

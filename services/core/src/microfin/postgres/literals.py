@@ -2,10 +2,9 @@
 
 PostgreSQL's extended protocol, the one with parameters, costs a round trip to parse a statement and
 another to run it, and behind a transaction pooler a transaction around both. A statement without
-parameters is one message there and one back. So the worker's batches and the API's leases carry
-their values as literals. PostgreSQL logs a slow or failing statement with its literals. So a value
-that must not be in that log (an address, a name, a hash, a token) is never a literal but a
-parameter.
+parameters is one message there and one back. So the worker's batches carry their values as
+literals. PostgreSQL logs a slow or failing statement with its literals. So a value that must not be
+in that log (an address, a name, a hash, a token) is never a literal but a parameter.
 
 Every text becomes an escape string constant (E'…'), which means the same for every value of
 `standard_conforming_strings`: doubling quotes and backslashes is enough (PostgreSQL's manual,

@@ -1,10 +1,9 @@
 """One statement with parameters in one round trip, behind every kind of pooler.
 
 Without statements prepared by name, which a transaction pooler may not know, asyncpg asks twice for
-each statement: for its types, and for its rows. Because both must reach one server, a transaction
-goes around them: four round trips. Here a connection remembers the types of the few statements that
-it uses. Then a statement, its parameters and the end of its transaction are one message. Under load
-each round trip waits for a turn of the event loop.
+each statement: for its types, and for its rows. Here a connection remembers the types of the few
+statements that it uses. Then a statement, its parameters and the end of its transaction are one
+message. Under load each round trip waits for a turn of the event loop.
 
 The values are parameters, so they are not in the text that PostgreSQL may log.
 """
@@ -49,12 +48,8 @@ class OneRoundTrip(asyncpg.Connection):  # type: ignore[misc]
         return rows[0] if rows else None
 
     async def _learn(self, statement: str) -> None:
-        """Ask for the types, in a transaction, so that a pooler knows when the question ends."""
-        if self.is_in_transaction():
-            prepared = await self.prepare(statement)
-        else:
-            async with self.transaction():
-                prepared = await self.prepare(statement)
+        """Ask for the types. This is one message, after which a pooler may give the server away."""
+        prepared = await self.prepare(statement)
         if len(self._known) >= _MOST_REMEMBERED:
             self._known.clear()
         self._known[statement] = prepared._state  # noqa: SLF001 - there is no other way to keep it

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+from microfin.process.ticks import tick
+
 
 class SystemClock:
     """The clock of this machine and of asyncio's loop."""
@@ -18,3 +20,7 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
+
+    async def tick(self, seconds: float) -> None:
+        """Wait until the next tick that all timers of these seconds share."""
+        await tick(seconds)

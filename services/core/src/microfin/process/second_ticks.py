@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 from typing import Any, Final
 
+from microfin.process.ticks import until_tick
+
 _SECONDS: Final = 1.0
 _UVICORN_TICKS: Final = 10  # in a second; it does its work where the count is a multiple of this
 
@@ -32,7 +34,7 @@ class SecondTicks:
         while not await self.on_tick(counter):
             counter += _UVICORN_TICKS
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SECONDS):
+                async with asyncio.timeout(until_tick(self._loop.time(), _SECONDS)):
                     await self._look.wait()
             self._look.clear()
 

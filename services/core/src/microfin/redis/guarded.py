@@ -28,6 +28,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from microfin.process.settings import CommonSettings
 from microfin.process.silence import Silence
+from microfin.process.ticks import tick
 from microfin.redis.node import Address, Command, ErrorReply, Node, Subscription
 from microfin.redis.state import SERVING, judge
 from microfin.redis.tls import redis_fault, tls_context, use_context
@@ -173,7 +174,7 @@ class GuardedRedis:
 
     async def _look_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
+            await tick(_LOOK_EVERY)
             try:
                 await self._look()
             except Exception:
@@ -204,7 +205,7 @@ class GuardedRedis:
         while True:
             with contextlib.suppress(RedisUnavailable):
                 await self.publish(channel, b"")
-            await asyncio.sleep(_HEARTBEAT)
+            await tick(_HEARTBEAT)
 
     async def _listen(self, channel: str) -> AsyncIterator[bytes]:
         async with self.listen(channel) as listening:

@@ -15,6 +15,8 @@ from typing import Any, Final, TypeVar, cast
 import hiredis
 import msgspec
 
+from microfin.process.ticks import until_tick
+
 Command = tuple[str | bytes | int, ...]
 
 # hiredis' annotation allows for one word only.
@@ -187,7 +189,8 @@ class Subscription(_Connection):
         if self._loop.time() - self._heard > self._silence:
             self.end()
         else:
-            self._watch = self._loop.call_later(self._silence / 4, self._listen_for_silence)
+            pause = until_tick(self._loop.time(), self._silence / 4)
+            self._watch = self._loop.call_later(pause, self._listen_for_silence)
 
 
 _AnyConnection = TypeVar("_AnyConnection", bound=_Connection)

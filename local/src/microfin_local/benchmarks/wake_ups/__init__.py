@@ -1,0 +1,1 @@
+"""Which processes an operation wakes, in which order, and where its time goes."""
