@@ -25,10 +25,27 @@ from support.api_under_test import PARTITIONS, Ledger, api_process
 from support.ports import free_port
 from support.waiting import until, until_ready
 
+WITHOUT_VOLUMES = """
+ALTER TABLE outcomes DETACH PARTITION volume_0.outcomes;
+ALTER TABLE entries DETACH PARTITION volume_0.entries;
+DROP TABLE outcomes, entries, volumes, volume_summaries;
+ALTER TABLE volume_0.outcomes SET SCHEMA public;
+ALTER TABLE volume_0.entries SET SCHEMA public;
+DROP SCHEMA volume_0;
+ALTER TABLE outcomes DROP COLUMN volume;
+ALTER TABLE entries DROP COLUMN volume;
+DROP TRIGGER partitions_begin_in_newest_volume ON partitions;
+ALTER TABLE partitions DROP COLUMN volume, DROP COLUMN outcomes_in_volume;
+ALTER TABLE routing DROP COLUMN outcomes_per_volume;
+DROP FUNCTION begin_in_newest_volume, make_volume, add_volume, turn_volume, sum_up_volume,
+    operation_chunk, operation_bits;
+UPDATE alembic_version SET version_num = '0007';
+"""
+
 OLDER = {
     "an older schema": (
-        "DROP FUNCTION open_session; UPDATE alembic_version SET version_num = '0006'",
-        f"has schema 0006; this release needs {NEEDED_SCHEMA} or later: run `microfin migrate`",
+        WITHOUT_VOLUMES,
+        f"has schema 0007; this release needs {NEEDED_SCHEMA} or later: run `microfin migrate`",
     ),
     "a schema that an older release made": (
         "REVOKE SELECT ON alembic_version FROM microfin_worker, microfin_api, microfin_auditor",
