@@ -129,7 +129,7 @@ def figures_of(report: Mapping[str, Any]) -> dict[str, float | None]:
 def _median(key: str, runs: Sequence[Mapping[str, float | None]]) -> float | None:
     values = [run[key] for run in runs]
     known = [value for value in values if value is not None]
-    return median(known) if known else None
+    return round(median(known), 4) if known else None
 
 
 def compared(sizes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
