@@ -164,19 +164,19 @@ def checkouts() -> dict[str, Checkout]:
     }
 
 
-def fake(name: str, log: list[str], fails_at: int = 0, *, is_search: bool = False) -> Part:
+def fake(name: str, log: list[str], fails_at: int = 0, *, repeats_itself: bool = False) -> Part:
     def measure(turn: Turn) -> Measurement:
         log.append(f"{name} {turn.checkout.commit}")
         if len(log) == fails_at:
             raise KeyboardInterrupt
         return {"rate": len(log), "reasons": ["dropped"] if turn.checkout.commit == "after" else []}
 
-    return Part(name, "", (RATE,), measure, is_search=is_search)
+    return Part(name, "", (RATE,), measure, repeats_itself=repeats_itself)
 
 
 def test_commits_take_turns_and_a_search_has_one(tmp_path: Path) -> None:
     log: list[str] = []
-    parts = [fake("search", log, is_search=True), fake("other", log)]
+    parts = [fake("search", log, repeats_itself=True), fake("other", log)]
     store = Store(tmp_path / "file", {})
     measure_all(parts, checkouts(), SETTINGS, store, Path("k6"), lambda _: None)
     turns = ["other before", "other after"]

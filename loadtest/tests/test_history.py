@@ -282,6 +282,24 @@ async def test_an_audit_since_the_last_one_looks_at_all_again(platform: Platform
         assert (audited.ok, audited.mode) == (True, mode), audited.violations
 
 
+async def test_it_sums_up_its_volumes_beside_a_keeper_who_does(platform: Platform) -> None:
+    """A worker's keeper sums up too, and only one of them can at a time."""
+    [url] = await ledger_databases(platform, "past_summed", 1)
+    keeper = await asyncpg.connect(url)
+    async with Shard(url) as shard:
+        await shard.begin_volume(-1)
+        await shard.end_volume()
+        await shard.begin_adding([-1])
+        await shard.commit()
+        async with keeper.transaction():
+            assert await keeper.fetchval("SELECT sum_up_volume()")
+            summing = asyncio.create_task(shard.sum_up())
+            await asyncio.sleep(0.2)
+        await summing
+    await keeper.close()
+    assert await fetch(url, "SELECT summed_chunks FROM volumes WHERE volume < 0") == [(131_072,)]
+
+
 async def test_two_at_a_time_are_refused(platform: Platform) -> None:
     urls = await ledger_databases(platform, "past_twice", 1)
     async with Shard(urls[0]):

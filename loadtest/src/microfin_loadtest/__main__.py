@@ -41,7 +41,7 @@ def _say(message: str) -> None:
 
 
 @application.command()
-def run(
+def run(  # noqa: PLR0913 - each is an option
     script: Annotated[str, typer.Argument(help="A script of loadtest/, such as mix.js.")],
     *,
     rate: Annotated[int, typer.Option(min=1, help="Iterations a second.")] = 100,
@@ -55,6 +55,10 @@ def run(
         int, typer.Option(envvar="GROW", help="Grow to this many partitions during the run.")
     ] = 0,
     results: Annotated[Path, typer.Option(help="The file that the report is added to.")] = RESULTS,
+    audit_since: Annotated[
+        bool,
+        typer.Option("--audit-since", help="Audit only what came after the last audit --since."),
+    ] = False,
 ) -> None:
     """Make one run; the report is the last line. The exit code is 1 if the run does not count."""
     request = Request(
@@ -65,6 +69,7 @@ def run(
         users=users,
         allowed_statuses=_statuses(allow),
         grow_to=grow,
+        audit_since=audit_since,
     )
     report = asyncio.run(make_run(request, _say))
     append_result(report, results)

@@ -6,10 +6,13 @@ from typing import Any
 from microfin_tools.audit import AuditImpossible, AuditReport, audit
 
 
-async def audit_at_rest(urls: Sequence[str]) -> dict[str, Any]:
-    """Return the verdict of a full audit: `ok`, and what is wrong if it is not."""
+async def audit_at_rest(urls: Sequence[str], *, since: bool = False) -> dict[str, Any]:
+    """Return the verdict of an audit: `ok`, and what is wrong if it is not.
+
+    It is full, or `since` the last one of that kind.
+    """
     try:
-        report = await audit(urls, at_rest=True)
+        report = await audit(urls, at_rest=True, since=since)
     except AuditImpossible as error:
         return {"ok": False, "impossible": str(error)}
     return verdict(report)
@@ -19,6 +22,7 @@ def verdict(report: AuditReport) -> dict[str, Any]:
     """Return a load report's section about an audit."""
     return {
         "ok": report.ok,
+        "mode": report.mode,
         "violations": report.violations_total,
         "first": [violation.what for violation in report.violations[:5]],
         "operations": report.checked.operations,

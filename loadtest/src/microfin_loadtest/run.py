@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from microfin_loadtest.subject import form_of, measured_urls, running_platform, 
 from microfin_loadtest.summary import LoadFigures, read_figures
 from microfin_loadtest.users import prepare_users
 from microfin_loadtest.validity import why_invalid
+from microfin_loadtest.write_ahead_log import Written, wal_figures, written
 from microfin_local.platform import PROCESSES_FILE
 
 _DURATION = re.compile(r"(\d+)(s|m|h)")
@@ -42,7 +43,8 @@ def seconds_of(duration: str) -> int:
 @dataclass(frozen=True)
 class Request:
     """What to run. `allowed_statuses` are expected in addition to the script's own; `grow_to` is
-    the number of partitions to grow to during the run, 0 for no growth."""
+    the number of partitions to grow to during the run, 0 for no growth. `audit_since`: the audit
+    begins where the last one of that kind ended."""
 
     script: str
     rate: int
@@ -51,6 +53,7 @@ class Request:
     users: int
     allowed_statuses: Set[int]
     grow_to: int
+    audit_since: bool = False
 
     @property
     def seconds(self) -> int:
@@ -66,6 +69,7 @@ class _Measured:
     drain_seconds: float | None
     growth: dict[str, Any] | None
     phases: dict[str, Any] | None
+    written: Written
 
 
 async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
@@ -89,10 +93,13 @@ async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     }
     say(f"{request.script}: {request.rate} iterations/s for {request.duration}")
     measured = await _measure(
-        request, K6Run(program, script, folder / f"{name}.json", variables), say
+        request,
+        K6Run(program, script, folder / f"{name}.json", variables),
+        endpoints.postgres_shards,
+        say,
     )
     say("auditing")
-    audit = await audit_at_rest(endpoints.postgres_shards)
+    audit = await audit_at_rest(endpoints.postgres_shards, since=request.audit_since)
     decided = await count_decided(endpoints.postgres_shards) - decided_before
     picture = folder / f"{name}.svg"
     title = f"{request.script} at {request.rate} iterations/s, {platform['workers']} workers"
@@ -118,11 +125,15 @@ async def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
         usage=usage_figures(measured.usage, measured.k6_seconds, measured.figures.requests),
     )
     report["phases"] = measured.phases
+    report["wal"] = wal_figures(measured.written, measured.figures.settled)
     return report if measured.growth is None else {**report, "growth": measured.growth}
 
 
-async def _measure(request: Request, k6: K6Run, say: Callable[[str], None]) -> _Measured:
+async def _measure(
+    request: Request, k6: K6Run, shards: Sequence[str], say: Callable[[str], None]
+) -> _Measured:
     before = await scrape(measured_urls(request.state))
+    written_before = await written(shards)
     sampler = Sampler(request.state / PROCESSES_FILE)
     sampler.start()
     growing = None
@@ -138,9 +149,10 @@ async def _measure(request: Request, k6: K6Run, say: Callable[[str], None]) -> _
         k6.stop()
         usage = sampler.stop()
     phases = phases_between(before, await scrape(measured_urls(request.state)))
+    more = (await written(shards)).since(written_before)
     figures = read_figures(summary)
     drain = None if rested is None else round(max(rested - figures.ended, 0), 2)
-    return _Measured(figures, k6_seconds, usage, drain, growth, phases)
+    return _Measured(figures, k6_seconds, usage, drain, growth, phases, more)
 
 
 def _unfinished(measured: _Measured) -> list[str]:

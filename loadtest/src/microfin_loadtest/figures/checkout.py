@@ -34,25 +34,42 @@ class Checkout:
         """Start a new platform of this commit, and stop it afterwards."""
         self.stop()
         self._local("clean", workers)
-        self._local("start", workers)
         try:
-            endpoints = read_endpoints(self.state)
-            if endpoints is None:
-                raise LoadImpossible(f"The platform in {self.state} was stopped.")
-            yield endpoints
+            yield self._start(workers)
         finally:
             self.stop()
+
+    def restart(self, workers: int) -> Endpoints:
+        """Stop the platform, and start it again with its data."""
+        self.stop()
+        return self._start(workers)
+
+    def _start(self, workers: int) -> Endpoints:
+        self._local("start", workers)
+        endpoints = read_endpoints(self.state)
+        if endpoints is None:
+            raise LoadImpossible(f"The platform in {self.state} was stopped.")
+        return endpoints
 
     def stop(self) -> None:
         """Stop the platform if it runs."""
         self._local("stop", None)
 
-    def load(self, script: str, rate: int, seconds: int) -> dict[str, Any]:
-        """Load the running platform; return the harness's report, valid or not."""
+    def load(self, script: str, rate: int, seconds: int, *more: str) -> dict[str, Any]:
+        """Load the running platform; return the harness's report, valid or not.
+
+        `more` are options that not every commit's harness has.
+        """
         return self._report(
             *("run", script, "--rate", str(rate), "--duration", f"{seconds}s"),
             *("--results", str(self.state / "results.jsonl")),
+            *more,
         )
+
+    def fill(self, operations: int, accounts: int) -> dict[str, Any]:
+        """Give the running platform a past; return what was made."""
+        numbers = ("--operations", str(operations), "--accounts", str(accounts))
+        return self._report("fill", *numbers)
 
     def overload(self, peak: int, rate: int, seconds: int) -> dict[str, Any]:
         """Overload the running platform; return the harness's report, valid or not."""
@@ -64,6 +81,17 @@ class Checkout:
         program = self.folder / ".venv" / "bin" / "microfin"
         done = self._run([str(program), "audit", "--at-rest"], endpoints.environment)
         return "" if done.returncode == 0 else done.stdout
+
+    def audit_since(self, endpoints: Endpoints) -> dict[str, Any]:
+        """Audit what came after the last such audit, everything if there was none; return its
+        report, clean or not."""
+        program = self.folder / ".venv" / "bin" / "microfin"
+        command = [str(program), "audit", "--at-rest", "--since", "--json"]
+        done = self._run(command, endpoints.environment)
+        if not done.stdout.startswith("{"):
+            raise LoadImpossible(f"The audit made no report; see {self.log}.")
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
 
     def _report(self, *arguments: str) -> dict[str, Any]:
         python = str(self.folder / ".venv" / "bin" / "python")

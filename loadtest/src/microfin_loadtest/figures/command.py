@@ -12,7 +12,7 @@ import typer
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.figures.checkout import FOLDER, checkout_of, this_checkout
 from microfin_loadtest.figures.goal import table
-from microfin_loadtest.figures.part import Part, Settings
+from microfin_loadtest.figures.part import MONEY_RATE, SIZES, Part, Settings
 from microfin_loadtest.figures.parts import PARTS
 from microfin_loadtest.figures.run import alone, measure_all, result_of
 from microfin_loadtest.figures.store import Store
@@ -49,7 +49,7 @@ def _say(message: str) -> None:
     print(f"{time.monotonic() - _started:6.1f} s  {message}", file=sys.stderr, flush=True)
 
 
-def figures(
+def figures(  # noqa: PLR0913 - each is an option
     before: Annotated[str, typer.Argument(help="The commit to compare with.")],
     *,
     part: Annotated[
@@ -63,13 +63,19 @@ def figures(
     first_rate: Annotated[
         int, typer.Option(min=1, help="Iterations/s at which the search of `mix` begins.")
     ] = 100,
+    sizes: Annotated[
+        str, typer.Option(help="The operations of the ledgers of `filled`, separated by commas.")
+    ] = ",".join(map(str, SIZES)),
+    money_rate: Annotated[
+        int, typer.Option(min=1, help="Operations/s of `filled`: half of what is carried.")
+    ] = MONEY_RATE,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was measured.")] = False,
 ) -> None:
     """Measure the project's figures; the help is `_HELP`."""
     parts = parts_of(part or [])
     if owner(REPOSITORY / ".local") is not None:
         raise LoadImpossible("A platform is running here and would disturb. Stop it: make stop")
-    settings = Settings(seconds, rate, first_rate, turns)
+    settings = Settings(seconds, rate, first_rate, turns, sizes_of(sizes), money_rate)
     with alone(FOLDER / "measuring"):
         k6 = find_k6(PROGRAMS, _say)
         _say(f"setting {before} up")
@@ -94,6 +100,14 @@ def figures(
 
 
 figures.__doc__ = _HELP
+
+
+def sizes_of(text: str) -> tuple[int, ...]:
+    """Return sizes in their order. Raises LoadImpossible for what is none."""
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise LoadImpossible(f"--sizes is {text}; write it like 0,30000,100000.")
+    return tuple(sorted({int(word) for word in words}))
 
 
 def parts_of(names: list[str]) -> list[Part]:

@@ -8,19 +8,24 @@ from microfin_loadtest.figures.checkout import Checkout
 from microfin_loadtest.figures.goal import Figure, Measurement
 from microfin_loadtest.figures.store import Notes
 
+SIDES = ("before", "after")
 WORKERS = 4
+SIZES = (0, 3_000_000, 10_000_000, 30_000_000)
+MONEY_RATE = 500
 _WARM_UP_RATE, _WARM_UP_SECONDS = 50, 15
 
 
 @dataclass(frozen=True)
 class Settings:
     """Seconds of each run, iterations a second of the mix where the rate is given, those at which
-    the search begins, and turns."""
+    the search begins, and turns; the sizes of filled ledgers, and operations a second there."""
 
     seconds: int
     rate: int
     first_rate: int
     turns: int
+    sizes: tuple[int, ...] = SIZES
+    money_rate: int = MONEY_RATE
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,12 @@ class Turn:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the figures. A search is its own repetition, so it has one turn."""
+    """A part of the figures. One that repeats its runs itself has one turn, and one whose goals are
+    of this commit alone leaves the one before out."""
 
     name: str
     about: str
     figures: tuple[Figure, ...]
     measure: Callable[[Turn], Measurement]
-    is_search: bool = False
+    repeats_itself: bool = False
+    sides: tuple[str, ...] = SIDES

@@ -9,10 +9,8 @@ from typing import Any
 from microfin_loadtest.errors import LoadImpossible
 from microfin_loadtest.figures.checkout import Checkout
 from microfin_loadtest.figures.goal import row
-from microfin_loadtest.figures.part import Part, Settings, Turn
+from microfin_loadtest.figures.part import SIDES, Part, Settings, Turn
 from microfin_loadtest.figures.store import Store
-
-SIDES = ("before", "after")
 
 
 def measure_all(
@@ -27,8 +25,8 @@ def measure_all(
     steps = [
         (part, number, side)
         for part in parts
-        for number in range(1 if part.is_search else settings.turns)
-        for side in SIDES
+        for number in range(1 if part.repeats_itself else settings.turns)
+        for side in part.sides
     ]
     for place, (part, number, side) in enumerate(steps, 1):
         name = f"[{place}/{len(steps)}] {part.name}, {side}, turn {number + 1}"

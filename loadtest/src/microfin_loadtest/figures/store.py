@@ -16,7 +16,8 @@ class Store:
     def __init__(self, file: Path, subject: Mapping[str, Any]) -> None:
         """Open or begin a file. Raises LoadImpossible if it is about another `subject`."""
         self._file = file
-        self._kept: dict[str, Any] = {"subject": dict(subject), "measured": {}, "notes": {}}
+        as_read = json.loads(json.dumps(dict(subject)))
+        self._kept: dict[str, Any] = {"subject": as_read, "measured": {}, "notes": {}}
         if file.exists():
             kept = json.loads(file.read_text())
             if kept["subject"] != self._kept["subject"]:

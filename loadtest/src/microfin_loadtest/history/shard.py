@@ -5,6 +5,7 @@ cost most of the time. Until the end nothing can be seen of them. Workers and AP
 on: the accounts are new, and the offsets are of a log that nobody reads.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -20,6 +21,8 @@ from microfin_loadtest.history.rows import ACCOUNTS, ENTRIES, OUTCOMES, account_
 
 _CHUNK: Final = 1 << 18
 """Bytes that are handed to the socket at once."""
+
+_PAUSE_SECONDS: Final = 0.05
 
 _LINES: Final = 5_000
 """Lines of accounts that are joined at once."""
@@ -40,6 +43,10 @@ SELECT partition, least(0, (SELECT min(log_offset) FROM outcomes
 _UNFINISHED: Final = r"""
 SELECT nspname FROM pg_namespace WHERE nspname ~ '^volume_m\d+$'
     AND NOT EXISTS (SELECT FROM volumes WHERE nspname = 'volume_m' || -volume)
+"""
+_UNSUMMED: Final = """
+SELECT EXISTS (SELECT FROM volumes
+    WHERE summed_chunks < 131072 AND volume < (SELECT max(volume) FROM volumes))
 """
 _OWNERS: Final = """
 INSERT INTO users (id, email, name, password_hash) VALUES ($1, $2, 'Owner in the past', '!')
@@ -184,8 +191,9 @@ class Shard:
 
     async def sum_up(self) -> None:
         """Write the summaries of all full volumes, as the workers' keepers would in time."""
-        while await self._connection.fetchval("SELECT sum_up_volume()"):
-            pass
+        while await self._connection.fetchval(_UNSUMMED):
+            if not await self._connection.fetchval("SELECT sum_up_volume()"):
+                await asyncio.sleep(_PAUSE_SECONDS)  # A keeper is at it; only one can be.
 
     async def _copy(self, table: str, lines: bytes, columns: Sequence[str]) -> None:
         await self._connection.copy_to_table(

@@ -3,6 +3,7 @@
 from typing import Final
 
 from microfin_loadtest.figures.part import Part
+from microfin_loadtest.figures.parts.filled import FILLED
 from microfin_loadtest.figures.parts.idle import IDLE
 from microfin_loadtest.figures.parts.latency import LATENCY
 from microfin_loadtest.figures.parts.mix import MIX
@@ -11,4 +12,4 @@ from microfin_loadtest.figures.parts.overload import OVERLOAD
 from microfin_loadtest.figures.parts.sixteen import SIXTEEN
 from microfin_loadtest.figures.parts.workers import WORKERS
 
-PARTS: Final[tuple[Part, ...]] = (MIX, LATENCY, ONE, SIXTEEN, WORKERS, IDLE, OVERLOAD)
+PARTS: Final[tuple[Part, ...]] = (MIX, LATENCY, ONE, SIXTEEN, WORKERS, IDLE, OVERLOAD, FILLED)

@@ -48,5 +48,5 @@ MIX: Final = Part(
         Figure("cpu_ms_per_request", "CPU per request there", "ms", 0.5, is_ratio=True),
     ),
     measure=measure,
-    is_search=True,
+    repeats_itself=True,
 )
