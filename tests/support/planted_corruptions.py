@@ -84,6 +84,37 @@ ANOTHER_CREDIT_AMOUNT = """
     UPDATE contra_balances SET balance = balance - 1
         WHERE partition = 1 AND contra = 'in_transit' AND currency = 'EUR';
 """
+# A leg that was decided once more, with an effect of its own that everything else agrees with. Only
+# without the primary keys can it be in the table, or in another table of the same ledger.
+_OF_ALL_OUTCOMES = """
+    DO $$ DECLARE place regclass; BEGIN
+        FOR place IN {tables} LOOP
+            EXECUTE format('ALTER TABLE %s {change}', place);
+        END LOOP;
+    END $$;
+"""
+DROP_PRIMARY_KEYS = _OF_ALL_OUTCOMES.format(
+    tables="SELECT conrelid FROM pg_constraint WHERE conname = 'outcomes_pkey'",
+    change="DROP CONSTRAINT outcomes_pkey",
+)
+ADD_PRIMARY_KEYS = _OF_ALL_OUTCOMES.format(
+    tables="SELECT oid FROM pg_class WHERE relname = 'outcomes' AND relkind = 'r'"
+    " AND relnamespace <> 'kept'::regnamespace",
+    change="ADD CONSTRAINT outcomes_pkey PRIMARY KEY (operation_id, leg)",
+)
+DECIDED_TWICE = """
+    INSERT INTO outcomes SELECT (jsonb_populate_record(o, jsonb_build_object('seq', a.seq + 1,
+        'balance', a.balance + o.amount, 'at', a.entry_time, 'log_offset', p.next_offset - 1))).*
+    FROM outcomes o JOIN accounts a ON a.number = o.account JOIN partitions p USING (partition)
+    WHERE o.operation_id = '{deposit}';
+    INSERT INTO entries SELECT (jsonb_populate_record(e, jsonb_build_object('seq', a.seq + 1,
+        'balance_after', a.balance + e.amount, 'at', a.entry_time))).*
+    FROM entries e JOIN accounts a ON a.number = e.account WHERE e.operation_id = '{deposit}';
+    UPDATE accounts SET balance = balance + 10000, seq = seq + 1, version = version + 1
+        WHERE number = '{anna}';
+    UPDATE contra_balances SET balance = balance - 10000
+        WHERE partition = 0 AND contra = 'cash' AND currency = 'EUR';
+"""
 REJECTED = "status = 'rejected', reason = 'expired'"
 THE_DEPOSIT = "operation_id = '{deposit}'"
 

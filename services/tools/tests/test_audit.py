@@ -9,16 +9,66 @@ import pytest
 import pytest_asyncio
 
 from microfin_local.platform import Platform
-from microfin_tools.audit import AuditImpossible, AuditReport, audit, log_places
+from microfin_tools.audit import AuditImpossible, AuditReport, audit, log_places, whole
 from support import ledger_history
 from support.ledger_history import History
-from support.planted_corruptions import CORRUPT, CORRUPTIONS, KEEP, LAST, RESTORE, UNDO_CREDIT
+from support.planted_corruptions import (
+    ADD_PRIMARY_KEYS,
+    CORRUPT,
+    CORRUPTIONS,
+    DECIDED_TWICE,
+    DROP_PRIMARY_KEYS,
+    KEEP,
+    LAST,
+    RESTORE,
+    UNDO_CREDIT,
+)
 from support.postgres_ledger import (
     PostgresLedger,
     make_ledger_databases,
 )
 
 PARTITIONS = ledger_history.PARTITIONS
+
+
+COLUMNS = """
+SELECT table_name AS table, column_name AS column, data_type AS type
+FROM information_schema.columns
+WHERE table_schema = 'public' AND table_name = ANY($1) AND data_type = ANY($2)
+    AND column_name <> 'volume'
+ORDER BY table_name, ordinal_position
+"""
+
+SEQUENTIAL_SCANS = """
+SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables
+WHERE relname IN ('outcomes', 'entries', 'accounts') AND schemaname <> 'kept'
+"""
+BUSY = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+
+CHANGED = {
+    "accounts": "number = '{anna}'",
+    "outcomes": "operation_id = '{crossed}' AND leg = 'request'",
+    "entries": "operation_id = '{crossed}' AND leg = 'request'",
+    "contra_balances": "partition = 0 AND contra = 'cash' AND currency = 'EUR'",
+}
+"""One row of each table."""
+
+OTHER_VALUES = {
+    "bigint": "coalesce(COLUMN, 0) + 1",
+    "integer": "COLUMN + 2",
+    "numeric": "COLUMN + 1",
+    "uuid": "gen_random_uuid()",
+    "bytea": "COLUMN || COLUMN",
+    "timestamp with time zone": "COLUMN + interval '1 ms'",
+    # Some value of the column in another row keeps more of the table's rules than one of ours.
+    "text": "CASE COLUMN WHEN 'in_transit' THEN 'cash' WHEN 'cash' THEN 'in_transit'"
+    " WHEN 'open' THEN 'closed' WHEN 'EUR' THEN 'USD' WHEN 'transfer' THEN 'deposit'"
+    " WHEN 'request' THEN 'refund' WHEN 'debited' THEN 'settled' WHEN '{bert}' THEN '{carl}'"
+    " WHEN '{anna}' THEN '{emil}' ELSE COLUMN || E'\\x01' END",
+}
 
 
 class Ledger:
@@ -53,6 +103,35 @@ class Ledger:
             found |= dict(await connection.fetch("SELECT partition, next_offset FROM partitions"))
             await connection.close()
         return found
+
+    async def sequential_scans(self) -> list[int]:
+        """Return, by shard, how often a table that grows was read from end to end.
+
+        A server process adds what it did when it ends.
+        """
+        scans = []
+        for url in self.urls():
+            connection = await asyncpg.connect(url, ssl=False)
+            while await connection.fetchval(BUSY):  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.01)
+            scans.append(await connection.fetchval(SEQUENTIAL_SCANS))
+            await connection.close()
+        return scans
+
+    async def changes(self) -> list[tuple[str, str, str]]:
+        """Return tables and columns, each with a statement that changes it in one row."""
+        connection = await asyncpg.connect(self.urls()[0], ssl=False)
+        rows = await connection.fetch(COLUMNS, list(CHANGED), list(OTHER_VALUES))
+        await connection.close()
+        return [
+            (
+                row["table"],
+                row["column"],
+                f"UPDATE {row['table']} SET {row['column']} = {OTHER_VALUES[row['type']]}"  # noqa: S608
+                f" WHERE {CHANGED[row['table']]}".replace("COLUMN", row["column"]),
+            )
+            for row in rows
+        ]
 
     async def execute(self, shard: int, statements: str) -> None:
         connection = await asyncpg.connect(self.urls("microfin")[shard], ssl=False)
@@ -113,6 +192,14 @@ async def test_since_goes_on_where_the_last_audit_ended(spoilt: Ledger) -> None:
     assert nothing.checked.outcomes == nothing.checked.entries == 0
 
 
+async def test_since_scans_no_table_that_grows(spoilt: Ledger) -> None:
+    before = await spoilt.sequential_scans()
+    report = await audit(spoilt.urls(), since=True, at_rest=True)
+    assert report.ok, report.violations
+    assert report.checked.outcomes > 50
+    assert await spoilt.sequential_scans() == before
+
+
 @pytest.mark.parametrize("name", CORRUPTIONS)
 async def test_planted_corruption_is_found(spoilt: Ledger, name: str) -> None:
     place, statements, whole, since = CORRUPTIONS[name]
@@ -128,6 +215,55 @@ async def test_planted_corruption_is_found(spoilt: Ledger, name: str) -> None:
     assert report.mode == "since"
     assert since <= invariants(report), report.violations
     assert report.ok == (not since)
+
+
+@pytest.mark.parametrize("since", [False, True])
+async def test_a_leg_decided_twice_on_one_shard_is_found(spoilt: Ledger, since: bool) -> None:
+    await spoilt.execute(0, DROP_PRIMARY_KEYS)
+    try:
+        await spoilt.corrupt("source", DECIDED_TWICE)
+        report = await audit(spoilt.urls(), since=since)
+        assert invariants(report) == {4}, report.violations
+        (violation,) = report.violations
+        assert violation.what == "one leg has two outcomes"
+        assert len(violation.rows) == 2
+    finally:
+        await spoilt.restore()
+        await spoilt.execute(0, ADD_PRIMARY_KEYS)
+
+
+async def test_no_sweep_overlooks_what_a_check_finds(
+    spoilt: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each column of a row is changed in turn; then all checks run, whatever the sweeps say."""
+    found = 0
+    for table, column, change in await spoilt.changes():
+        try:
+            await spoilt.corrupt("source", change)
+        except asyncpg.IntegrityConstraintViolationError:
+            continue
+        swept = await audit(spoilt.urls())
+        with monkeypatch.context() as every_check:
+            every_check.setattr(whole.WholeShard, "_is_suspicious", lambda _: True)
+            every_check.setattr(whole.WholeShard, "_versions_need_a_look", lambda _: True)
+            checked = await audit(spoilt.urls())
+        assert swept.violations_total == checked.violations_total, (table, column)
+        assert invariants(swept) == invariants(checked), (table, column)
+        found += not checked.ok
+        await spoilt.restore()
+    assert found > 20
+
+
+async def test_one_connection_to_a_shard_is_enough(
+    spoilt: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("microfin_tools.audit.shard._SECOND_WITHIN", 0)
+    report = await audit(spoilt.urls(), at_rest=True)
+    assert report.ok, report.violations
+    place, statements, whole_audit, _ = CORRUPTIONS["entry amount changed"]
+    await spoilt.corrupt(place, statements)
+    report = await audit(spoilt.urls(), at_rest=True)
+    assert whole_audit <= invariants(report)
 
 
 async def test_a_request_decided_on_two_shards_is_found(spoilt: Ledger) -> None:

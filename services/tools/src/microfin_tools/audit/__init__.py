@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import asyncpg
 
 from microfin.postgres.shards import NotMigrated, WrongShard
+from microfin_tools.audit.checker import Progress
 from microfin_tools.audit.impossible import AuditImpossible, explain, first
 from microfin_tools.audit.log_places import FingerprintsAt
 from microfin_tools.audit.report import AuditReport, Checked, InTransit, Violation
-from microfin_tools.audit.run import AuditRun, Progress
+from microfin_tools.audit.run import AuditRun
 from microfin_tools.audit.second_look import LogEnds
 from microfin_tools.audit.shard import open_shards
 

@@ -5,6 +5,7 @@ bodies are built again from the columns. The columns of rejected outcomes do not
 body, so these are not checked.
 """
 
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,7 @@ from microfin.ledger.wire import Command, body_hash
 from microfin_tools.audit.report import LISTED, Findings, Row
 from microfin_tools.audit.scope import Scope
 from microfin_tools.audit.shard import AuditedShard
+from microfin_tools.audit.sweeps import BODIES, FIELDS_END
 
 _STATES: Final[tuple[AccountState, ...]] = ("open", "frozen", "closed")
 
@@ -22,6 +24,11 @@ _BODIES: Final = """
 SELECT operation_id, leg, kind, user_id, account, counterparty, amount, currency, body_hash
 FROM audited_outcomes WHERE status <> 'rejected'
 """
+
+_STATE_BODIES: Final = _BODIES + " AND kind = 'set_state'"
+
+_HASH: Final = 16
+"""Bytes of a body's hash."""
 
 _OUTCOME: Final = "SELECT to_jsonb(outcomes) FROM outcomes WHERE operation_id = $1 AND leg = $2"
 
@@ -44,16 +51,35 @@ JOIN accounts a ON a.number = last.account
 GROUP BY a.number
 """
 
-STEPS: Final = (
-    "every outcome is of the body that was asked for",
-    "every state is the one last set",
-)
+BODIES_STEP: Final = "every outcome is of the body that was asked for"
+STATES_STEP: Final = "every state is the one last set"
 """The titles of `check_bodies` and `check_states`, for the progress display."""
 
 
-async def check_bodies(shard: AuditedShard, scope: Scope, findings: Findings) -> None:
-    """Find the outcomes whose columns are not those of their body."""
-    async for row in shard.stream("bodies", scope.clause + _BODIES, *scope.arguments):
+class BodySweep:
+    """Whether any outcome of a shard is suspicious: its body, its shape or its account."""
+
+    def __init__(self) -> None:
+        self.suspicious = False
+
+    async def run(self, shard: AuditedShard) -> None:
+        """Hash the bodies of all outcomes, as far as their columns hold them."""
+        await shard.copy(BODIES, self._take, separator=FIELDS_END)
+
+    def _take(self, lines: list[bytes]) -> None:
+        own = 2 * _HASH
+        stored = b"".join([line[:own] for line in lines])
+        hashes = [blake2b(line[own:], digest_size=_HASH).hexdigest() for line in lines]
+        if "".join(hashes).encode() != stored:
+            self.suspicious = True
+
+
+async def check_bodies(
+    shard: AuditedShard, scope: Scope, findings: Findings, *, states_only: bool = False
+) -> None:
+    """Find the outcomes whose columns are not those of their body; `states_only`, of set_state."""
+    query = scope.clause + (_STATE_BODIES if states_only else _BODIES)
+    async for row in shard.stream("bodies", query, *scope.arguments):
         if not _is_body_of(row):
             rows = []
             if len(findings.violations) < LISTED:

@@ -17,7 +17,7 @@ class Check(msgspec.Struct, frozen=True):
     query: str
 
 
-_NEVER_NEGATIVE: Final = Check(
+NEVER_NEGATIVE: Final = Check(
     "no balance is negative",
     2,
     """
@@ -29,7 +29,7 @@ FROM audited_entries e WHERE e.balance_after < 0
 """,
 )
 
-_CHAIN: Final = Check(
+CHAIN: Final = Check(
     "every entry follows the one before",
     3,
     """
@@ -46,7 +46,7 @@ WHERE (e.seq > 1 AND before.account IS NULL) OR e.at < before.at
 """,
 )
 
-_LAST_ENTRY: Final = Check(
+LAST_ENTRY: Final = Check(
     "every account is as its last entry left it",
     3,
     """
@@ -67,7 +67,7 @@ WHERE next.account IS NOT NULL OR (a.seq > 0 AND last.account IS NULL)
 """,
 )
 
-_SUM_OF_ENTRIES: Final = Check(
+SUM_OF_ENTRIES: Final = Check(
     "every balance is the sum of its entries",
     3,
     """
@@ -89,9 +89,37 @@ WHERE a.number IS NULL OR a.balance <> coalesce(sums.total, 0)
 """,
 )
 
+_TWICE: Final = "one leg has two outcomes"
+
+# A primary key makes sure of it only where it is in force, and only within its own table. The
+# query reads nothing but that key's index, in its order, so that it needs no memory.
+_DECIDED_ONCE: Final = Check(
+    "every leg is decided once",
+    4,
+    f"""
+SELECT '{_TWICE}' AS what, (
+    SELECT jsonb_agg(to_jsonb(o)) FROM outcomes o
+    WHERE o.operation_id = twice.operation_id AND o.leg = twice.leg) AS rows
+FROM (
+    SELECT operation_id, leg FROM outcomes GROUP BY operation_id, leg HAVING count(*) > 1
+) AS twice
+""",  # noqa: S608 - the sentence is ours
+)
+
+_DECIDED_ONCE_SINCE: Final = Check(
+    "every leg is decided once",
+    4,
+    f"""
+SELECT '{_TWICE}' AS what, jsonb_agg(to_jsonb(o)) AS rows
+FROM (SELECT DISTINCT operation_id, leg FROM audited_outcomes) AS new
+JOIN outcomes o USING (operation_id, leg)
+GROUP BY operation_id, leg HAVING count(*) > 1
+""",  # noqa: S608 - the sentence is ours
+)
+
 # Opening an account gives it version 1; each entry and each settled set_state adds one. So the
 # version also says how often the state was set, even before a window.
-_CHANGES: Final = Check(
+CHANGES: Final = Check(
     "no account has changed more often than its version says",
     3,
     """
@@ -106,7 +134,7 @@ WHERE a.version - 1 - a.seq < coalesce(sets.times, 0)
 """,
 )
 
-_VERSION: Final = Check(
+VERSION: Final = Check(
     "every version is the number of changes",
     3,
     """
@@ -131,33 +159,38 @@ FROM audited_accounts a WHERE a.state <> 'open' AND a.version - 1 - a.seq = 0
 """,
 )
 
-_OUTCOME_SHAPE: Final = Check(
+SHAPE: Final = """
+coalesce(CASE
+    WHEN o.leg <> 'request' AND o.kind <> 'transfer' THEN false
+    WHEN o.status = 'rejected'
+        THEN o.leg <> 'refund' AND num_nonnulls(o.amount, o.seq, o.balance, o.counterparty_seq) = 0
+            AND CASE o.reason
+                WHEN 'insufficient_funds'
+                    THEN o.available >= 0 AND coalesce(o.needed > o.available, true)
+                WHEN 'balance_not_zero' THEN o.available > 0 AND o.needed IS NULL
+                ELSE num_nonnulls(o.needed, o.available) = 0
+            END
+    WHEN o.status = 'debited'
+        THEN o.leg = 'request' AND o.kind = 'transfer' AND num_nulls(o.amount, o.seq, o.balance) = 0
+            AND o.counterparty_seq IS NULL
+    WHEN o.kind IN ('open', 'set_state')
+        THEN num_nulls(o.seq, o.balance) = 0 AND num_nonnulls(o.amount, o.counterparty_seq) = 0
+    ELSE num_nulls(o.amount, o.seq, o.balance) = 0
+        AND (o.counterparty_seq IS NOT NULL) = (o.kind = 'transfer' AND o.leg = 'request')
+END, false)"""
+"""SQL: whether a decision can have the outcome `o`."""
+
+OUTCOME_SHAPE: Final = Check(
     "every outcome is one that a decision can have",
     4,
-    """
+    f"""
 SELECT 'no decision has such an outcome' AS what, jsonb_build_array(to_jsonb(o)) AS rows
 FROM audited_outcomes o
-WHERE NOT coalesce(CASE
-    WHEN leg <> 'request' AND kind <> 'transfer' THEN false
-    WHEN status = 'rejected'
-        THEN leg <> 'refund' AND num_nonnulls(amount, seq, balance, counterparty_seq) = 0
-            AND CASE reason
-                WHEN 'insufficient_funds' THEN available >= 0 AND coalesce(needed > available, true)
-                WHEN 'balance_not_zero' THEN available > 0 AND needed IS NULL
-                ELSE num_nonnulls(needed, available) = 0
-            END
-    WHEN status = 'debited'
-        THEN leg = 'request' AND kind = 'transfer' AND num_nulls(amount, seq, balance) = 0
-            AND counterparty_seq IS NULL
-    WHEN kind IN ('open', 'set_state')
-        THEN num_nulls(seq, balance) = 0 AND num_nonnulls(amount, counterparty_seq) = 0
-    ELSE num_nulls(amount, seq, balance) = 0
-        AND (counterparty_seq IS NOT NULL) = (kind = 'transfer' AND leg = 'request')
-END, false)
-""",
+WHERE NOT {SHAPE}
+""",  # noqa: S608 - the condition is ours
 )
 
-_EFFECTS: Final = Check(
+EFFECTS: Final = Check(
     "every outcome has its entries, every entry its outcome",
     4,
     """
@@ -185,7 +218,7 @@ WHERE e.account IS NULL OR x.account IS NULL
 # it in its partition (`low`) to the one before the first entry after it there (`high`). Mostly both
 # are the same entry. Only if the account was on another partition in between, nothing shows which
 # of its entries there came before the rejection, and the balance of any of them is right.
-_REJECTIONS: Final = Check(
+REJECTIONS: Final = Check(
     "every rejection for a balance saw that balance",
     4,
     """
@@ -226,7 +259,7 @@ WHERE seen.available IS DISTINCT FROM CASE seen.low WHEN 0 THEN 0 ELSE low.balan
 """,
 )
 
-_ACCOUNT_OF_EFFECT: Final = Check(
+ACCOUNT_OF_EFFECT: Final = Check(
     "every outcome fits its account",
     4,
     """
@@ -243,7 +276,7 @@ WHERE a.number IS NULL OR a.currency <> x.currency
 """,
 )
 
-_OPENED: Final = Check(
+OPENED: Final = Check(
     "every open made its account",
     4,
     """
@@ -307,7 +340,7 @@ WHERE (p.generation, p.partition_count) IS DISTINCT FROM (r.generation, r.partit
 """,
 )
 
-_KNOWN_PARTITION: Final = Check(
+KNOWN_PARTITION: Final = Check(
     "every outcome has its partition",
     4,
     """
@@ -318,7 +351,7 @@ LEFT JOIN partitions p USING (partition) WHERE p.partition IS NULL
 """,
 )
 
-_CONTRA: Final = Check(
+CONTRA: Final = Check(
     "contra balances mirror the entries",
     1,
     """
@@ -402,36 +435,40 @@ WHERE coalesce(c.balance, 0) - coalesce(was.balance, 0) + coalesce(sums.total, 0
 """For a window only; its arguments are the contra balances of the last audit, as columns."""
 
 _OF_EVERY_SCOPE: Final = (
-    _NEVER_NEGATIVE,
-    _CHAIN,
-    _LAST_ENTRY,
-    _CHANGES,
+    NEVER_NEGATIVE,
+    CHAIN,
+    LAST_ENTRY,
+    CHANGES,
     _NEVER_SET,
-    _OUTCOME_SHAPE,
-    _EFFECTS,
-    _REJECTIONS,
-    _ACCOUNT_OF_EFFECT,
-    _OPENED,
+    OUTCOME_SHAPE,
+    EFFECTS,
+    REJECTIONS,
+    ACCOUNT_OF_EFFECT,
+    OPENED,
     _PLACE_IN_LOG,
     _ROUTING,
 )
 
 FULL_CHECKS: Final = (
     _ZERO_SUM,
-    _CONTRA,
-    _SUM_OF_ENTRIES,
-    _VERSION,
+    CONTRA,
+    SUM_OF_ENTRIES,
+    VERSION,
     _OPENED_ONCE,
-    _KNOWN_PARTITION,
+    KNOWN_PARTITION,
+    _DECIDED_ONCE,
     *_OF_EVERY_SCOPE,
 )
-WINDOW_CHECKS: Final = _OF_EVERY_SCOPE
+WINDOW_CHECKS: Final = (_DECIDED_ONCE_SINCE, *_OF_EVERY_SCOPE)
+
+WAITING: Final = """
+SELECT (SELECT count(*) FROM quarantine WHERE replayed_at IS NULL) AS quarantine,
+    (SELECT count(*) FROM outbox) AS outbox
+"""
 
 COUNTS: Final = """
 SELECT (SELECT count(*) FROM audited_accounts) AS accounts,
-    (SELECT count(*) FROM audited_entries) AS entries, outcomes, operations,
-    (SELECT count(*) FROM quarantine WHERE replayed_at IS NULL) AS quarantine,
-    (SELECT count(*) FROM outbox) AS outbox
+    (SELECT count(*) FROM audited_entries) AS entries, outcomes, operations
 FROM (
     SELECT count(*) AS outcomes, count(*) FILTER (WHERE leg = 'request') AS operations
     FROM audited_outcomes

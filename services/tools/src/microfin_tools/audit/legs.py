@@ -38,6 +38,25 @@ HAVING NOT coalesce(
 ORDER BY operation_id
 """  # noqa: S608 - the columns are ours
 
+# The same for one shard, without its legs: in a group of one currency and one pair, what remains is
+# how many legs of which kind there are. A transfer of several groups is complete in none of them,
+# or has two requests.
+INCOMPLETE_OPERATIONS: Final = """
+SELECT DISTINCT replace(operation_id::text, '-', '') AS operation
+FROM (
+    SELECT operation_id FROM moving_legs
+    GROUP BY operation_id, currency, CASE leg WHEN 'credit' THEN counterparty ELSE account END,
+        CASE leg WHEN 'credit' THEN account ELSE counterparty END
+    HAVING (min(amount) = max(amount) AND sum(CASE
+        WHEN leg = 'request' THEN 1
+        WHEN leg = 'credit' AND status = 'settled' THEN 10
+        WHEN leg = 'credit' AND status = 'rejected' THEN 100
+        WHEN leg = 'refund' AND status = 'settled' THEN 1000
+        ELSE 10000
+    END) IN (11, 1101)) IS NOT TRUE
+) AS incomplete
+"""
+
 _REQUESTS: Final = "SELECT operation_id FROM audited_outcomes WHERE leg = 'request'"
 
 _SAME_REQUESTS: Final = """

@@ -18,6 +18,9 @@ from microfin.postgres.shards import ShardPlace
 _PIECE: Final = 2_000
 """Rows fetched at a time from a cursor."""
 
+_SECOND_WITHIN: Final = 2
+"""Seconds in which a shard's second connection must begin; a pooler may have none to give."""
+
 _CONNECT_TIMEOUT: Final = 10
 
 # The roles' time limits are for processes that must answer. A snapshot of the auditor also waits
@@ -27,15 +30,31 @@ SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout =
 SET LOCAL jit = off
 """
 
+# A full audit takes two backends of a shard: so much memory and no more of its cores. A hash table
+# is twice as large as work_mem, what does not fit goes to the disk, and a query has at most three.
+_BOUNDS: Final = """
+SET LOCAL work_mem = '32MB'; SET LOCAL hash_mem_multiplier = 2;
+SET LOCAL max_parallel_workers_per_gather = 0
+"""
+
+# Statistics may be older than the rows. Hash joins take time in proportion to the rows, whatever
+# the planner believes.
+_HASH_JOINS: Final = "SET LOCAL enable_mergejoin = {0}; SET LOCAL enable_nestloop = {0}"
+
+# The planner does not know how little came after a watermark, and would read whole tables for it.
+# All that a window needs has an index.
+_BY_INDEX: Final = "SET LOCAL enable_seqscan = off; SET LOCAL enable_mergejoin = off"
+
 Result = TypeVar("Result")
 
 
 class AuditedShard:
     """A shard and a connection to it. Everything is read inside `snapshot`."""
 
-    def __init__(self, number: int, connection: Connection) -> None:
+    def __init__(self, number: int, connection: Connection, url: str) -> None:
         self.number = number
         self.connection = connection
+        self.url = url
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[None]:
@@ -43,6 +62,45 @@ class AuditedShard:
         async with self.connection.transaction(isolation="repeatable_read", readonly=True):
             await self.connection.execute(_WITHOUT_LIMITS)
             yield
+
+    async def bound(self) -> None:
+        """Bound what the open snapshot's queries take of the server."""
+        await self.connection.execute(_BOUNDS)
+
+    async def read_by_index(self) -> None:
+        """Let the open snapshot's queries find rows by index, however many they expect."""
+        await self.connection.execute(_BY_INDEX)
+
+    async def count_by_hash_joins(self, query: str) -> Any:
+        """Return the row of what `query`, over whole tables, counts in the open snapshot."""
+        await self.connection.execute(_HASH_JOINS.format("off"))
+        counted = await self.connection.fetchrow(query)
+        await self.connection.execute(_HASH_JOINS.format("DEFAULT"))
+        return counted
+
+    @contextlib.asynccontextmanager
+    async def beside(self) -> AsyncIterator["AuditedShard | None"]:
+        """Give the shard with a second connection that sees the open snapshot.
+
+        Gives None where there is no second connection to be had.
+        """
+        name: str = await self.connection.fetchval("SELECT pg_export_snapshot()")
+        async with contextlib.AsyncExitStack() as stack:
+            second: AuditedShard | None = None
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                async with asyncio.timeout(_SECOND_WITHIN):
+                    second = await stack.enter_async_context(self._with_snapshot(name))
+            yield second
+
+    @contextlib.asynccontextmanager
+    async def _with_snapshot(self, name: str) -> AsyncIterator["AuditedShard"]:
+        async with (
+            _connected(self.url) as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            await connection.execute(f"SET TRANSACTION SNAPSHOT '{name}'")
+            await connection.execute(_WITHOUT_LIMITS)
+            yield AuditedShard(self.number, connection, self.url)
 
     async def stream(self, name: str, query: str, *arguments: Any) -> AsyncIterator[Any]:
         """Yield the rows of `query` through the cursor `name` of the open snapshot.
@@ -56,6 +114,25 @@ class AuditedShard:
                 yield row
         await self.connection.execute(f"CLOSE {name}")
 
+    async def copy(
+        self, query: str, take: Callable[[list[bytes]], None], *, separator: bytes
+    ) -> None:
+        """Give `take` the rows of `query` over whole tables, which has one column, in pieces.
+
+        They are lines of PostgreSQL's COPY, which escapes backslashes and ends of lines.
+        `separator` becomes U+0000, which no text of PostgreSQL holds.
+        """
+        rest = b""
+
+        async def split(data: bytes) -> None:
+            nonlocal rest
+            *lines, rest = (rest + data.replace(separator, b"\0")).split(b"\n")
+            take(lines)
+
+        await self.connection.execute(_HASH_JOINS.format("off"))
+        await self.connection.copy_from_query(query, output=split)
+        await self.connection.execute(_HASH_JOINS.format("DEFAULT"))
+
 
 @contextlib.asynccontextmanager
 async def open_shards(urls: Sequence[str]) -> AsyncIterator[list[AuditedShard]]:
@@ -66,17 +143,21 @@ async def open_shards(urls: Sequence[str]) -> AsyncIterator[list[AuditedShard]]:
     async with contextlib.AsyncExitStack() as stack:
         shards = []
         for number, url in enumerate(urls):
-            connection = await connect(url, statement_cache_size=0, timeout=_CONNECT_TIMEOUT)
-            stack.push_async_callback(_close, connection)
-            end_when_the_server_is_gone(connection)
+            connection = await stack.enter_async_context(_connected(url))
             await check_shard(connection, ShardPlace(number, len(urls)))
-            shards.append(AuditedShard(number, connection))
+            shards.append(AuditedShard(number, connection, url))
         yield shards
 
 
-async def _close(connection: Connection) -> None:
-    with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
-        await connection.close(timeout=2)
+@contextlib.asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Connection]:
+    connection = await connect(url, statement_cache_size=0, timeout=_CONNECT_TIMEOUT)
+    try:
+        end_when_the_server_is_gone(connection)
+        yield connection
+    finally:
+        with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
+            await connection.close(timeout=2)
 
 
 @contextlib.asynccontextmanager

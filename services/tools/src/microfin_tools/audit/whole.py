@@ -1,0 +1,131 @@
+"""A full audit of one shard: sweeps over whole tables, then the checks for what is suspicious."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from microfin_tools.audit import bodies
+from microfin_tools.audit.checker import Checker
+from microfin_tools.audit.checks import CHANGES, FULL_CHECKS, REJECTIONS, VERSION, Check
+from microfin_tools.audit.legs import INCOMPLETE_OPERATIONS
+from microfin_tools.audit.report import Checked
+from microfin_tools.audit.scope import EVERYTHING
+from microfin_tools.audit.shard import AuditedShard
+from microfin_tools.audit.sweeps import CHAINED, SUMMED, SWEPT
+from microfin_tools.audit.tally import Tally
+
+_AFTERWARDS: Final = (*SWEPT, VERSION, CHANGES, REJECTIONS)
+_OTHERS: Final = [check for check in FULL_CHECKS if check not in _AFTERWARDS]
+
+_Piece = Callable[[AuditedShard], Awaitable[None]]
+
+
+class WholeShard:
+    """One shard in a full audit. `alone`: the ledger has no other."""
+
+    def __init__(self, checker: Checker, shard: AuditedShard, *, alone: bool) -> None:
+        self._checker = checker
+        self._shard = shard
+        self._alone = alone
+        self._bodies = bodies.BodySweep()
+        self._tally = Tally()
+        self._rows_are_suspicious = False
+        self._versions_changed_otherwise = False
+        self._accounts = self._entries = 0
+        self._incomplete: set[str] = set()
+
+    async def check(self) -> set[str]:
+        """Check the shard.
+
+        Returns, if it is the only one, the transfers between partitions that are not complete.
+        """
+        async with self._shard.beside() as second:
+            await _share([self._shard, second] if second else [self._shard], self._pieces())
+        suspicious = self._is_suspicious()
+        await self._run(SWEPT, needed=suspicious)
+        await self._run((VERSION, CHANGES), needed=suspicious or self._versions_need_a_look())
+        await self._run((REJECTIONS,), needed=self._tally.rejections_for_a_balance > 0)
+        if suspicious or self._tally.set_states:
+            await self._checker.check_bodies(self._shard, EVERYTHING, states_only=not suspicious)
+            await self._checker.check_states(self._shard, EVERYTHING)
+        self._checker.add(
+            Checked(
+                accounts=self._accounts,
+                entries=self._entries,
+                outcomes=self._tally.outcomes,
+                operations=self._tally.operations,
+            )
+        )
+        await self._checker.list_remarkable(self._shard, EVERYTHING)
+        return self._incomplete
+
+    def _pieces(self) -> list[_Piece]:
+        """Return all work on whole tables, in pieces, the longest first."""
+        return [
+            self._sweep_chains,
+            self._sweep_bodies,
+            self._sweep_sums,
+            *([self._match_legs] if self._alone else []),
+            self._count_outcomes,
+            self._check_others,
+        ]
+
+    def _is_suspicious(self) -> bool:
+        return (
+            self._rows_are_suspicious
+            or self._bodies.suspicious
+            or self._tally.contra_is_suspicious
+            or self._tally.effects != self._entries
+        )
+
+    def _versions_need_a_look(self) -> bool:
+        return self._versions_changed_otherwise or self._tally.set_states > 0
+
+    async def _sweep_chains(self, shard: AuditedShard) -> None:
+        self._checker.step("entries are compared with outcomes")
+        row = await shard.count_by_hash_joins(EVERYTHING.clause + CHAINED)
+        if row["suspicious"]:
+            self._rows_are_suspicious = True
+
+    async def _sweep_bodies(self, shard: AuditedShard) -> None:
+        self._checker.step("bodies are hashed")
+        await self._bodies.run(shard)
+
+    async def _sweep_sums(self, shard: AuditedShard) -> None:
+        self._checker.step("entries are added up")
+        row = await shard.count_by_hash_joins(SUMMED)
+        if row["suspicious"]:
+            self._rows_are_suspicious = True
+        self._versions_changed_otherwise = row["changed_otherwise"] > 0
+        self._accounts, self._entries = row["accounts"], row["entries"]
+
+    async def _match_legs(self, shard: AuditedShard) -> None:
+        async for row in shard.stream("incomplete", EVERYTHING.clause + INCOMPLETE_OPERATIONS):
+            self._incomplete.add(row["operation"])
+
+    async def _count_outcomes(self, shard: AuditedShard) -> None:
+        self._checker.step("outcomes are counted")
+        await self._tally.run(shard)
+
+    async def _check_others(self, shard: AuditedShard) -> None:
+        await self._checker.run_all(shard, _OTHERS, EVERYTHING)
+
+    async def _run(self, checks: Sequence[Check], *, needed: bool) -> None:
+        for check in checks:
+            if needed:
+                await self._checker.run(self._shard, check, EVERYTHING)
+            else:
+                self._checker.step(check.title)
+
+
+async def _share(connections: Sequence[AuditedShard], pieces: list[_Piece]) -> None:
+    """Do `pieces` in their order, each on the next connection that is free."""
+
+    async def work(shard: AuditedShard) -> None:
+        await shard.bound()
+        while pieces:
+            await pieces.pop(0)(shard)
+
+    async with asyncio.TaskGroup() as group:
+        for shard in connections:
+            group.create_task(work(shard))
