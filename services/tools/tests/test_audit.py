@@ -112,7 +112,7 @@ class Ledger:
         scans = []
         for url in self.urls():
             connection = await asyncpg.connect(url, ssl=False)
-            while await connection.fetchval(BUSY):  # noqa: ASYNC110 - the server tells nobody
+            while await connection.fetchval(BUSY):  # noqa: ASYNC110 - nothing says when
                 await asyncio.sleep(0.01)
             scans.append(await connection.fetchval(SEQUENTIAL_SCANS))
             await connection.close()
