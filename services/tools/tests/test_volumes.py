@@ -34,6 +34,10 @@ SELECT count(*) FROM unnest($1::uuid[]) AS asked (operation) JOIN volume_summari
     ON chunk = operation_chunk(operation)
     AND bits & operation_bits(operation) = operation_bits(operation)
 """
+COLUMNS_BUT_VOLUME = """
+SELECT column_name FROM information_schema.columns
+WHERE table_schema = 'public' AND table_name = 'outcomes' AND column_name <> 'volume'
+"""
 BY_VOLUME = "SELECT volume, count(*) FROM {} GROUP BY volume ORDER BY volume"
 
 
@@ -132,6 +136,22 @@ async def test_a_leg_that_any_volume_has_is_not_decided_again(
     await ledger.drain()  # the transaction looks it up, and decides nothing
     assert await by_volume(ledger, "outcomes") == before
     assert await found_wrong(ledger) == []
+
+
+async def test_an_audit_finds_a_leg_that_two_volumes_have(ledger: PostgresLedger) -> None:
+    account = ledger.open(ALICE, "EUR", 0)
+    operation = ledger.request("deposit", account, user=ALICE, amount="5")
+    await ledger.drain()
+    assert await turn(ledger) == 1
+    columns = ", ".join(
+        row["column_name"] for row in await ledger.pools[0].fetch(COLUMNS_BUT_VOLUME)
+    )
+    await ledger.pools[0].execute(
+        f"INSERT INTO outcomes ({columns}, volume) SELECT {columns}, 1 FROM outcomes"
+        f" WHERE operation_id = '{operation}'"
+    )
+    found = await found_wrong(ledger)
+    assert [it.invariant for it in found if it.what == "one leg has two outcomes"] == [4], found
 
 
 async def test_workers_that_ask_at_once_open_one_volume(ledger: PostgresLedger) -> None:
