@@ -1,4 +1,4 @@
-"""The figures of filled ledgers: what is compared, the trend, and what the server tells."""
+"""The figures of filled ledgers: what is compared, the trend, and what the server says."""
 
 import asyncio
 from dataclasses import replace
@@ -138,7 +138,7 @@ def test_percentiles() -> None:
     assert percentiles([float(number) for number in range(101)]) == {"p50": 50, "p99": 99}
 
 
-async def test_the_log_tells_what_was_written(platform: Platform) -> None:
+async def test_what_was_written_to_the_log_is_counted(platform: Platform) -> None:
     await platform.create_database("write_ahead")
     url = platform.postgres_direct(0, database="write_ahead")
     before = await written([url])
