@@ -524,6 +524,7 @@ async def test_replicas_are_added_and_one_takes_over(namespace: str) -> None:
     assert nodes(namespace)[holder][0] == "replica"
 
 
+@pytest.mark.timeout(900)
 async def test_redis_speaks_tls(namespace: str) -> None:
     """Switched on as the README says: all pods at once, because the two kinds do not mix."""
     authority = trustme.CA()
@@ -560,10 +561,17 @@ async def test_redis_speaks_tls(namespace: str) -> None:
 
 
 def switch(namespace: str, *values: str) -> None:
-    """Upgrade the chart, delete all of Redis' pods, and wait until they are ready again."""
+    """Upgrade the chart, delete all of Redis' pods, and wait until they are ready again.
+
+    A pod can come back by the template of before, and those do not mix: then all are deleted again.
+    """
     deploy(namespace, *values)
-    kubectl("-n", namespace, "delete", "pods", "-l", REDIS)
-    kubectl("-n", namespace, "rollout", "status", "statefulset/microfin-redis", "--timeout=180s")
+    rollout = ("rollout", "status", "statefulset/microfin-redis", "--timeout=120s")
+    for _ in range(3):
+        kubectl("-n", namespace, "delete", "pods", "-l", REDIS)
+        if "complete" in kubectl("-n", namespace, *rollout, check=False):
+            return
+    raise AssertionError(kubectl("-n", namespace, "describe", "pods", "-l", REDIS))
 
 
 @pytest.mark.parametrize(
