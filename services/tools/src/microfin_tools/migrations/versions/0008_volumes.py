@@ -189,6 +189,9 @@ GRANT EXECUTE ON FUNCTION turn_volume TO microfin_worker;
 # in it; the id is a hash already. The rows of one chunk are neighbours in the index, whatever their
 # volume: one look-up finds all volumes that may have decided an operation. With 4 million
 # operations in a volume a block has 31 of them, and one look-up in 1,000 finds a volume in vain.
+#
+# A piece of a summary has 512 chunks: some 16,000 ids, which a slow disk reads well within the
+# worker's limit for a statement, also where the first volume is several times as big as the others.
 SUMMARIES = """
 CREATE FUNCTION operation_chunk(operation uuid) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -211,7 +214,7 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('sum_up_volume')) THEN
         RETURN false;
     END IF;
-    SELECT volume, summed_chunks, summed_chunks + 2048
+    SELECT volume, summed_chunks, summed_chunks + 512
     INTO full_volume, first_chunk, after_chunk
     FROM volumes WHERE summed_chunks < 131072 AND volume < (SELECT max(volume) FROM volumes)
     ORDER BY volume LIMIT 1;
@@ -229,7 +232,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION sum_up_volume IS
-    'Add a 64th of the summary of the oldest full volume that lacks it; false: nothing to do';
+    'Add a 256th of the summary of the oldest full volume that lacks it; false: nothing to do';
 
 REVOKE EXECUTE ON FUNCTION operation_chunk, operation_bits, sum_up_volume FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION operation_chunk, operation_bits, sum_up_volume TO microfin_worker;
@@ -248,8 +251,8 @@ def _operation_bits() -> str:
     return expression
 
 
-# As in 0002_write_batch.py, but for the volume: it is read and compared with where the batch was
-# decided, so the call remains as it was, and the release before goes on.
+# As in 0002_write_batch.py, but for the volume: that is read from the partition's row, which the
+# batch changes anyway. So the call remains as it was, and the release before goes on.
 WRITE_BATCH = """
 CREATE OR REPLACE FUNCTION write_batch(
     own_partition integer, own_epoch bigint, own_generation bigint, own_partition_count integer,
