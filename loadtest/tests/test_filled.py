@@ -19,8 +19,9 @@ from microfin_loadtest.figures.part import Settings, Turn
 from microfin_loadtest.figures.parts.filled import FILLED, compared, figures_of, missing, panels
 from microfin_loadtest.figures.server import Server
 from microfin_loadtest.figures.store import Store
-from microfin_loadtest.figures.trend import LARGEST, Panel, draw_trend, fit
+from microfin_loadtest.figures.trend import Panel, draw_trend
 from microfin_loadtest.history.make import HistoryRequest, make_history
+from microfin_loadtest.trend_line import LARGEST, fit
 from microfin_loadtest.write_ahead_log import Written, wal_figures, written
 from microfin_local.platform import Platform
 from support.ledger_history import PARTITIONS

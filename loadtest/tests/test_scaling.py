@@ -5,6 +5,7 @@ from typing import Any
 from microfin_loadtest.processes import GROUPS
 from microfin_loadtest.results import RESULTS, read_results
 from microfin_loadtest.scaling import PAGE, Cost, measured_cost, model, page_with_model, plan
+from microfin_loadtest.table_growth import read_filled
 
 
 def run(rate: int, api_seconds: float, **changes: Any) -> dict[str, Any]:
@@ -57,6 +58,6 @@ def test_a_plan_has_room_copies_and_whole_shards() -> None:
 
 def test_the_page_is_current() -> None:
     page = PAGE.read_text()
-    assert page == page_with_model(page, read_results(RESULTS)), (
+    assert page == page_with_model(page, read_results(RESULTS), read_filled()), (
         "Renew it: .venv/bin/python -m microfin_loadtest scaling"
     )

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from microfin_loadtest.markdown import table_lines
 from microfin_loadtest.scripts import FOLDER
 
 RESULTS: Final = FOLDER / "results" / "results.jsonl"
@@ -46,8 +47,7 @@ def read_results(results: Path) -> list[dict[str, Any]]:
 
 def table(reports: list[dict[str, Any]]) -> str:
     """Return the reports as a Markdown table."""
-    lines = [f"| {' | '.join(_HEAD)} |", "|" + "---|" * len(_HEAD)]
-    lines += [f"| {' | '.join(_row(report))} |" for report in reports]
+    lines = table_lines(_HEAD, [_row(report) for report in reports])
     return "\n".join(lines) if reports else "No run has been recorded yet."
 
 

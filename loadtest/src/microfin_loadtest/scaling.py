@@ -1,19 +1,22 @@
-"""The cost model: the machines that a rate needs, from measured CPU per operation
-(docs/scaling.md)."""
+"""The cost model of docs/scaling.md: the machines that a rate needs, by measured CPU."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
+from microfin_loadtest.markdown import table_lines
 from microfin_loadtest.processes import GROUPS
 from microfin_loadtest.results import RESULTS, read_results
 from microfin_loadtest.scripts import FOLDER
+from microfin_loadtest.table_growth import growth_model, read_filled
 
 PAGE: Final = FOLDER.parent / "docs" / "scaling.md"
 _BEGIN: Final = "<!-- model: made by `python -m microfin_loadtest scaling` -->"
 _END: Final = "<!-- end of model -->"
+_TABLES_BEGIN: Final = "<!-- tables: made by `python -m microfin_loadtest scaling` -->"
+_TABLES_END: Final = "<!-- end of tables -->"
 
 UTILISATION: Final = 0.6
 """The share of a core that the plan uses; the rest is for peaks and for lost machines."""
@@ -107,7 +110,7 @@ def model(reports: Sequence[dict[str, Any]]) -> str:
     if not costs:
         return "Nothing has been measured yet."
     lines = ["CPU milliseconds per request, measured:", ""]
-    lines += _table(
+    lines += table_lines(
         ("script", "rate", "runs", *GROUPS, "all"),
         [
             (
@@ -128,7 +131,7 @@ def model(reports: Sequence[dict[str, Any]]) -> str:
     ]
     others = [group for group in GROUPS if group != "worker"]
     head = ("for", "workers = partitions", "shards", *others, f"machines of {MACHINE_CORES} cores")
-    return "\n".join(lines + _table(head, rows))
+    return "\n".join(lines + table_lines(head, rows))
 
 
 def _plan_row(name: str, planned: Plan) -> tuple[str, ...]:
@@ -137,21 +140,20 @@ def _plan_row(name: str, planned: Plan) -> tuple[str, ...]:
     return name, *(f"{number:,}" for number in numbers)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        f"| {' | '.join(head)} |",
-        "|" + "---|" * len(head),
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
+def page_with_model(
+    page: str, reports: Sequence[dict[str, Any]], filled: Mapping[str, Any] | None
+) -> str:
+    """Return the page with new models of cores and of tables; the text around them stays."""
+    page = _renewed(page, _BEGIN, _END, model(reports))
+    return _renewed(page, _TABLES_BEGIN, _TABLES_END, growth_model(filled))
 
 
-def page_with_model(page: str, reports: Sequence[dict[str, Any]]) -> str:
-    """Return the page with a new model; the text around it stays."""
-    before, _, rest = page.partition(_BEGIN)
-    after = rest.partition(_END)[2]
-    return f"{before}{_BEGIN}\n\n{model(reports)}\n\n{_END}{after}"
+def _renewed(page: str, begin: str, end: str, text: str) -> str:
+    before, _, rest = page.partition(begin)
+    after = rest.partition(end)[2]
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def renew_model() -> None:
-    """Write the model of the committed results into docs/scaling.md."""
-    PAGE.write_text(page_with_model(PAGE.read_text(), read_results(RESULTS)))
+    """Write the models of the committed measurements into docs/scaling.md."""
+    PAGE.write_text(page_with_model(PAGE.read_text(), read_results(RESULTS), read_filled()))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
+from microfin_loadtest.markdown import table_lines
+
 _HEAD: Final = ("figure", "goal", "before", "after", "ratio", "reached")
 
 Measurement = Mapping[str, Any]
@@ -69,14 +71,18 @@ def _ratio(before: float | None, after: float | None) -> float | None:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     words = {True: "yes", False: "**no**", None: ""}
-    lines = [f"| {' | '.join(_HEAD)} |", "|" + "---|" * len(_HEAD)]
-    lines += [
-        f"| {one['figure']} | {one['goal']} | {_value(one, 'before')} | {_value(one, 'after')} "
-        f"| {'' if one['ratio'] is None else format(one['ratio'], '.2f')} "
-        f"| {words[one['reached']]} |"
+    cells = [
+        (
+            one["figure"],
+            one["goal"],
+            _value(one, "before"),
+            _value(one, "after"),
+            "" if one["ratio"] is None else format(one["ratio"], ".2f"),
+            words[one["reached"]],
+        )
         for one in rows
     ]
-    return "\n".join(lines)
+    return "\n".join(table_lines(_HEAD, cells))
 
 
 def _value(one: Mapping[str, Any], side: str) -> str:

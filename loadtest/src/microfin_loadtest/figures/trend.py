@@ -1,24 +1,19 @@
-"""How a figure changes with the size of the ledger, and what follows for a larger one."""
+"""Pictures of how figures change with the size of the ledger."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from xml.etree import ElementTree
 
 from microfin_loadtest.plot import TICKS, empty_picture, round_up, text
-
-LARGEST: Final = 10**9
-"""The operations that a trend is carried on to."""
+from microfin_loadtest.trend_line import LARGEST, Fit, Size, fit
 
 _WIDTH, _LEFT, _RIGHT = 760, 80, 50
 _FIRST_TOP, _PANEL, _DISTANCE = 60, 120, 190
 _COLOURS: Final = ("#1f6f8b", "#d98e04", "#2a9d4a")
 _EMPTY_SHARE: Final = 0.08
 """The part of the width that belongs to the empty ledger, which a logarithm has no place for."""
-
-Size = Mapping[str, Any]
-"""What was measured at one size: `operations`, and values by their keys."""
 
 
 @dataclass(frozen=True)
@@ -28,36 +23,6 @@ class Panel:
     name: str
     lines: Mapping[str, str]
     goal: float | None
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A value that grows with the logarithm of the operations, as the depth of an index does."""
-
-    at_one: float
-    per_decade: float
-
-    def at(self, operations: float) -> float:
-        """Return the value at this size."""
-        return self.at_one + self.per_decade * math.log10(operations)
-
-
-def fit(sizes: Sequence[Size], key: str) -> Fit | None:
-    """Return the best line through the values of ledgers that are not empty, by least squares;
-    None if there are fewer than two."""
-    points = [
-        (math.log10(it["operations"]), float(it[key]))
-        for it in sizes
-        if it["operations"] and it.get(key) is not None
-    ]
-    if len(points) < 2:
-        return None
-    mean_x = sum(x for x, _ in points) / len(points)
-    mean_y = sum(y for _, y in points) / len(points)
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum(
-        (x - mean_x) ** 2 for x, _ in points
-    )
-    return Fit(mean_y - slope * mean_x, slope)
 
 
 def draw_trend(title: str, sizes: Sequence[Size], panels: Sequence[Panel]) -> str:

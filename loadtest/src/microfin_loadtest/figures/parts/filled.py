@@ -4,6 +4,7 @@ One platform is filled to one size after the other. PostgreSQL has memory of its
 of its tables at each.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, Final
@@ -13,7 +14,8 @@ from microfin_loadtest.figures.goal import Figure, Measurement
 from microfin_loadtest.figures.look_ups import look_up
 from microfin_loadtest.figures.part import WORKERS, Part, Turn
 from microfin_loadtest.figures.server import Server
-from microfin_loadtest.figures.trend import LARGEST, Panel, draw_trend, fit
+from microfin_loadtest.figures.trend import Panel, draw_trend
+from microfin_loadtest.trend_line import LARGEST, fit
 from microfin_local.endpoints import Endpoints
 
 _SHARE_IN_MEMORY: Final = 1 / 20
@@ -61,9 +63,12 @@ def measure(turn: Turn) -> Measurement:
         (one for one in turn.notes.all() if one["operations"] in wanted),
         key=lambda one: int(one["operations"]),
     )
+    rate = turn.settings.money_rate
     plot = FOLDER / f"filled-{turn.checkout.commit}.svg"
-    title = f"Costs and the ledger's size, {turn.settings.money_rate} operations/s"
+    title = f"Costs and the ledger's size, {rate} operations/s"
     plot.write_text(draw_trend(title, sizes, panels(sizes)))
+    measured = {"commit": turn.checkout.commit, "money_rate": rate, "sizes": sizes}
+    plot.with_suffix(".json").write_text(json.dumps(measured, indent=1) + "\n")
     return {**compared(sizes), "plot": str(plot), "sizes": sizes}
 
 
