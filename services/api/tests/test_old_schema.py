@@ -26,6 +26,9 @@ from support.ports import free_port
 from support.waiting import until, until_ready
 
 WITHOUT_VOLUMES = """
+DROP FUNCTION volumes_of_operations, legs_of, decided_before, volumes_of_account, entries_of,
+    last_seq_before, account_chunk, account_bits;
+DROP TABLE account_summaries;
 DROP TABLE shard_identity, archive, archived_volumes, archived_accounts, archived_contra_balances,
     archived_partitions;
 DROP TRIGGER routing_is_of_no_archive ON routing;
