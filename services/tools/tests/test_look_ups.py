@@ -77,7 +77,7 @@ async def plain(ledger: PostgresLedger, account: str) -> list[asyncpg.Record]:
 
 
 @pytest.mark.parametrize("summed_up", [0, 5, VOLUMES])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_statements_balances_and_operations_are_those_of_all_volumes(
     ledger: PostgresLedger, seed: int, summed_up: int
 ) -> None:
@@ -100,7 +100,8 @@ async def test_statements_balances_and_operations_are_those_of_all_volumes(
         for kind in ("deposit", "withdraw", "transfer"):
             of_kind = [row["seq"] for row in rows if row["kind"] == kind]
             assert await walked(pool, account, 2, kind=kind) == of_kind
-        for time in {row["time"] + change for row in rows for change in (-1, 0, 1)}:
+        times = sorted({row["time"] + change for row in rows for change in (-1, 0, 1)})
+        for time in chance.sample(times, k=min(20, len(times))):
             at = await queries.balance_at(pool, account, time)
             before = [row["seq"] for row in rows if row["time"] <= time]
             assert (at.seq if at else None) == (before[0] if before else None)
