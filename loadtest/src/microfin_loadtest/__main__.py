@@ -172,6 +172,9 @@ def fill(
     accounts: Annotated[int, typer.Option(min=2, help="New accounts to make them on.")] = 100_000,
     owners: Annotated[int, typer.Option(min=1, help="New users who own the accounts.")] = 1_000,
     days: Annotated[int, typer.Option(min=1, help="How long ago the first one was.")] = 365,
+    outcomes_per_volume: Annotated[
+        int | None, typer.Option(min=1, help="A volume's outcomes; by default as many as ever.")
+    ] = None,
     state: Annotated[Path, typer.Option(help="The platform's folder.")] = REPOSITORY / ".local",
 ) -> None:
     """Give the running platform a past: explained operations, so that the audit stays clean.
@@ -181,7 +184,13 @@ def fill(
     take 0.6 GB on the disk. What a run that was killed left behind is removed by the next one.
     Prints progress to stderr, and one JSON object as the last line.
     """
-    wanted = HistoryRequest(operations=operations, accounts=accounts, owners=owners, days=days)
+    wanted = HistoryRequest(
+        operations=operations,
+        accounts=accounts,
+        owners=owners,
+        days=days,
+        outcomes_per_volume=outcomes_per_volume,
+    )
     urls = running_platform(state.resolve()).postgres_shards
     print(encode(asyncio.run(make_history(urls, wanted, _say))))
 

@@ -26,6 +26,16 @@ from support.ports import free_port
 from support.waiting import until, until_ready
 
 WITHOUT_VOLUMES = """
+DROP FUNCTION volumes_of_operations, legs_of, decided_before, volumes_of_account, entries_of,
+    last_seq_before, account_chunk, account_bits;
+DROP TABLE account_summaries;
+DROP TABLE shard_identity, archive, archived_volumes, archived_accounts, archived_contra_balances,
+    archived_partitions;
+DROP TRIGGER routing_is_of_no_archive ON routing;
+DROP TRIGGER summaries_are_immutable ON volume_summaries;
+DROP FUNCTION refuse_shard_and_archive, refuse_change_but_archiving, refuse_change_of_summary,
+    volume_accounts, volume_contra_changes, note_archived_volume, drop_archived_volume,
+    take_volume_over;
 ALTER TABLE outcomes DETACH PARTITION volume_0.outcomes;
 ALTER TABLE entries DETACH PARTITION volume_0.entries;
 DROP TABLE outcomes, entries, volumes, volume_summaries;

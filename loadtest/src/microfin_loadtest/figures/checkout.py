@@ -66,10 +66,13 @@ class Checkout:
             *more,
         )
 
-    def fill(self, operations: int, accounts: int) -> dict[str, Any]:
-        """Give the running platform a past; return what was made."""
-        numbers = ("--operations", str(operations), "--accounts", str(accounts))
-        return self._report("fill", *numbers)
+    def fill(self, operations: int, accounts: int, volume: int | None) -> dict[str, Any]:
+        """Give the running platform a past, with `volume` outcomes in a volume; return what was
+        made."""
+        numbers = {"--operations": operations, "--accounts": accounts}
+        if volume is not None:
+            numbers["--outcomes-per-volume"] = volume
+        return self._report("fill", *(str(one) for pair in numbers.items() for one in pair))
 
     def overload(self, peak: int, rate: int, seconds: int) -> dict[str, Any]:
         """Overload the running platform; return the harness's report, valid or not."""

@@ -69,13 +69,23 @@ def figures(  # noqa: PLR0913 - each is an option
     money_rate: Annotated[
         int, typer.Option(min=1, help="Operations/s of `filled`: half of what is carried.")
     ] = MONEY_RATE,
+    outcomes_per_volume: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The outcomes of a volume of `filled`. Small ones show what a larger ledger's "
+            "number of volumes costs.",
+        ),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was measured.")] = False,
 ) -> None:
     """Measure the project's figures; the help is `_HELP`."""
     parts = parts_of(part or [])
     if owner(REPOSITORY / ".local") is not None:
         raise LoadImpossible("A platform is running here and would disturb. Stop it: make stop")
-    settings = Settings(seconds, rate, first_rate, turns, sizes_of(sizes), money_rate)
+    settings = Settings(
+        seconds, rate, first_rate, turns, sizes_of(sizes), money_rate, outcomes_per_volume
+    )
     with alone(FOLDER / "measuring"):
         k6 = find_k6(PROGRAMS, _say)
         _say(f"setting {before} up")

@@ -17,8 +17,9 @@ _WARM_UP_RATE, _WARM_UP_SECONDS = 50, 15
 
 @dataclass(frozen=True)
 class Settings:
-    """Seconds of each run, iterations a second of the mix where the rate is given, those at which
-    the search begins, and turns; the sizes of filled ledgers, and operations a second there."""
+    """Seconds of each run; iterations a second of the mix where the rate is given, and those at
+    which the search begins; turns. For filled ledgers: their sizes, operations a second, and the
+    outcomes of a volume of their pasts, by default as many as ever."""
 
     seconds: int
     rate: int
@@ -26,6 +27,7 @@ class Settings:
     turns: int
     sizes: tuple[int, ...] = SIZES
     money_rate: int = MONEY_RATE
+    outcomes_per_volume: int | None = None
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,14 @@ _Piece = tuple[int, list[Lines]]
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to make: so many `operations` on so many `accounts` of `owners`, in the last `days`."""
+    """What to make: so many `operations` on so many `accounts` of `owners`, in the last `days`;
+    in volumes of `outcomes_per_volume`, by default of those of the ledger."""
 
     operations: int
     accounts: int
     owners: int
     days: int
+    outcomes_per_volume: int | None = None
 
 
 async def make_history(
@@ -66,7 +68,8 @@ async def make_history(
             place.routing,
             await _offsets(shards, place.routing.partition_count, plan.operations),
         )
-        volumes = _volumes(place, len(shards), plan.operations)
+        full = request.outcomes_per_volume or place.outcomes_per_volume
+        volumes = _volumes(place.oldest, full * len(shards), plan.operations)
         making = _Making(shards, plan, past, volumes, say)
         await making.write()
         say("making keys, then adding all volumes at once")
@@ -116,11 +119,10 @@ async def _offsets(shards: Sequence[Shard], partitions: int, operations: int) ->
     }
 
 
-def _volumes(place: Place, shards: int, operations: int) -> range:
+def _volumes(oldest: int, outcomes: int, operations: int) -> range:
     """Return the volumes that the history takes, the oldest first; they end below those there."""
-    in_one = place.outcomes_per_volume * shards / _OUTCOMES_AN_OPERATION
-    ends = min(place.oldest, 0)
-    return range(ends - max(1, round(operations / in_one)), ends)
+    ends = min(oldest, 0)
+    return range(ends - max(1, round(operations * _OUTCOMES_AN_OPERATION / outcomes)), ends)
 
 
 @dataclass(frozen=True)

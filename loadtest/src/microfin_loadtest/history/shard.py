@@ -46,7 +46,8 @@ SELECT nspname FROM pg_namespace WHERE nspname ~ '^volume_m\d+$'
 """
 _UNSUMMED: Final = """
 SELECT EXISTS (SELECT FROM volumes
-    WHERE summed_chunks < 131072 AND volume < (SELECT max(volume) FROM volumes))
+    WHERE (summed_chunks < 131072 OR summed_accounts < 100000)
+        AND volume < (SELECT max(volume) FROM volumes))
 """
 _OWNERS: Final = """
 INSERT INTO users (id, email, name, password_hash) VALUES ($1, $2, 'Owner in the past', '!')

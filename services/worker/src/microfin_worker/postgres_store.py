@@ -57,7 +57,7 @@ SELECT log_offset, step, command FROM outbox WHERE partition = $1 ORDER BY log_o
 """
 
 _KNOWN = f"""
-SELECT {OUTCOME_COLUMNS} FROM outcomes WHERE operation_id = ANY($1::uuid[])
+SELECT {OUTCOME_COLUMNS} FROM legs_of($1::uuid[])
 """  # noqa: S608 - the columns are ours
 
 _ACCOUNTS = f"""

@@ -52,7 +52,7 @@ def measure(turn: Turn) -> Measurement:
                 turn.say(f"filling to {size:,} operations")
                 more = size - filled
                 accounts = max(2, min(_ACCOUNTS, more // _OPERATIONS_AN_ACCOUNT))
-                made = turn.checkout.fill(more, accounts)
+                made = turn.checkout.fill(more, accounts, turn.settings.outcomes_per_volume)
                 turn.say(f"filled in {made['seconds']} s")
                 filled = size
             noted = _measure_size(turn, endpoints, size)

@@ -92,7 +92,7 @@ class RoutingRow(msgspec.Struct, frozen=True, kw_only=True):
     intended: Routing | None
 
 
-_LEGS = f"SELECT {OUTCOME_COLUMNS} FROM outcomes WHERE operation_id = ANY($1::uuid[])"  # noqa: S608 - the columns are ours
+_LEGS = f"SELECT {OUTCOME_COLUMNS} FROM legs_of($1::uuid[])"  # noqa: S608 - the columns are ours
 
 _ACCOUNTS = f"""
 SELECT number, owner, currency, balance, state, seq, version,
@@ -101,33 +101,16 @@ SELECT number, owner, currency, balance, state, seq, version,
 FROM accounts
 """  # noqa: S608 - the columns are ours
 
-# Entries of one account have gapless numbers (invariant 3) and times that never go back (the
-# decision makes no entry older than the one before). So binary search finds a moment without an
-# index on the time.
 _LAST_SEQ_BEFORE = """
-WITH RECURSIVE search (low, high) AS (
-    SELECT 0::bigint, coalesce((SELECT max(seq) FROM entries WHERE account = $1), 0)
-    UNION ALL
-    SELECT CASE WHEN earlier THEN middle ELSE low END,
-        CASE WHEN earlier THEN high ELSE middle - 1 END
-    FROM search
-    CROSS JOIN LATERAL (SELECT (low + high + 1) / 2 AS middle) AS half
-    CROSS JOIN LATERAL (
-        SELECT at < 'epoch'::timestamptz + $2::bigint * interval '1 millisecond' AS earlier
-        FROM entries WHERE account = $1 AND seq = middle
-    ) AS entry
-    WHERE low < high
-)
-SELECT low FROM search WHERE low = high
+SELECT last_seq_before($1, 'epoch'::timestamptz + $2::bigint * interval '1 millisecond')
 """
 
-_NEWEST_SEQ = "SELECT coalesce(max(seq), 0) FROM entries WHERE account = $1"
+_NEWEST_SEQ = "SELECT coalesce((SELECT seq FROM accounts WHERE number = $1), 0)"
 
 _ENTRIES = f"""
 SELECT seq, amount, balance_after, operation_id, leg, kind, counterparty,
     {MILLISECONDS.format(column="at")} AS time
-FROM entries
-WHERE account = $1 AND seq > $2 AND seq < $3 AND ($4::text IS NULL OR kind = $4)
+FROM entries_of($1, $2, $3, $4, $5)
 ORDER BY seq DESC LIMIT $5
 """  # noqa: S608 - the columns are ours
 

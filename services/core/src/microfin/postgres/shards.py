@@ -19,7 +19,7 @@ SHARD_AND_SCHEMA: Final = (
 )
 """The same, and which schema it has; for `ShardPlace.check_for_work`."""
 
-NEEDED_SCHEMA: Final = "0008"
+NEEDED_SCHEMA: Final = "0010"
 """The oldest schema with which processes of this release work. They also work with all that come
 later: `microfin migrate` of the next release runs while they do."""
 
@@ -81,5 +81,5 @@ class ShardPlace(msgspec.Struct, frozen=True):
         """Return the error of a database at this place that holds no ledger yet."""
         return NotMigrated(
             f"The database at place {self.number} of {self.count} is no microfin ledger yet: run "
-            "`microfin migrate` first."
+            "`microfin migrate` first. If it is an archive, name it in MICROFIN_ARCHIVES, not here."
         )

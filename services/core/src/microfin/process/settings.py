@@ -67,6 +67,20 @@ class CommonSettings(BaseSettings):
         description="PostgreSQL URLs past the pooler with the owner's role, one for each shard, "
         "separated by spaces: for migrations and administration.",
     )
+    archives: str = Field(
+        default="",
+        repr=False,
+        description="PostgreSQL URLs of the shards' archives, one for each shard, in the order of "
+        "MICROFIN_DATABASES and spelled alike, separated by spaces: for reading what "
+        "`microfin archive` has moved there. Empty where nothing is archived.",
+    )
+    archives_direct: str = Field(
+        default="",
+        repr=False,
+        description="PostgreSQL URLs of the archives past the pooler with the owner's role, one "
+        "for each shard, separated by spaces: for `microfin archive` and "
+        "`microfin migrate --archives`.",
+    )
     database_statement_cache: int = Field(
         default=0,
         ge=0,
@@ -148,7 +162,7 @@ class CommonSettings(BaseSettings):
         """Prefer arguments to variables, and variables to files."""
         return init_settings, env_settings, _FileSource(settings_cls, env_prefix=PREFIX)
 
-    @field_validator("databases", "databases_direct")
+    @field_validator("databases", "databases_direct", "archives", "archives_direct")
     @classmethod
     def _database_urls_can_be_read(cls, value: str) -> str:
         check_urls(value, DATABASE, "postgresql://user:password@host:port/database")
@@ -170,6 +184,17 @@ class CommonSettings(BaseSettings):
     def direct_database_urls(self) -> list[str]:
         """The direct URLs, shard 0 first. Raises `ValueError` where there are none."""
         return _urls(self.databases_direct, "MICROFIN_DATABASES_DIRECT")
+
+    @cached_property
+    def archive_urls(self) -> list[str]:
+        """The URLs to read the archives, that of shard 0 first; none where nothing is archived."""
+        return self.archives.split()
+
+    @cached_property
+    def direct_archive_urls(self) -> list[str]:
+        """The owner's URLs of the archives, that of shard 0 first. Raises `ValueError` where there
+        are none."""
+        return _urls(self.archives_direct, "MICROFIN_ARCHIVES_DIRECT")
 
     @cached_property
     def redis_urls(self) -> list[str]:

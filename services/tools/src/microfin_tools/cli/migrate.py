@@ -22,6 +22,14 @@ def migrate(
             "existing ledger keeps its number. Default: 3, or the next multiple.",
         ),
     ] = None,
+    archives: Annotated[
+        bool,
+        typer.Option(
+            "--archives",
+            help="Make the empty databases of MICROFIN_ARCHIVES_DIRECT the archives of the shards, "
+            "or bring them to the newest schema. The shards come first, by a call without this.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Bring the databases of all shards to the newest schema.
@@ -34,10 +42,15 @@ def migrate(
     Examples:
       microfin migrate --partitions 6
       MICROFIN_DATABASES_DIRECT_FILE=/run/secrets/direct microfin migrate
+      microfin migrate --archives
     """
     with reported():
-        urls = administration_urls(CommonSettings())
-        rows = _migrate(urls, partitions or -(-_DEFAULT // len(urls)) * len(urls))
+        settings = CommonSettings()
+        urls = administration_urls(settings)
+        if archives:
+            rows = _migrate_archives(urls, settings.direct_archive_urls)
+        else:
+            rows = _migrate(urls, partitions or -(-_DEFAULT // len(urls)) * len(urls))
     if json:
         print_json(rows)
     else:
@@ -56,4 +69,22 @@ def _migrate(urls: list[str], partitions: int) -> list[dict[str, object]]:
         raise CouldNot(str(error)) from error
     except DBAPIError as error:
         raise CouldNot(database_failure(error.orig or error)) from error
+    return _rows(revisions)
+
+
+def _migrate_archives(urls: list[str], archive_urls: list[str]) -> list[dict[str, object]]:
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+
+    from microfin_tools.migrations.run import WrongEncoding, migrate_archives  # noqa: PLC0415
+
+    try:
+        revisions = migrate_archives(urls, archive_urls)
+    except WrongEncoding as error:
+        raise CouldNot(str(error)) from error
+    except DBAPIError as error:
+        raise CouldNot(database_failure(error.orig or error)) from error
+    return _rows(revisions)
+
+
+def _rows(revisions: list[str]) -> list[dict[str, object]]:
     return [{"shard": shard, "revision": revision} for shard, revision in enumerate(revisions)]

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
+from microfin.postgres.archives import ARCHIVE, IDENTITY, ArchivePlace, WrongArchive
 from microfin.postgres.shards import SHARD, ShardPlace, WrongShard
 from microfin.process.database_tls import for_libpq
 
@@ -80,6 +81,108 @@ def migrate(urls: list[str], partitions: int) -> list[str]:
     return [_migrate_shard(url, place, partitions) for url, place in zip(urls, places, strict=True)]
 
 
+def migrate_archives(urls: Sequence[str], archive_urls: Sequence[str]) -> list[str]:
+    """Make the databases at `archive_urls` the archives of the shards at `urls`, in order.
+
+    Both are direct and the owner's. Returns the revision of each archive. Raises `WrongShard` if a
+    shard is at another's place, `WrongArchive` if a database is a shard, the archive of another
+    shard, listed twice or not empty, and `NotMigrated` if a shard has not this release's schema;
+    nothing is written to a database that is refused. Safe to run twice, even at the same time.
+    """
+    if len(urls) != len(archive_urls):
+        raise WrongArchive(
+            f"There are {len(urls)} shards and {len(archive_urls)} archives: "
+            "MICROFIN_ARCHIVES_DIRECT must list one database for each shard."
+        )
+    places = []
+    seen: dict[tuple[object, ...], str] = {}
+    for shard, url in enumerate(urls):
+        with _engine(url).connect() as connection:
+            places.append(_archive_place(connection, ShardPlace(shard, len(urls))))
+            seen[tuple(connection.execute(text(_IDENTITY)).one())] = f"shard {shard}"
+    for place, url in zip(places, archive_urls, strict=True):
+        with _engine(url).connect() as connection:
+            _refuse_other_encodings(connection, place.number)
+            identity = tuple(connection.execute(text(_IDENTITY)).one())
+            if identity in seen:
+                raise WrongArchive(
+                    f"The database at place {place.number} of MICROFIN_ARCHIVES_DIRECT is "
+                    f"{seen[identity]}: each archive needs a database of its own."
+                )
+            seen[identity] = f"also the archive of shard {place.number}"
+            _refuse_if_used_otherwise(connection, place)
+    return [_migrate_archive(url, place) for url, place in zip(archive_urls, places, strict=True)]
+
+
+def _archive_place(connection: Connection, place: ShardPlace) -> ArchivePlace:
+    """Return the place of the archive of the shard behind `connection`."""
+    if connection.execute(text("SELECT to_regclass('shard_identity')")).scalar() is None:
+        raise place.too_old("has none of the archive's tables")
+    place.check(connection.execute(text(SHARD)).one_or_none())
+    identity = str(connection.execute(text(IDENTITY)).scalar_one())
+    return ArchivePlace(place.number, place.count, identity)
+
+
+def _refuse_if_used_otherwise(connection: Connection, place: ArchivePlace) -> None:
+    """Raise `WrongArchive` if a database is a shard, or the archive of another."""
+    if connection.execute(text("SELECT to_regclass('routing')")).scalar() is None:
+        return
+    shard = connection.execute(text(SHARD)).one_or_none()
+    if shard is not None:
+        raise WrongArchive(
+            f"The database at place {place.number} of MICROFIN_ARCHIVES_DIRECT is shard {shard[0]} "
+            f"of {shard[1]} of a ledger: an archive needs a database of its own."
+        )
+    if connection.execute(text("SELECT to_regclass('archive')")).scalar() is not None:
+        row = connection.execute(text(ARCHIVE)).one_or_none()
+        if row is not None:
+            place.check_owner(row)
+
+
+def _migrate_archive(url: str, place: ArchivePlace) -> str:
+    engine = _engine(url)
+    with engine.connect() as connection:
+        _wait_for_turn(connection)
+        _ensure_roles(connection)
+        _upgrade(connection)
+        _refuse_if_used_otherwise(connection, place)
+        if connection.execute(text(ARCHIVE)).one_or_none() is None:
+            _become_archive(connection, place)
+        revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+        connection.commit()
+    engine.dispose()
+    logger.info("migrated an archive", shard=place.number, revision=revision)
+    return str(revision)
+
+
+def _become_archive(connection: Connection, place: ArchivePlace) -> None:
+    """Let a new database be an archive: it begins without a volume."""
+    if connection.execute(text(_HOLDS_ROWS)).scalar_one():
+        raise WrongArchive(
+            f"The database at place {place.number} of MICROFIN_ARCHIVES_DIRECT holds accounts or "
+            "outcomes, but is no archive: an archive begins as an empty database."
+        )
+    connection.execute(text(_WITHOUT_VOLUME_0))
+    connection.execute(
+        text("INSERT INTO archive (shard_id, shard, shards) VALUES (:id, :shard, :shards)"),
+        {"id": place.shard_id, "shard": place.number, "shards": place.count},
+    )
+
+
+_HOLDS_ROWS = """
+SELECT EXISTS (SELECT FROM outcomes) OR EXISTS (SELECT FROM entries)
+    OR EXISTS (SELECT FROM accounts) OR (SELECT max(volume) FROM volumes) <> 0
+"""
+
+_WITHOUT_VOLUME_0 = """
+ALTER TABLE outcomes DETACH PARTITION volume_0.outcomes;
+ALTER TABLE entries DETACH PARTITION volume_0.entries;
+DROP TABLE volume_0.outcomes, volume_0.entries;
+DROP SCHEMA volume_0;
+DELETE FROM volumes;
+"""
+
+
 def _engine(url: str) -> Engine:
     return create_engine(
         make_url(for_libpq(url)).set(drivername="postgresql+psycopg"),
@@ -96,6 +199,7 @@ def _check_databases(urls: Sequence[str], places: Sequence[ShardPlace]) -> None:
     for url, place in zip(urls, places, strict=True):
         with _engine(url).connect() as connection:
             _refuse_other_encodings(connection, place.number)
+            _refuse_archive(connection, place)
             if connection.execute(text("SELECT to_regclass('routing')")).scalar() is not None:
                 row = connection.execute(text(SHARD)).one_or_none()
                 if row is not None:
@@ -115,17 +219,33 @@ def _migrate_shard(url: str, place: ShardPlace, partitions: int) -> str:
     with engine.connect() as connection:
         _wait_for_turn(connection)
         _ensure_roles(connection)
-        configuration = Config(attributes={"connection": connection})
-        configuration.set_main_option("script_location", str(Path(__file__).parent))
-        command.upgrade(configuration, "head")
-        connection.commit()
-        _show_schema(connection)
+        _upgrade(connection)
         _ensure_routing(connection, place, partitions)
         revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         connection.commit()
     engine.dispose()
     logger.info("migrated", shard=place.number, revision=revision)
     return str(revision)
+
+
+def _upgrade(connection: Connection) -> None:
+    configuration = Config(attributes={"connection": connection})
+    configuration.set_main_option("script_location", str(Path(__file__).parent))
+    command.upgrade(configuration, "head")
+    connection.commit()
+    _show_schema(connection)
+
+
+def _refuse_archive(connection: Connection, place: ShardPlace) -> None:
+    """Raise `WrongShard` if a database that should be a shard is an archive."""
+    if connection.execute(text("SELECT to_regclass('archive')")).scalar() is not None:
+        row = connection.execute(text("SELECT shard, shards FROM archive")).one_or_none()
+        if row is not None:
+            raise WrongShard(
+                f"The database at place {place.number} of {place.count} is the archive of shard "
+                f"{row[0]} of {row[1]}: name it in MICROFIN_ARCHIVES_DIRECT, not in "
+                "MICROFIN_DATABASES_DIRECT."
+            )
 
 
 def _wait_for_turn(connection: Connection) -> None:

@@ -434,16 +434,16 @@ def upgrade() -> None:
     """Make the tables of before volume 0 of partitioned ones, and let batches go to the newest."""
     with op.get_context().autocommit_block():
         for table in ("outcomes", "entries"):
-            _when_nobody_is_in_the_way(COLUMN.format(table=table), contextlib.nullcontext)
+            when_nobody_is_in_the_way(COLUMN.format(table=table), contextlib.nullcontext)
             logger.info("reading all rows once, while others write", table=table)
             op.execute(VALIDATE.format(table=table))
-    _when_nobody_is_in_the_way(TABLES, op.get_bind().begin_nested)
+    when_nobody_is_in_the_way(TABLES, op.get_bind().begin_nested)
     op.execute(OPEN_VOLUME)
     op.execute(SUMMARIES.format(bits=_operation_bits()))
     op.execute(WRITE_BATCH)
 
 
-def _when_nobody_is_in_the_way(
+def when_nobody_is_in_the_way(
     statements: str, attempt: Callable[[], AbstractContextManager[object]]
 ) -> None:
     """Run statements that need tables for themselves: wait for a moment only, then let others by.
