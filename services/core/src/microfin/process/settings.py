@@ -118,9 +118,9 @@ class CommonSettings(BaseSettings):
         default="",
         repr=False,
         description="At least 32 characters, the same for all workers and API processes, and "
-        "different from MICROFIN_SECRET: seals the accounts and the answers that these processes "
-        "exchange through Redis. A process does not believe an entry without this seal: it reads "
-        "PostgreSQL instead, which takes longer.",
+        "different from MICROFIN_SECRET: seals the answers that workers send through Redis. A "
+        "process does not believe an answer without this seal: it reads PostgreSQL instead, which "
+        "takes longer.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least serious level of log lines to write."
