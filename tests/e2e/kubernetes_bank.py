@@ -193,7 +193,6 @@ class Report:
         self.refused: dict[str, int] = report["refused"]
         self.wrong: list[str] = report["wrong"]
         self.gaps: dict[str, float] = report["gaps"]
-        self.uncached_seconds: float = report["uncached_seconds"]
         self.report = report
 
     @property
@@ -227,7 +226,6 @@ class Mover:
                 "refused": {},
                 "wrong": ["it never ran"],
                 "gaps": {},
-                "uncached_seconds": 0,
             }
         )
         self._client = client

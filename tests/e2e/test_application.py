@@ -151,17 +151,13 @@ async def test_all_poolers_are_deleted(bank: Bank) -> None:
 
 
 async def test_all_of_redis_is_deleted(bank: Bank) -> None:
-    """Reads come from PostgreSQL meanwhile, and answers by look-up: slower, and none fails."""
+    """Sessions come from PostgreSQL meanwhile, and answers by look-up: slower, and none fails."""
     async with moving_money(bank, 8) as mover:
         bank.kubectl("delete", "pod", "-l", "app.kubernetes.io/name=microfin-redis", "--wait=false")
         await asyncio.sleep(10)
         bank.kubectl("rollout", "status", "statefulset/microfin-redis", "--timeout=120s")
     mover.report.assert_nobody_noticed()
-    assert mover.report.uncached_seconds > 1, "the cache was never seen to be away"
-    figure(
-        "all Redis pods deleted at once: no read failed, and each came from the cache again after "
-        f"{mover.report.uncached_seconds} s"
-    )
+    figure(f"all Redis pods deleted at once: {mover.report.summary}")
     await bank.audit()
 
 

@@ -291,7 +291,8 @@ async def main():
         cache = AccountCache(client, account_seal("a secret of API and workers"))
         account = CachedAccount(number, "o", "EUR", 5, "open", 1, 1)
         await cache.put([account])
-        printed[number] = (await cache.get(number)).balance
+        held = await client.get(f"account:{number}")  # as the release before reads it
+        printed[number] = '"balance":5' in held.decode()
     hearing = asyncio.create_task(hear(api))
     for _ in range(50):
         await asyncio.sleep(0.1)
@@ -314,8 +315,8 @@ async def test_redis_users_can_do_what_they_need(namespace: str) -> None:
         "first": "deposit",
         "again": "deposit",
         "rate": 0,
-        "100000000001": 5,
-        "100000000002": 5,
+        "100000000001": True,
+        "100000000002": True,
         "heard": "answer",
     }
     assert admin(namespace, "ACL LOG") in ("", "[]"), "a client was refused what it asks for itself"

@@ -191,7 +191,7 @@ class _Checking:
     # Reads ----------------------------------------------------------------------------------
 
     def _read(self, read: Read) -> Iterator[Finding]:
-        if read.fresh and read.seq < read.at_least:
+        if read.seq < read.at_least:
             yield Finding(
                 "wrong read",
                 f"read up to entry {read.seq}, but entry {read.at_least} had been acknowledged",

@@ -112,8 +112,7 @@ class _Life:
         if action == "statement":
             await self._teller.read_statement(self._account)
         elif action == "balance":
-            fresh = self._random.random() < 0.5
-            await self._teller.read_balance(self._account, fresh=fresh)
+            await self._teller.read_balance(self._account)
         elif action == "replay" and self._last is not None:
             await self._teller.attempt(self._last, self._account)
         elif action == "reuse" and self._last is not None and self._last.kind != "open":

@@ -73,11 +73,10 @@ class Read(msgspec.Struct, frozen=True):
     """A client looked at its account.
 
     `at_least` is the highest entry that had been acknowledged to this client when it began to read;
-    a `fresh` read (a statement, or a balance with `no-cache`) must not be older.
+    what it sees, a statement or a balance, must not be older.
     """
 
     account: str
-    fresh: bool
     at_least: int
     seq: int
     balance: int | None = None

@@ -150,7 +150,7 @@ class Teller:
     async def read_statement(self, account: OwnAccount) -> None:
         """Read the last lines of the statement."""
         at_least = account.seq
-        shown = await self._get(account, f"/entries?limit={_LINES}", "")
+        shown = await self._get(account, f"/entries?limit={_LINES}")
         if shown is None:
             return
         lines = [
@@ -163,22 +163,20 @@ class Teller:
             for it in shown["entries"]
         ]
         seq = lines[0].seq if lines else 0
-        self.history.reads.append(Read(account.number, True, at_least, seq, None, lines))
+        self.history.reads.append(Read(account.number, at_least, seq, None, lines))
 
-    async def read_balance(self, account: OwnAccount, *, fresh: bool) -> None:
-        """Read the balance: from the cache, or `fresh`."""
+    async def read_balance(self, account: OwnAccount) -> None:
+        """Read the balance."""
         at_least = account.seq
-        shown = await self._get(account, "", "Cache-Control: no-cache\r\n" if fresh else "")
+        shown = await self._get(account)
         if shown is not None:
             balance = _minor_units(shown["balance"])
-            self.history.reads.append(Read(account.number, fresh, at_least, shown["seq"], balance))
+            self.history.reads.append(Read(account.number, at_least, shown["seq"], balance))
 
-    async def _get(self, account: OwnAccount, rest: str, headers: str) -> dict[str, Any] | None:
+    async def _get(self, account: OwnAccount, rest: str = "") -> dict[str, Any] | None:
         path = f"/api/accounts/{account.number}{rest}"
         try:
-            response = await self._connections.ask(
-                "GET", path, account.customer.session, headers=headers
-            )
+            response = await self._connections.ask("GET", path, account.customer.session)
         except NoAnswer:
             return None
         if response.status == 200:

@@ -147,7 +147,7 @@ def right() -> World:
 
 def test_nothing_is_found_in_a_right_history() -> None:
     world = right()
-    world.history.reads.append(Read(A, True, 5, 6, 500, [Line(5, -200, 600, f"{1:032x}")]))
+    world.history.reads.append(Read(A, 5, 6, 500, [Line(5, -200, 600, f"{1:032x}")]))
     assert check(world.history, world.ledger) == []
 
 
@@ -306,15 +306,15 @@ def go_below_zero(world: World) -> None:
 
 
 def read_a_balance_that_was_not(world: World) -> None:
-    world.history.reads.append(Read(A, False, 0, 4, 801))
+    world.history.reads.append(Read(A, 0, 4, 801))
 
 
-def read_an_old_statement(world: World) -> None:
-    world.history.reads.append(Read(A, True, 6, 5))
+def read_what_was_before_an_answer(world: World) -> None:
+    world.history.reads.append(Read(A, 6, 5))
 
 
 def read_another_line(world: World) -> None:
-    world.history.reads.append(Read(A, True, 0, 6, None, [Line(5, -201, 600, f"{1:032x}")]))
+    world.history.reads.append(Read(A, 0, 6, None, [Line(5, -201, 600, f"{1:032x}")]))
 
 
 def leave_without_an_end(world: World) -> None:
@@ -353,7 +353,7 @@ PLANTED: list[tuple[Callable[[World], None], str]] = [
     (change_a_balance, "wrong balance"),
     (go_below_zero, "wrong balance"),
     (read_a_balance_that_was_not, "wrong read"),
-    (read_an_old_statement, "wrong read"),
+    (read_what_was_before_an_answer, "wrong read"),
     (read_another_line, "wrong read"),
     (leave_without_an_end, "stuck"),
     (answer_oddly, "odd answer"),

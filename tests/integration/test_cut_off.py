@@ -138,10 +138,10 @@ async def test_no_request_pays_for_the_connections_of_before(bank: Platform) -> 
         person = {"name": "A", "email": f"{uuid4().hex}@example.com", "password": uuid4().hex}
         (await client.post("/api/signup", json=person)).raise_for_status()
         opened = (await client.post("/api/accounts", json={})).raise_for_status()
-        path = f"/api/accounts/{opened.json()['accountNumber']}"
+        account = f"/api/accounts/{opened.json()['accountNumber']}"
 
         async def read() -> int:
-            return (await client.get(path, headers={"Cache-Control": "no-cache"})).status_code
+            return max([(await client.get(it)).status_code for it in ("/api/accounts", account)])
 
         assert set(await asyncio.gather(*(read() for _ in range(16)))) == {200}
         await proxy.put(ways("api", "postgresql"), "vanish")

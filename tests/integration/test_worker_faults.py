@@ -25,7 +25,8 @@ from support.waiting import until
 @pytest.mark.parametrize("point", POINTS)
 async def test_killed_at_every_step(make_bank: MakeBank, point: str) -> None:
     bank = await make_bank(partitions=2)
-    dying = await bank.worker(0, fault=point, FAULT_OCCURRENCE="3", MICROFIN_BATCH_LIMIT="10")
+    every_point = {"FAULT_OCCURRENCE": "3", "MICROFIN_CACHE_ACCOUNTS": "always"}
+    dying = await bank.worker(0, fault=point, MICROFIN_BATCH_LIMIT="10", **every_point)
     await (await bank.worker(1)).ready()
     await asyncio.gather(bank.traffic("killed"), dying.ends())
     assert dying.running.returncode == -signal.SIGKILL

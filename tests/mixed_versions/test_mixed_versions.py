@@ -1,8 +1,13 @@
 """The last release and this checkout side by side (docs/reference/compatibility.md)."""
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
 
 from integration.bank import Bank, Process
 from integration.growing_clients import GrowingClients
@@ -12,7 +17,9 @@ from mixed_versions.two_releases import PRESENT, Release
 
 
 async def worker(bank: Bank, release: Release, partition: int) -> Process:
-    started = await bank.worker(partition, python=release.python, **release.environment)
+    # As docs/guide/upgrading.md says: the API processes of the release before read this.
+    settings = {"MICROFIN_CACHE_ACCOUNTS": "always", **release.environment}
+    started = await bank.worker(partition, python=release.python, **settings)
     return await started.ready()
 
 
@@ -64,6 +71,34 @@ async def test_an_upgrade_and_the_way_back_under_traffic(bank: Bank, before: Rel
         await release.run(
             *release.command_line, "audit", "--at-rest", **bank.environment("operator")
         )
+
+
+@pytest.mark.parametrize("workers_first", [True, False])
+async def test_balances_are_never_older_than_answers(
+    bank: Bank, before: Release, workers_first: bool
+) -> None:
+    """By API processes of both releases, with workers of either."""
+    await bank.migrate()
+    release = PRESENT if workers_first else before
+    await asyncio.gather(*(worker(bank, release, it) for it in range(bank.partitions)))
+    apis = [await bank.api(python=it.python, **it.environment) for it in (before, PRESENT)]
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=api.url, timeout=30))
+            for api in apis
+        ]
+        person = {"name": "A", "email": f"{uuid4().hex}@example.com", "password": uuid4().hex}
+        session = (await clients[0].post("/api/signup", json=person)).json()["sessionId"]
+        for client in clients:
+            client.headers["Authorization"] = f"Bearer {session}"
+        number = (await clients[0].post("/api/accounts", json={})).json()["accountNumber"]
+        body = {"accountNumber": number, "amount": "1"}
+        for turn in range(1, 21):
+            settled = await clients[turn % 2].post("/api/deposit", json=body)
+            assert settled.json()["balance"] == f"{turn}.00", settled.text
+            for client in clients * 2:
+                shown = (await client.get(f"/api/accounts/{number}")).json()
+                assert (shown["balance"], shown["seq"]) == (f"{turn}.00", turn)
 
 
 async def test_a_partition_waits_for_a_worker_that_reads_its_records(bank: Bank) -> None:

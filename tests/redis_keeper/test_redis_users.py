@@ -69,25 +69,24 @@ async def test_the_api_can_do_what_it_needs(cluster: KeptCluster, api: GuardedRe
     assert (await allowances.acquire("rate:in:email:x", 1, seconds=60)).result is Result.ACQUIRED
     assert (await allowances.acquire("rate:in:email:x", 1, seconds=60)).result is Result.BUSY
     await allowances.release("rate:in:email:x", seconds=60, counts=False)
-    await cached(api)
     assert refusals(cluster) == []
 
 
-async def cached(redis: GuardedRedis) -> None:
-    """Put accounts of all three masters into the cache, and read them."""
-    cache = AccountCache(redis, account_seal("a secret of API and workers"))
+async def cached(worker: GuardedRedis, api: GuardedRedis) -> None:
+    """Put accounts of all three masters into the cache, and read them as the release before."""
+    cache = AccountCache(worker, account_seal("a secret of API and workers"))
     numbers = [str(number) for number in range(20)]
     await cache.put(CachedAccount(it, "o", "EUR", 5, "open", 1, 1) for it in numbers)
     for number in numbers:
-        held = await cache.get(number)
+        held = await api.get(f"account:{number}")
         assert held is not None
-        assert held.balance == 5
+        assert b'"balance":5' in held
 
 
 async def test_a_worker_caches_and_answers(
     cluster: KeptCluster, api: GuardedRedis, worker: GuardedRedis
 ) -> None:
-    await cached(worker)
+    await cached(worker, api)
 
     async def hear() -> bytes:
         async for payload in api.subscribe("replies:one"):

@@ -27,6 +27,8 @@ ALLOWED: Final = {
     "FROM accounts":
         "goes on with one of the WHERE below, or with a page's LIMIT",
     "WHERE number = $1": BY_UNIQUE_KEY,
+    "WHERE number = ANY($1::text[])":
+        "as many accounts as requests wait for, 500 at most",
     "WITH RECURSIVE search (low, high) AS (":
         "halves the numbers of one account's entries: 62 steps at most",
     "SELECT coalesce(max(seq), 0) FROM entries WHERE account = $1":

@@ -151,9 +151,7 @@ class User:
         return settled
 
     async def balance(self, number: str) -> str:
-        """Return the balance, as PostgreSQL has it."""
-        headers = {"Cache-Control": "no-cache"}
-        answer = await self.client.get(f"/api/accounts/{number}", headers=headers)
+        answer = await self.client.get(f"/api/accounts/{number}")
         assert answer.status_code == 200, answer.text
         balance: str = answer.json()["balance"]
         return balance

@@ -46,6 +46,8 @@ class DataServices:
             settings["MICROFIN_REDIS"] = " ".join(node.url for node in self.redis)
         if role in ("api", "worker"):
             settings["MICROFIN_CACHE_SECRET"] = self.credentials.sealing
+        if role == "worker":
+            settings["MICROFIN_CACHE_ACCOUNTS"] = "never"  # all processes are of one release
         if role == "api":
             settings["MICROFIN_SECRET"] = self.credentials.signing
         return settings

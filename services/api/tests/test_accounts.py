@@ -2,13 +2,10 @@
 
 import csv
 import io
-import time
 
 import pytest
 
 from microfin.ledger.account_number import is_account_number
-from microfin.redis.account_cache import CachedAccount
-from microfin_api.http.answers import moment
 from support.api_under_test import Api, Ledger, User, running
 
 
@@ -48,29 +45,6 @@ async def test_own_accounts_are_listed(api: Api, user: User) -> None:
     assert [account["balance"] for account in listed] == ["5.00", "0.00"]
     other = await api.user()
     assert (await other.client.get("/api/accounts")).json() == {"accounts": []}
-
-
-async def test_no_cache_reads_the_database_and_heals_the_cache(api: Api, user: User) -> None:
-    number = await user.account(balance="5")
-    as_of = time.time_ns() // 1_000_000 - 1_000
-    wrong = CachedAccount(number, user.id, "EUR", 999, "open", 9, 99, as_of)
-    await api.services.cache.put([wrong])
-    cached = (await user.client.get(f"/api/accounts/{number}")).json()
-    assert (cached["balance"], cached["asOf"]) == ("9.99", moment(as_of))
-    assert await user.balance(number) == "5.00"
-    await api.services.redis.delete(f"account:{number}")
-    assert (await user.client.get(f"/api/accounts/{number}")).json()["balance"] == "5.00"
-    assert (await api.services.cache.get(number)) is not None
-
-
-async def test_an_older_version_is_never_cached_over_a_newer_one(api: Api, user: User) -> None:
-    number = await user.account()
-    for version, held in ((10, 10), (9, 10), (8, 10), (11, 11), (100, 100), (12, 100)):
-        put = CachedAccount(number, user.id, "EUR", version, "open", version, version)
-        await api.services.cache.put([put])
-        cached = await api.services.cache.get(number)
-        assert cached is not None
-        assert cached.version == held
 
 
 async def history(user: User) -> tuple[str, str]:

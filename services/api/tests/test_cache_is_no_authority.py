@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from microfin.ledger.operation import Operation
-from microfin.redis.account_cache import CachedAccount
 from microfin.redis.replies import Reply, channel_of
 from microfin_api.commands.waiting import Waiter
 from microfin_api.services import Services
@@ -87,62 +86,6 @@ def later(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return ahead
 
 
-@pytest.mark.parametrize("path", ["", "/entries", "/entries?at=2026-01-01T00:00:00Z"])
-async def test_a_written_owner_sees_nothing(api: Api, user: User, path: str) -> None:
-    victim = await api.user()
-    number = await victim.account(balance="5")
-    as_of = time.time_ns() // 1_000_000
-    account = {
-        "number": number,
-        "owner": user.id,
-        "currency": "EUR",
-        "balance": 500,
-        "state": "open",
-        "seq": 1,
-        "version": 99,
-    }
-    for text in (account, {"mac": "0" * 32, **account}):
-        held = f"99 {as_of} {json.dumps(text, separators=(',', ':'))}".encode()
-        await api.services.redis.set(f"account:{number}", held, seconds=3600)
-        answer = await user.client.get(f"/api/accounts/{number}{path}")
-        assert (answer.status_code, answer.json()["code"]) == (404, "account_not_found")
-        assert (await victim.client.get(f"/api/accounts/{number}{path}")).status_code == 200
-
-
-async def test_an_account_under_anothers_key_is_not_believed(api: Api, user: User) -> None:
-    victim = await api.user()
-    number, own = await victim.account(balance="5"), await user.account(balance="7")
-    held = await api.services.redis.get(f"account:{own}")
-    assert held is not None
-    for text in (held, held.replace(own.encode(), number.encode())):
-        await api.services.redis.set(f"account:{number}", text, seconds=3600)
-        assert (await user.client.get(f"/api/accounts/{number}/entries")).status_code == 404
-        shown = await victim.client.get(f"/api/accounts/{number}")
-        assert shown.json()["balance"] == "5.00"
-
-
-@pytest.mark.parametrize("age", [61_000, -6_000])
-async def test_an_account_is_not_believed_past_its_minute(api: Api, user: User, age: int) -> None:
-    number = await user.account(balance="5")
-    as_of = time.time_ns() // 1_000_000 - age
-    await api.services.redis.delete(f"account:{number}")
-    await api.services.cache.put([CachedAccount(number, user.id, "EUR", 999, "open", 9, 9, as_of)])
-    assert (await user.client.get(f"/api/accounts/{number}")).json()["balance"] == "5.00"
-
-
-async def test_what_is_not_believed_is_replaced(api: Api, user: User) -> None:
-    """By a reader: of one version the later counts, or each read would ask PostgreSQL."""
-    number = await user.account(balance="5")
-    held = await api.services.redis.get(f"account:{number}")
-    assert held is not None
-    version, as_of, _ = held.split(b" ", 2)
-    unsealed = b'%b %b {"number":"%b"}' % (version, as_of, number.encode())
-    await api.services.redis.set(f"account:{number}", unsealed, seconds=3600)
-    assert await api.services.cache.get(number) is None
-    assert (await user.client.get(f"/api/accounts/{number}")).json()["balance"] == "5.00"
-    assert await api.services.cache.get(number) is not None
-
-
 async def forge(services: Services, waiter: Waiter, status: str) -> None:
     """Publish what a worker would, for a request that waits."""
     command = waiter.command
@@ -183,7 +126,7 @@ async def test_a_published_answer_is_only_a_reason_to_look(ledger: Ledger) -> No
 
 
 async def test_workers_without_the_secret_settle_all_the_same(ledger: Ledger) -> None:
-    """Their answers are not believed, and so looked up at once; their accounts are read."""
+    """Their answers are not believed, and so looked up at once."""
     settings = ledger.settings(look_up_after=60.0, cache_secret="another secret than theirs " * 2)
     async with running(settings) as api:
         user = await api.user()

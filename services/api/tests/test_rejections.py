@@ -45,8 +45,7 @@ async def set_state(bank: Api, user: User, number: str, state: AccountState) -> 
     await bank.services.producer.send(partition_of(number, PARTITIONS), command)
     shown: dict[str, Any] = {}
     while shown.get("state") != state:
-        headers = {"Cache-Control": "no-cache"}
-        shown = (await user.client.get(f"/api/accounts/{number}", headers=headers)).json()
+        shown = (await user.client.get(f"/api/accounts/{number}")).json()
 
 
 async def accounts_on(user: User, sender_partition: int, receiver_partition: int) -> list[str]:

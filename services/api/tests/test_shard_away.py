@@ -1,7 +1,7 @@
 """One shard away: the others settle, and what only it knows is never guessed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
 import pytest
@@ -39,6 +39,9 @@ class AwayPool:
 
     async def __aexit__(self, *_: object) -> None:
         return None
+
+    def __await__(self) -> Generator[Any]:
+        return self.__aenter__().__await__()
 
     def terminate(self) -> None:
         return None
@@ -113,6 +116,7 @@ async def test_the_other_shard_goes_on(
             f"/api/operations/{before[1]['operationId']}",
             f"/api/operations/{'0' * 32}",
             "/api/accounts",
+            f"/api/accounts/{gone}",
             f"/api/accounts/{gone}/entries",
         ):
             answer = await user.client.get(path)

@@ -53,9 +53,6 @@ _EVERYWHERE: Final = Parameter(
     "End all sessions of the user; its value may be left out.",
     {"type": "string", "enum": ["", "true", "false"]},
 )
-_NO_CACHE: Final = Parameter(
-    "Cache-Control", "header", "no-cache reads the database.", {"type": "string"}
-)
 _STATEMENT: Final = (
     _NUMBER,
     Parameter(
@@ -205,7 +202,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         tag="accounts",
         answers={200: Answer("The account", (answers.AccountView,))},
         problems=(*_READ_PROBLEMS, "account_not_found"),
-        parameters=(_NUMBER, _NO_CACHE),
+        parameters=(_NUMBER,),
     ),
     Endpoint(
         method="GET",

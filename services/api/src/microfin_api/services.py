@@ -8,12 +8,12 @@ from functools import partial
 import structlog
 
 from microfin.kafka.producer import CommandProducer
-from microfin.postgres.connections import Pool, connect_shards
+from microfin.postgres.connections import connect_shards
 from microfin.process.settings import ApiSettings
-from microfin.redis.account_cache import AccountCache, account_seal
 from microfin.redis.guarded import GuardedRedis
 from microfin.redis.replies import reply_seal
 from microfin_api import metrics
+from microfin_api.account_reads import AccountReads
 from microfin_api.commands.account_cap import AccountCap
 from microfin_api.commands.at_token import AtTokens
 from microfin_api.commands.clock_check import ClockCheck
@@ -51,10 +51,6 @@ class Services:
         self.devices = Devices(settings, self.proxies)
         self.clock = ClockCheck()
         self.redis = GuardedRedis(settings)
-        # Without the secret that workers share, API processes trust at least each other's entries.
-        self.cache = AccountCache(
-            self.redis, account_seal(settings.cache_secret or settings.secret)
-        )
         self.sign_in_rate = SignInRate(settings, self.redis)
         self.producer = CommandProducer(settings, f"microfin-api-{self.instance}")
         self.leases = Leases(self.instance, settings)
@@ -69,6 +65,7 @@ class Services:
         if not settings.cache_secret:
             logger.warning("MICROFIN_CACHE_SECRET is not set: answers are looked up in PostgreSQL")
         self.pools = await connect_shards(settings.database_urls, settings)
+        self.accounts = AccountReads(self.pools)
         self.users = Users(self.pools[0])
         self.account_cap = AccountCap(settings, self.pools, self.leases)
         self.sessions = Sessions(settings, self.pools[0], self.redis)
@@ -130,17 +127,21 @@ class Services:
 
     def _show_leases(self) -> None:
         """Let the metrics show whether each lease is valid, and renew connections after a cut."""
-        for shard, pool in enumerate(self.pools):
+        for shard in range(len(self.pools)):
             lease = self.leases.of_shard(shard)
-            lease.on_return = partial(self._renew_connections, pool)
+            lease.on_return = partial(self._renew_connections, shard)
             metrics.LEASE_VALID.labels(shard).set_function(partial(_one_if_valid, lease))
 
-    def _renew_connections(self, pool: Pool) -> None:
+    def _renew_connections(self, shard: int) -> None:
         """Make requests connect anew to a shard that is back: its old connections may be dead, and
         each would cost a request its whole deadline."""
-        renewing = asyncio.create_task(pool.expire_connections())
+        renewing = asyncio.create_task(self._expire_connections(shard))
         self._renewing.add(renewing)
         renewing.add_done_callback(self._renewing.discard)
+
+    async def _expire_connections(self, shard: int) -> None:
+        await self.pools[shard].expire_connections()
+        await self.accounts.expire_connections(shard)
 
     async def _clean_for_ever(self) -> None:
         while True:

@@ -53,7 +53,7 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         log=log,
         store=store,
         replies=RedisReplies(redis, reply_seal(settings.cache_secret)),
-        cache=AccountCache(redis, account_seal(settings.cache_secret)),
+        cache=_cache(settings, redis),
         clock=SystemClock(),
         required=(log.silence, store.silence),
         useful=(redis.silence,),
@@ -90,6 +90,13 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         await asyncio.gather(serving, log.stop(), redis.close(), return_exceptions=True)
         pool.terminate()
         logger.info("ended", partition=partition)
+
+
+def _cache(settings: WorkerSettings, redis: GuardedRedis) -> AccountCache | None:
+    """Return the cache of accounts, None where nobody reads it."""
+    if settings.cache_accounts == "never":
+        return None
+    return AccountCache(redis, account_seal(settings.cache_secret))
 
 
 def stop_on_signals(worker: Worker) -> None:

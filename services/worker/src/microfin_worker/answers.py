@@ -1,10 +1,14 @@
-"""Publishing what a batch decided: accounts to the cache, answers to the waiting clients."""
+"""Publishing what a batch decided: answers to the waiting clients.
+
+Where API processes of the release before read balances in Redis, the batch's accounts go there
+first, and no answer before that is done: who has an answer must not see an older balance.
+"""
 
 import asyncio
 
 import structlog
 
-from microfin.ledger.records import Decisions
+from microfin.ledger.records import Account, Decisions
 from microfin.redis.account_cache import CachedAccount
 from microfin_worker.phases import BatchPhases
 from microfin_worker.ports import Cache, Replies
@@ -15,7 +19,7 @@ logger = structlog.get_logger(__name__)
 class Answers:
     """Publishes committed batches, one after another, while the next batch is being read."""
 
-    def __init__(self, replies: Replies, cache: Cache) -> None:
+    def __init__(self, replies: Replies, cache: Cache | None) -> None:
         self._replies = replies
         self._cache = cache
         self._publishing: asyncio.Task[None] | None = None
@@ -40,17 +44,19 @@ class Answers:
             phases.published(len(decisions.answers))
 
     async def _refresh_and_answer(self, decisions: Decisions) -> None:
-        await self._cache.put(
-            CachedAccount(
-                account.number,
-                account.owner,
-                account.currency,
-                account.balance,
-                account.state,
-                account.seq,
-                account.version,
-            )
-            for account in decisions.accounts.values()
-        )
+        if self._cache is not None:
+            await self._cache.put(map(_cached, decisions.accounts.values()))
         if decisions.answers:
             await self._replies.send(decisions.answers)
+
+
+def _cached(account: Account) -> CachedAccount:
+    return CachedAccount(
+        account.number,
+        account.owner,
+        account.currency,
+        account.balance,
+        account.state,
+        account.seq,
+        account.version,
+    )

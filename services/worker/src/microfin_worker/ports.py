@@ -258,7 +258,8 @@ class Clock(Protocol):
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """All ports of one worker, and the silence of the parts behind them.
+    """All ports of one worker, and the silence of the parts behind them. `cache` is None where
+    nobody reads it.
 
     Without a `required` part the worker decides nothing; without a `useful` one its answers are
     slower.
@@ -267,7 +268,7 @@ class Ports(msgspec.Struct, frozen=True):
     log: Log
     store: Store
     replies: Replies
-    cache: Cache
+    cache: Cache | None
     clock: Clock
     required: tuple[Silence, ...] = ()
     useful: tuple[Silence, ...] = ()

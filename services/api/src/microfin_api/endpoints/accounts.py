@@ -12,7 +12,6 @@ from microfin.ledger.routing import shard_of_account
 from microfin.postgres import queries
 from microfin.postgres.connections import Pool
 from microfin.postgres.queries import AccountPlace, StoredAccount
-from microfin.redis.account_cache import CachedAccount
 from microfin_api.endpoints.change import Change, prefers_async
 from microfin_api.http.answers import AccountList, AccountView, answer, moment
 from microfin_api.http.bodies import OpenBody, read_currency, read_optional_body
@@ -66,7 +65,7 @@ async def list_accounts(request: Request, services: Services) -> Response:
     stored = await queries.accounts_of(services.pools, session.user, after, limit)
     last = stored[-1] if len(stored) == limit else None
     view = AccountList(
-        accounts=[_view_of_stored(account) for account in stored],
+        accounts=[_view(account) for account in stored],
         next_cursor=None if last is None else f"{last.opened_at}.{last.number}",
     )
     return answer(view)
@@ -83,55 +82,21 @@ def _read_cursor(request: Request) -> AccountPlace | None:
 
 
 async def show_account(request: Request, services: Services) -> Response:
-    """Show one account: from the cache, or if the client asks for it, from PostgreSQL."""
+    """Show one account, as PostgreSQL has it."""
     session = await services.sessions.require(request)
     number = request.path_params["number"]
-    if "no-cache" not in request.headers.get("cache-control", "").lower():
-        cached = await services.cache.get(number) if is_account_number(number) else None
-        if cached is not None:
-            _require_owner(cached.owner, session.user)
-            return answer(_view_of_cached(cached))
-    stored = await find_stored(services, number)
-    _require_owner(stored.owner, session.user)
-    return answer(_view_of_stored(stored))
-
-
-async def find_stored(services: Services, number: str) -> StoredAccount:
-    """Return the account as PostgreSQL has it, and fill the cache with it.
-
-    Raises `Problem` if there is no account of this number.
-    """
-    if not is_account_number(number):
+    found = await services.accounts.read(number) if is_account_number(number) else None
+    if found is None or found.owner != session.user:
         raise Problem("account_not_found")
-    stored = await queries.account(pool_of(services, number), number)
-    if stored is None:
-        raise Problem("account_not_found")
-    await services.cache.put(
-        [
-            CachedAccount(
-                number=stored.number,
-                owner=stored.owner,
-                currency=stored.currency,
-                balance=stored.balance,
-                state=stored.state,
-                seq=stored.seq,
-                version=stored.version,
-                as_of=stored.read_at,
-            )
-        ]
-    )
-    return stored
+    return answer(_view(found))
 
 
 async def require_own_account(services: Services, number: str, user: str) -> str:
-    """Return the currency of the user's account. Raises `Problem` if it is not the user's.
-
-    An account's owner and currency never change, so a cached account is good enough.
-    """
-    known = await services.cache.get(number) if is_account_number(number) else None
-    account = known or await find_stored(services, number)
-    _require_owner(account.owner, user)
-    return account.currency
+    """Return the currency of the user's account. Raises `Problem` if it is not the user's."""
+    identity = await services.accounts.identity(number) if is_account_number(number) else None
+    if identity is None or identity.owner != user:
+        raise Problem("account_not_found")
+    return identity.currency
 
 
 def pool_of(services: Services, number: str) -> Pool:
@@ -139,25 +104,12 @@ def pool_of(services: Services, number: str) -> Pool:
     return services.pools[shard_of_account(number, len(services.pools))]
 
 
-def _require_owner(owner: str, user: str) -> None:
-    if owner != user:
-        raise Problem("account_not_found")
-
-
-def _view_of_stored(account: StoredAccount) -> AccountView:
-    return _view(account, account.read_at)
-
-
-def _view_of_cached(account: CachedAccount) -> AccountView:
-    return _view(account, account.as_of)
-
-
-def _view(account: StoredAccount | CachedAccount, as_of: int) -> AccountView:
+def _view(account: StoredAccount) -> AccountView:
     return AccountView(
         account_number=account.number,
         balance=to_decimal_text(account.balance, account.currency),
         currency=account.currency,
         state=account.state,
         seq=account.seq,
-        as_of=moment(as_of),
+        as_of=moment(account.read_at),
     )

@@ -10,13 +10,17 @@ class HeldConnection:
     """Gives the same connection of a pool again and again, as `pool.acquire` gives any.
 
     A pool takes several turns of the event loop to lend a connection and to take it back; a worker
-    would pay for that with each batch. The connection goes back to the pool after any error, and
-    the next call gets one that the pool has checked.
+    would pay for that with each batch, an API process with each read of accounts. The connection
+    goes back to the pool after any error, and the next call gets one that the pool has checked.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._held: Connection | None = None
+
+    def lends_from(self, pool: Pool) -> bool:
+        """Return whether `pool` is where the connection comes from."""
+        return self._pool is pool
 
     @contextlib.asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:

@@ -192,6 +192,13 @@ async def account(pool: Pool, number: str) -> StoredAccount | None:
     return None if row is None else _stored_account(row)
 
 
+async def accounts(pool: Pool, numbers: Sequence[str]) -> dict[str, StoredAccount]:
+    """Return those of the accounts `numbers` that this shard has, in one round trip."""
+    async with pool.acquire() as connection:
+        rows = await connection.fetch_at_once(_ACCOUNTS + "WHERE number = ANY($1::text[])", numbers)
+    return {row["number"]: _stored_account(row) for row in rows}
+
+
 async def accounts_of(
     pools: Sequence[Pool], owner: str, after: AccountPlace | None, limit: int
 ) -> list[StoredAccount]:

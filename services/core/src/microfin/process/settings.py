@@ -132,9 +132,9 @@ class CommonSettings(BaseSettings):
         default="",
         repr=False,
         description="At least 32 characters, the same for all workers and API processes, and "
-        "different from MICROFIN_SECRET: seals the accounts and the answers that these processes "
-        "exchange through Redis. A process does not believe an entry without this seal: it reads "
-        "PostgreSQL instead, which takes longer.",
+        "different from MICROFIN_SECRET: seals the answers that workers send through Redis. A "
+        "process does not believe an answer without this seal: it reads PostgreSQL instead, which "
+        "takes longer.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least serious level of log lines to write."
@@ -253,6 +253,12 @@ class WorkerSettings(CommonSettings):
         default=100_000,
         ge=0,
         description="The number of accounts that a worker keeps in memory between batches.",
+    )
+    cache_accounts: Literal["always", "never"] = Field(
+        default="always",
+        description="Whether the worker writes each changed account to Redis before it answers. "
+        "Only API processes of the release before read balances there. Set it to `never` when none "
+        "of them runs any more: then a worker needs less CPU, and answers sooner.",
     )
     outbox_limit: int = Field(
         default=10_000,
