@@ -21,6 +21,7 @@ from microfin.postgres.archive_reading import ArchiveFault
 from microfin.postgres.archives import WrongArchive
 from microfin.postgres.shards import WrongShard
 from microfin.process.renewed_tls import tls_fault
+from microfin_tools.archive import NotArchivable
 from microfin_tools.audit import AuditImpossible
 
 Result = TypeVar("Result")
@@ -53,6 +54,7 @@ def reported() -> Iterator[None]:
     except (
         CouldNot,
         AuditImpossible,
+        NotArchivable,
         WrongShard,
         WrongArchive,
         ArchiveFault,
