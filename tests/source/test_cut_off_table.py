@@ -6,6 +6,7 @@ from math import ceil
 import pytest
 
 from microfin.ledger.lease import LEASE_SECONDS
+from microfin.postgres.archive_reading import DEADLINES
 from microfin.process.settings import ApiSettings
 from microfin.process.silence import SAID_AFTER
 from microfin_api import services
@@ -38,7 +39,7 @@ NOTICES = {
     ("operator", "Kubernetes API"): api_silence.SAID_AFTER,
     ("operator", "worker"): _WORKER_MISSED,
     ("API", "archive, each shard"): services._LOOKING_SECONDS
-    + ApiSettings.model_fields["database_timeout"].default,
+    + DEADLINES * ApiSettings.model_fields["database_timeout"].default,
     ("`microfin` commands", "PostgreSQL"): max(
         shard._CONNECT_TIMEOUT, int(run._DEADLINES["connect_timeout"])
     ),

@@ -1,14 +1,16 @@
-"""Archives of a ledger of the tests, and volumes that leave the ledger for them, step by step."""
+"""Archives of a ledger of the tests, and the steps by which volumes leave the ledger for them."""
 
 import asyncio
-from typing import Any, Final, Self
+from datetime import timedelta
+from typing import Any, Self
 
 import asyncpg
 
+from microfin_tools.archive import archive
+from microfin_tools.archive.volume_tables import copy
 from microfin_tools.migrations.run import migrate_archives
 from support.api_under_test import Ledger
-
-_TABLES: Final = ("outcomes", "entries")
+from support.waiting import until
 
 
 class Archives:
@@ -56,42 +58,40 @@ class Archives:
         assert following is not None, "nothing was written to the newest volume"
         return int(following) - 1
 
-    async def copy(self, volume: int, shard: int = 0) -> None:
-        """Put a full volume into the archive; the ledger has it as well."""
-        archive, home = self.archives[shard], f"volume_{volume}"
-        rows = {
-            table: await self.live[shard].fetch(f"SELECT * FROM {home}.{table}")  # noqa: S608
-            for table in _TABLES
-        }
-        async with archive.transaction():
-            await archive.execute("SELECT make_volume($1)", volume)
-            for table in _TABLES:
-                await archive.copy_records_to_table(
-                    table,
-                    schema_name=home,
-                    records=[tuple(row) for row in rows[table]],
-                    columns=list(rows[table][0].keys()),
-                )
-            await archive.execute("SELECT take_volume_over($1, '{}', '{}')", volume)
+    async def archive(self) -> None:
+        """Archive the volumes that are full, as `microfin archive` does, once one may go.
 
-    async def leave(self, volume: int, shard: int = 0) -> None:
-        """Let a volume leave the ledger, as the last step of archiving it."""
-        live = self.live[shard]
-        async with live.transaction():
-            await self.leave_within(volume, shard)
+        A volume stays while a worker has not deleted the outbox rows of its transfers.
+        """
 
-    async def leave_within(self, volume: int, shard: int = 0) -> None:
-        """Do the same in a transaction that has begun."""
-        live = self.live[shard]
-        await live.execute("SELECT note_archived_volume($1, 0, 0, 0, 0, '{}', '{}')", volume)
-        await live.execute("SELECT drop_archived_volume($1)", volume)
+        async def archived() -> bool:
+            moved = await archive(
+                [self._url(it) for it in self.ledger.databases],
+                [self._url(it) for it in self.databases],
+                older_than=timedelta(0),
+            )
+            return any(it.state == "archived" for it in moved)
 
-    async def archive(self, shard: int = 0) -> int:
-        """Begin a new volume, and archive the one before."""
-        volume = await self.turn(shard)
-        await self.copy(volume, shard)
-        await self.leave(volume, shard)
-        return volume
+        await until("a volume is archived", archived)
+
+    async def turn_and_archive(self, shard: int = 0) -> None:
+        """Begin a new volume, and archive what was there before."""
+        await self.turn(shard)
+        await self.archive()
+
+    async def copy(self, volume: int) -> None:
+        """Put a full volume of shard 0 into its archive, as the job's first half does."""
+        async with self.archives[0].transaction():
+            await self.archives[0].execute("SELECT make_volume($1)", volume)
+            await copy(self.live[0], self.archives[0], volume)
+            await self.archives[0].execute("SELECT take_volume_over($1, '{}', '{}')", volume)
+
+    async def leave(self, volume: int) -> None:
+        """Let a copied volume leave shard 0, in the transaction that the caller has begun."""
+        await self.live[0].execute(
+            "SELECT note_archived_volume($1, 0, 0, 0, 0, '{}', '{}')", volume
+        )
+        await self.live[0].execute("SELECT drop_archived_volume($1)", volume)
 
     def _url(self, database: str) -> str:
         return self.ledger.platform.postgres_direct(database=database)

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -116,15 +117,12 @@ class Past:
 async def three_volumes(api: Api, archives: Archives) -> tuple[Past, dict[str, Any]]:
     """Return a past that spreads over two archived volumes and the ledger, and what was told."""
     past = await Past.of(api)
-    volumes = []
     for _ in range(2):
         await past.move()
-        volumes.append(await archives.turn())
+        await archives.turn()
     await past.move()
     told = await past.told()
-    for volume in volumes:
-        await archives.copy(volume)
-        await archives.leave(volume)
+    await archives.archive()
     return past, told
 
 
@@ -138,7 +136,7 @@ async def test_what_all_is_archived_is_told_as_before(reader: Api, archives: Arc
     past = await Past.of(reader)
     await past.move()
     told = await past.told()
-    await archives.archive()
+    await archives.turn_and_archive()
     assert await past.told() == told
     await past.move()
     assert len(await past.pages("", 4)) == 6
@@ -154,7 +152,7 @@ async def test_nothing_comes_twice_while_a_volume_is_in_both(
     told = await past.told()
     await archives.copy(volume)
     assert await past.told() == told
-    await archives.leave(volume)
+    await archives.archive()
     assert await past.told() == told
 
 
@@ -166,13 +164,12 @@ async def test_pages_go_on_while_a_volume_is_archived_between_them(
     for _ in range(2):
         await past.move()
         entries += 3
-        volume = await archives.turn()
+        await archives.turn()
         for query in ("", "from=2020-01-01T00:00:00Z", "kind=deposit"):
             path = f"/api/accounts/{past.account}/entries?limit=1&{query}"
             first = (await past.get(path)).json()
             if query == "kind=deposit":
-                await archives.copy(volume)
-                await archives.leave(volume)
+                await archives.archive()
             seen = first["entries"]
             cursor = first.get("nextCursor")
             while cursor:
@@ -205,7 +202,7 @@ async def test_a_volume_that_leaves_while_a_request_waits_for_it_is_not_missed(
     before = [(await past.get(path)).json() for path in paths]
     leaving = archives.live[0].transaction()
     await leaving.start()
-    await archives.leave_within(volume)
+    await archives.leave(volume)
     asked = [asyncio.create_task(past.get(path)) for path in paths]
     await until_waiting(archives, len(paths))
     await leaving.commit()
@@ -230,7 +227,7 @@ async def until_waiting(archives: Archives, requests: int) -> None:
 async def test_a_strangers_operation_stays_unknown(reader: Api, archives: Archives) -> None:
     past = await Past.of(reader)
     await past.move()
-    await archives.archive()
+    await archives.turn_and_archive()
     stranger = await reader.user()
     for user, operation in ((stranger, past.operations[0]), (past.user, "0" * 32)):
         answer = await user.client.get(f"/api/operations/{operation}")
@@ -275,7 +272,7 @@ async def test_legs_in_the_ledger_and_in_archives_add_up(two: Archives, first: i
             shown[path] = (await user.client.get(path)).json()
         assert {it["status"] for it in shown.values()} == {"settled"}
         for shard in (first, 1 - first):
-            await two.archive(shard)
+            await two.turn_and_archive(shard)
             for path, before in shown.items():
                 answer = await user.client.get(path)
                 assert (answer.status_code, answer.json()) == (200, before), (shard, path)
@@ -288,7 +285,7 @@ async def test_archives_of_one_anothers_shards_are_refused(two: Archives) -> Non
         for number in numbers:
             await user.deposit(number, "5")
         for shard in range(2):
-            await two.archive(shard)
+            await two.turn_and_archive(shard)
     swapped = " ".join(reversed(two.urls.split()))
     async with (
         running(two.ledger.settings(archives=swapped)) as api,
@@ -371,7 +368,7 @@ async def half_archived(api: Api, archives: Archives) -> Past:
     """Return a past of which the first half is archived."""
     past = await Past.of(api)
     await past.move()
-    await archives.archive()
+    await archives.turn_and_archive()
     await past.move()
     return past
 
@@ -426,9 +423,10 @@ async def test_who_waits_for_an_archive_keeps_nobody_waiting(
     entries = f"/api/accounts/{past.account}/entries"
     async with silent_server() as port:
         url = NOBODY.format(port)
-        async with asking(past, own, url, database_connections=1, request_limit=60) as asked:
+        settings = {"database_connections": 1, "request_limit": 60, "database_timeout": 3}
+        async with asking(past, own, url, **settings) as asked:
             waiting = [asyncio.create_task(asked.get(entries)) for _ in range(50)]
-            async with asyncio.timeout(4):  # those who wait do so for 5 seconds
+            async with asyncio.timeout(5):  # those who wait do so for 6 seconds
                 await until_true(lambda: sum(it.done() for it in waiting) >= 50 - 16)
                 for it in waiting:
                     if it.done():
@@ -438,6 +436,50 @@ async def test_who_waits_for_an_archive_keeps_nobody_waiting(
                 assert (await asked.get("/readyz")).status_code == 200
             for it in waiting:
                 assert_away(await it)
+
+
+async def test_an_archive_that_is_slow_is_read(
+    reader: Api, own: Ledger, archives: Archives
+) -> None:
+    past = await half_archived(reader, archives)
+    url = own.platform.postgres_pooled(0, "microfin_api", archives.databases[0])
+    port = urlsplit(url).port
+    assert port is not None
+    path = f"/api/accounts/{past.account}/entries"
+    moment = (await past.get(f"{path}?limit=1")).json()["entries"][0]["time"]
+    path += f"?from=2020-01-01T00:00:00Z&to={moment}"
+    expected = (await past.get(path)).json()
+    async with (
+        slow_way_to(port, seconds=0.3) as slow,
+        asking(past, own, url.replace(f":{port}/", f":{slow}/")) as asked,
+    ):
+        shown = await asyncio.gather(*(asked.get(path) for _ in range(6)))
+        assert [it.json() for it in shown] == [expected] * 6
+
+
+@asynccontextmanager
+async def slow_way_to(port: int, seconds: float) -> AsyncIterator[int]:
+    """Pass bytes on to a port, all later by half of `seconds` in each direction."""
+    ways: set[asyncio.Task[None]] = set()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(65_536):
+            await asyncio.sleep(seconds / 2)
+            writer.write(piece)
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", port)
+        ways.add(asyncio.create_task(carry(reader, there[1])))
+        ways.add(asyncio.create_task(carry(there[0], writer)))
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for way in ways:
+            way.cancel()
 
 
 @asynccontextmanager

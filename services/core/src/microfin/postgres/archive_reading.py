@@ -26,6 +26,9 @@ from microfin.process.settings import CommonSettings
 
 logger = structlog.get_logger(__name__)
 
+DEADLINES: Final = 2
+"""How many times as long as one call a reader waits: for a connection and several calls."""
+
 _CONNECTIONS: Final = 4  # of one process to one archive
 _MOST_READERS: Final = 16  # at once, those included that wait for a connection
 
@@ -75,6 +78,7 @@ class Archive:
         self._shards = shards
         self._url = url
         self._settings = settings
+        self._deadline = DEADLINES * settings.database_timeout
         self._pool: Pool | None = None
         self._identity = ""
         self._readers = 0
@@ -128,7 +132,7 @@ class Archive:
         self._identity = archived.identity
         try:
             async with (
-                asyncio.timeout(self._settings.database_timeout),
+                asyncio.timeout(self._deadline),
                 self._pool.acquire() as connection,
             ):
                 try:

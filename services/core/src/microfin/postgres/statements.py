@@ -225,7 +225,7 @@ async def _filtered(
 
 async def _newest_and_border(connection: Connection, number: str) -> tuple[int, _Border]:
     """Return the number of the account's newest entry, and its border."""
-    row = await connection.fetchrow(_NEWEST_AND_BORDER, number)
+    row = await connection.fetch_first(_NEWEST_AND_BORDER, number)
     border = _border_of(row)
     return max(row["newest"], border.seq), border
 
@@ -242,7 +242,7 @@ async def _page(
     lowest = above
     if wanted.kind is not None:
         lowest = max(above, below - 1 - SCANNED_FOR_A_KIND)
-    rows = await connection.fetch(_ENTRIES, number, lowest, below, wanted.kind, limit)
+    rows = await connection.fetch_at_once(_ENTRIES, number, lowest, below, wanted.kind, limit)
     return _as_page([_statement_line(row) for row in rows], limit, lowest=lowest, above=above)
 
 
@@ -259,14 +259,14 @@ async def _balance_within(
     seq = await _last_seq_before(connection, number, time + 1, span)
     if seq == span.floor:
         return None
-    rows = await connection.fetch(_ENTRIES, number, seq - 1, seq + 1, None, 1)
+    rows = await connection.fetch_at_once(_ENTRIES, number, seq - 1, seq + 1, None, 1)
     return BalanceThen(rows[0]["balance_after"], seq)
 
 
 async def _last_seq_before(connection: Connection, number: str, time: int, span: _Span) -> int:
     """Return the number of the last entry before `time`, the floor where the span has none."""
-    seq: int = await connection.fetchval(_LAST_SEQ_BEFORE, number, time, span.floor, span.top)
-    return seq
+    row = await connection.fetch_first(_LAST_SEQ_BEFORE, number, time, span.floor, span.top)
+    return int(row[0])
 
 
 def _border_of(row: Any) -> _Border:
