@@ -8,7 +8,7 @@ PYTHON := .venv/bin/python
 PLATFORM := $(PYTHON) -m microfin_local
 
 # Said on the command line (make run WORKERS=8) or in the environment; unsaid, the state remembers.
-export WORKERS SHARDS BROKERS REDIS_REPLICAS API_PROCESSES
+export WORKERS SHARDS BROKERS REDIS_REPLICAS API_PROCESSES ARCHIVES
 
 help:  ## Show this help
 	@echo 'microfin on one machine. Everything is real and listens on loopback only.'
@@ -21,6 +21,7 @@ help:  ## Show this help
 	@echo '  BROKERS=1         Kafka brokers, 1 or 3; fixed at the first start'
 	@echo '  REDIS_REPLICAS=0  replicas of each Redis master, 0 or 1'
 	@echo '  SHARDS=1          PostgreSQL instances; fixed at the first start'
+	@echo '  ARCHIVES=0        1 gives each shard an archive, for microfin archive'
 	@echo
 	@echo 'Data, logs and passwords are in .local/; one process dies or freezes by'
 	@echo '  $(PLATFORM) kill|restart|pause|resume NAME'

@@ -28,8 +28,10 @@ def test_the_environment_says_the_form_and_passes_settings_on(tmp_path: Path) ->
 
 
 def test_unsaid_things_are_as_the_state_remembers_them(tmp_path: Path) -> None:
-    remember(Configuration(state=tmp_path, workers=6, shards=2, brokers=3))
+    remember(Configuration(state=tmp_path, workers=6, shards=2, brokers=3, archives=1))
     configuration = from_environment({"WORKERS": ""}, tmp_path)
+    assert configuration.archives == 1
+    assert from_environment({"ARCHIVES": "0"}, tmp_path).archives == 0
     assert (configuration.workers, configuration.shards, configuration.brokers) == (6, 2, 3)
     refuse_changed_form(configuration, recall(tmp_path))
 
@@ -60,6 +62,7 @@ def test_a_changed_form_is_refused(
         ({"WORKERS": "3", "SHARDS": "2"}, "multiple of SHARDS"),
         ({"BROKERS": "2"}, "1 or 3"),
         ({"REDIS_REPLICAS": "2"}, "between 0 and 1"),
+        ({"ARCHIVES": "2"}, "between 0 and 1"),
     ],
 )
 def test_an_impossible_form_is_refused(

@@ -25,6 +25,7 @@ DNS = {
 
 
 COPIES = ("--set", "kafkaSecrets.namespace=kafka,kafkaSecrets.copies.microfin-api=bank-api")
+ARCHIVE = ("--set", "archive.host=microfin-archive-rw")
 
 
 def render(*arguments: str) -> list[Item]:
@@ -101,7 +102,9 @@ def rules(policy: Item) -> Iterator[tuple[str, str, int, str]]:
 
 
 def test_the_policies_allow_what_the_table_says_and_nothing_else() -> None:
-    everything, *policies = [it for it in render(*COPIES) if it["kind"] == "NetworkPolicy"]
+    everything, *policies = [
+        it for it in render(*COPIES, *ARCHIVE) if it["kind"] == "NetworkPolicy"
+    ]
     assert everything["spec"] == {
         "podSelector": {"matchLabels": {k: v for k, v in selector("").items() if v}},
         "policyTypes": ["Ingress", "Egress"],

@@ -12,7 +12,8 @@ from typing import Final
 
 REPOSITORY: Final = Path(__file__).parents[2]
 API: Final = sorted((REPOSITORY / "services" / "api" / "src").rglob("*.py"))
-QUERIES: Final = REPOSITORY / "services" / "core" / "src" / "microfin" / "postgres" / "queries.py"
+POSTGRES: Final = REPOSITORY / "services" / "core" / "src" / "microfin" / "postgres"
+QUERIES: Final = [POSTGRES / f"{name}.py" for name in ("queries", "statements", "archive_reading")]
 SQL: Final = re.compile(r"(SELECT|WITH|INSERT|UPDATE|DELETE|COPY|WHERE) \S")
 """How a query begins; a method of HTTP alone is none."""
 LIMIT: Final = re.compile(r"\bLIMIT\b")
@@ -31,8 +32,13 @@ ALLOWED: Final = {
         "as many accounts as requests wait for, 500 at most",
     "WITH RECURSIVE search (low, high) AS (":
         "halves the numbers of one account's entries: 62 steps at most",
-    "SELECT coalesce(max(seq), 0) FROM entries WHERE account = $1":
-        "the end of the primary key's index",
+    "SELECT border.*, (SELECT coalesce(max(seq), 0) FROM entries WHERE account = $1) AS newest":
+        "the end of the primary key's index, and one row of the account's number",
+    "SELECT border.*, line.* FROM (SELECT) AS one":
+        "a page of entries, which has a LIMIT, and one row of the account's number",
+    "SELECT next_offset FROM partitions WHERE partition = $1": BY_UNIQUE_KEY,
+    "SELECT ARRAY(SELECT volume FROM archived_volumes) AS volumes,":
+        "one row; a volume has millions of outcomes, so there are few",
     "SELECT shard, shards, generation, partition_count, intended_generation, "
     "intended_partition_count FROM routing": "routing is one row",
     "INSERT INTO leases (instance, generation, renewed_at) SELECT $1":
@@ -74,7 +80,7 @@ def queries(path: Path) -> Iterator[str]:
 
 def unbounded() -> Iterator[tuple[str, str]]:
     """Yield the place of each query without LIMIT, and the query."""
-    for path in (*API, QUERIES):
+    for path in (*API, *QUERIES):
         for text in queries(path):
             if not LIMIT.search(text):
                 yield str(path.relative_to(REPOSITORY)), text

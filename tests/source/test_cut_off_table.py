@@ -6,7 +6,10 @@ from math import ceil
 import pytest
 
 from microfin.ledger.lease import LEASE_SECONDS
+from microfin.postgres.archive_reading import DEADLINES
+from microfin.process.settings import ApiSettings
 from microfin.process.silence import SAID_AFTER
+from microfin_api import services
 from microfin_operator import api_silence, worker_reports
 from microfin_operator.settings import OperatorSettings
 from microfin_tools.audit import shard
@@ -35,6 +38,8 @@ NOTICES = {
     ("API", "Redis"): _SHOWN,
     ("operator", "Kubernetes API"): api_silence.SAID_AFTER,
     ("operator", "worker"): _WORKER_MISSED,
+    ("API", "archive, each shard"): services._LOOKING_SECONDS
+    + DEADLINES * ApiSettings.model_fields["database_timeout"].default,
     ("`microfin` commands", "PostgreSQL"): max(
         shard._CONNECT_TIMEOUT, int(run._DEADLINES["connect_timeout"])
     ),

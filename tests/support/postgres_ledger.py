@@ -20,7 +20,7 @@ from microfin.postgres.connections import Pool, connect_pool
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.growth.postgres_routing import PostgresRouting
-from microfin_tools.migrations.run import migrate
+from microfin_tools.migrations.run import migrate, migrate_archives
 from microfin_worker.ports import BatchWrite, OutboxPlace, Place, Quarantined
 from microfin_worker.postgres_store import PostgresStore
 
@@ -35,6 +35,16 @@ async def make_ledger_databases(
     urls = [platform.postgres_direct(0, database=database) for database in databases]
     await asyncio.to_thread(migrate, urls, partitions)
     return databases
+
+
+async def make_archives(platform: Platform, name: str, urls: Sequence[str]) -> list[str]:
+    """Make an archive for each of the shards at `urls`, on the same server; return their URLs."""
+    databases = [f"{name}_archive_{shard}" for shard in range(len(urls))]
+    for database in databases:
+        await platform.create_database(database)
+    archives = [platform.postgres_direct(0, database=database) for database in databases]
+    await asyncio.to_thread(migrate_archives, urls, archives)
+    return archives
 
 
 class PostgresLedger:
@@ -133,6 +143,13 @@ class PostgresLedger:
             for partition in range(len(self.logs)):
                 if self.logs[partition] or self.sent[partition]:
                     await self.settle(partition)
+
+    async def turn(self, shard: int = 0) -> None:
+        """Let the newest volume of a shard be full at once, and turn to the next."""
+        pool = self.pools[shard]
+        await pool.execute("UPDATE routing SET outcomes_per_volume = 1")
+        assert await pool.fetchval("SELECT turn_volume()") is not None
+        await pool.execute("UPDATE routing SET outcomes_per_volume = 4000000")
 
     # Requests ---------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 {{- /* The spec of a pod that runs `microfin …` and ends. The argument is a dict: root,
 serviceAccount, name (of the container), command, settings (the ConfigMap with the settings for Kafka, or
 empty), kafka (the Secret of the KafkaUser, or empty), variable, secret and host (of the databases),
-pod (the values of this part). */}}
+archive (the Secret for the archives, or nothing) and archiveVariables, pod (the values of this part). */}}
 {{- define "microfin.command" -}}
 {{ include "microfin.podCommon" . }}
 restartPolicy: Never
@@ -17,6 +17,9 @@ containers:
     {{- end }}
     env:
       {{- include "microfin.databases" . | trim | nindent 6 }}
+      {{- with include "microfin.archives" (dict "root" .root "archive" .archive "variables" .archiveVariables) | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
       {{- with include "microfin.kafkaAuthorities" . | trim }}
       {{- . | nindent 6 }}
       {{- end }}

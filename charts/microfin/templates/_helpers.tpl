@@ -87,21 +87,39 @@ securityContext: {{- include "microfin.podSecurity" . | nindent 2 }}
 {{- /* Variables for the databases of all shards: names and passwords from Secrets, and URLs that the
 kubelet builds from them. */}}
 {{- define "microfin.databases" -}}
-{{- $postgres := .root.Values.postgres -}}
+{{ include "microfin.urls" (dict "root" .root "place" .root.Values.postgres "part" "postgres" "secret" .secret "host" .host "variables" (list .variable)) }}
+{{- end -}}
+
+{{- /* The same for the shards' archives, if there are any. The argument is a dict: root, archive (the
+Secret with the role's name and password) and variables (their names). */}}
+{{- define "microfin.archives" -}}
+{{- $archive := .root.Values.archive -}}
+{{- if and .archive $archive.host }}
+{{ include "microfin.urls" (dict "root" .root "place" $archive "part" "archive" "secret" .archive "host" $archive.host "variables" .variables) }}
+{{- end }}
+{{- end -}}
+
+{{- /* The argument is a dict: root, place (the values of these databases), part (how names of variables
+and of files begin), secret, host and variables (each gets all URLs). */}}
+{{- define "microfin.urls" -}}
+{{- $prefix := upper .part -}}
 {{- $urls := list -}}
-{{- range $shard := until (int $postgres.shards) }}
+{{- range $shard := until (int .root.Values.postgres.shards) }}
 {{- $secret := replace "{shard}" (toString $shard) $.secret }}
-{{ include "microfin.secretVariable" (dict "name" (printf "POSTGRES_%d_USERNAME" $shard) "secret" $secret "key" "username") }}
-{{ include "microfin.secretVariable" (dict "name" (printf "POSTGRES_%d_PASSWORD" $shard) "secret" $secret "key" "password") }}
+{{ include "microfin.secretVariable" (dict "name" (printf "%s_%d_USERNAME" $prefix $shard) "secret" $secret "key" "username") }}
+{{ include "microfin.secretVariable" (dict "name" (printf "%s_%d_PASSWORD" $prefix $shard) "secret" $secret "key" "password") }}
 {{- $host := replace "{shard}" (toString $shard) $.host }}
-{{- $tls := printf "sslmode=%s" $postgres.sslMode }}
-{{- if hasPrefix "verify" $postgres.sslMode }}
-{{- $tls = printf "%s&sslrootcert=/run/microfin/postgres-%d.crt" $tls $shard }}
+{{- $database := replace "{shard}" (toString $shard) $.place.database }}
+{{- $tls := printf "sslmode=%s" $.place.sslMode }}
+{{- if and (hasPrefix "verify" $.place.sslMode) $.place.caSecret }}
+{{- $tls = printf "%s&sslrootcert=/run/microfin/%s-%d.crt" $tls $.part $shard }}
 {{- end }}
-{{- $urls = append $urls (printf "postgresql://$(POSTGRES_%d_USERNAME):$(POSTGRES_%d_PASSWORD)@%s:%d/%s?%s" $shard $shard $host (int $postgres.port) $postgres.database $tls) }}
+{{- $urls = append $urls (printf "postgresql://$(%s_%d_USERNAME):$(%s_%d_PASSWORD)@%s:%d/%s?%s" $prefix $shard $prefix $shard $host (int $.place.port) $database $tls) }}
 {{- end }}
-- name: {{ .variable }}
+{{- range .variables }}
+- name: {{ . }}
   value: {{ join " " $urls | quote }}
+{{- end }}
 {{- end -}}
 
 {{- define "microfin.redis" -}}
@@ -170,16 +188,18 @@ MICROFIN_DRAIN_SECONDS: {{ .Values.api.drainSeconds | quote }}
 {{- end -}}
 
 {{- /* The files below /run/microfin, and the folder with the brokers' CAs. kafka is the Secret of the
-KafkaUser, or empty; redis says whether the process uses Redis. While Strimzi replaces its CA, its
+KafkaUser, or empty; redis says whether the process uses Redis, archive (not empty) that it uses the
+archives. While Strimzi replaces its CA, its
 Secret has the old one, too, by a name that nobody knows before: so this Secret is mounted whole. */}}
 {{- define "microfin.certificates" -}}
 {{- $values := .root.Values -}}
 {{- $kafka := and $values.kafka.tls .kafka -}}
 {{- $verified := hasPrefix "verify" $values.postgres.sslMode -}}
 {{- $redis := and .redis $values.redis.tls $values.redis.caSecret -}}
+{{- $archive := include "microfin.archiveAuthority" . -}}
 - name: temporary
   emptyDir: {}
-{{- if or $verified $kafka $redis }}
+{{- if or $verified $kafka $redis $archive }}
 - name: certificates
   projected:
     sources:
@@ -190,6 +210,15 @@ Secret has the old one, too, by a name that nobody knows before: so this Secret 
           items:
             - key: {{ $values.postgres.caKey }}
               path: postgres-{{ $shard }}.crt
+      {{- end }}
+      {{- end }}
+      {{- if $archive }}
+      {{- range $shard := until (int $values.postgres.shards) }}
+      - secret:
+          name: {{ replace "{shard}" (toString $shard) $archive }}
+          items:
+            - key: {{ $values.archive.caKey }}
+              path: archive-{{ $shard }}.crt
       {{- end }}
       {{- end }}
       {{- if $redis }}
@@ -221,6 +250,14 @@ Secret has the old one, too, by a name that nobody knows before: so this Secret 
 {{- end }}
 {{- end -}}
 
+{{- /* The Secret with the CA of the archives, empty for a pod that does not need it. */}}
+{{- define "microfin.archiveAuthority" -}}
+{{- $archive := .root.Values.archive -}}
+{{- if and .archive $archive.host (hasPrefix "verify" $archive.sslMode) -}}
+{{- $archive.caSecret -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "microfin.mounts" -}}
 {{- $values := .root.Values -}}
 - name: temporary
@@ -230,7 +267,7 @@ Secret has the old one, too, by a name that nobody knows before: so this Secret 
   mountPath: /run/kafka-ca
   readOnly: true
 {{- end }}
-{{- if or (hasPrefix "verify" $values.postgres.sslMode) (and $values.kafka.tls .kafka) (and .redis $values.redis.tls $values.redis.caSecret) }}
+{{- if or (hasPrefix "verify" $values.postgres.sslMode) (and $values.kafka.tls .kafka) (and .redis $values.redis.tls $values.redis.caSecret) (include "microfin.archiveAuthority" .) }}
 - name: certificates
   mountPath: /run/microfin
   readOnly: true

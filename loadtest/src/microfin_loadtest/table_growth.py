@@ -117,7 +117,7 @@ def growth_model(measured: Mapping[str, Any] | None) -> str:
         "",
         (
             f"An operation adds {growth.table_bytes:,.0f} bytes to the tables with their indexes, "
-            f"and {growth.entries:.2f} entries. At a rate that lasts day and night a shard grows by:"
+            f"and {growth.entries:.2f} entries. At a rate that lasts day and night, a shard gets:"
         ),
         "",
         *table_lines(

@@ -30,8 +30,8 @@ from microfin_local.supervisor import read_record, running
 
 application = typer.Typer(
     help="The whole microfin platform on one machine: real components, no containers. "
-    "WORKERS, SHARDS, BROKERS (1 or 3), REDIS_REPLICAS (0 or 1) and API_PROCESSES are environment "
-    "variables; MICROFIN_ settings are passed on to the API and the workers.",
+    "WORKERS, SHARDS, BROKERS (1 or 3), REDIS_REPLICAS (0 or 1), API_PROCESSES and ARCHIVES (0 or "
+    "1) are environment variables; MICROFIN_ settings are passed on to the API and the workers.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

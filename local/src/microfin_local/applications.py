@@ -35,18 +35,25 @@ async def grow_routing(
         raise PlatformError(f"`microfin routing grow` did not finish.\n{last_lines(log)}")
 
 
-async def migrate(settings: Mapping[str, str], partitions: int, folder: Path, log: Path) -> None:
-    """Make or renew the schema on all shards. Raises PlatformError with the log's last lines."""
+async def migrate(
+    settings: Mapping[str, str], partitions: int, folder: Path, log: Path, *, archives: bool = False
+) -> None:
+    """Make or renew the schema on all shards, and then on their archives if there are any.
+
+    Raises PlatformError with the log's last lines.
+    """
     command = str(Path(sys.executable).with_name("microfin"))
-    program = Program(
-        name="migrate",
-        arguments=(command, "migrate", "--partitions", str(partitions)),
-        directory=folder,
-        environment=_environment(settings, {}),
-    )
-    code = await run_to_end(program, log)
-    if code != 0:
-        raise PlatformError(f"`microfin migrate` failed (exit code {code}).\n{last_lines(log)}")
+    calls = [("--partitions", str(partitions)), *([("--archives",)] if archives else [])]
+    for options in calls:
+        program = Program(
+            name="migrate",
+            arguments=(command, "migrate", *options),
+            directory=folder,
+            environment=_environment(settings, {}),
+        )
+        code = await run_to_end(program, log)
+        if code != 0:
+            raise PlatformError(f"`microfin migrate` failed (exit code {code}).\n{last_lines(log)}")
 
 
 def worker(

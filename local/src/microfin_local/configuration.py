@@ -14,17 +14,21 @@ DATA_COMPONENTS = frozenset({"postgres", "pgbouncer", "redis", "kafka"})
 
 TOPIC = "microfin.commands"
 _MEMORY = "platform.json"
+_REMEMBERED = ("workers", "shards", "brokers", "archives")
+_OWNERS = ("MICROFIN_DATABASES_DIRECT", "MICROFIN_ARCHIVES_DIRECT")
 _LIMITS = {
     "workers": (1, 64),
     "shards": (1, 8),
     "redis_replicas": (0, 1),
     "api_processes": (1, 16),
+    "archives": (0, 1),
 }
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The form of one platform. `extra` are settings (MICROFIN_…) for API and workers.
+    """The form of one platform. With `archives`, each shard has an archive: another database of the
+    same PostgreSQL. `extra` are settings (MICROFIN_…) for API and workers.
 
     The other fields are for tests of faults. `proxy` is the command of a proxy between the
     components (see `detours`); its last argument is the file with the routes. `own` are environment
@@ -42,6 +46,7 @@ class Configuration:
     brokers: int = 1
     redis_replicas: int = 0
     api_processes: int = 2
+    archives: int = 0
     components: frozenset[str] = COMPONENTS
     random_ports: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
@@ -86,7 +91,7 @@ def recall(state: Path) -> dict[str, int]:
 
 def remember(configuration: Configuration) -> None:
     """Write the form of the state into a file, for `recall`."""
-    form = {name: getattr(configuration, name) for name in ("workers", "shards", "brokers")}
+    form = {name: getattr(configuration, name) for name in _REMEMBERED}
     write_atomically(configuration.state / _MEMORY, json.dumps(form, indent=2))
 
 
@@ -135,10 +140,12 @@ def from_environment(environment: Mapping[str, str], state: Path) -> Configurati
         brokers=number("BROKERS", memory.get("brokers", 1)),
         redis_replicas=number("REDIS_REPLICAS", 0),
         api_processes=number("API_PROCESSES", 2),
+        # Remembered: without its archive a ledger could not tell what it has archived.
+        archives=number("ARCHIVES", memory.get("archives", 0)),
         extra={
             name: text
             for name, text in environment.items()
             # An operator's shell may have the owner's URLs, which no process may receive.
-            if name.startswith("MICROFIN_") and name != "MICROFIN_DATABASES_DIRECT"
+            if name.startswith("MICROFIN_") and name not in _OWNERS
         },
     )

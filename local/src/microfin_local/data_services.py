@@ -14,7 +14,7 @@ from microfin_local.environments import DataServices
 from microfin_local.kafka import LISTENERS_BY_CLIENT, PLAIN, TLS, Broker, KafkaCluster, Listener
 from microfin_local.pgbouncer import PgBouncer
 from microfin_local.ports import Ports
-from microfin_local.postgres import PostgresShard
+from microfin_local.postgres import ARCHIVE, PostgresShard
 from microfin_local.redis_cluster import MASTERS, RedisNode, RedisTls
 from microfin_local.supervisor import Supervisor
 from microfin_local.wait import accepts_connections, wait_until
@@ -43,6 +43,8 @@ def lay_out(
         folder = home.folder / "pgbouncer"
         port = ports.choose("pgbouncer", 6432)
         pooler = PgBouncer(port, folder, home, credentials, shards, detours, tls=configuration.tls)
+        if configuration.archives:
+            pooler.add(ARCHIVE)
     cluster = None
     if "kafka" in components:
         brokers = [
@@ -67,7 +69,8 @@ def lay_out(
         for number in range(MASTERS * (1 + configuration.redis_replicas))
         if "redis" in components
     ]
-    return DataServices(credentials, shards, pooler, cluster, nodes)
+    archives = bool(configuration.archives)
+    return DataServices(credentials, shards, pooler, cluster, nodes, archives)
 
 
 def _redis_tls(number: int, ports: Ports, folder: Path | None) -> RedisTls | None:
@@ -135,6 +138,8 @@ class DataStarter:
         process = await self._supervisor.start(program)
         await wait_until(shard.answers, [process], shard.name)
         await postgres.make_roles(shard)
+        if self._services.archives:
+            await postgres.make_database(shard, ARCHIVE)
         self._say(f"{shard.name} is ready on port {shard.port}")
 
     async def _start_pgbouncer(self, pooler: PgBouncer) -> None:

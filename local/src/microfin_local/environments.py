@@ -6,7 +6,7 @@ from microfin_local.configuration import TOPIC
 from microfin_local.credentials import OWNER, Credentials
 from microfin_local.kafka import KafkaCluster
 from microfin_local.pgbouncer import PgBouncer
-from microfin_local.postgres import DATABASE, PostgresShard
+from microfin_local.postgres import ARCHIVE, DATABASE, PostgresShard
 from microfin_local.redis_cluster import RedisNode
 
 
@@ -19,6 +19,7 @@ class DataServices:
     pgbouncer: PgBouncer | None
     kafka: KafkaCluster | None
     redis: list[RedisNode]
+    archives: bool = False
 
     def environment(
         self, role: str, database: str = DATABASE, topic: str = TOPIC
@@ -36,10 +37,18 @@ class DataServices:
             settings["MICROFIN_DATABASES"] = " ".join(
                 url(login, shard.shard, database) for shard in self.postgres
             )
+            if self._has_archive(database) and role != "worker":
+                settings["MICROFIN_ARCHIVES"] = " ".join(
+                    url(login, shard.shard, ARCHIVE) for shard in self.postgres
+                )
         if role == "operator":
             settings["MICROFIN_DATABASES_DIRECT"] = " ".join(
                 shard.url(OWNER, database) for shard in self.postgres
             )
+            if self._has_archive(database):
+                settings["MICROFIN_ARCHIVES_DIRECT"] = " ".join(
+                    shard.url(OWNER, ARCHIVE) for shard in self.postgres
+                )
         if self.kafka is not None:
             settings["MICROFIN_KAFKA"] = self.kafka.bootstrap_of(role)
         if self.redis:
@@ -51,3 +60,7 @@ class DataServices:
         if role == "api":
             settings["MICROFIN_SECRET"] = self.credentials.signing
         return settings
+
+    def _has_archive(self, database: str) -> bool:
+        """Return whether a database of the shards has archives: those that tests add have none."""
+        return self.archives and database == DATABASE

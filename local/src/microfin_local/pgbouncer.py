@@ -69,11 +69,16 @@ class PgBouncer:
 
     def __post_init__(self) -> None:
         """Add every shard's database as microfin_0, microfin_1 and so on, and all connections."""
+        self.add(DATABASE)
         for shard in self.shards:
-            self.databases[f"{DATABASE}_{shard.shard}"] = (shard.shard, DATABASE)
             self._port_of(shard)
         for role in ROLES:
             self._port_for(role)
+
+    def add(self, database: str) -> None:
+        """Add a database of every shard, as NAME_0, NAME_1 and so on."""
+        for shard in self.shards:
+            self.databases[f"{database}_{shard.shard}"] = (shard.shard, database)
 
     def url(self, role: str, shard: int, database: str = DATABASE, port: int | None = None) -> str:
         """Return the pooled URL of a role for a database of a shard."""

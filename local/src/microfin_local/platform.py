@@ -219,9 +219,7 @@ class Platform:
             *(postgres.make_database(shard, database) for shard in services.postgres)
         )
         if services.pgbouncer is not None:
-            for shard in services.postgres:
-                name = f"{database}_{shard.shard}"
-                services.pgbouncer.databases[name] = (shard.shard, database)
+            services.pgbouncer.add(database)
             services.pgbouncer.write_settings()
             await services.pgbouncer.read_again()
 
@@ -288,6 +286,7 @@ class Platform:
             self.configuration.workers,
             self.configuration.state,
             self.configuration.logs / "migrate.log",
+            archives=bool(self.configuration.archives),
         )
         self._say("the schema is as it should be (microfin migrate)")
 

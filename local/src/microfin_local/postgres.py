@@ -14,6 +14,7 @@ from microfin_local.programs import find_postgresql
 from microfin_local.supervised import Program, run_to_end
 
 DATABASE = "microfin"
+ARCHIVE = "microfin_archive"
 
 # Durable as in production: fsync and synchronous_commit stay on; only sizes are for one machine.
 # The migrations set the roles' time limits.

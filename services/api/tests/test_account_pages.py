@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from microfin.ledger.routing import shard_of_account
-from microfin.postgres import queries
+from microfin.postgres import statements
 from microfin.postgres.connections import Pool
 from microfin_api.commands import account_cap
 from microfin_local.platform import Platform
@@ -184,7 +184,7 @@ async def test_a_count_that_lacks_a_shard_allows_one_opening(
 async def test_entries_of_a_rare_kind_are_sought_page_by_page(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "SCANNED_FOR_A_KIND", 2)
+    monkeypatch.setattr(statements, "SCANNED_FOR_A_KIND", 2)
     number = await user.account()
     body = {"accountNumber": number, "amount": "1"}
     for path in ("deposit", "withdraw", "deposit", "deposit", "deposit", "deposit", "withdraw"):

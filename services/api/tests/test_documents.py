@@ -43,10 +43,11 @@ def test_a_problem_names_its_kind() -> None:
     assert document["needed"] == "2.00"
 
 
-def test_every_unavailable_answer_says_when_to_come_back() -> None:
+def test_every_unavailable_answer_says_when_to_come_back_if_that_helps() -> None:
     for code, kind in CATALOGUE.items():
         if kind.status == 503:
-            assert "retry-after" in Problem(code).answer().headers
+            assert ("retry-after" in Problem(code).answer().headers) is kind.repeat
+    assert [code for code, kind in CATALOGUE.items() if not kind.repeat] == ["archive_unusable"]
 
 
 def test_the_pages_need_nothing_from_elsewhere() -> None:

@@ -10,13 +10,16 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from microfin.postgres import queries
+from microfin.postgres import queries, statements
+from microfin.postgres.archive_reading import Archive
+from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.audit import audit
 from microfin_worker.volumes import OutcomeCount, VolumeKeeper
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ALICE = uuid4().hex
+NO_ARCHIVE = Archive(0, 1, "", CommonSettings())
 VOLUMES = 12
 LOCKED = """
 SELECT count(DISTINCT nspname) FROM pg_locks JOIN pg_class ON pg_class.oid = relation
@@ -24,7 +27,7 @@ JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE pid = pg_backend_pid() AND nspname LIKE 'volume%'
 """
 EVERYTHING = """
-SELECT seq, amount, operation_id, kind, (extract(epoch FROM at) * 1000)::bigint AS time
+SELECT seq, balance_after, operation_id, kind, (extract(epoch FROM at) * 1000)::bigint AS time
 FROM entries WHERE account = $1 ORDER BY seq DESC
 """
 
@@ -102,14 +105,14 @@ async def test_statements_balances_and_operations_are_those_of_all_volumes(
             assert await walked(pool, account, 2, kind=kind) == of_kind
         times = sorted({row["time"] + change for row in rows for change in (-1, 0, 1)})
         for time in chance.sample(times, k=min(20, len(times))):
-            at = await queries.balance_at(pool, account, time)
-            before = [row["seq"] for row in rows if row["time"] <= time]
-            assert (at.seq if at else None) == (before[0] if before else None)
+            at = await statements.balance_at(pool, account, time, NO_ARCHIVE)
+            before = [(row["balance_after"], row["seq"]) for row in rows if row["time"] <= time]
+            assert (at.balance, at.seq) == (before[0] if before else (0, 0))
         asked = [row["operation_id"].hex for row in rows]
         found = await queries.operations([pool], [*asked, uuid4().hex])
         assert set(found) == set(asked)
-    assert await queries.balance_at(pool, accounts[0], now()) is not None
-    unknown = await queries.entries(pool, "000000000000", queries.StatementFilter(), 10)
+    nobody, everything = "000000000000", statements.StatementFilter()
+    unknown = await statements.entries(pool, nobody, everything, 10, NO_ARCHIVE)
     assert unknown.lines == []
     assert (await audit(ledger.urls, at_rest=True)).violations == []
 
@@ -123,8 +126,8 @@ async def walked(pool: Any, account: str, limit: int, **filters: Any) -> list[in
     seqs: list[int] = []
     below: int | None = None
     while True:
-        wanted = queries.StatementFilter(before_seq=below, **filters)
-        page = await queries.entries(pool, account, wanted, limit)
+        wanted = statements.StatementFilter(before_seq=below, **filters)
+        page = await statements.entries(pool, account, wanted, limit, NO_ARCHIVE)
         seqs += [line.seq for line in page.lines]
         if page.next_seq is None:
             return seqs
@@ -154,8 +157,13 @@ async def test_a_question_asks_only_the_volumes_that_may_answer_it(ledger: Postg
     assert await locked_by(ledger, queries._LEGS, [asked]) == newest_and_its_own
     assert await locked_by(ledger, queries._LEGS, [stranger]) == 1
     page = (account, 0, 2**62, None, 10)
-    assert await locked_by(ledger, queries._ENTRIES, *page) == newest_and_its_own
-    assert await locked_by(ledger, queries._LAST_SEQ_BEFORE, account, now()) == newest_and_its_own
+    assert await locked_by(ledger, statements._ENTRIES, *page) == newest_and_its_own
+    border = statements._ENTRIES_AND_BORDER
+    assert await locked_by(ledger, border, *page) == newest_and_its_own
+    assert await locked_by(ledger, statements._NEWEST_AND_BORDER, account) == 0
+    assert (
+        await locked_by(ledger, statements._LAST_SEQ_BEFORE, account, now()) == newest_and_its_own
+    )
     decided = "SELECT decided_before($1::uuid[], ARRAY['request'], $2)"
     assert await locked_by(ledger, decided, [stranger], VOLUMES - 1) == 0
     assert await locked_by(ledger, decided, [asked], VOLUMES - 1) == 1

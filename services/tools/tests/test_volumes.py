@@ -15,8 +15,10 @@ from sqlalchemy import text
 
 from microfin.ledger.decision import account_numbers, decide
 from microfin.ledger.records import Decisions
-from microfin.postgres import queries
+from microfin.postgres import queries, statements
+from microfin.postgres.archive_reading import Archive
 from microfin.postgres.connections import connect_pool
+from microfin.postgres.statements import StatementFilter
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.audit import Violation, audit
@@ -29,6 +31,7 @@ from microfin_worker.volumes import OutcomeCount, VolumeKeeper
 from support.postgres_ledger import PostgresLedger, make_ledger_databases
 
 ALICE = uuid4().hex
+NO_ARCHIVE = Archive(0, 1, "", CommonSettings())
 MAY_BE_IN_A_VOLUME = """
 SELECT count(*) FROM unnest($1::uuid[]) AS asked (operation) JOIN volume_summaries
     ON chunk = operation_chunk(operation)
@@ -79,15 +82,14 @@ async def test_an_account_goes_on_from_volume_to_volume(ledger: PostgresLedger) 
             assert await turn(ledger) == expected
     assert await by_volume(ledger, "entries") == {0: 3, 1: 3, 2: 3}
     pool = ledger.pools[0]
-    page = await queries.entries(pool, first, queries.StatementFilter(), 100)
+    page = await statements.entries(pool, first, StatementFilter(), 100, NO_ARCHIVE)
     assert [(line.seq, line.balance_after) for line in page.lines] == [
         (6, 900), (5, 1100), (4, 600), (3, 800), (2, 300), (1, 500),
     ]  # fmt: skip
     found = await queries.operations([pool], asked)
     assert {found[operation].operation.status for operation in asked} == {"settled"}
     for line in page.lines:
-        at = await queries.balance_at(pool, first, line.time)
-        assert at is not None
+        at = await statements.balance_at(pool, first, line.time, NO_ARCHIVE)
         assert at.seq >= line.seq
     assert await found_wrong(ledger) == []
 

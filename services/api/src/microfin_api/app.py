@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from microfin.postgres.archive_reading import ArchiveAway, ArchiveUnusable
 from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
 from microfin.postgres.shards import NotMigrated, WrongShard
 from microfin.process import garbage_collection
@@ -56,6 +57,8 @@ def create_app(settings: ApiSettings) -> RequestMiddleware:
             **dict.fromkeys(DATABASE_ERRORS, _answer_database_error),
             WrongShard: _answer_wrong_shard,
             NotMigrated: _answer_wrong_shard,
+            ArchiveAway: _answer_archive_away,
+            ArchiveUnusable: _answer_archive_unusable,
             Exception: _answer_unexpected,
         },
     )
@@ -135,6 +138,16 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
 async def _answer_wrong_shard(request: Request, error: Exception) -> Response:
     logger.critical("the database is of another shard", path=request.url.path, error=str(error))
     return Problem("unavailable", "The database is of another shard.").answer()
+
+
+async def _answer_archive_away(request: Request, error: Exception) -> Response:
+    logger.warning("archive unavailable", path=request.url.path, error=str(error))
+    return Problem("archive_unavailable").answer()
+
+
+async def _answer_archive_unusable(request: Request, error: Exception) -> Response:
+    logger.error("archive unusable", path=request.url.path, error=str(error))
+    return Problem("archive_unusable").answer()
 
 
 async def _answer_nobody(_: Request, __: Exception) -> Response:

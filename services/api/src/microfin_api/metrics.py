@@ -44,6 +44,11 @@ LEASE_VALID: Final = Gauge(
 WAITING_FOR_LEASE: Final = Gauge(
     "microfin_api_waiting_for_lease", "Commands that wait for the late lease of their shard."
 )
+ARCHIVE_READABLE: Final = Gauge(
+    "microfin_api_archive_readable",
+    "1 where the shard's archive had all that was asked for when it was last asked, else 0.",
+    ["shard"],
+)
 LOOK_UPS: Final = Counter(
     "microfin_api_look_ups", "Waiting operations looked up in PostgreSQL.", ["shard"]
 )

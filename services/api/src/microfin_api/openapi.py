@@ -118,11 +118,13 @@ def _statuses(endpoint: Endpoint, code: str) -> Sequence[int]:
 
 def _problems(status: int, codes: Sequence[str]) -> dict[str, Any]:
     headers = ["Retry-After"] if status in (429, 503) else []
+    meaning = "Seconds to wait."
+    if not all(CATALOGUE[code].repeat for code in codes):
+        meaning += " Without it, repeating does not help."
     return {
         "description": ", ".join(codes),
         "headers": {
-            name: {"description": "Seconds to wait.", "schema": {"type": "string"}}
-            for name in headers
+            name: {"description": meaning, "schema": {"type": "string"}} for name in headers
         },
         "content": {MEDIA_TYPE: {"schema": _reference(ProblemDocument)}},
     }

@@ -89,6 +89,7 @@ _PAGE_OF_ACCOUNTS: Final = (
 )
 
 _READ_PROBLEMS: Final = ("invalid_parameter", "not_signed_in", "internal", "unavailable")
+_ARCHIVE_PROBLEMS: Final = ("archive_unavailable", "archive_unusable")
 _CHANGE_PROBLEMS: Final = (
     "request_timeout",
     "invalid_parameter",
@@ -218,7 +219,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
                 other_media_type="text/csv",
             )
         },
-        problems=(*_READ_PROBLEMS, "account_not_found"),
+        problems=(*_READ_PROBLEMS, *_ARCHIVE_PROBLEMS, "account_not_found"),
         parameters=_STATEMENT,
     ),
     Endpoint(
@@ -256,7 +257,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         summary="Show the state of an operation",
         tag="money",
         answers={200: Answer("The operation", (answers.OperationView,))},
-        problems=(*_READ_PROBLEMS, "operation_not_found", "key_reused"),
+        problems=(*_READ_PROBLEMS, *_ARCHIVE_PROBLEMS, "operation_not_found", "key_reused"),
         parameters=(_OPERATION, _AT),
     ),
     Endpoint(

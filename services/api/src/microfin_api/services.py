@@ -8,8 +8,10 @@ from functools import partial
 import structlog
 
 from microfin.kafka.producer import CommandProducer
+from microfin.postgres.archive_reading import Archive, archives_of
 from microfin.postgres.connections import connect_shards
 from microfin.process.settings import ApiSettings
+from microfin.process.ticks import tick
 from microfin.redis.guarded import GuardedRedis
 from microfin.redis.replies import reply_seal
 from microfin_api import metrics
@@ -36,6 +38,7 @@ logger = structlog.get_logger(__name__)
 _FLUSH_SECONDS = 5.0
 _CLOSE_SECONDS = 1.0
 _CLEANING_SECONDS = 60.0
+_LOOKING_SECONDS = 60.0
 
 
 class Services:
@@ -56,6 +59,7 @@ class Services:
         self.leases = Leases(self.instance, settings)
         self._lease_thread = LeaseThread(self.leases)
         self.gate = SendingGate(self.leases)
+        self.archives = archives_of(settings, self.leases.shards)
         self.drain = Drain()
         self._renewing: set[asyncio.Task[None]] = set()
 
@@ -80,10 +84,15 @@ class Services:
         await self.passwords.start()
         self._producing = asyncio.create_task(self.producer.start())
         self._cleaning = asyncio.create_task(self._clean_for_ever())
+        for archive in self.archives:
+            await archive.start()
+        self._looking = asyncio.create_task(self._look_at_archives_for_ever())
         await asyncio.gather(self.redis.start(), self._lease_thread.start())
         self.waiting.start()
         self.sessions.start()
         self._show_leases()
+        for shard, archive in enumerate(self.archives):
+            metrics.ARCHIVE_READABLE.labels(shard).set_function(partial(_one_if_readable, archive))
         metrics.READY.set_function(lambda: 0 if self.missing() else 1)
         logger.info("started", instance=self.instance)
 
@@ -91,14 +100,14 @@ class Services:
         """Let commands under way reach the log, release the leases, and disconnect."""
         self.drain.begun = True
         await self.submission.finish(_FLUSH_SECONDS)
-        for task in (self._producing, self._cleaning):
+        for task in (self._producing, self._cleaning, self._looking):
             task.cancel()
         await self.producer.stop()
         await asyncio.gather(self._lease_thread.stop(), self.waiting.stop(), self.sessions.stop())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.redis.close()
-        for pool in self.pools:
+        for pool in (*self.pools, *self.archives):
             pool.terminate()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -123,7 +132,8 @@ class Services:
         away = self.leases.faults()
         slow = [f"answers are slower: {self.redis.fault}"] if self.redis.fault else []
         nobody = [f"nobody can sign in: {fault}"] if (fault := self.passwords.fault()) else []
-        return ([] if len(away) == self.leases.shards else away) + slow + nobody
+        old = [f"old entries cannot be read: {it.fault}" for it in self.archives if it.fault]
+        return ([] if len(away) == self.leases.shards else away) + slow + nobody + old
 
     def _show_leases(self) -> None:
         """Let the metrics show whether each lease is valid, and renew connections after a cut."""
@@ -143,6 +153,16 @@ class Services:
         await self.pools[shard].expire_connections()
         await self.accounts.expire_connections(shard)
 
+    async def _look_at_archives_for_ever(self) -> None:
+        """Notice an archive that cannot be read before a client asks for what is in it."""
+        while True:
+            try:
+                for archive, pool in zip(self.archives, self.pools, strict=True):
+                    await archive.look(pool)
+            except Exception:
+                logger.warning("could not look at the archives", exc_info=True)
+            await tick(_LOOKING_SECONDS)
+
     async def _clean_for_ever(self) -> None:
         while True:
             await asyncio.sleep(_CLEANING_SECONDS)
@@ -150,6 +170,10 @@ class Services:
                 await self.sessions.forget_expired()
             except Exception:
                 logger.warning("could not delete expired sessions", exc_info=True)
+
+
+def _one_if_readable(archive: Archive) -> int:
+    return 0 if archive.fault else 1
 
 
 def _one_if_valid(lease: ShardLease) -> int:

@@ -21,8 +21,13 @@ _FIELDS: Final = 3
 
 
 class At(msgspec.Struct, frozen=True):
-    """The content of a valid token. `body_hash` is empty if the previous release made it."""
+    """The content of a valid token: the place of the request in the log, and its body's hash.
 
+    `body_hash` is empty if the previous release made it.
+    """
+
+    partition: int
+    offset: int
     body_hash: bytes
 
     def matches(self, request: Outcome) -> bool:
@@ -49,8 +54,8 @@ class AtTokens:
         place = f"{fields[0]}.{fields[1]}"
         if not self._signer.is_tag(fields[2], f"{place}.{operation}.{user}"):
             return None
-        _, _, body_hash = fields[1].partition("-")
-        return At(bytes.fromhex(body_hash))
+        offset, _, body_hash = fields[1].partition("-")
+        return At(int(fields[0]), int(offset), bytes.fromhex(body_hash))
 
     def location(
         self, operation: str, user: str, body_hash: bytes, appended: Appended | None

@@ -10,6 +10,7 @@ from microfin.ledger.account_number import is_account_number
 from microfin.ledger.money import to_decimal_text
 from microfin.ledger.routing import shard_of_account
 from microfin.postgres import queries
+from microfin.postgres.archive_reading import Archive
 from microfin.postgres.connections import Pool
 from microfin.postgres.queries import AccountPlace, StoredAccount
 from microfin_api.endpoints.change import Change, prefers_async
@@ -102,6 +103,11 @@ async def require_own_account(services: Services, number: str, user: str) -> str
 def pool_of(services: Services, number: str) -> Pool:
     """Return the pool of the account's shard."""
     return services.pools[shard_of_account(number, len(services.pools))]
+
+
+def archive_of(services: Services, number: str) -> Archive:
+    """Return the archive of the account's shard."""
+    return services.archives[shard_of_account(number, len(services.archives))]
 
 
 def _view(account: StoredAccount) -> AccountView:

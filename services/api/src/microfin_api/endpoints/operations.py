@@ -1,6 +1,7 @@
 """The state of an operation."""
 
 import re
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,7 +16,7 @@ _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 async def show_operation(request: Request, services: Services) -> Response:
-    """Show one of the user's operations, from all shards.
+    """Show one of the user's operations, from all shards and their archives.
 
     An operation that no partition has decided yet is `accepted` for a client that sends the `at` of
     its 202. If it was decided with another body than that `at` names, the key had been used before.
@@ -26,7 +27,12 @@ async def show_operation(request: Request, services: Services) -> Response:
         raise Problem("operation_not_found")
     token = request.query_params.get("at", "")
     at = services.at_tokens.read(token, operation, session.user)
-    found = (await queries.operations(services.pools, [operation])).get(operation)
+    undecided = None
+    if at is not None:  # clients repeat this until it is decided: it is in no archive
+        undecided = partial(queries.is_undecided, services.pools, at.partition, at.offset)
+    found = (
+        await queries.operations(services.pools, [operation], services.archives, undecided)
+    ).get(operation)
     if found is not None:
         if found.request.user != session.user:
             raise Problem("operation_not_found")

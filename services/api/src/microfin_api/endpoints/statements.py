@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from microfin.ledger.money import to_decimal_text
-from microfin.postgres import queries
-from microfin.postgres.queries import StatementFilter, StatementLine
-from microfin_api.endpoints.accounts import pool_of, require_own_account
+from microfin.postgres import statements
+from microfin.postgres.archive_reading import what_is_archived
+from microfin.postgres.statements import StatementFilter, StatementLine, StatementPage
+from microfin_api.endpoints.accounts import archive_of, pool_of, require_own_account
 from microfin_api.http.answers import BalanceAt, EntryView, Statement, answer, moment
 from microfin_api.http.parameters import read_kind, read_moment, read_number
 from microfin_api.http.problems import Problem
@@ -57,7 +58,7 @@ async def statement(request: Request, services: Services) -> Response:
     )
     limit = read_number(request, "limit", LIMIT_MOST)
     if _wants_csv(request):
-        return _as_csv(services, number, currency, wanted, limit)
+        return await _as_csv(services, number, currency, wanted, limit)
     return await _as_json(services, number, currency, wanted, limit or LIMIT_USUAL)
 
 
@@ -72,21 +73,29 @@ def _wants_csv(request: Request) -> bool:
 
 
 async def _balance_at(services: Services, number: str, currency: str, at: int) -> Response:
-    last = await queries.balance_at(pool_of(services, number), number, at)
+    pool, archive = pool_of(services, number), archive_of(services, number)
+    then = await statements.balance_at(pool, number, at, archive)
     view = BalanceAt(
         account_number=number,
         currency=currency,
         at=moment(at),
-        balance=to_decimal_text(last.balance_after if last else 0, currency),
-        seq=last.seq if last else 0,
+        balance=to_decimal_text(then.balance, currency),
+        seq=then.seq,
     )
     return answer(view)
+
+
+async def _page(
+    services: Services, number: str, wanted: StatementFilter, limit: int
+) -> StatementPage:
+    pool, archive = pool_of(services, number), archive_of(services, number)
+    return await statements.entries(pool, number, wanted, limit, archive)
 
 
 async def _as_json(
     services: Services, number: str, currency: str, wanted: StatementFilter, limit: int
 ) -> Response:
-    page = await queries.entries(pool_of(services, number), number, wanted, limit)
+    page = await _page(services, number, wanted, limit)
     view = Statement(
         account_number=number,
         currency=currency,
@@ -109,34 +118,45 @@ def _entry(line: StatementLine, currency: str) -> EntryView:
     )
 
 
-def _as_csv(
+async def _as_csv(
     services: Services, number: str, currency: str, wanted: StatementFilter, limit: int | None
 ) -> Response:
     """Return the entries as text/csv (RFC 4180): `limit` of them, or all, page by page.
 
     No column holds a text that a person chose, so none can be a spreadsheet's formula; a leading
-    minus belongs to a number.
+    minus belongs to a number. What can be known to fail is found out before the answer begins;
+    after that, a failure breaks the answer off, so that nobody takes it for a whole statement.
     """
+    first = await _page(services, number, wanted, limit or _CSV_PAGE)
+    if first.archived and first.next_seq is not None:
+        archived = await what_is_archived(pool_of(services, number))
+        async with archive_of(services, number).reading(archived):
+            pass
     return StreamingResponse(
-        _csv_pages(services, number, currency, wanted, limit),
+        _csv_pages(services, number, currency, wanted, limit, first),
         media_type="text/csv; charset=utf-8; header=present",
         headers={"Content-Disposition": f'attachment; filename="statement-{number}.csv"'},
     )
 
 
 async def _csv_pages(
-    services: Services, number: str, currency: str, wanted: StatementFilter, limit: int | None
+    services: Services,
+    number: str,
+    currency: str,
+    wanted: StatementFilter,
+    limit: int | None,
+    page: StatementPage,
 ) -> AsyncIterator[str]:
+    """Yield the columns' names, `page`, and the pages after it."""
     yield _csv([_COLUMNS])
     left = limit
-    while left is None or left > 0:
-        size = _CSV_PAGE if left is None else left
-        page = await queries.entries(pool_of(services, number), number, wanted, size)
+    while True:
         yield _csv([_row(line, currency) for line in page.lines])
-        if page.next_seq is None:
-            return
         left = None if left is None else left - len(page.lines)
+        if page.next_seq is None or left == 0:
+            return
         wanted = msgspec.structs.replace(wanted, before_seq=page.next_seq)
+        page = await _page(services, number, wanted, left or _CSV_PAGE)
 
 
 def _row(line: StatementLine, currency: str) -> tuple[str, ...]:

@@ -16,12 +16,16 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 
 class ProblemKind(msgspec.Struct, frozen=True):
-    """One kind of problem: its stable code, HTTP status, what is wrong and what to do."""
+    """One kind of problem: its stable code, HTTP status, what is wrong and what to do.
+
+    `repeat` is False for a 503 that only an operator can end: such an answer has no Retry-After.
+    """
 
     code: str
     status: int
     title: str
     advice: str
+    repeat: bool = True
 
 
 _KINDS: Final = (
@@ -276,6 +280,21 @@ _KINDS: Final = (
         "one.",
     ),
     ProblemKind(
+        "archive_unavailable",
+        503,
+        "Old entries and operations cannot be read now.",
+        "Wait as long as Retry-After says, then repeat. Everything newer can be read, and money "
+        "moves.",
+    ),
+    ProblemKind(
+        "archive_unusable",
+        503,
+        "Old entries and operations cannot be read.",
+        "Inform the operator: repeating does not help. Everything newer can be read, and money "
+        "moves.",
+        repeat=False,
+    ),
+    ProblemKind(
         "unknown",
         503,
         "It is not known yet whether the operation takes effect.",
@@ -313,7 +332,7 @@ class Problem(Exception):
 
     def answer(self) -> Response:
         """Return the response."""
-        if self.status == 503:
+        if self.status == 503 and self.kind.repeat:
             self.headers.setdefault("Retry-After", str(RETRY_SECONDS))
         return Response(self.body(), self.status, media_type=MEDIA_TYPE, headers=self.headers)
 

@@ -8,8 +8,8 @@ the pooler supports it.
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -80,17 +80,21 @@ async def connect_pool(
     settings: CommonSettings,
     *,
     least: int = 0,
+    most: int | None = None,
     place: ShardPlace | None = None,
+    check: Callable[[Connection], Awaitable[None]] | None = None,
     connect_within: float | None = None,
 ) -> Pool:
     """Return a pool of connections to one database. Beyond `least` it connects on demand.
 
-    A new connection may take `connect_within` seconds, or else as long as a call.
+    It has at most `most` connections, or else as many as the settings say. A new connection may
+    take `connect_within` seconds, or else as long as a call.
 
     Each new connection uses the current user and password of the settings' file, and the current
     certificates of the files in the URL. With `place`, each new connection first asks the database
     which shard it is: then acquiring one raises `WrongShard` where it is another shard, and
     `NotMigrated` where it is no ledger yet, or one with an older schema than this release needs.
+    With `check`, acquiring raises what that raises for a new connection.
     """
 
     async def connect_anew(_: str, **options: Any) -> Connection:
@@ -100,13 +104,15 @@ async def connect_pool(
         if place is not None:
             with _explained(place):
                 place.check_for_work(await connection.fetch_first(SHARD_AND_SCHEMA))
+        if check is not None:
+            await check(connection)
 
     return await asyncpg.create_pool(
         url,
         connect=connect_anew,
         init=compare,
         min_size=least,
-        max_size=settings.database_connections,
+        max_size=most or settings.database_connections,
         max_inactive_connection_lifetime=300,
         statement_cache_size=settings.database_statement_cache,
         command_timeout=settings.database_timeout,
@@ -121,16 +127,20 @@ def _renewed(url: str, settings: CommonSettings) -> str:
 
     Another place may be another database: a process changes its database only by a restart.
     """
-    before = settings.databases.split()
+    setting: Literal["databases", "archives"] = "databases"
+    if url in settings.archives.split():
+        setting = "archives"
+    urls: str = getattr(settings, setting)
+    before = urls.split()
     if url not in before:
         return url
-    now = settings.renewed_urls("databases")
+    now = settings.renewed_urls(setting)
     if len(now) == len(before):
         renewed = now[before.index(url)]
         if _place(renewed) == _place(url):
             return renewed
     logger.warning(
-        "MICROFIN_DATABASES leads to another place: restart to use it, the old one is kept"
+        f"MICROFIN_{setting.upper()} leads to another place: restart to use it, the old one is kept"
     )
     return url
 

@@ -1,29 +1,31 @@
-"""Read-only queries of the shards: operations, accounts, statements and routing.
+"""Read-only queries of the shards: operations, accounts and routing.
 
 The API runs them outside its hot path, the command line runs them for people. Times are
 milliseconds since the Unix epoch, amounts and balances minor units of the account's currency.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from microfin.ledger.operation import AccountState, Kind, Leg, Operation, Outcome, add_up
+from microfin.ledger.operation import AccountState, Leg, Operation, Outcome, add_up
 from microfin.ledger.routing import Routing
-from microfin.postgres.connections import Connection, Pool, read_snapshot
+from microfin.postgres.archive_reading import Archive, what_is_archived
+from microfin.postgres.connections import Pool, read_snapshot
 from microfin.postgres.rows import MILLISECONDS, OUTCOME_COLUMNS, outcome_of
 
 
 class FoundOperation(msgspec.Struct, frozen=True):
-    """An operation that a partition has decided, and the outcome of its request.
+    """An operation that a partition has decided, and the outcomes of its legs.
 
     The request's outcome holds the operation's user and the hash of its body.
     """
 
     operation: Operation
     request: Outcome
+    legs: list[Outcome]
 
 
 class StoredAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,42 +49,6 @@ class AccountPlace(msgspec.Struct, frozen=True):
     number: str
 
 
-class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of an account's statement. `counterparty` is empty for deposits and withdrawals."""
-
-    seq: int
-    amount: int
-    balance_after: int
-    operation: str
-    leg: Leg
-    kind: Kind
-    counterparty: str
-    time: int
-
-
-class StatementFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which entries of a statement to read; None means no restriction.
-
-    `before_seq` is the keyset cursor: only entries below it. `since` is the first moment of the
-    range, `until` the first moment after it.
-    """
-
-    before_seq: int | None = None
-    since: int | None = None
-    until: int | None = None
-    kind: Kind | None = None
-
-
-class StatementPage(msgspec.Struct, frozen=True):
-    """Entries, newest first. Below `next_seq` there may be more; if it is None, there are none.
-
-    A page of one kind may have fewer entries than its limit, although more follow below.
-    """
-
-    lines: list[StatementLine]
-    next_seq: int | None
-
-
 class RoutingRow(msgspec.Struct, frozen=True, kw_only=True):
     """A shard's routing, and the growth under way there, if any."""
 
@@ -101,19 +67,6 @@ SELECT number, owner, currency, balance, state, seq, version,
 FROM accounts
 """  # noqa: S608 - the columns are ours
 
-_LAST_SEQ_BEFORE = """
-SELECT last_seq_before($1, 'epoch'::timestamptz + $2::bigint * interval '1 millisecond')
-"""
-
-_NEWEST_SEQ = "SELECT coalesce((SELECT seq FROM accounts WHERE number = $1), 0)"
-
-_ENTRIES = f"""
-SELECT seq, amount, balance_after, operation_id, leg, kind, counterparty,
-    {MILLISECONDS.format(column="at")} AS time
-FROM entries_of($1, $2, $3, $4, $5)
-ORDER BY seq DESC LIMIT $5
-"""  # noqa: S608 - the columns are ours
-
 # The index `accounts_opened` gives them in this order.
 _PAGE_OF_ACCOUNTS = """
 WHERE owner = $1
@@ -121,42 +74,108 @@ WHERE owner = $1
 ORDER BY opened_at, number LIMIT $4
 """
 
-_BEYOND_EVERY_SEQ = 2**62
+_NEXT_OFFSET = "SELECT next_offset FROM partitions WHERE partition = $1"
+
+_SKEW = 60_000  # milliseconds by which the clocks of two brokers may differ, at the very most
 _SILENCE_SECONDS = 0.5  # then nobody waits for a shard whose answer is not needed
 _BEFORE_EVERY_ACCOUNT = AccountPlace(0, "")
 
-SCANNED_FOR_A_KIND = 5_000
-"""The most entries to scan for one page of one kind, which may be rare."""
 
-
-async def operations(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, FoundOperation]:
+async def operations(
+    pools: Sequence[Pool],
+    ids: Sequence[str],
+    archives: Sequence[Archive] = (),
+    undecided: Callable[[], Awaitable[bool]] | None = None,
+) -> dict[str, FoundOperation]:
     """Return those of the operations `ids` whose requests have been decided, from all shards.
 
     If a shard does not answer, the others' answers are enough where they are final for all of
     `ids`: legs are never revoked. Otherwise something is unknown: raises the database's errors.
+
+    The shards' `archives` are only asked for legs that they may have and that are missing, and not
+    for operations that are `undecided`. Raises `ArchiveFault` where one of these is unknown.
     """
-    found = await _combined(pools, ids)
+    read = await _of_all_shards(pools, ids)
+    found = combine(read)
     torn = [operation for operation, complete in found.items() if complete is None]
     if torn:
         # The shards were read at different moments, and a transfer went on between them: the legs
         # before the one that was seen are committed by now.
-        found.update(await _combined(pools, torn))
+        read += await _of_all_shards(pools, torn)
+        found = combine(read)
+    missing = [it for it in ids if not _is_final(found.get(it))]
+    if archives and missing and (found or undecided is None or not await undecided()):
+        read += await _archived_legs(pools, archives, missing, read)
+        found = combine(read)
     return {operation: complete for operation, complete in found.items() if complete is not None}
 
 
-async def _combined(pools: Sequence[Pool], ids: Sequence[str]) -> dict[str, FoundOperation | None]:
+async def _of_all_shards(pools: Sequence[Pool], ids: Sequence[str]) -> list[Outcome]:
     asked = [asyncio.create_task(legs(pool, ids)) for pool in pools]
     try:
         await asyncio.wait(asked, timeout=_SILENCE_SECONDS)
         answered = [it for it in asked if it.done() and it.exception() is None]
-        combined = combine(outcome for it in answered for outcome in it.result())
-        if len(answered) == len(asked) or all(_is_final(combined.get(it)) for it in ids):
-            return combined
-        read = await asyncio.gather(*asked)
-        return combine(outcome for outcomes in read for outcome in outcomes)
+        read = [outcome for it in answered for outcome in it.result()]
+        if len(answered) == len(asked) or _all_final(read, ids):
+            return read
+        return [outcome for outcomes in await asyncio.gather(*asked) for outcome in outcomes]
     finally:
         for it in asked:
             it.cancel()  # has no effect on tasks that have ended
+
+
+async def _archived_legs(
+    pools: Sequence[Pool],
+    archives: Sequence[Archive],
+    ids: Sequence[str],
+    live: Sequence[Outcome],
+) -> list[Outcome]:
+    """Return the archived legs of `ids`, of which the shards have the `live` ones."""
+    found = combine(live)
+    answers = await asyncio.gather(
+        *(
+            _legs_in_archive(pool, archive, ids, found)
+            for pool, archive in zip(pools, archives, strict=True)
+        ),
+        return_exceptions=True,
+    )
+    read = [outcome for it in answers if not isinstance(it, BaseException) for outcome in it]
+    errors = [it for it in answers if isinstance(it, BaseException)]
+    if errors and not _all_final([*live, *read], ids):
+        raise errors[0]
+    return read
+
+
+async def _legs_in_archive(
+    pool: Pool,
+    archive: Archive,
+    ids: Sequence[str],
+    found: Mapping[str, FoundOperation | None],
+) -> list[Outcome]:
+    archived = await what_is_archived(pool)
+    # The legs that a transfer lacks are decided after its request.
+    asked = [
+        it
+        for it in ids
+        if (known := found.get(it)) is None or known.request.time <= archived.until + _SKEW
+    ]
+    if not asked or not archived.volumes:
+        return []
+    async with archive.reading(archived) as connection:
+        rows = await connection.fetch_at_once(_LEGS, asked)
+    return [outcome_of(row) for row in rows]
+
+
+async def is_undecided(pools: Sequence[Pool], partition: int, offset: int) -> bool:
+    """Return whether the partition has not decided yet what is in its log at `offset`."""
+    async with read_snapshot(pools[partition % len(pools)]) as connection:
+        following: int | None = await connection.fetchval(_NEXT_OFFSET, partition)
+    return following is None or following <= offset
+
+
+def _all_final(read: Iterable[Outcome], ids: Sequence[str]) -> bool:
+    combined = combine(read)
+    return all(_is_final(combined.get(it)) for it in ids)
 
 
 def _is_final(found: FoundOperation | None) -> bool:
@@ -182,7 +201,7 @@ def _found(found: dict[Leg, Outcome]) -> FoundOperation | None:
     request, credit, refund = found.get("request"), found.get("credit"), found.get("refund")
     if request is None or (refund is not None and credit is None):
         return None
-    return FoundOperation(add_up(request, credit, refund), request)
+    return FoundOperation(add_up(request, credit, refund), request, list(found.values()))
 
 
 async def account(pool: Pool, number: str) -> StoredAccount | None:
@@ -234,52 +253,6 @@ def _stored_account(row: Any) -> StoredAccount:
         version=row["version"],
         opened_at=row["opened_at"],
         read_at=row["read_at"],
-    )
-
-
-async def entries(pool: Pool, number: str, wanted: StatementFilter, limit: int) -> StatementPage:
-    """Return a page of at most `limit` entries of the account."""
-    async with read_snapshot(pool) as connection:
-        above, below = 0, wanted.before_seq or _BEYOND_EVERY_SEQ
-        if wanted.since is not None:
-            above = await _last_seq_before(connection, number, wanted.since)
-        if wanted.until is not None:
-            below = min(below, await _last_seq_before(connection, number, wanted.until) + 1)
-        lowest = above
-        if wanted.kind is not None:
-            newest: int = await connection.fetchval(_NEWEST_SEQ, number)
-            below = min(below, newest + 1)
-            lowest = max(above, below - 1 - SCANNED_FOR_A_KIND)
-        rows = await connection.fetch(_ENTRIES, number, lowest, below, wanted.kind, limit)
-    lines = [_statement_line(row) for row in rows]
-    seen_down_to = lines[-1].seq if len(lines) == limit else lowest + 1
-    return StatementPage(lines, seen_down_to if seen_down_to > above + 1 else None)
-
-
-async def balance_at(pool: Pool, number: str, time: int) -> StatementLine | None:
-    """Return the account's last entry at `time` or before, with the balance then, or None."""
-    async with read_snapshot(pool) as connection:
-        seq = await _last_seq_before(connection, number, time + 1)
-        rows = await connection.fetch(_ENTRIES, number, seq - 1, seq + 1, None, 1)
-    return _statement_line(rows[0]) if rows else None
-
-
-async def _last_seq_before(connection: Connection, number: str, time: int) -> int:
-    """Return the number of the account's last entry before `time`, 0 where there is none."""
-    seq: int = await connection.fetchval(_LAST_SEQ_BEFORE, number, time)
-    return seq
-
-
-def _statement_line(row: Any) -> StatementLine:
-    return StatementLine(
-        seq=row["seq"],
-        amount=row["amount"],
-        balance_after=row["balance_after"],
-        operation=row["operation_id"].hex,
-        leg=row["leg"],
-        kind=row["kind"],
-        counterparty=row["counterparty"],
-        time=row["time"],
     )
 
 

@@ -206,12 +206,12 @@ class CommonSettings(BaseSettings):
 
     def model_post_init(self, _: object) -> None:
         """Note which settings came from files, and not from an argument or a variable."""
-        for name in ("databases", "redis"):
+        for name in ("databases", "archives", "redis"):
             value: str = getattr(self, name)
             if value and value == _from_file(name):
                 self._in_files[name] = value
 
-    def renewed_urls(self, name: Literal["databases", "redis"]) -> list[str]:
+    def renewed_urls(self, name: Literal["databases", "archives", "redis"]) -> list[str]:
         """Return the current URLs in the setting's file, or the first ones where there is no file.
 
         A file that is empty or missing for a moment counts as unchanged.

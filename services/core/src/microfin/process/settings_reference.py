@@ -22,8 +22,8 @@ file, without the white space around it, is the value. That is for secrets: with
 variable wins. Names that no process knows are ignored.
 
 Some settings are renewed. A process reads these again for every new connection: certificates and
-keys, and the URLs in `MICROFIN_DATABASES_FILE` (of these only user and password; another place
-needs a restart) and in `MICROFIN_REDIS_FILE`.
+keys, and the URLs in `MICROFIN_DATABASES_FILE` and `MICROFIN_ARCHIVES_FILE` (of these only user and
+password; another place needs a restart) and in `MICROFIN_REDIS_FILE`.
 
 A process that cannot use its settings says why and ends: the API with exit code 1, a worker and
 `microfin` with 2. `make run` and `make start` write all settings that connect the processes, and

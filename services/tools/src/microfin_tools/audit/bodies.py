@@ -93,7 +93,7 @@ async def check_states(shard: AuditedShard, scope: Scope, findings: Findings) ->
     """Find the accounts whose state is not the one that was last set."""
     async for row in shard.stream("states", scope.clause + _LAST_STATES, *scope.arguments):
         states = {
-            _state_of(row["number"], user, body)
+            state_of(row["number"], user, body)
             for user, body in zip(row["users"], row["hashes"], strict=True)
         }
         # `check_bodies` finds a hash that is of no state at all.
@@ -105,7 +105,7 @@ async def check_states(shard: AuditedShard, scope: Scope, findings: Findings) ->
 
 def _is_body_of(row: Any) -> bool:
     if row["kind"] == "set_state":
-        return _state_of(row["account"], row["user_id"], row["body_hash"]) is not None
+        return state_of(row["account"], row["user_id"], row["body_hash"]) is not None
     if row["currency"] not in EXPONENTS:
         return False
     amount = row["amount"]
@@ -124,7 +124,7 @@ def _is_body_of(row: Any) -> bool:
     return body_hash(asked) == stored
 
 
-def _state_of(account: str, user: Any, stored: bytes) -> AccountState | None:
+def state_of(account: str, user: Any, stored: bytes) -> AccountState | None:
     """Return the state that a set_state of `account` by `user` requested, by its body's hash."""
     for state in _STATES:
         asked = Command(

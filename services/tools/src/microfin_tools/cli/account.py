@@ -11,7 +11,8 @@ from microfin.ledger.account_number import is_account_number
 from microfin.ledger.operation import AccountState, Operation, operation_id, same_body
 from microfin.ledger.routing import shard_of_account
 from microfin.ledger.wire import Command, body_hash
-from microfin.postgres import queries
+from microfin.postgres import queries, statements
+from microfin.postgres.statements import StatementFilter, StatementLine
 from microfin.process.settings import CommonSettings
 from microfin_tools.cli.failures import NO, Refused, run
 from microfin_tools.cli.operation import operation_fields
@@ -25,7 +26,7 @@ from microfin_tools.cli.output import (
     time_text,
 )
 from microfin_tools.cli.sending import connected_producer
-from microfin_tools.cli.shards import partition_under_routing, reading_shards
+from microfin_tools.cli.shards import partition_under_routing, reading_archives, reading_shards
 
 account = typer.Typer(
     no_args_is_help=True, help="Look at an account, freeze, unfreeze or close it."
@@ -133,21 +134,21 @@ def close(number: Number, key: Key = None, wait: Wait = 10, json: Json = False) 
     _set_state(number, "closed", key, wait, as_json=json)
 
 
-async def _read(
-    number: str, entries: int
-) -> tuple[queries.StoredAccount, list[queries.StatementLine]]:
-    async with reading_shards(CommonSettings()) as pools:
-        pool = pools[shard_of_account(number, len(pools))]
+async def _read(number: str, entries: int) -> tuple[queries.StoredAccount, list[StatementLine]]:
+    settings = CommonSettings()
+    async with reading_shards(settings) as pools, reading_archives(settings, pools) as archives:
+        shard = shard_of_account(number, len(pools))
+        pool = pools[shard]
         found = await queries.account(pool, number)
         if found is None:
             raise Refused(f"There is no account {number}.")
         if not entries:
             return found, []
-        page = await queries.entries(pool, number, queries.StatementFilter(), entries)
+        page = await statements.entries(pool, number, StatementFilter(), entries, archives[shard])
         return found, page.lines
 
 
-def _line(line: queries.StatementLine, currency: str) -> dict[str, Any]:
+def _line(line: StatementLine, currency: str) -> dict[str, Any]:
     return {
         "seq": line.seq,
         "time": time_text(line.time),

@@ -7,6 +7,7 @@ import typer
 from microfin.process.logs import configure_logs
 from microfin.process.settings import CommonSettings
 from microfin_tools.cli.account import account
+from microfin_tools.cli.archive import archive
 from microfin_tools.cli.audit import audit
 from microfin_tools.cli.failures import reported
 from microfin_tools.cli.log import log
@@ -27,6 +28,8 @@ Settings come from environment variables; NAME_FILE names a file that holds the 
 \b
   MICROFIN_DATABASES         PostgreSQL of each shard through the pooler, for reading
   MICROFIN_DATABASES_DIRECT  the same past the pooler with the owner's role, for changes
+  MICROFIN_ARCHIVES          the archive of each shard, where old volumes are archived
+  MICROFIN_ARCHIVES_DIRECT   the same past the pooler with the owner's role, for archiving
   MICROFIN_KAFKA             host:port of some brokers, separated by commas
   MICROFIN_TOPIC             the commands topic (microfin.commands)
 
@@ -69,6 +72,7 @@ def configure() -> None:
 
 application.command()(migrate)
 application.command()(audit)
+application.command()(archive)
 application.add_typer(account, name="account")
 application.add_typer(operation, name="operation")
 application.add_typer(routing, name="routing")

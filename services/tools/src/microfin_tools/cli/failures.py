@@ -17,9 +17,11 @@ from pydantic import ValidationError
 
 from microfin.kafka.client import KAFKA
 from microfin.kafka.producer import ProduceRefused, ProduceUnknown
+from microfin.postgres.archive_reading import ArchiveFault
 from microfin.postgres.archives import WrongArchive
 from microfin.postgres.shards import WrongShard
 from microfin.process.renewed_tls import tls_fault
+from microfin_tools.archive import NotArchivable
 from microfin_tools.audit import AuditImpossible
 
 Result = TypeVar("Result")
@@ -49,7 +51,15 @@ def reported() -> Iterator[None]:
         yield
     except Refused as error:
         _end(str(error), NO)
-    except (CouldNot, AuditImpossible, WrongShard, WrongArchive, LookupError) as error:
+    except (
+        CouldNot,
+        AuditImpossible,
+        NotArchivable,
+        WrongShard,
+        WrongArchive,
+        ArchiveFault,
+        LookupError,
+    ) as error:
         _end(str(error), COULD_NOT)
     except ValidationError as error:
         _end("\n".join(_setting(dict(fault)) for fault in error.errors()), COULD_NOT)

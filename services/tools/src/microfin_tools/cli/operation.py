@@ -18,7 +18,7 @@ from microfin_tools.cli.output import (
     print_text,
     time_text,
 )
-from microfin_tools.cli.shards import reading_shards
+from microfin_tools.cli.shards import reading_archives, reading_shards
 
 operation = typer.Typer(no_args_is_help=True, help="Look operations up, on all shards.")
 
@@ -78,15 +78,15 @@ def operation_fields(found: Operation) -> dict[str, Any]:
 
 
 async def _read(operation: str) -> tuple[Operation, list[Outcome]]:
-    async with reading_shards(CommonSettings()) as pools:
-        found = (await queries.operations(pools, [operation])).get(operation)
-        if found is None:
-            raise Refused(
-                f"No shard has decided operation {operation}. If it was sent just now, try "
-                "again; if not, nobody knows it."
-            )
-        legs = [leg for pool in pools for leg in await queries.legs(pool, [operation])]
-    return found.operation, sorted(legs, key=lambda leg: _LEG_ORDER.index(leg.leg))
+    settings = CommonSettings()
+    async with reading_shards(settings) as pools, reading_archives(settings, pools) as archives:
+        found = (await queries.operations(pools, [operation], archives)).get(operation)
+    if found is None:
+        raise Refused(
+            f"No shard has decided operation {operation}. If it was sent just now, try again; if "
+            "not, nobody knows it."
+        )
+    return found.operation, sorted(found.legs, key=lambda leg: _LEG_ORDER.index(leg.leg))
 
 
 def _leg(outcome: Outcome) -> dict[str, Any]:

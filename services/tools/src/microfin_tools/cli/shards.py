@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from microfin.ledger.routing import partition_of, shard_of_account
 from microfin.postgres import queries
+from microfin.postgres.archive_reading import Archive, archives_of
 from microfin.postgres.connections import Pool, connect_shards
 from microfin.process.settings import CommonSettings
 from microfin_tools.cli.failures import CouldNot
@@ -38,6 +39,21 @@ async def reading_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
     """Give pools for reading, shard 0 first; past the pooler only if no pooler is set."""
     async with connected(reading_urls(settings), settings) as pools:
         yield pools
+
+
+@contextlib.asynccontextmanager
+async def reading_archives(
+    settings: CommonSettings, pools: Sequence[Pool]
+) -> AsyncIterator[list[Archive]]:
+    """Give the archives of the shards of `pools`, which connect when they are asked."""
+    archives = archives_of(settings, len(pools))
+    try:
+        for archive in archives:
+            await archive.start()
+        yield archives
+    finally:
+        for archive in archives:
+            archive.terminate()
 
 
 @contextlib.asynccontextmanager

@@ -95,7 +95,7 @@ COMMENT ON TABLE archived_partitions IS 'What each partition had decided by then
 """
 
 # The function that may change these rows says so by a setting: so nobody changes them by accident.
-# Whoever owns the tables could also drop the triggers.
+# The owner of the tables could also drop the triggers.
 ONLY_BY_THE_JOB = """
 CREATE FUNCTION refuse_change_but_archiving() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -241,7 +241,8 @@ CREATE FUNCTION drop_archived_volume(archived integer) RETURNS void LANGUAGE plp
 DECLARE
     home text := 'volume_' || replace(archived::text, '-', 'm');
 BEGIN
-    LOCK TABLE outcomes, entries IN ACCESS EXCLUSIVE MODE;
+    -- Not the other volumes: a vacuum of one of them is in nobody's way.
+    LOCK TABLE ONLY outcomes, ONLY entries IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('ALTER TABLE outcomes DETACH PARTITION %I.outcomes', home);
     EXECUTE format('ALTER TABLE entries DETACH PARTITION %I.entries', home);
     EXECUTE format('DROP TABLE %1$I.outcomes, %1$I.entries', home);
