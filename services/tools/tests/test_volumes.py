@@ -24,7 +24,7 @@ from microfin_local.platform import Platform
 from microfin_tools.audit import Violation, audit
 from microfin_tools.migrations import run
 from microfin_tools.migrations.run import migrate
-from microfin_worker import volumes
+from microfin_worker import postgres_store, volumes
 from microfin_worker.ports import BatchWrite, Place, RepeatsFound
 from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.volumes import OutcomeCount, VolumeKeeper
@@ -296,8 +296,15 @@ def migrate_to(url: str, revision: str) -> None:
 async def before(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[PostgresLedger]:
-    """A ledger of the schema before volumes, with some history."""
+    """A ledger of the schema before volumes, with some history, and workers of that release."""
     monkeypatch.setattr("microfin.postgres.shards.NEEDED_SCHEMA", "0007")
+    monkeypatch.setattr(
+        postgres_store,
+        "_KNOWN",
+        postgres_store._KNOWN.replace(
+            "legs_of($1::uuid[])", "outcomes WHERE operation_id = ANY($1::uuid[])"
+        ),
+    )
     database = f"before_volumes_{uuid4().hex[:10]}"
     await platform.create_database(database)
     url = platform.postgres_direct(0, database=database)
