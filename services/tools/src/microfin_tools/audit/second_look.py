@@ -71,21 +71,24 @@ async def look_up_again(
     *,
     at_rest: bool,
     log_ends: LogEnds | None,
+    archives: Sequence[AuditedShard] = (),
 ) -> dict[str, Trace]:
     """Look the operations up again and return those that are in transit.
 
     All others are complete or go to `findings`; `at_rest`, so do those in transit. With `log_ends`,
-    a transfer no longer counts as in the log when the log is decided beyond it.
+    a transfer no longer counts as in the log when the log is decided beyond it. `archives` hold
+    legs as well.
     """
+    everywhere = [*shards, *archives]
     pending = {operation: Trace([]) for operation in operations}
     for pause in _PAUSES_AT_REST if at_rest else _PAUSES:
         if not pending:
             return {}
         await asyncio.sleep(pause)
-        await _look(shards, pending, findings)
+        await _look(everywhere, pending, findings)
     lost: set[str] = set()
     if not at_rest and log_ends is not None:
-        lost = await _lost(shards, pending, findings, log_ends)
+        lost = await _lost(shards, archives, pending, findings, log_ends)
     for operation in list(pending):
         if at_rest or operation in lost:
             _report_missing(operation, pending.pop(operation), findings)
@@ -161,6 +164,7 @@ def _update(pending: dict[str, Trace], operation: str, seen: _Seen, findings: Fi
 
 async def _lost(
     shards: Sequence[AuditedShard],
+    archives: Sequence[AuditedShard],
     pending: dict[str, Trace],
     findings: Findings,
     log_ends: LogEnds,
@@ -177,7 +181,7 @@ async def _lost(
         if ends is None or not await _decided_up_to(shards, ends):
             return set()
         before = {operation: len(pending[operation].legs) for operation in lost}
-        await _look(shards, pending, findings)
+        await _look([*shards, *archives], pending, findings)
         lost = {
             operation
             for operation in lost & pending.keys()
