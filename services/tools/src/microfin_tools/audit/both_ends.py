@@ -5,17 +5,22 @@ with those from which the ledger goes on, and its rows with the sums that the le
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any, Final
 
 from microfin_tools.audit.checker import Checker
 from microfin_tools.audit.impossible import AuditImpossible
+from microfin_tools.audit.legs import generations
 from microfin_tools.audit.report import LISTED, Findings, Row
+from microfin_tools.audit.second_look import legs_of
 from microfin_tools.audit.shard import AuditedShard
 
 _IN_ONE_SET: Final = 300_000
 """How many legs of one database are compared at a time, about."""
+
+_AT_A_TIME: Final = 1_000
 
 _COLUMNS: Final = """
 SELECT attname FROM pg_attribute
@@ -149,33 +154,51 @@ def _shown(row: Any) -> Row:
 
 async def find_legs_in_both(
     checker: Checker, shards: Sequence[AuditedShard], archives: Sequence[AuditedShard]
-) -> None:
-    """Find the legs that an archive and any other database have: one may be decided only once.
+) -> set[str]:
+    """Return the operations of which an archive and any other database have the same leg.
 
     Each database gives its legs of one range of operations after the other, which are random.
     """
     checker.step("no leg is in the archive and elsewhere")
+    doubled: set[str] = set()
     ranges = 1 + checker.findings.checked.outcomes // _IN_ONE_SET
     for number in range(ranges):
         first = (number << 128) // ranges
         last = ((number + 1 << 128) // ranges) - 1
         query = _LEGS.format(first=f"{first:032x}", last=f"{last:032x}")
         found = [(source, await _legs(source, query)) for source in (*archives, *shards)]
-        for (one, legs), (other, others) in combinations(found, 2):
+        for (one, legs), (_, others) in combinations(found, 2):
             if one.is_archive:
-                for leg in legs & others:
-                    _report(checker.findings, one, other, leg.decode())
+                doubled |= {_operation(leg) for leg in legs & others}
+    return doubled
+
+
+async def judge_legs_in_both(
+    findings: Findings,
+    shards: Sequence[AuditedShard],
+    archives: Sequence[AuditedShard],
+    doubled: set[str],
+) -> None:
+    """Find those of `doubled` of which one operation has the same leg twice.
+
+    A client may have used an old key again, which the ledger had forgotten: then the same id is of
+    two operations.
+    """
+    remaining = iter(sorted(doubled))
+    while operations := list(islice(remaining, _AT_A_TIME)):
+        for operation, legs in (await legs_of([*shards, *archives], operations)).items():
+            for those in generations(legs):
+                if max(Counter(leg.leg for leg in those).values(), default=0) > 1:
+                    what = "a leg is in the archive, and was decided elsewhere as well"
+                    rows = [{"operation": operation, **leg.row()} for leg in those]
+                    findings.violation(4, what, None, rows)
+
+
+def _operation(leg: bytes) -> str:
+    return leg.decode().partition(" ")[0].replace("-", "")
 
 
 async def _legs(source: AuditedShard, query: str) -> set[bytes]:
     legs: set[bytes] = set()
     await source.copy(query, legs.update, separator=b"\1")
     return legs
-
-
-def _report(findings: Findings, one: AuditedShard, other: AuditedShard, leg: str) -> None:
-    operation, _, name = leg.partition(" ")
-    also = f"the archive of shard {other.number}" if other.is_archive else f"shard {other.number}"
-    what = f"this leg is in the archive, and {also} has decided it as well"
-    row = {"operation": operation.replace("-", ""), "leg": name}
-    findings.violation(4, what, one.number, [row])

@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from microfin_tools.audit.legs import FORGOTTEN_AFTER_DAYS
+
 
 class Check(msgspec.Struct, frozen=True):
     """One check. `title` is for the progress display, `invariant` is the number of an invariant."""
@@ -97,7 +99,7 @@ _TWICE: Final = "one leg has two outcomes"
 
 # A primary key makes sure of it only where it is in force, and only within its own table. The
 # query reads nothing but that key's index, in its order, so that it needs no memory.
-_DECIDED_ONCE: Final = Check(
+DECIDED_ONCE: Final = Check(
     "every leg is decided once",
     4,
     f"""
@@ -109,6 +111,27 @@ FROM (
 ) AS twice
 """,  # noqa: S608 - the sentence is ours
 )
+
+ONCE_IN_ARCHIVE: Final = Check(
+    "every leg is decided once",
+    4,
+    f"""
+SELECT '{_TWICE}' AS what, (
+    SELECT jsonb_agg(to_jsonb(o)) FROM outcomes o
+    WHERE o.operation_id = twice.operation_id AND o.leg = twice.leg) AS rows
+FROM (
+    SELECT operation_id, leg FROM outcomes GROUP BY operation_id, leg HAVING count(*) > 1
+) AS twice
+WHERE EXISTS (
+    SELECT FROM outcomes one JOIN outcomes other USING (operation_id, leg)
+    WHERE one.operation_id = twice.operation_id AND one.leg = twice.leg
+        AND (one.volume, one.ctid) <> (other.volume, other.ctid)
+        AND abs(extract(epoch FROM one.at - other.at)) < {FORGOTTEN_AFTER_DAYS} * 86400
+)
+""",  # noqa: S608 - all parts are ours
+)
+"""The same in an archive: the ledger forgets keys that are there, and one that is used again makes
+another operation of the same id."""
 
 _DECIDED_ONCE_SINCE: Final = Check(
     "every leg is decided once",
@@ -484,7 +507,7 @@ FULL_CHECKS: Final = (
     VERSION,
     _OPENED_ONCE,
     KNOWN_PARTITION,
-    _DECIDED_ONCE,
+    DECIDED_ONCE,
     *_OF_EVERY_SCOPE,
 )
 WINDOW_CHECKS: Final = (_DECIDED_ONCE_SINCE, *_OF_EVERY_SCOPE)

@@ -7,7 +7,12 @@ from typing import Final
 import msgspec
 
 from microfin_tools.audit import watermarks
-from microfin_tools.audit.both_ends import check_volumes, compare_ends, find_legs_in_both
+from microfin_tools.audit.both_ends import (
+    check_volumes,
+    compare_ends,
+    find_legs_in_both,
+    judge_legs_in_both,
+)
 from microfin_tools.audit.checker import Checker, Progress
 from microfin_tools.audit.checks import (
     CONTRA_CHANGE,
@@ -54,6 +59,7 @@ class AuditRun:
         self._checker = Checker(progress)
         self._shards = 0
         self._incomplete: set[str] = set()
+        self._doubled: set[str] = set()
 
     async def audit(self, shards: Sequence[AuditedShard]) -> AuditReport:
         """Audit `shards` and return the report, without its duration."""
@@ -90,6 +96,7 @@ class AuditRun:
                 log_ends=self._log_ends,
                 archives=archives,
             )
+            await judge_legs_in_both(self._checker.findings, shards, archives, self._doubled)
         if self._log_ends is not None:
             self._checker.step("the log is compared with what was decided")
             await check_places(
@@ -137,7 +144,7 @@ class AuditRun:
                 await self._check_change(shard, scopes[shard.number], now, then)
         await on_all(archives, lambda archive: self._check_archive(shards, archive))
         if archives:
-            await find_legs_in_both(self._checker, shards, archives)
+            self._doubled = await find_legs_in_both(self._checker, shards, archives)
         unmatched = await self._match(shards, scopes, archives)
         if self._at_rest:
             await self._check_nothing_in_transit(shards)

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from microfin_tools.audit.legs import LEG_COLUMNS, LegOutcome, decode_legs, judge
+from microfin_tools.audit.legs import LEG_COLUMNS, LegOutcome, decode_legs, judge_all
 from microfin_tools.audit.report import Findings, InTransit, Row
 from microfin_tools.audit.shard import AuditedShard, on_all
 
@@ -120,13 +120,20 @@ async def _look(
             _update(pending, operation, seen, findings)
 
 
+async def legs_of(
+    shards: Sequence[AuditedShard], operations: Sequence[str]
+) -> dict[str, list[LegOutcome]]:
+    """Return the legs of `operations` in all of `shards`, by operation."""
+    return (await _see(shards, list(operations))).legs
+
+
 async def _see(shards: Sequence[AuditedShard], operations: list[str]) -> _Seen:
     async def read(shard: AuditedShard) -> _Seen:
         async with shard.snapshot():
             fetch = shard.connection.fetch
             legs = {
                 row["operation"]: [
-                    msgspec.structs.replace(leg, shard=shard.number)
+                    msgspec.structs.replace(leg, shard=shard.number, archived=shard.is_archive)
                     for leg in decode_legs(row["legs"])
                 ]
                 for row in await fetch(_LEGS, operations)
@@ -146,7 +153,7 @@ async def _see(shards: Sequence[AuditedShard], operations: list[str]) -> _Seen:
 
 def _update(pending: dict[str, Trace], operation: str, seen: _Seen, findings: Findings) -> None:
     legs = seen.legs.get(operation, [])
-    verdict = judge(legs)
+    verdict = judge_all(legs)
     if verdict.state == "complete":
         del pending[operation]
     elif verdict.state == "wrong" or (

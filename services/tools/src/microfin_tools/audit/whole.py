@@ -8,8 +8,10 @@ from microfin_tools.audit import bodies
 from microfin_tools.audit.checker import Checker
 from microfin_tools.audit.checks import (
     CHANGES,
+    DECIDED_ONCE,
     FULL_CHECKS,
     KNOWN_PARTITION,
+    ONCE_IN_ARCHIVE,
     REJECTIONS,
     VERSION,
     Check,
@@ -25,7 +27,10 @@ _AFTERWARDS: Final = (*SWEPT, VERSION, CHANGES, REJECTIONS)
 _OTHERS: Final = [check for check in FULL_CHECKS if check not in _AFTERWARDS]
 
 # An archive has no partitions: the ledger's are compared with what it says of them.
-_OTHERS_OF_ARCHIVE: Final = [check for check in _OTHERS if check is not KNOWN_PARTITION]
+_OTHERS_OF_ARCHIVE: Final = [
+    ONCE_IN_ARCHIVE,
+    *(check for check in _OTHERS if check not in (KNOWN_PARTITION, DECIDED_ONCE)),
+]
 
 _Piece = Callable[[AuditedShard], Awaitable[None]]
 
