@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -22,9 +22,10 @@ from microfin_loadtest.history.shard import Lines, Shard
 from microfin_loadtest.history.traffic import Plan, requests
 from microfin_loadtest.ledger import audit_at_rest
 from microfin_local.platform import Platform
+from microfin_tools.archive import archive
 from microfin_tools.audit import audit
 from support import ledger_history
-from support.postgres_ledger import PostgresLedger, make_ledger_databases
+from support.postgres_ledger import PostgresLedger, make_archives, make_ledger_databases
 
 PARTITIONS = ledger_history.PARTITIONS
 REQUEST = HistoryRequest(operations=3_000, accounts=100, owners=5, days=30)
@@ -107,6 +108,36 @@ async def test_it_is_explained_and_work_goes_on(platform: Platform, shards: int)
     audited = await audit_at_rest(urls)
     assert audited["ok"], audited
     assert any("3,000 of 3,000 operations" in it for it in said)
+
+
+async def test_an_old_history_can_be_archived_and_then_nothing_goes_before_it(
+    platform: Platform,
+) -> None:
+    """Two shards, several volumes each; the younger ones stay, and work goes on."""
+    databases = await make_ledger_databases(platform, "old_history", 2, PARTITIONS)
+    urls = [platform.postgres_direct(0, database=it) for it in databases]
+    workers = [platform.postgres_direct(0, "microfin_worker", it) for it in databases]
+    archives = await make_archives(platform, urls)
+    request = HistoryRequest(operations=3_000, accounts=100, owners=5, days=800)
+    async with PostgresLedger(workers, PARTITIONS) as ledger:
+        for url in urls:
+            await execute(url, "UPDATE routing SET outcomes_per_volume = 300")
+        made = await make_history(urls, request, lambda _: None)
+        moved = await archive(urls, archives, older_than=timedelta(days=400))
+        stayed = [it for it in moved if it.state == "kept"]
+        assert len(stayed) == 2
+        assert all("younger" in it.reason for it in stayed)
+        assert made["volumes"] // 2 - 1 <= (len(moved) - 2) // 2 <= made["volumes"] // 2 + 1
+        report = await audit(urls, at_rest=True, archives=archives)
+        assert report.ok, report.violations
+        assert report.checked.operations == 3_000
+        history = await ledger_history.begin(ledger, Random(3))
+        await ledger_history.move_money(ledger, history, Random(4), 100)
+        await ledger.drain()
+    report = await audit(urls, at_rest=True, archives=archives)
+    assert report.ok, report.violations
+    with pytest.raises(LoadImpossible, match="fill before you archive"):
+        await make_history(urls, request, lambda _: None)
 
 
 def moment(milliseconds: int) -> datetime:

@@ -16,7 +16,9 @@ from microfin_operator.settings import OperatorSettings
 from microfin_tools.cli.failures import reported
 
 CANARY = "hunter2canary"
-SECRETS = {name for name in ApiSettings.model_fields if name in {"databases", "databases_direct"}}
+SECRETS = {
+    name for name in ApiSettings.model_fields if name.split("_")[0] in {"databases", "archives"}
+}
 SECRETS |= {"redis", "secret", "cache_secret"}
 MALFORMED_URLS = [
     CANARY,

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from typing import Self
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from microfin.ledger.account_number import derive_account_number
@@ -37,12 +38,17 @@ async def make_ledger_databases(
     return databases
 
 
-async def make_archives(platform: Platform, name: str, urls: Sequence[str]) -> list[str]:
-    """Make an archive for each of the shards at `urls`, on the same server; return their URLs."""
-    databases = [f"{name}_archive_{shard}" for shard in range(len(urls))]
-    for database in databases:
-        await platform.create_database(database)
-    archives = [platform.postgres_direct(0, database=database) for database in databases]
+def archives_of(urls: Sequence[str]) -> list[str]:
+    """Return the URLs of the archives that `make_archives` makes for the shards at `urls`."""
+    parts = [urlsplit(url) for url in urls]
+    return [it._replace(path=f"{it.path}_archive").geturl() for it in parts]
+
+
+async def make_archives(platform: Platform, urls: Sequence[str]) -> list[str]:
+    """Make an archive for each of the shards at `urls`, the owner's; return their URLs."""
+    archives = archives_of(urls)
+    for url in archives:
+        await platform.create_database(urlsplit(url).path[1:])
     await asyncio.to_thread(migrate_archives, urls, archives)
     return archives
 

@@ -16,6 +16,7 @@ from microfin.postgres.connections import connect
 async def count_decided(urls: Sequence[str]) -> Counter[str]:
     """Return how many clients' operations all shards have decided, by the request's status.
 
+    What is in an archive does not count, so archive nothing between two counts that are compared.
     `debited` is a transfer that has left its source; at rest, it was credited or refunded. The
     connection may go through a pooler, so it uses a transaction and no prepared statement.
     """

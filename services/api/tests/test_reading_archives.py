@@ -48,7 +48,7 @@ async def reader(own: Ledger, archives: Archives) -> AsyncIterator[Api]:
 
 
 class Past:
-    """A user with two accounts, and what the API tells of them."""
+    """A user with two accounts, and what the API shows of them."""
 
     def __init__(self, user: User, account: str, other: str) -> None:
         self.user = user
@@ -92,52 +92,52 @@ class Past:
             cursor = page.get("nextCursor")
         return entries
 
-    async def told(self) -> dict[str, Any]:
-        """Return what the API tells of the account's past, asked in every way."""
+    async def shown(self) -> dict[str, Any]:
+        """Return what the API shows of the account's past, asked in every way."""
         every = await self.pages("", 200)
         moments = sorted({it["time"] for it in every})
-        told: dict[str, Any] = {f"pages of {n}": await self.pages("", n) for n in (1, 2, 3, 200)}
+        shown: dict[str, Any] = {f"pages of {n}": await self.pages("", n) for n in (1, 2, 3, 200)}
         for moment in moments:
             for query in (f"from={moment}", f"to={moment}", f"from={moments[1]}&to={moment}"):
-                told[query] = await self.pages(query, 2)
+                shown[query] = await self.pages(query, 2)
             path = f"/api/accounts/{self.account}/entries?at={moment}"
-            told[path] = (await self.get(path)).json()
+            shown[path] = (await self.get(path)).json()
         for kind in ("deposit", "withdraw", "transfer"):
-            told[kind] = await self.pages(f"kind={kind}", 2)
+            shown[kind] = await self.pages(f"kind={kind}", 2)
         path = f"/api/accounts/{self.account}/entries"
-        told["csv"] = (await self.get(path, Accept="text/csv")).text
+        shown["csv"] = (await self.get(path, Accept="text/csv")).text
         before = await self.get(f"{path}?at=2000-01-01T00:00:00Z")
-        told["before all"] = (before.status_code, before.json())
+        shown["before all"] = (before.status_code, before.json())
         for operation in self.operations:
-            shown = await self.get(f"/api/operations/{operation}")
-            told[operation] = (shown.status_code, shown.json())
-        return told
+            answer = await self.get(f"/api/operations/{operation}")
+            shown[operation] = (answer.status_code, answer.json())
+        return shown
 
 
 async def three_volumes(api: Api, archives: Archives) -> tuple[Past, dict[str, Any]]:
-    """Return a past that spreads over two archived volumes and the ledger, and what was told."""
+    """Return a past that spreads over two archived volumes and the ledger, and what was shown."""
     past = await Past.of(api)
     for _ in range(2):
         await past.move()
         await archives.turn()
     await past.move()
-    told = await past.told()
+    shown = await past.shown()
     await archives.archive()
-    return past, told
+    return past, shown
 
 
-async def test_what_is_archived_is_told_as_before(reader: Api, archives: Archives) -> None:
-    past, told = await three_volumes(reader, archives)
-    assert len(told["pages of 1"]) == 9
-    assert await past.told() == told
+async def test_what_is_archived_is_shown_as_before(reader: Api, archives: Archives) -> None:
+    past, shown = await three_volumes(reader, archives)
+    assert len(shown["pages of 1"]) == 9
+    assert await past.shown() == shown
 
 
-async def test_what_all_is_archived_is_told_as_before(reader: Api, archives: Archives) -> None:
+async def test_what_all_is_archived_is_shown_as_before(reader: Api, archives: Archives) -> None:
     past = await Past.of(reader)
     await past.move()
-    told = await past.told()
+    shown = await past.shown()
     await archives.turn_and_archive()
-    assert await past.told() == told
+    assert await past.shown() == shown
     await past.move()
     assert len(await past.pages("", 4)) == 6
 
@@ -149,11 +149,11 @@ async def test_nothing_comes_twice_while_a_volume_is_in_both(
     await past.move()
     volume = await archives.turn()
     await past.move()
-    told = await past.told()
+    shown = await past.shown()
     await archives.copy(volume)
-    assert await past.told() == told
+    assert await past.shown() == shown
     await archives.archive()
-    assert await past.told() == told
+    assert await past.shown() == shown
 
 
 async def test_pages_go_on_while_a_volume_is_archived_between_them(
@@ -188,8 +188,8 @@ async def test_a_volume_that_leaves_while_a_request_waits_for_it_is_not_missed(
     await past.move()
     volume = await archives.turn()
     await archives.copy(volume)
-    told = await past.told()
-    moment = told["pages of 200"][1]["time"]
+    shown = await past.shown()
+    moment = shown["pages of 200"][1]["time"]
     entries = f"/api/accounts/{past.account}/entries"
     paths = [
         entries,
@@ -529,14 +529,14 @@ BROKEN: Final[dict[str, tuple[str, str, str]]] = {
 async def test_an_archive_is_not_believed(
     reader: Api, own: Ledger, archives: Archives, what: str
 ) -> None:
-    breaking, mending, fault = BROKEN[what]
+    breaking, undoing, fault = BROKEN[what]
     past = await half_archived(reader, archives)
     await in_the_archive(archives, breaking)
     try:
         async with asking(past, own, archives.urls) as asked:
             await assert_only_the_old_is_missing(asked, assert_unusable, fault)
     finally:
-        await in_the_archive(archives, mending)
+        await in_the_archive(archives, undoing)
 
 
 async def test_a_shard_is_no_archive(reader: Api, own: Ledger, archives: Archives) -> None:

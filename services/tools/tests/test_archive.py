@@ -7,16 +7,23 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import msgspec
 import pytest
 import pytest_asyncio
 
+from microfin.ledger.wire import Command
 from microfin.postgres.archives import WrongArchive
 from microfin.postgres.connections import connect_pool
 from microfin.postgres.shards import NotMigrated, ShardPlace, WrongShard
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
 from microfin_tools.archive import Moved, NotArchivable, archive, job
+from microfin_tools.audit import AuditImpossible, audit
+from microfin_tools.audit.shard import AuditedShard
+from microfin_tools.cli import quarantine
+from microfin_tools.cli.quarantine import QuarantinedRecord
 from microfin_tools.migrations.run import migrate, migrate_archives
+from microfin_tools.recovery.incomplete import incomplete_operations, stuck_transfers
 from support.cli import microfin
 from support.postgres_ledger import PostgresLedger, make_archives, make_ledger_databases
 
@@ -64,7 +71,7 @@ async def archived(platform: Platform) -> AsyncIterator[Archived]:
     name = f"archive_{uuid4().hex[:10]}"
     databases = await make_ledger_databases(platform, name, 1, 2)
     urls = [platform.postgres_direct(0, database=database) for database in databases]
-    archive_urls = await make_archives(platform, name, urls)
+    archive_urls = await make_archives(platform, urls)
     connections = [await asyncpg.connect(url, ssl=False) for url in archive_urls]
     async with PostgresLedger(urls, 2) as ledger:
         yield Archived(ledger, archive_urls, connections)
@@ -423,7 +430,7 @@ async def test_an_archive_of_another_shard_or_ledger_is_refused(
     name = f"another_{uuid4().hex[:10]}"
     databases = await make_ledger_databases(platform, name, 2, 2)
     urls = [platform.postgres_direct(0, database=database) for database in databases]
-    archives = await make_archives(platform, name, urls)
+    archives = await make_archives(platform, urls)
     assert await asyncio.to_thread(migrate_archives, urls, archives)  # twice
     for refused in (archives[::-1], [archives[0], archives[0]]):
         with pytest.raises(WrongArchive, match=r"the archive of shard"):
@@ -438,3 +445,395 @@ async def test_an_archive_of_another_shard_or_ledger_is_refused(
         await archive(third, archived.urls, older_than=YEAR)
     with pytest.raises(WrongArchive, match="of a shard of another ledger"):
         await asyncio.to_thread(migrate_archives, third, archived.urls)
+
+
+# The audit reads both -----------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def half_archived(archived: Archived) -> Archived:
+    """A ledger with a transfer whose credit is in the archive's first volume, and a live volume."""
+    ledger = archived.ledger
+    first, second = await some_history(ledger)
+    ledger.request("set_state", second, state="frozen")
+    await ledger.drain()
+    ledger.request("transfer", first, user=ALICE, amount="1", to=second)  # refunded
+    await ledger.settle(0)
+    await ledger.turn()
+    await ledger.drain()
+    await ledger.turn()
+    await archived.archive()
+    ledger.request("deposit", first, user=ALICE, amount="5")
+    await ledger.drain()
+    return archived
+
+
+async def audited(archived: Archived, **options: Any) -> list[tuple[int, str]]:
+    """Return what a full audit finds in ledger and archive at rest."""
+    report = await audit(archived.ledger.urls, at_rest=True, archives=archived.urls, **options)
+    return [(it.invariant, it.what) for it in report.violations]
+
+
+async def test_a_full_audit_reads_the_archive_as_well(half_archived: Archived) -> None:
+    report = await audit(half_archived.ledger.urls, at_rest=True, archives=half_archived.urls)
+    assert report.ok, report.violations
+    live = sum((await half_archived.by_volume()).values())
+    there = sum((await half_archived.by_volume(of_archive=True)).values())
+    assert live > 0
+    assert there > 0
+    assert report.checked.outcomes == live + there
+    assert report.checked.accounts == 2
+
+
+async def test_a_full_audit_without_the_archive_is_impossible_and_says_so(
+    half_archived: Archived,
+) -> None:
+    urls = half_archived.ledger.urls
+    with pytest.raises(AuditImpossible, match="set MICROFIN_ARCHIVES"):
+        await audit(urls)
+    with pytest.raises(AuditImpossible, match="is no archive"):
+        await audit(urls, archives=urls)
+
+
+async def test_since_needs_the_archive_once_and_then_never(half_archived: Archived) -> None:
+    ledger = half_archived.ledger
+    with pytest.raises(AuditImpossible, match="for its first audit only"):
+        await audit(ledger.urls, since=True)
+    assert (await audit(ledger.urls, since=True, archives=half_archived.urls)).mode == "full"
+    ledger.request("deposit", next(iter(await accounts_of(half_archived))), user=ALICE, amount="1")
+    await ledger.drain()
+    report = await audit(ledger.urls, since=True, archives=["postgresql://x:y@127.0.0.1:1/none"])
+    assert (report.ok, report.mode) == (True, "since"), report.violations
+    assert report.checked.outcomes == 1
+    # What was never audited in the ledger, and is in the archive now, needs both again.
+    await ledger.turn()
+    ledger.request("deposit", next(iter(await accounts_of(half_archived))), user=ALICE, amount="1")
+    await ledger.drain()
+    await ledger.turn()
+    await half_archived.archive()
+    with pytest.raises(AuditImpossible, match="set MICROFIN_ARCHIVES"):
+        await audit(ledger.urls, since=True)
+
+
+async def test_since_reads_the_archive_if_it_has_the_debit_of_what_was_under_way(
+    archived: Archived,
+) -> None:
+    ledger = archived.ledger
+    first, second = (ledger.open(ALICE, "EUR", partition) for partition in range(2))
+    ledger.request("deposit", first, user=ALICE, amount="5")
+    await ledger.drain()
+    ledger.request("transfer", first, user=ALICE, amount="2", to=second)
+    await ledger.settle(0)
+    report = await audit(ledger.urls, since=True)
+    assert (report.ok, report.in_transit.operations) == (True, 1)
+    await ledger.turn()
+    await ledger.drain()
+    assert states(await archived.archive()) == [(0, "archived"), (1, "kept")]
+    with pytest.raises(AuditImpossible, match="set MICROFIN_ARCHIVES"):
+        await audit(ledger.urls, since=True)
+    for mode in ("full", "since"):
+        report = await audit(ledger.urls, since=True, archives=archived.urls)
+        assert (report.ok, report.mode) == (True, mode), report.violations
+
+
+async def accounts_of(archived: Archived) -> list[str]:
+    """Return the accounts of partition 0, which are not frozen."""
+    rows = await archived.rows("SELECT number FROM accounts WHERE state = 'open' ORDER BY number")
+    return [row[0] for row in rows]
+
+
+async def test_an_archive_that_is_ahead_is_no_violation(
+    archived: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await some_history(archived.ledger)
+    await archived.archive()
+    first = (await accounts_of(archived))[0]
+    archived.ledger.request("deposit", first, user=ALICE, amount="1")
+    await archived.ledger.drain()
+    await archived.ledger.turn()
+
+    async def break_off(*_: Any) -> None:
+        raise OSError("away")
+
+    monkeypatch.setattr(job, "_drop", break_off)
+    with pytest.raises(OSError, match="away"):
+        await archived.archive()
+    monkeypatch.undo()
+    with pytest.raises(AuditImpossible, match="has volume 2, which has not left the ledger"):
+        await audited(archived)
+    await archived.archive()
+    assert await audited(archived) == []
+
+
+async def test_no_volume_leaves_between_an_audits_snapshot_and_its_first_look(
+    archived: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await some_history(archived.ledger)
+    look = AuditedShard.look_for_archive
+    archiving: list[asyncio.Task[list[Moved]]] = []
+
+    async def look_and_let_the_job_begin(shard: AuditedShard) -> None:
+        await look(shard)
+        archiving.append(asyncio.create_task(archived.archive()))
+        await until_copied(archived)
+        await asyncio.sleep(1)
+
+    monkeypatch.setattr(AuditedShard, "look_for_archive", look_and_let_the_job_begin)
+    assert await audited(archived) == []
+    assert states(await archiving[0])[:2] == [(0, "archived"), (1, "archived")]
+    monkeypatch.undo()
+    assert await audited(archived) == []
+
+
+UNLOCKED = "".join(
+    f"ALTER TABLE {table} DISABLE TRIGGER USER;"
+    for table in ("accounts", "outcomes", "entries", "contra_balances")
+)
+UNLOCKED_LEDGER = "".join(
+    f"ALTER TABLE {table} DISABLE TRIGGER USER;"
+    for table in (
+        *("archived_accounts", "archived_contra_balances", "archived_partitions"),
+        *("archived_volumes", "accounts", "outcomes", "entries"),
+    )
+)
+
+CORRUPTIONS = {
+    "an archived entry lost": (
+        "archive",
+        "DELETE FROM entries WHERE seq = 2 AND account = FIRST",
+        {3, 4},
+    ),
+    "the last archived entry lost": (
+        "archive",
+        (
+            "DELETE FROM entries WHERE account = FIRST"
+            " AND seq = (SELECT seq FROM accounts WHERE number = FIRST)"
+        ),
+        {3, 4},
+    ),
+    "an archived outcome lost": ("archive", "DELETE FROM outcomes WHERE kind = 'deposit'", {4}),
+    "an archived rejection changed": (
+        "archive",
+        "UPDATE outcomes SET counterparty = 'x' WHERE status = 'rejected'",
+        {4},
+    ),
+    "an archived balance changed by one": (
+        "ledger",
+        "UPDATE archived_accounts SET balance = balance + 1 WHERE number = FIRST",
+        {3},
+    ),
+    "an archived balance and the account changed by one": (
+        "ledger",
+        (
+            "UPDATE archived_accounts SET balance = balance + 1 WHERE number = FIRST;"
+            "UPDATE accounts SET balance = balance + 1 WHERE number = FIRST"
+        ),
+        {1, 3},
+    ),
+    "a balance in the archive changed by one": (
+        "archive",
+        "UPDATE accounts SET balance = balance + 1 WHERE number = FIRST",
+        {1, 3},
+    ),
+    "an archived account lost": (
+        "ledger",
+        "DELETE FROM archived_accounts WHERE number = FIRST",
+        {3},
+    ),
+    "an archived state changed": (
+        "ledger",
+        "UPDATE archived_accounts SET state = 'open' WHERE state = 'frozen'",
+        {3, 4},
+    ),
+    "the state of an account changed that was set long ago": (
+        "ledger",
+        "UPDATE accounts SET state = 'open' WHERE state = 'frozen'",
+        {4},
+    ),
+    "another owner of an account that was opened long ago": (
+        "ledger",
+        "UPDATE accounts SET owner = gen_random_uuid() WHERE number = FIRST",
+        {4},
+    ),
+    "an archived contra balance changed": (
+        "ledger",
+        "UPDATE archived_contra_balances SET balance = balance + 1 WHERE contra = 'cash'",
+        {1, 3},
+    ),
+    "a contra balance in the archive changed": (
+        "archive",
+        "UPDATE contra_balances SET balance = balance + 1 WHERE contra = 'cash'",
+        {1, 3},
+    ),
+    "what a partition had decided changed": (
+        "ledger",
+        "UPDATE archived_partitions SET last_offset = last_offset - 1",
+        {3},
+    ),
+    "a partition before what it had decided": (
+        "ledger",
+        "UPDATE partitions SET next_offset = 1 WHERE partition = 1",
+        {4},
+    ),
+    "an archive of an older backup": (
+        "archive",
+        (
+            "DELETE FROM outcomes WHERE volume = 2; DELETE FROM entries WHERE volume = 2;"
+            "DELETE FROM volumes WHERE volume = 2"
+        ),
+        {3, 4},
+    ),
+    "a volume that never left the ledger": (
+        "ledger",
+        "DELETE FROM archived_volumes WHERE volume = 0",
+        {4},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+async def test_a_planted_corruption_of_either_side_is_found(
+    half_archived: Archived, name: str
+) -> None:
+    side, statements, invariants = CORRUPTIONS[name]
+    first = (await accounts_of(half_archived))[0]
+    statements = statements.replace("FIRST", f"'{first}'")
+    if side == "archive":
+        await half_archived.archives[0].execute(UNLOCKED + statements)
+    else:
+        await half_archived.ledger.pools[0].execute(UNLOCKED_LEDGER + statements)
+    found = await audited(half_archived)
+    assert invariants <= {invariant for invariant, _ in found}, found
+
+
+async def test_a_leg_that_is_archived_and_live_is_found(half_archived: Archived) -> None:
+    ledger = half_archived.ledger
+    (row,) = await half_archived.rows(
+        "SELECT operation_id FROM outcomes WHERE kind = 'deposit' LIMIT 1", of_archive=True
+    )
+    record = await half_archived.archives[0].fetchval(
+        "SELECT to_jsonb(o) FROM outcomes o WHERE operation_id = $1", row[0]
+    )
+    await ledger.pools[0].execute(
+        "INSERT INTO outcomes SELECT (jsonb_populate_record(NULL::outcomes, $1::jsonb"
+        " || jsonb_build_object('volume', (SELECT max(volume) FROM volumes)))).*",
+        record,
+    )
+    found = await audited(half_archived)
+    assert (4, "a leg is in the archive, and was decided elsewhere as well") in found
+
+
+async def test_a_credit_that_is_archived_and_live_is_found(half_archived: Archived) -> None:
+    record = await half_archived.archives[0].fetchval(
+        "SELECT to_jsonb(o) FROM outcomes o WHERE leg = 'credit' AND status = 'settled' LIMIT 1"
+    )
+    await half_archived.ledger.pools[0].execute(
+        "INSERT INTO outcomes SELECT (jsonb_populate_record(NULL::outcomes, $1::jsonb"
+        " || jsonb_build_object('volume', (SELECT max(volume) FROM volumes)))).*",
+        record,
+    )
+    found = await audited(half_archived)
+    assert (4, "one leg has two outcomes") in found
+
+
+async def test_a_debit_in_the_archive_and_its_credit_here_are_one_transfer(
+    archived: Archived,
+) -> None:
+    """Also where they are of two volumes: the debit's leaves the ledger once it has arrived."""
+    ledger = archived.ledger
+    first, second = (ledger.open(ALICE, "EUR", partition) for partition in range(2))
+    ledger.request("deposit", first, user=ALICE, amount="5")
+    await ledger.drain()
+    ledger.request("transfer", first, user=ALICE, amount="2", to=second)
+    await ledger.settle(0)
+    await ledger.turn()
+    await ledger.drain()
+    assert states(await archived.archive()) == [(0, "archived"), (1, "kept")]
+    assert await audited(archived) == []
+
+
+# Who else reads legs ------------------------------------------------------------------------------
+
+
+async def test_a_recovery_looks_for_legs_in_the_archive(archived: Archived) -> None:
+    """A credit whose debit is archived is no lost debit: sent again, it would take money twice."""
+    ledger = archived.ledger
+    first, second = (ledger.open(ALICE, "EUR", partition) for partition in range(2))
+    ledger.request("deposit", first, user=ALICE, amount="5")
+    await ledger.drain()
+    moved = ledger.request("transfer", first, user=ALICE, amount="2", to=second)
+    await ledger.settle(0)
+    await ledger.turn()
+    await ledger.drain()
+    assert await incomplete_operations(ledger.urls, []) == []
+    await archived.archive()
+    with pytest.raises(AuditImpossible, match="legs that seem to be lost"):
+        await incomplete_operations(ledger.urls, [])
+    assert await incomplete_operations(ledger.urls, archived.urls) == []
+    pools = [await connect_pool(url, CommonSettings()) for url in archived.urls]
+    assert list(await stuck_transfers(ledger.pools, [moved], [])) == [moved]
+    assert await stuck_transfers(ledger.pools, [moved], pools) == {}
+    for pool in pools:
+        await pool.close()
+
+
+async def test_a_replay_of_what_the_archive_has_decided_is_refused(half_archived: Archived) -> None:
+    ledger = half_archived.ledger
+    (row,) = await half_archived.rows(
+        "SELECT operation_id, account, counterparty, (extract(epoch FROM at) * 1000)::bigint"
+        " FROM outcomes WHERE leg = 'credit' AND status = 'settled' LIMIT 1",
+        of_archive=True,
+    )
+    command = Command(
+        kind="transfer",
+        leg="credit",
+        operation=row[0].hex,
+        account=row[1],
+        counterparty=row[2],
+        amount="2",
+        currency="EUR",
+    )
+    record = QuarantinedRecord(
+        shard=0,
+        partition=1,
+        offset=7,
+        reason="",
+        key=None,
+        value=None,
+        appended_at=row[3],
+        replayed_at=None,
+    )
+    pools = [await connect_pool(url, CommonSettings()) for url in half_archived.urls]
+    refused = await quarantine._why_not(ledger.pools, [], record, command)
+    assert "set MICROFIN_ARCHIVES" in refused
+    refused = await quarantine._why_not(ledger.pools, pools, record, command)
+    assert "its credit was decided (settled)" in refused
+    unknown = msgspec.structs.replace(command, operation=uuid4().hex)
+    assert await quarantine._why_not(ledger.pools, pools, record, unknown) == ""
+    young = msgspec.structs.replace(record, appended_at=row[3] + 10 * 24 * 60 * 60 * 1000)
+    assert await quarantine._why_not(ledger.pools, [], young, unknown) == ""
+    for pool in pools:
+        await pool.close()
+
+
+async def test_an_old_key_that_is_used_again_makes_another_operation(archived: Archived) -> None:
+    """It has the id of the first. That is no violation, neither here nor in the archive later."""
+    ledger = archived.ledger
+    first, second = (ledger.open(ALICE, "EUR", partition) for partition in range(2))
+    ledger.request("deposit", first, user=ALICE, amount="5")
+    ledger.request("transfer", first, user=ALICE, amount="2", to=second)
+    repeated = [record.command for record in list(ledger.logs[0])[-2:]]
+    await ledger.drain()
+    await ledger.turn()
+    await archived.archive()
+    ledger.time += 500 * 24 * 60 * 60 * 1000
+    for command in repeated:
+        ledger.append_to(0, command)
+    await ledger.drain()
+    (row,) = await archived.rows("SELECT sum(balance)::bigint FROM accounts")
+    assert row == (1000,)
+    assert await audited(archived) == []
+    await ledger.turn()
+    await archived.archive()
+    assert await archived.by_volume() == {}
+    assert await audited(archived) == []

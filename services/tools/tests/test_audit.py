@@ -1,15 +1,20 @@
 """The auditor against valid histories, planted corruptions, and a ledger that is being used."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
+from itertools import count
 from random import Random
+from typing import Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from microfin_local.platform import Platform
-from microfin_tools.audit import AuditImpossible, AuditReport, audit, log_places, whole
+from microfin_tools.archive import archive
+from microfin_tools.audit import AuditImpossible, AuditReport, log_places, whole
+from microfin_tools.audit import audit as audit_shards
 from support import ledger_history
 from support.ledger_history import History
 from support.planted_corruptions import (
@@ -25,6 +30,8 @@ from support.planted_corruptions import (
 )
 from support.postgres_ledger import (
     PostgresLedger,
+    archives_of,
+    make_archives,
     make_ledger_databases,
 )
 
@@ -48,6 +55,17 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
 
+TURN = """
+UPDATE routing SET outcomes_per_volume = 1;
+SELECT turn_volume();
+UPDATE routing SET outcomes_per_volume = 4000000;
+"""
+
+NEWEST_VOLUME = """
+ALTER TABLE outcomes ALTER volume SET DEFAULT 1;
+ALTER TABLE entries ALTER volume SET DEFAULT 1;
+"""
+
 CHANGED = {
     "accounts": "number = '{anna}'",
     "outcomes": "operation_id = '{crossed}' AND leg = 'request'",
@@ -69,6 +87,11 @@ OTHER_VALUES = {
     " WHEN 'request' THEN 'refund' WHEN 'debited' THEN 'settled' WHEN '{bert}' THEN '{carl}'"
     " WHEN '{anna}' THEN '{emil}' ELSE COLUMN || E'\\x01' END",
 }
+
+
+async def audit(urls: Sequence[str], **options: Any) -> AuditReport:
+    """Audit shards and, where old volumes are there, their archives."""
+    return await audit_shards(urls, archives=archives_of(urls), **options)
 
 
 class Ledger:
@@ -139,10 +162,16 @@ class Ledger:
         await connection.close()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session", params=[1, 2], ids="S={}".format)
+@pytest_asyncio.fixture(
+    scope="module",
+    loop_scope="session",
+    params=[(1, False), (2, False), (2, True)],
+    ids=["S=1", "S=2", "S=2, the first half in the archive"],
+)
 async def ledger(request: pytest.FixtureRequest, platform: Platform) -> Ledger:
-    shards: int = request.param
-    databases = await make_ledger_databases(platform, f"audited_{shards}", shards, PARTITIONS)
+    shards, archived = request.param
+    name = f"audited_{shards}_{'archived' if archived else 'whole'}"
+    databases = await make_ledger_databases(platform, name, shards, PARTITIONS)
     made = Ledger(platform, databases)
     random = Random(7)
     async with PostgresLedger(made.urls("microfin_worker"), PARTITIONS) as postgres:
@@ -150,8 +179,19 @@ async def ledger(request: pytest.FixtureRequest, platform: Platform) -> Ledger:
         report = await audit(made.urls(), since=True)
         assert report.ok, report.violations
         assert report.mode == "full"
+        if archived:
+            for shard in range(shards):
+                await made.execute(shard, TURN)
         await ledger_history.move_money(postgres, made.history, random, 80)
         await ledger_history.finish(postgres, made.history)
+    if archived:
+        urls = made.urls("microfin")
+        moved = await archive(
+            urls, await make_archives(platform, urls), older_than=timedelta(days=400)
+        )
+        assert [it.volume for it in moved if it.state == "archived"] == [0] * shards
+        for shard in range(shards):  # for planted rows, which name no volume
+            await made.execute(shard, NEWEST_VOLUME)
     await made.copy_rows()
     return made
 
@@ -289,7 +329,11 @@ async def test_a_request_decided_on_two_shards_is_found(spoilt: Ledger) -> None:
 
 
 async def test_many_violations_are_counted_and_some_listed(spoilt: Ledger) -> None:
-    await spoilt.corrupt("source", "DELETE FROM outcomes WHERE leg = 'request'")
+    for place in ("source", "destination"):
+        await spoilt.corrupt(
+            place,
+            "DELETE FROM outcomes; UPDATE accounts SET entry_time = entry_time + interval '1 ms'",
+        )
     report = await audit(spoilt.urls())
     assert report.violations_total > len(report.violations) == 100
 
@@ -370,6 +414,7 @@ async def test_a_live_audit_finds_nothing_where_nothing_is_wrong(spoilt: Ledger)
     urls = spoilt.urls()
     random = Random(11)
     async with PostgresLedger(spoilt.urls("microfin_worker"), PARTITIONS) as postgres:
+        postgres.keys = count(1_000_000)  # none that an archive has
 
         async def log_ends() -> dict[int, int]:
             return dict(enumerate(postgres.offsets))

@@ -33,7 +33,9 @@ SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0
 """
 _LOCK: Final = "SELECT pg_try_advisory_lock(hashtext('microfin_loadtest.history'))"
 _PLACE: Final = """
-SELECT generation, partition_count, outcomes_per_volume, (SELECT min(volume) FROM volumes) AS oldest
+SELECT generation, partition_count, outcomes_per_volume,
+    (SELECT min(volume) FROM volumes) AS oldest,
+    EXISTS (SELECT FROM archived_volumes) AS archived
 FROM routing
 """
 _FIRST_OFFSETS: Final = """
@@ -114,8 +116,17 @@ class Shard:
             await self._connection.close()
 
     async def place(self) -> Place:
-        """Return where the shard is."""
+        """Return where the shard is.
+
+        Raises LoadImpossible if its old volumes are in an archive, which goes on from volume to
+        volume: nothing can be put before it.
+        """
         row = await self._connection.fetchrow(_PLACE)
+        if row["archived"]:
+            raise LoadImpossible(
+                "Old volumes of this ledger are in its archive, so nothing can be put before them: "
+                "fill another ledger, or fill before you archive."
+            )
         return Place(
             routing=Routing(row["generation"], row["partition_count"]),
             oldest=row["oldest"],

@@ -59,7 +59,7 @@ class Services:
         self.leases = Leases(self.instance, settings)
         self._lease_thread = LeaseThread(self.leases)
         self.gate = SendingGate(self.leases)
-        self.archives = archives_of(settings, self.leases.shards)
+        self.archives = archives_of(settings.archive_urls, self.leases.shards, settings)
         self.drain = Drain()
         self._renewing: set[asyncio.Task[None]] = set()
 

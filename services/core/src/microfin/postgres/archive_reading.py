@@ -1,13 +1,13 @@
 """Reading what a shard has archived: a database of its own for each shard, asked only when needed.
 
 An archive never decides, and nobody waits for it who does not ask for old entries: it has a pool of
-its own, a deadline, and a limit on those who wait. What it cannot tell is never guessed: the error
+its own, a deadline, and a limit on those who wait. What it cannot say is never guessed: the error
 says whether repeating helps.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import msgspec
@@ -183,12 +183,12 @@ async def what_is_archived(live: Pool) -> Archived:
     return Archived(row["volumes"], row["until"] or 0, row["identity"])
 
 
-def archives_of(settings: CommonSettings, shards: int) -> list[Archive]:
+def archives_of(urls: Sequence[str], shards: int, settings: CommonSettings) -> list[Archive]:
     """Return the archive of each shard, not started yet.
 
-    Raises `ValueError` where the settings do not name one for each shard, or none at all.
+    Raises `ValueError` where `urls` does not name one for each shard, or none at all.
     """
-    urls = settings.archive_urls or [""] * shards
+    urls = urls or [""] * shards
     if len(urls) != shards:
         raise ValueError(
             f"MICROFIN_ARCHIVES has {len(urls)} URLs, and there are {shards} shards: give one URL "

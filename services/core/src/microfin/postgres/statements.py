@@ -3,7 +3,7 @@
 Each account has a border: its entries up to a number are in the archive, the others in the ledger
 (`archived_accounts`). The ledger is read first, and the archive only for what is below the border.
 An entry is in the archive before it leaves the ledger, so none is missed; and nothing above the
-border that the ledger has told is read from the archive, so none comes twice.
+border is read from the archive, so none comes twice.
 
 A volume leaves the ledger by a change of its tables, which every transaction sees at once, however
 old its snapshot is. So what the ledger has is read after a lock on the parent table, which keeps

@@ -30,9 +30,9 @@ async def states_set(ledger: Connection, volume: int) -> dict[str, str]:
 def _last_state(sets: list[Any]) -> str:
     """Return the state that an account was last set to.
 
-    `seq` shows which change was the last, and within one partition the log does. Changes of two
-    partitions without an entry between them are told apart by their time; where that is the same,
-    the account's state decides.
+    `seq` shows which change was the last, and within one partition the log does. Of changes of two
+    partitions without an entry between them, the later one counts; if both have one time, the one
+    that gives the account's present state.
     """
     newest = max(it["seq"] for it in sets)
     last: dict[int, Any] = {}

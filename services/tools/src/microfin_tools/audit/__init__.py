@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from microfin.postgres.archives import WrongArchive
 from microfin.postgres.shards import NotMigrated, WrongShard
 from microfin_tools.audit.checker import Progress
 from microfin_tools.audit.impossible import AuditImpossible, explain, first
@@ -39,8 +40,12 @@ async def audit(
     progress: Progress | None = None,
     log_ends: LogEnds | None = None,
     fingerprints_at: FingerprintsAt | None = None,
+    archives: Sequence[str] = (),
 ) -> AuditReport:
     """Audit the shards at `urls` (all of them, shard 0 first), pooled or direct.
+
+    `archives` are the URLs of their archives; a full audit of a ledger whose old volumes are there
+    reads both.
 
     `at_rest` says that no money moves: then a transfer that has not arrived is a violation;
     otherwise it is only counted. `since` audits only what came after the last audit with `since`
@@ -57,6 +62,7 @@ async def audit(
         progress=progress,
         log_ends=log_ends,
         fingerprints_at=fingerprints_at,
+        archive_urls=archives,
     )
     impossible: AuditImpossible | None = None
     try:
@@ -66,7 +72,7 @@ async def audit(
     except* (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as failures:
         impossible = AuditImpossible(explain(failures))
         impossible.__cause__ = failures
-    except* (AuditImpossible, WrongShard, NotMigrated) as failures:
+    except* (AuditImpossible, WrongArchive, WrongShard, NotMigrated) as failures:
         impossible = AuditImpossible(str(first(failures)))
     if impossible is not None:
         raise impossible

@@ -86,7 +86,7 @@ async def check_bodies(
                 whole = await shard.connection.fetchval(_OUTCOME, row["operation_id"], row["leg"])
                 rows = [msgspec.json.decode(whole)]
             what = "the columns are not those of the body that was asked for"
-            findings.violation(4, what, shard.number, rows)
+            findings.violation(4, shard.say(what), shard.number, rows)
 
 
 async def check_states(shard: AuditedShard, scope: Scope, findings: Findings) -> None:
@@ -100,7 +100,7 @@ async def check_states(shard: AuditedShard, scope: Scope, findings: Findings) ->
         if row["state"] not in states and None not in states:
             rows: list[Row] = msgspec.json.decode(row["rows"])
             what = "the state is not the one that was last set"
-            findings.violation(4, what, shard.number, rows)
+            findings.violation(4, shard.say(what), shard.number, rows)
 
 
 def _is_body_of(row: Any) -> bool:

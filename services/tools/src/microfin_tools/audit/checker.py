@@ -42,7 +42,7 @@ class Checker:
         self.step(check.title)
         total, found = await _first_rows(shard, scope, check.query, arguments)
         for what, rows in found:
-            self.findings.violation(check.invariant, what, shard.number, rows)
+            self.findings.violation(check.invariant, shard.say(what), shard.number, rows)
         self.findings.violations_total += total - len(found)
 
     async def check_bodies(

@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from microfin_tools.audit.legs import FORGOTTEN_AFTER_DAYS
+
 
 class Check(msgspec.Struct, frozen=True):
     """One check. `title` is for the progress display, `invariant` is the number of an invariant."""
@@ -40,7 +42,7 @@ SELECT CASE
     END AS what,
     jsonb_build_array(to_jsonb(before), to_jsonb(e)) AS rows
 FROM audited_entries e
-LEFT JOIN entries before ON before.account = e.account AND before.seq = e.seq - 1
+LEFT JOIN known_entries before ON before.account = e.account AND before.seq = e.seq - 1
 WHERE (e.seq > 1 AND before.account IS NULL) OR e.at < before.at
     OR e.balance_after <> coalesce(before.balance_after, 0)::numeric + e.amount
 """,
@@ -59,7 +61,7 @@ SELECT CASE
     END AS what,
     jsonb_build_array(to_jsonb(a), to_jsonb(last), to_jsonb(next)) AS rows
 FROM audited_accounts a
-LEFT JOIN entries last ON last.account = a.number AND last.seq = a.seq
+LEFT JOIN known_entries last ON last.account = a.number AND last.seq = a.seq
 LEFT JOIN entries next ON next.account = a.number AND next.seq = a.seq + 1
 WHERE next.account IS NOT NULL OR (a.seq > 0 AND last.account IS NULL)
     OR a.balance <> coalesce(last.balance_after, 0)
@@ -81,8 +83,12 @@ SELECT CASE
         'last_seq', sums.last_seq)) AS rows
 FROM accounts a
 FULL JOIN (
-    SELECT account, sum(amount) AS total, count(*) AS entries, max(seq) AS last_seq
-    FROM entries GROUP BY account
+    SELECT account, sum(amount) AS total, sum(lines) AS entries, max(seq) AS last_seq
+    FROM (
+        SELECT account, amount, 1 AS lines, seq FROM entries
+        UNION ALL
+        SELECT number, balance, seq, seq FROM archived_accounts WHERE seq > 0
+    ) AS lines GROUP BY account
 ) AS sums ON sums.account = a.number
 WHERE a.number IS NULL OR a.balance <> coalesce(sums.total, 0)
     OR a.seq <> coalesce(sums.entries, 0) OR a.seq <> coalesce(sums.last_seq, 0)
@@ -93,7 +99,7 @@ _TWICE: Final = "one leg has two outcomes"
 
 # A primary key makes sure of it only where it is in force, and only within its own table. The
 # query reads nothing but that key's index, in its order, so that it needs no memory.
-_DECIDED_ONCE: Final = Check(
+DECIDED_ONCE: Final = Check(
     "every leg is decided once",
     4,
     f"""
@@ -105,6 +111,27 @@ FROM (
 ) AS twice
 """,  # noqa: S608 - the sentence is ours
 )
+
+ONCE_IN_ARCHIVE: Final = Check(
+    "every leg is decided once",
+    4,
+    f"""
+SELECT '{_TWICE}' AS what, (
+    SELECT jsonb_agg(to_jsonb(o)) FROM outcomes o
+    WHERE o.operation_id = twice.operation_id AND o.leg = twice.leg) AS rows
+FROM (
+    SELECT operation_id, leg FROM outcomes GROUP BY operation_id, leg HAVING count(*) > 1
+) AS twice
+WHERE EXISTS (
+    SELECT FROM outcomes one JOIN outcomes other USING (operation_id, leg)
+    WHERE one.operation_id = twice.operation_id AND one.leg = twice.leg
+        AND (one.volume, one.ctid) <> (other.volume, other.ctid)
+        AND abs(extract(epoch FROM one.at - other.at)) < {FORGOTTEN_AFTER_DAYS} * 86400
+)
+""",  # noqa: S608 - all parts are ours
+)
+"""The same in an archive: the ledger forgets keys that are there, and one that is used again makes
+another operation of the same id."""
 
 _DECIDED_ONCE_SINCE: Final = Check(
     "every leg is decided once",
@@ -130,7 +157,8 @@ LEFT JOIN (
     SELECT account, count(*) AS times FROM audited_outcomes
     WHERE kind = 'set_state' AND status = 'settled' GROUP BY account
 ) AS sets ON sets.account = a.number
-WHERE a.version - 1 - a.seq < coalesce(sets.times, 0)
+LEFT JOIN archived_accounts past ON past.number = a.number
+WHERE a.version - a.seq - coalesce(past.version - past.seq, 1) < coalesce(sets.times, 0)
 """,
 )
 
@@ -145,7 +173,8 @@ LEFT JOIN (
     SELECT account, count(*) AS times FROM outcomes
     WHERE kind = 'set_state' AND status = 'settled' GROUP BY account
 ) AS sets ON sets.account = a.number
-WHERE a.version - 1 - a.seq > coalesce(sets.times, 0)
+LEFT JOIN archived_accounts past ON past.number = a.number
+WHERE a.version - a.seq - coalesce(past.version - past.seq, 1) > coalesce(sets.times, 0)
 """,
 )
 
@@ -156,6 +185,20 @@ _NEVER_SET: Final = Check(
 SELECT 'the state is not open, and the version says that it was never set' AS what,
     jsonb_build_array(to_jsonb(a)) AS rows
 FROM audited_accounts a WHERE a.state <> 'open' AND a.version - 1 - a.seq = 0
+""",
+)
+
+_AS_ARCHIVED: Final = Check(
+    "every account goes on from where the archive left it",
+    4,
+    """
+SELECT CASE WHEN a.state <> past.state
+        THEN 'the state is not the one of the archive, and was not set since'
+        ELSE 'the account is not as the archive says that it was opened' END AS what,
+    jsonb_build_array(to_jsonb(a), to_jsonb(past)) AS rows
+FROM audited_accounts a JOIN archived_accounts past ON past.number = a.number
+WHERE (a.state <> past.state AND a.version - a.seq = past.version - past.seq)
+    OR (a.owner, a.currency, a.opened_at) <> (past.owner, past.currency, past.opened_at)
 """,
 )
 
@@ -209,7 +252,7 @@ WHERE e.account IS NULL OR x.account IS NULL
     OR e.balance_after <> x.balance_after OR e.at < x.at
     -- Only where the entry before is as late may this one be later than its outcome.
     OR (e.at > x.at AND e.at IS DISTINCT FROM coalesce(
-        (SELECT at FROM entries WHERE account = e.account AND seq = e.seq - 1),
+        (SELECT at FROM known_entries WHERE account = e.account AND seq = e.seq - 1),
         (SELECT opened_at FROM accounts WHERE number = e.account)))
 """,
 )
@@ -248,8 +291,8 @@ FROM (
     JOIN accounts a ON a.number = placed.account
     WHERE rejected IS NOT NULL
 ) AS seen
-LEFT JOIN entries low ON low.account = seen.account AND low.seq = seen.low
-LEFT JOIN entries high ON high.account = seen.account AND high.seq = seen.high
+LEFT JOIN known_entries low ON low.account = seen.account AND low.seq = seen.low
+LEFT JOIN known_entries high ON high.account = seen.account AND high.seq = seen.high
 JOIN outcomes o ON o.operation_id = seen.rejected AND o.leg = 'request'
 WHERE seen.available IS DISTINCT FROM CASE seen.low WHEN 0 THEN 0 ELSE low.balance_after END
     AND seen.available IS DISTINCT FROM CASE seen.high WHEN 0 THEN 0 ELSE high.balance_after END
@@ -302,8 +345,7 @@ SELECT CASE WHEN opened.times IS NULL THEN 'no outcome opened this account'
     jsonb_build_array(to_jsonb(a)) AS rows
 FROM accounts a
 LEFT JOIN (
-    SELECT account, count(*) AS times FROM outcomes
-    WHERE kind = 'open' AND status = 'settled' GROUP BY account
+    SELECT account, count(*) AS times FROM openings GROUP BY account
 ) AS opened ON opened.account = a.number
 WHERE opened.times IS DISTINCT FROM 1
 """,
@@ -321,7 +363,10 @@ SELECT CASE
         'last_outcome', decided.log_offset)) AS rows
 FROM partitions p CROSS JOIN routing r
 CROSS JOIN LATERAL (
-    SELECT max(log_offset) AS log_offset FROM outcomes WHERE partition = p.partition
+    SELECT greatest(
+        (SELECT max(log_offset) FROM outcomes WHERE partition = p.partition),
+        (SELECT last_offset FROM archived_partitions WHERE partition = p.partition)
+    ) AS log_offset
 ) AS decided
 WHERE decided.log_offset >= p.next_offset OR p.partition % r.shards <> r.shard
 """,
@@ -346,7 +391,9 @@ KNOWN_PARTITION: Final = Check(
     """
 SELECT 'outcomes of a partition that has no row' AS what,
     jsonb_build_array(jsonb_build_object('partition', decided.partition)) AS rows
-FROM (SELECT DISTINCT partition FROM outcomes) AS decided
+FROM (
+    SELECT DISTINCT partition FROM outcomes UNION SELECT partition FROM archived_partitions
+) AS decided
 LEFT JOIN partitions p USING (partition) WHERE p.partition IS NULL
 """,
 )
@@ -361,9 +408,12 @@ SELECT 'the contra balance is not minus the sum of its entries' AS what,
         'sum_of_entries', sums.total::text)) AS rows
 FROM contra_balances c
 FULL JOIN (
-    SELECT e.partition, e.contra, a.currency, sum(e.amount) AS total
-    FROM entries e JOIN accounts a ON a.number = e.account
-    GROUP BY e.partition, e.contra, a.currency
+    SELECT partition, contra, currency, sum(amount) AS total FROM (
+        SELECT e.partition, e.contra, a.currency, e.amount
+        FROM entries e JOIN accounts a ON a.number = e.account
+        UNION ALL
+        SELECT partition, contra, currency, -balance FROM archived_contra_balances
+    ) AS moved GROUP BY partition, contra, currency
 ) AS sums USING (partition, contra, currency)
 WHERE coalesce(c.balance, 0) + coalesce(sums.total, 0) <> 0
 """,
@@ -396,7 +446,7 @@ SELECT CASE WHEN o.account IS NULL THEN 'no outcome opened this account'
         ELSE 'the account is not as this outcome opened it' END AS what,
     jsonb_build_array(to_jsonb(o), to_jsonb(a)) AS rows
 FROM (SELECT * FROM accounts WHERE number > $3 ORDER BY number LIMIT {ACCOUNTS_IN_ROTATION}) AS a
-LEFT JOIN outcomes o ON o.account = a.number AND o.kind = 'open' AND o.status = 'settled'
+LEFT JOIN openings o ON o.account = a.number
 WHERE (a.owner, a.currency, a.opened_at) IS DISTINCT FROM (o.user_id, o.currency, o.at)
 """,  # noqa: S608 - the number is ours
 )
@@ -440,6 +490,7 @@ _OF_EVERY_SCOPE: Final = (
     LAST_ENTRY,
     CHANGES,
     _NEVER_SET,
+    _AS_ARCHIVED,
     OUTCOME_SHAPE,
     EFFECTS,
     REJECTIONS,
@@ -456,7 +507,7 @@ FULL_CHECKS: Final = (
     VERSION,
     _OPENED_ONCE,
     KNOWN_PARTITION,
-    _DECIDED_ONCE,
+    DECIDED_ONCE,
     *_OF_EVERY_SCOPE,
 )
 WINDOW_CHECKS: Final = (_DECIDED_ONCE_SINCE, *_OF_EVERY_SCOPE)

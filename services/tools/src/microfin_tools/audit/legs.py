@@ -1,7 +1,9 @@
 """Transfers between partitions: their legs on all shards, and whether they add up."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 from typing import Final, Literal
 
 import msgspec
@@ -11,6 +13,11 @@ from microfin_tools.audit.scope import Scope
 from microfin_tools.audit.shard import AuditedShard
 
 _REQUESTS_AT_A_TIME: Final = 5_000
+
+FORGOTTEN_AFTER_DAYS: Final = 30
+"""The least age at which `microfin archive` lets the ledger forget a key."""
+
+_FORGOTTEN_AFTER: Final = FORGOTTEN_AFTER_DAYS * 24 * 60 * 60 * 1000
 
 LEG_COLUMNS: Final = """jsonb_build_object('leg', leg, 'status', status, 'account', account,
     'counterparty', counterparty, 'amount', amount, 'currency', currency,
@@ -67,7 +74,8 @@ GROUP BY operation_id
 
 
 class LegOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one leg. `time` is milliseconds since the Unix epoch."""
+    """The outcome of one leg. `time` is milliseconds since the Unix epoch; `archived` says that it
+    is in the shard's archive."""
 
     leg: Literal["request", "credit", "refund"]
     status: Literal["settled", "debited", "rejected"]
@@ -79,6 +87,7 @@ class LegOutcome(msgspec.Struct, frozen=True, kw_only=True):
     log_offset: int
     time: int
     shard: int = -1
+    archived: bool = False
 
     def row(self) -> Row:
         """Return the leg as a row of a report."""
@@ -105,6 +114,30 @@ decode_legs = msgspec.json.Decoder(list[LegOutcome]).decode
 
 _COMPLETE: Final = Verdict("complete")
 _IN_TRANSIT: Final = Verdict("in_transit")
+
+
+def generations(legs: Sequence[LegOutcome]) -> list[list[LegOutcome]]:
+    """Split the legs of one id into those of the operations that had it, the first one first.
+
+    An id follows from the Idempotency-Key. The ledger forgets the keys of what is archived, so a
+    client who uses an old one again makes another operation of the same id.
+    """
+    requests = sorted((leg for leg in legs if leg.leg == "request"), key=lambda leg: leg.time)
+    begins = [
+        after.time - _FORGOTTEN_AFTER // 2
+        for before, after in pairwise(requests)
+        if before.archived and after.time - before.time >= _FORGOTTEN_AFTER
+    ]
+    split: list[list[LegOutcome]] = [[] for _ in range(len(begins) + 1)]
+    for leg in legs:
+        split[bisect_right(begins, leg.time)].append(leg)
+    return split
+
+
+def judge_all(legs: Sequence[LegOutcome]) -> Verdict:
+    """Judge all operations that had one id: the first verdict that is not `complete`, if any."""
+    verdicts = (judge(those) for those in generations(legs))
+    return next((verdict for verdict in verdicts if verdict.state != "complete"), _COMPLETE)
 
 
 def judge(legs: Sequence[LegOutcome]) -> Verdict:

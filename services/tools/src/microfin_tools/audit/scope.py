@@ -27,12 +27,35 @@ _EFFECTS: Final = """
 
 _BETWEEN_PARTITIONS: Final = "(leg <> 'request' OR status = 'debited')"
 
+_LIVE: Final = """
+known_entries AS NOT MATERIALIZED (SELECT * FROM entries),
+openings AS NOT MATERIALIZED (
+    SELECT * FROM outcomes WHERE kind = 'open' AND status = 'settled'
+)
+"""
+"""What the whole ledger knows: its entries, and the outcomes that opened its accounts."""
+
+# The account as the archive left it is like an entry that the first one here follows.
+_AFTER_ARCHIVE: Final = """
+known_entries AS NOT MATERIALIZED (
+    SELECT account, seq, balance_after, at FROM entries
+    UNION ALL
+    SELECT number, seq, balance, entry_time FROM archived_accounts WHERE seq > 0
+), openings AS NOT MATERIALIZED (
+    SELECT operation_id, account, user_id, currency, at FROM outcomes
+    WHERE kind = 'open' AND status = 'settled'
+    UNION ALL
+    SELECT NULL, number, owner, currency, opened_at FROM archived_accounts
+)
+"""
+"""The same where old volumes are in the archive."""
+
 _EVERYTHING: Final = f"""
 WITH audited_outcomes AS NOT MATERIALIZED (SELECT * FROM outcomes),
 effects AS NOT MATERIALIZED ({_EFFECTS}),
 audited_entries AS NOT MATERIALIZED (SELECT * FROM entries),
 audited_accounts AS NOT MATERIALIZED (SELECT * FROM accounts),
-moving_legs AS NOT MATERIALIZED (SELECT * FROM outcomes WHERE {_BETWEEN_PARTITIONS})
+moving_legs AS NOT MATERIALIZED (SELECT * FROM outcomes WHERE {_BETWEEN_PARTITIONS}),
 """  # noqa: S608 - all parts are ours
 
 # Outcomes have offsets of the log, entries have not. The entries of the window are those of the
@@ -57,7 +80,7 @@ WITH audited_outcomes AS MATERIALIZED (
     SELECT outcomes.* FROM (
         SELECT DISTINCT operation_id FROM audited_outcomes WHERE {_BETWEEN_PARTITIONS}
     ) AS moving JOIN outcomes USING (operation_id) WHERE {_BETWEEN_PARTITIONS}
-)
+),
 """  # noqa: S608 - all parts are ours
 
 
@@ -69,9 +92,17 @@ class Scope(msgspec.Struct, frozen=True):
     full: bool
 
 
-EVERYTHING: Final = Scope(_EVERYTHING, [], full=True)
+EVERYTHING: Final = Scope(_EVERYTHING + _LIVE, [], full=True)
+
+_EVERYTHING_AFTER_ARCHIVE: Final = Scope(_EVERYTHING + _AFTER_ARCHIVE, [], full=True)
 
 
-def window(next_offsets: dict[int, int]) -> Scope:
+def everything(*, archived: bool) -> Scope:
+    """Return the scope of all rows; `archived`: of a ledger whose old volumes are elsewhere."""
+    return _EVERYTHING_AFTER_ARCHIVE if archived else EVERYTHING
+
+
+def window(next_offsets: dict[int, int], *, archived: bool) -> Scope:
     """Return the scope of the outcomes at and after `next_offsets` (by partition)."""
-    return Scope(_WINDOW, [list(next_offsets), list(next_offsets.values())], full=False)
+    clause = _WINDOW + (_AFTER_ARCHIVE if archived else _LIVE)
+    return Scope(clause, [list(next_offsets), list(next_offsets.values())], full=False)

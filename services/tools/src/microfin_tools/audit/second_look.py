@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from microfin_tools.audit.legs import LEG_COLUMNS, LegOutcome, decode_legs, judge
+from microfin_tools.audit.legs import LEG_COLUMNS, LegOutcome, decode_legs, judge_all
 from microfin_tools.audit.report import Findings, InTransit, Row
 from microfin_tools.audit.shard import AuditedShard, on_all
 
@@ -71,21 +71,24 @@ async def look_up_again(
     *,
     at_rest: bool,
     log_ends: LogEnds | None,
+    archives: Sequence[AuditedShard] = (),
 ) -> dict[str, Trace]:
     """Look the operations up again and return those that are in transit.
 
     All others are complete or go to `findings`; `at_rest`, so do those in transit. With `log_ends`,
-    a transfer no longer counts as in the log when the log is decided beyond it.
+    a transfer no longer counts as in the log when the log is decided beyond it. `archives` hold
+    legs as well.
     """
+    everywhere = [*shards, *archives]
     pending = {operation: Trace([]) for operation in operations}
     for pause in _PAUSES_AT_REST if at_rest else _PAUSES:
         if not pending:
             return {}
         await asyncio.sleep(pause)
-        await _look(shards, pending, findings)
+        await _look(everywhere, pending, findings)
     lost: set[str] = set()
     if not at_rest and log_ends is not None:
-        lost = await _lost(shards, pending, findings, log_ends)
+        lost = await _lost(shards, archives, pending, findings, log_ends)
     for operation in list(pending):
         if at_rest or operation in lost:
             _report_missing(operation, pending.pop(operation), findings)
@@ -117,13 +120,20 @@ async def _look(
             _update(pending, operation, seen, findings)
 
 
+async def legs_of(
+    shards: Sequence[AuditedShard], operations: Sequence[str]
+) -> dict[str, list[LegOutcome]]:
+    """Return the legs of `operations` in all of `shards`, by operation."""
+    return (await _see(shards, list(operations))).legs
+
+
 async def _see(shards: Sequence[AuditedShard], operations: list[str]) -> _Seen:
     async def read(shard: AuditedShard) -> _Seen:
         async with shard.snapshot():
             fetch = shard.connection.fetch
             legs = {
                 row["operation"]: [
-                    msgspec.structs.replace(leg, shard=shard.number)
+                    msgspec.structs.replace(leg, shard=shard.number, archived=shard.is_archive)
                     for leg in decode_legs(row["legs"])
                 ]
                 for row in await fetch(_LEGS, operations)
@@ -143,7 +153,7 @@ async def _see(shards: Sequence[AuditedShard], operations: list[str]) -> _Seen:
 
 def _update(pending: dict[str, Trace], operation: str, seen: _Seen, findings: Findings) -> None:
     legs = seen.legs.get(operation, [])
-    verdict = judge(legs)
+    verdict = judge_all(legs)
     if verdict.state == "complete":
         del pending[operation]
     elif verdict.state == "wrong" or (
@@ -161,6 +171,7 @@ def _update(pending: dict[str, Trace], operation: str, seen: _Seen, findings: Fi
 
 async def _lost(
     shards: Sequence[AuditedShard],
+    archives: Sequence[AuditedShard],
     pending: dict[str, Trace],
     findings: Findings,
     log_ends: LogEnds,
@@ -177,7 +188,7 @@ async def _lost(
         if ends is None or not await _decided_up_to(shards, ends):
             return set()
         before = {operation: len(pending[operation].legs) for operation in lost}
-        await _look(shards, pending, findings)
+        await _look([*shards, *archives], pending, findings)
         lost = {
             operation
             for operation in lost & pending.keys()

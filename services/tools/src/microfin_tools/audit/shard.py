@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
+from microfin.postgres.archives import ARCHIVE, IDENTITY, ArchivePlace, WrongArchive
 from microfin.postgres.connections import (
     Connection,
     check_shard,
@@ -27,8 +28,13 @@ _CONNECT_TIMEOUT: Final = 10
 # for other shards.
 _WITHOUT_LIMITS: Final = """
 SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;
-SET LOCAL jit = off
+SET LOCAL jit = off;
 """
+
+# A volume that leaves for the archive is gone for older snapshots, too, which do not see yet that
+# it is archived. So none may leave between the snapshot and the first look at these tables. The
+# lock comes first: it takes no snapshot.
+_NO_VOLUME_LEAVES: Final = "LOCK TABLE ONLY outcomes, ONLY entries IN ACCESS SHARE MODE"
 
 # A full audit takes two backends of a shard: so much memory and no more of its cores. A hash table
 # is twice as large as work_mem, what does not fit goes to the disk, and a query has at most three.
@@ -51,16 +57,36 @@ Result = TypeVar("Result")
 class AuditedShard:
     """A shard and a connection to it. Everything is read inside `snapshot`."""
 
-    def __init__(self, number: int, connection: Connection, url: str) -> None:
+    def __init__(
+        self, number: int, connection: Connection, url: str, *, is_archive: bool = False
+    ) -> None:
         self.number = number
         self.connection = connection
         self.url = url
+        self.is_archive = is_archive
+        self.archived_to: int | None = None
+        """The newest of its volumes that is in its archive; known from `look_for_archive` on."""
+
+    @property
+    def has_archive(self) -> bool:
+        """Whether old volumes are in its archive, and not here."""
+        return self.archived_to is not None
+
+    async def look_for_archive(self) -> None:
+        """Ask, in the open snapshot, which volumes are in the archive."""
+        self.archived_to = await self.connection.fetchval(
+            "SELECT max(volume) FROM archived_volumes"
+        )
+
+    def say(self, what: str) -> str:
+        """Return what was found, with the side on which it was found."""
+        return f"in the archive: {what}" if self.is_archive else what
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[None]:
         """Open a read-only transaction; all its queries see the moment of the first one."""
         async with self.connection.transaction(isolation="repeatable_read", readonly=True):
-            await self.connection.execute(_WITHOUT_LIMITS)
+            await self.connection.execute(_WITHOUT_LIMITS + _NO_VOLUME_LEAVES)
             yield
 
     async def bound(self) -> None:
@@ -100,7 +126,9 @@ class AuditedShard:
         ):
             await connection.execute(f"SET TRANSACTION SNAPSHOT '{name}'")
             await connection.execute(_WITHOUT_LIMITS)
-            yield AuditedShard(self.number, connection, self.url)
+            beside = AuditedShard(self.number, connection, self.url, is_archive=self.is_archive)
+            beside.archived_to = self.archived_to
+            yield beside
 
     async def stream(self, name: str, query: str, *arguments: Any) -> AsyncIterator[Any]:
         """Yield the rows of `query` through the cursor `name` of the open snapshot.
@@ -147,6 +175,31 @@ async def open_shards(urls: Sequence[str]) -> AsyncIterator[list[AuditedShard]]:
             await check_shard(connection, ShardPlace(number, len(urls)))
             shards.append(AuditedShard(number, connection, url))
         yield shards
+
+
+@contextlib.asynccontextmanager
+async def open_archives(
+    urls: Sequence[str], shards: Sequence[AuditedShard]
+) -> AsyncIterator[list[AuditedShard]]:
+    """Connect to the archives of `shards` at `urls`. Raises `WrongArchive` unless they are that."""
+    if len(urls) != len(shards):
+        raise WrongArchive(
+            f"There are {len(shards)} shards and {len(urls)} archives: MICROFIN_ARCHIVES must list "
+            "the archive of each shard."
+        )
+    async with contextlib.AsyncExitStack() as stack:
+        archives = []
+        for shard, url in zip(shards, urls, strict=True):
+            place = ArchivePlace(
+                shard.number, len(shards), await shard.connection.fetchval(IDENTITY)
+            )
+            connection = await stack.enter_async_context(_connected(url))
+            try:
+                place.check(await connection.fetchrow(ARCHIVE))
+            except asyncpg.UndefinedTableError as error:
+                raise place.not_prepared() from error
+            archives.append(AuditedShard(shard.number, connection, url, is_archive=True))
+        yield archives
 
 
 @contextlib.asynccontextmanager

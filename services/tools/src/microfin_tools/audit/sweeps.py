@@ -48,7 +48,7 @@ _SAFE: Final = "BETWEEN -4000000000000000000 AND 4000000000000000000"
 
 CHAINED: Final = f"""
 SELECT count(*) AS suspicious FROM entries e
-LEFT JOIN entries before ON before.account = e.account AND before.seq = e.seq - 1
+LEFT JOIN known_entries before ON before.account = e.account AND before.seq = e.seq - 1
 LEFT JOIN effects x ON x.account = e.account AND x.seq = e.seq
 WHERE (
     CASE WHEN e.balance_after >= 0 AND e.balance_after {_SAFE} AND e.amount {_SAFE}
@@ -77,6 +77,29 @@ FROM accounts a FULL JOIN (
     FROM entries GROUP BY account
 ) AS own ON own.account = a.number
 """
+
+SUMMED_AFTER_ARCHIVE: Final = """
+SELECT count(*) FILTER (WHERE (
+        a.balance >= 0 AND a.balance = coalesce(own.total, 0)
+        AND a.seq = coalesce(own.entries, 0) AND a.seq = coalesce(own.last_seq, 0)
+        AND a.entry_time = coalesce(own.last_at, a.opened_at)
+    ) IS NOT TRUE) AS suspicious,
+    count(*) FILTER (WHERE a.version - 1 - a.seq <> 0) AS changed_otherwise,
+    count(a.number) AS accounts,
+    (coalesce(sum(own.entries), 0) - (SELECT coalesce(sum(seq), 0) FROM archived_accounts))::bigint
+        AS entries
+FROM accounts a FULL JOIN (
+    SELECT account, sum(amount) AS total, sum(lines) AS entries, max(seq) AS last_seq,
+        max(at) AS last_at
+    FROM (
+        SELECT account, amount, 1 AS lines, seq, at FROM entries
+        UNION ALL
+        SELECT number, balance, seq, seq, entry_time FROM archived_accounts
+    ) AS lines GROUP BY account
+) AS own ON own.account = a.number
+"""
+"""`SUMMED` where old volumes are in the archive: what it left of an account counts as its entries
+until then."""
 
 
 def _minor_unit() -> str:

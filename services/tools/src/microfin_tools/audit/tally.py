@@ -12,7 +12,11 @@ SELECT partition, kind, leg, status, currency, available IS NOT NULL AS saw_bala
 FROM outcomes GROUP BY partition, kind, leg, status, currency, available IS NOT NULL
 """
 
-_CONTRA: Final = "SELECT partition, contra, currency, balance::text FROM contra_balances"
+_CONTRA: Final = """
+SELECT partition, contra, currency, balance::text FROM contra_balances
+UNION ALL
+SELECT partition, contra, currency, (-balance)::text FROM archived_contra_balances
+"""
 
 _MONEY: Final = ("deposit", "withdraw", "transfer")
 
@@ -33,14 +37,16 @@ class Tally:
         self.contra_is_suspicious = False
 
     async def run(self, shard: AuditedShard) -> None:
-        """Count the outcomes in the open snapshot, and compare their sums with the contra balances.
+        """Count the outcomes in the open snapshot, and compare their sums with the contra balances,
+        from those of the archive on.
 
         The sums are those of the entries, if each entry has an outcome of the same amount, and each
         outcome the currency of its account.
         """
         contra: dict[_Side, Decimal] = {}
         for row in await shard.connection.fetch(_CONTRA):
-            contra[row["partition"], row["contra"], row["currency"]] = Decimal(row["balance"])
+            side = (row["partition"], row["contra"], row["currency"])
+            contra[side] = contra.get(side, Decimal(0)) + Decimal(row["balance"])
         for row in await shard.connection.fetch(_SORTS):
             self._count(row)
             side, change = _contra_of(row)

@@ -6,27 +6,43 @@ from typing import Final
 
 from microfin_tools.audit import bodies
 from microfin_tools.audit.checker import Checker
-from microfin_tools.audit.checks import CHANGES, FULL_CHECKS, REJECTIONS, VERSION, Check
+from microfin_tools.audit.checks import (
+    CHANGES,
+    DECIDED_ONCE,
+    FULL_CHECKS,
+    KNOWN_PARTITION,
+    ONCE_IN_ARCHIVE,
+    REJECTIONS,
+    VERSION,
+    Check,
+)
 from microfin_tools.audit.legs import INCOMPLETE_OPERATIONS
 from microfin_tools.audit.report import Checked
-from microfin_tools.audit.scope import EVERYTHING
+from microfin_tools.audit.scope import everything
 from microfin_tools.audit.shard import AuditedShard
-from microfin_tools.audit.sweeps import CHAINED, SUMMED, SWEPT
+from microfin_tools.audit.sweeps import CHAINED, SUMMED, SUMMED_AFTER_ARCHIVE, SWEPT
 from microfin_tools.audit.tally import Tally
 
 _AFTERWARDS: Final = (*SWEPT, VERSION, CHANGES, REJECTIONS)
 _OTHERS: Final = [check for check in FULL_CHECKS if check not in _AFTERWARDS]
 
+# An archive has no partitions: the ledger's are compared with what it says of them.
+_OTHERS_OF_ARCHIVE: Final = [
+    ONCE_IN_ARCHIVE,
+    *(check for check in _OTHERS if check not in (KNOWN_PARTITION, DECIDED_ONCE)),
+]
+
 _Piece = Callable[[AuditedShard], Awaitable[None]]
 
 
 class WholeShard:
-    """One shard in a full audit. `alone`: the ledger has no other."""
+    """One shard, or the archive of one, in a full audit. `alone`: there is no other database."""
 
     def __init__(self, checker: Checker, shard: AuditedShard, *, alone: bool) -> None:
         self._checker = checker
         self._shard = shard
         self._alone = alone
+        self._scope = everything(archived=shard.has_archive)
         self._bodies = bodies.BodySweep()
         self._tally = Tally()
         self._rows_are_suspicious = False
@@ -46,17 +62,18 @@ class WholeShard:
         await self._run((VERSION, CHANGES), needed=suspicious or self._versions_need_a_look())
         await self._run((REJECTIONS,), needed=self._tally.rejections_for_a_balance > 0)
         if suspicious or self._tally.set_states:
-            await self._checker.check_bodies(self._shard, EVERYTHING, states_only=not suspicious)
-            await self._checker.check_states(self._shard, EVERYTHING)
+            await self._checker.check_bodies(self._shard, self._scope, states_only=not suspicious)
+            await self._checker.check_states(self._shard, self._scope)
         self._checker.add(
             Checked(
-                accounts=self._accounts,
+                accounts=0 if self._shard.is_archive else self._accounts,
                 entries=self._entries,
                 outcomes=self._tally.outcomes,
                 operations=self._tally.operations,
             )
         )
-        await self._checker.list_remarkable(self._shard, EVERYTHING)
+        if not self._shard.is_archive:
+            await self._checker.list_remarkable(self._shard, self._scope)
         return self._incomplete
 
     def _pieces(self) -> list[_Piece]:
@@ -83,7 +100,7 @@ class WholeShard:
 
     async def _sweep_chains(self, shard: AuditedShard) -> None:
         self._checker.step("entries are compared with outcomes")
-        row = await shard.count_by_hash_joins(EVERYTHING.clause + CHAINED)
+        row = await shard.count_by_hash_joins(self._scope.clause + CHAINED)
         if row["suspicious"]:
             self._rows_are_suspicious = True
 
@@ -93,14 +110,14 @@ class WholeShard:
 
     async def _sweep_sums(self, shard: AuditedShard) -> None:
         self._checker.step("entries are added up")
-        row = await shard.count_by_hash_joins(SUMMED)
+        row = await shard.count_by_hash_joins(SUMMED_AFTER_ARCHIVE if shard.has_archive else SUMMED)
         if row["suspicious"]:
             self._rows_are_suspicious = True
         self._versions_changed_otherwise = row["changed_otherwise"] > 0
         self._accounts, self._entries = row["accounts"], row["entries"]
 
     async def _match_legs(self, shard: AuditedShard) -> None:
-        async for row in shard.stream("incomplete", EVERYTHING.clause + INCOMPLETE_OPERATIONS):
+        async for row in shard.stream("incomplete", self._scope.clause + INCOMPLETE_OPERATIONS):
             self._incomplete.add(row["operation"])
 
     async def _count_outcomes(self, shard: AuditedShard) -> None:
@@ -108,12 +125,14 @@ class WholeShard:
         await self._tally.run(shard)
 
     async def _check_others(self, shard: AuditedShard) -> None:
-        await self._checker.run_all(shard, _OTHERS, EVERYTHING)
+        await self._checker.run_all(
+            shard, _OTHERS_OF_ARCHIVE if shard.is_archive else _OTHERS, self._scope
+        )
 
     async def _run(self, checks: Sequence[Check], *, needed: bool) -> None:
         for check in checks:
             if needed:
-                await self._checker.run(self._shard, check, EVERYTHING)
+                await self._checker.run(self._shard, check, self._scope)
             else:
                 self._checker.step(check.title)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from microfin.process.settings import CommonSettings
 from microfin_tools.archive import Moved
 from microfin_tools.archive import archive as archive_volumes
+from microfin_tools.audit.legs import FORGOTTEN_AFTER_DAYS
 from microfin_tools.cli.failures import run
 from microfin_tools.cli.output import Json, print_json, print_rows
 from microfin_tools.cli.shards import administration_urls
@@ -17,7 +18,7 @@ from microfin_tools.cli.shards import administration_urls
 PROMISED_DAYS: Final = 400
 """How long an Idempotency-Key is remembered (docs/adr/0003-how-tables-age.md)."""
 
-_LEAST_DAYS: Final = 30
+_LEAST_DAYS: Final = FORGOTTEN_AFTER_DAYS
 """More than twice the 14 days for which the log keeps records: no command of a leg that the ledger
 forgets may come again."""
 

@@ -13,7 +13,7 @@ from microfin_tools.audit import audit as audit_shards
 from microfin_tools.cli.failures import NO, run
 from microfin_tools.cli.log_ends import KafkaFingerprints, KafkaLogEnds
 from microfin_tools.cli.output import Json, print_fields, print_json, print_text
-from microfin_tools.cli.shards import reading_urls
+from microfin_tools.cli.shards import archive_reading_urls, reading_urls
 
 
 def audit(
@@ -42,9 +42,10 @@ def audit(
 
     Works while the platform runs, in one snapshot of each shard. A difference between snapshots is
     looked up again before it counts. Reads MICROFIN_DATABASES (role microfin_auditor), or
-    MICROFIN_DATABASES_DIRECT if that is not set. If MICROFIN_KAFKA is set, it asks Kafka for the
-    log's end and for the records that were decided last, also to distinguish a transfer that is
-    under way from a lost one.
+    MICROFIN_DATABASES_DIRECT if that is not set. Where old volumes are in the archive, it reads
+    MICROFIN_ARCHIVES as well; `--since` does not need them. If MICROFIN_KAFKA is set, it asks
+    Kafka for the log's end and for the records that were decided last, also to distinguish a
+    transfer that is under way from a lost one.
 
     Exit code 0: all invariants hold. 1: there are violations. 2: the audit could not be made.
 
@@ -87,6 +88,7 @@ async def _audit(*, at_rest: bool, since: bool) -> AuditReport:
             progress=show,
             log_ends=KafkaLogEnds(settings) if asks_log else None,
             fingerprints_at=KafkaFingerprints(settings) if asks_log else None,
+            archives=archive_reading_urls(settings),
         )
 
 

@@ -20,6 +20,7 @@ from microfin_tools.cli.output import Json, print_json, print_rows, time_text
 from microfin_tools.cli.sending import connected_producer
 from microfin_tools.cli.shards import (
     administered_shards,
+    archives_to_read,
     partition_under_routing,
     reading_shards,
 )
@@ -32,6 +33,14 @@ SELECT partition, log_offset AS "offset", reason, key, value,
     {MILLISECONDS.format(column="replayed_at")} AS replayed_at
 FROM quarantine
 """  # noqa: S608 - the columns are ours
+
+
+_ARCHIVED_TO: Final = f"""
+SELECT max({MILLISECONDS.format(column="last_at")}) FROM archived_volumes
+"""  # noqa: S608 - the column is ours
+
+_SAME_TIME: Final = 24 * 60 * 60 * 1000
+"""Milliseconds: of two records of one leg, the second came within this time."""
 
 
 class QuarantinedRecord(msgspec.Struct, frozen=True):
@@ -164,7 +173,7 @@ def _read(record: QuarantinedRecord) -> tuple[Command | None, str]:
 
 async def _replay(partition: int | None, offset: int | None) -> list[dict[str, Any]]:
     settings = CommonSettings()
-    async with administered_shards(settings) as pools:
+    async with administered_shards(settings) as pools, archives_to_read(settings) as archives:
         if partition is None:
             records = await _select(pools, "WHERE replayed_at IS NULL ORDER BY appended_at")
         else:
@@ -173,11 +182,14 @@ async def _replay(partition: int | None, offset: int | None) -> list[dict[str, A
             if not records:
                 raise Refused(f"There is no record of partition {partition}, offset {offset}.")
         async with connected_producer(settings) as producer:
-            return [await _replay_one(pools, producer, record) for record in records]
+            return [await _replay_one(pools, archives, producer, record) for record in records]
 
 
 async def _replay_one(
-    pools: Sequence[Pool], producer: CommandProducer, record: QuarantinedRecord
+    pools: Sequence[Pool],
+    archives: Sequence[Pool],
+    producer: CommandProducer,
+    record: QuarantinedRecord,
 ) -> dict[str, Any]:
     result: dict[str, Any] = {
         "partition": record.partition,
@@ -190,7 +202,7 @@ async def _replay_one(
     command, refused = _read(record)
     if command is not None:
         result["operation"] = command.operation
-        refused = await _why_not(pools, record, command)
+        refused = await _why_not(pools, archives, record, command)
     if command is None or refused:
         return {**result, "refused": refused}
     partition, generation = await partition_under_routing(pools, command.account)
@@ -207,15 +219,28 @@ async def _replay_one(
     return {**result, "new_partition": appended.partition, "new_offset": appended.offset}
 
 
-async def _why_not(pools: Sequence[Pool], record: QuarantinedRecord, command: Command) -> str:
-    """Return why replaying would have no effect, empty where it would."""
+async def _why_not(
+    pools: Sequence[Pool], archives: Sequence[Pool], record: QuarantinedRecord, command: Command
+) -> str:
+    """Return why replaying would have no effect, or might have a second one; empty otherwise."""
     if record.replayed_at is not None:
         return f"it was replayed at {time_text(record.replayed_at)}"
-    pool = pools[shard_of_account(command.account, len(pools))]
-    for outcome in await queries.legs(pool, [command.operation]):
-        if outcome.leg == command.leg:
+    shard = shard_of_account(command.account, len(pools))
+    places = [pools[shard]]
+    async with pools[shard].acquire() as connection, connection.transaction():
+        archived_to: int | None = await connection.fetchval(_ARCHIVED_TO)
+    if archived_to is not None and record.appended_at <= archived_to + _SAME_TIME:
+        if not archives:
             return (
-                f"its {outcome.leg} was decided ({outcome.reason or outcome.status}): a repeat "
-                "gets the same answer"
+                "its leg may have been decided in a volume that is in the archive, and would move "
+                "money again: set MICROFIN_ARCHIVES to the URLs of the shards' archives"
             )
+        places.append(archives[shard])
+    for place in places:
+        for outcome in await queries.legs(place, [command.operation]):
+            if outcome.leg == command.leg:
+                return (
+                    f"its {outcome.leg} was decided ({outcome.reason or outcome.status}): a repeat "
+                    "gets the same answer"
+                )
     return ""

@@ -13,7 +13,12 @@ from microfin.process.settings import CommonSettings
 from microfin_tools.cli.failures import NO, Refused, run
 from microfin_tools.cli.output import Json, print_json, print_rows, print_text, time_text
 from microfin_tools.cli.sending import connected_producer
-from microfin_tools.cli.shards import administered_shards, partition_under_routing
+from microfin_tools.cli.shards import (
+    administered_shards,
+    archive_reading_urls,
+    archives_to_read,
+    partition_under_routing,
+)
 from microfin_tools.cli.topic import open_topic
 from microfin_tools.recovery import (
     CheckReport,
@@ -136,8 +141,14 @@ async def _recovery(shard: int) -> AsyncIterator[Recovery]:
     settings = CommonSettings()
     # To read a large shard takes minutes, and not the seconds of an ordinary command.
     patient = settings.model_copy(update={"database_timeout": 600.0})
-    async with administered_shards(patient) as pools, open_topic(settings) as topic:
-        yield Recovery(settings, pools, topic, shard, _say)
+    async with (
+        administered_shards(patient) as pools,
+        archives_to_read(patient) as archives,
+        open_topic(settings) as topic,
+    ):
+        yield Recovery(
+            settings, pools, archives, archive_reading_urls(settings), topic, shard, _say
+        )
 
 
 async def _check(shard: int) -> tuple[CheckReport, Any]:

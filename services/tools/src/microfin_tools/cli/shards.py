@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from microfin.ledger.routing import partition_of, shard_of_account
 from microfin.postgres import queries
 from microfin.postgres.archive_reading import Archive, archives_of
-from microfin.postgres.connections import Pool, connect_shards
+from microfin.postgres.connections import Pool, connect_pool, connect_shards
 from microfin.process.settings import CommonSettings
+from microfin_tools.audit.shard import open_archives, open_shards
 from microfin_tools.cli.failures import CouldNot
 
 
@@ -34,6 +35,11 @@ def administration_urls(settings: CommonSettings) -> list[str]:
     )
 
 
+def archive_reading_urls(settings: CommonSettings) -> list[str]:
+    """Return the URLs to read the archives, those past the pooler if no others are set."""
+    return settings.archive_urls or settings.archives_direct.split()
+
+
 @contextlib.asynccontextmanager
 async def reading_shards(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
     """Give pools for reading, shard 0 first; past the pooler only if no pooler is set."""
@@ -46,7 +52,7 @@ async def reading_archives(
     settings: CommonSettings, pools: Sequence[Pool]
 ) -> AsyncIterator[list[Archive]]:
     """Give the archives of the shards of `pools`, which connect when they are asked."""
-    archives = archives_of(settings, len(pools))
+    archives = archives_of(archive_reading_urls(settings), len(pools), settings)
     try:
         for archive in archives:
             await archive.start()
@@ -67,6 +73,27 @@ async def administered_shards(settings: CommonSettings) -> AsyncIterator[list[Po
 async def connected(urls: list[str], settings: CommonSettings) -> AsyncIterator[list[Pool]]:
     """Give pools to the shards at `urls`."""
     pools = await connect_shards(urls, settings)
+    try:
+        yield pools
+    finally:
+        for pool in pools:
+            pool.terminate()
+
+
+@contextlib.asynccontextmanager
+async def archives_to_read(settings: CommonSettings) -> AsyncIterator[list[Pool]]:
+    """Give pools to the shards' archives, shard 0 first; none where no setting names any.
+
+    Raises `WrongArchive` if a database is not the archive that belongs there.
+    """
+    urls = archive_reading_urls(settings)
+    if not urls:
+        yield []
+        return
+    shard_urls = settings.databases_direct.split() or settings.databases.split()
+    async with open_shards(shard_urls) as shards, open_archives(urls, shards):
+        pass
+    pools = [await connect_pool(url, settings) for url in urls]
     try:
         yield pools
     finally:

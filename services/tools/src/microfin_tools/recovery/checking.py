@@ -34,11 +34,13 @@ class LogBounds(Protocol):
 
 
 class Recovery(msgspec.Struct, frozen=True):
-    """The ledger of a recovery: all shards, past the pooler and as the owner; the log; the number
-    of the restored shard."""
+    """The ledger of a recovery: all shards, past the pooler and as the owner; their archives, where
+    there are any; the log; the number of the restored shard."""
 
     settings: CommonSettings
     pools: Sequence[Pool]
+    archives: Sequence[Pool]
+    archive_urls: Sequence[str]
     log: LogBounds
     shard: int
     say: Say
@@ -86,7 +88,9 @@ async def check(recovery: Recovery) -> tuple[CheckReport, ShardState]:
 
 async def _compare(recovery: Recovery, state: ShardState, report: CheckReport) -> None:
     """Compare the shard with the log and the other shards, and add the findings to `report`."""
-    wanted = await incomplete_operations(recovery.urls) if report.losses else []
+    wanted = (
+        await incomplete_operations(recovery.urls, recovery.archive_urls) if report.losses else []
+    )
     async with LogScan(recovery.settings, recovery.say) as scan:
         report.refusals += await _strangers(scan, state, report.partitions)
         if report.refusals:
@@ -95,7 +99,9 @@ async def _compare(recovery: Recovery, state: ShardState, report: CheckReport) -
     report.refusals += _later_routings(noticed, state)
     report.notes += _newer_versions(noticed)
     held = set().union(*(found.operations for found in noticed.values()))
-    gone = await stuck_transfers(recovery.pools, (it for it in wanted if it not in held))
+    gone = await stuck_transfers(
+        recovery.pools, (it for it in wanted if it not in held), recovery.archives
+    )
     report.transfers = [found.transfer for _, found in gone.values()]
     if recovery.shard == 0:
         report.users = await lost_users(recovery.pools)

@@ -41,7 +41,7 @@ async def verify(recovery: Recovery, patience: float, send: Send | None) -> Veri
         await _replayed(recovery, patience)
         stuck = await _stuck(recovery, patience)
     recovery.say("auditing")
-    report = await audit(recovery.urls, log_ends=_ends_of(recovery))
+    report = await audit(recovery.urls, log_ends=_ends_of(recovery), archives=recovery.archive_urls)
     users = await lost_users(recovery.pools) if recovery.shard == 0 else []
     owed = [found.transfer for found in stuck if found.command is not None]
     contradictory = [found.transfer for found in stuck if found.command is None]
@@ -80,8 +80,8 @@ async def _stuck(recovery: Recovery, patience: float) -> list[Unsettled]:
     decided up to that end, it has left an outcome, or was forwarded: hence the second round.
     """
     recovery.say("looking for transfers that have not arrived")
-    operations = await incomplete_operations(recovery.urls)
-    stuck = await stuck_transfers(recovery.pools, operations)
+    operations = await incomplete_operations(recovery.urls, recovery.archive_urls)
+    stuck = await stuck_transfers(recovery.pools, operations, recovery.archives)
     for _ in range(2):
         if not stuck:
             return []
@@ -89,7 +89,9 @@ async def _stuck(recovery: Recovery, patience: float) -> list[Unsettled]:
         before = stuck
         stuck = {
             operation: found
-            for operation, found in (await stuck_transfers(recovery.pools, before)).items()
+            for operation, found in (
+                await stuck_transfers(recovery.pools, before, recovery.archives)
+            ).items()
             if found[0] == before[operation][0]
         }
     return [found for _, found in stuck.values()]
