@@ -113,13 +113,11 @@ async def test_who_goes_away_takes_the_answer_from_nobody(gate: Gate, user: User
         await leaving
 
 
-async def test_all_who_wait_are_told_of_a_failure_and_the_next_read_goes_on(
-    gate: Gate, user: User
-) -> None:
+async def test_all_who_wait_get_a_failure_and_the_next_read_goes_on(gate: Gate, user: User) -> None:
     number, reads = await user.account(balance="5"), AccountReads([gate])
     gate.fault = ConnectionRefusedError("planted")
-    told = await asyncio.gather(*(reads.read(number) for _ in range(3)), return_exceptions=True)
-    assert [type(it) for it in told] == [ConnectionRefusedError] * 3
+    got = await asyncio.gather(*(reads.read(number) for _ in range(3)), return_exceptions=True)
+    assert [type(it) for it in got] == [ConnectionRefusedError] * 3
     gate.fault = None
     assert await seq_of(reads, number) == 1
 

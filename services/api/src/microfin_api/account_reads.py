@@ -153,6 +153,6 @@ class _ShardReads:
 
 
 def _consider_retrieved(reading: asyncio.Task[dict[str, StoredAccount]]) -> None:
-    """Let asyncio log no failure of which everybody who waited for it has been told, or is gone."""
+    """Let asyncio log no failure: all who waited for it have got it, or are gone."""
     if not reading.cancelled():
         reading.exception()
