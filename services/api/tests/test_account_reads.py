@@ -8,7 +8,7 @@ from typing import Any
 import pytest_asyncio
 
 from microfin_api.account_reads import MOST_AT_ONCE, REMEMBERED_SECONDS, AccountReads
-from support.api_under_test import Api, User
+from support.api_under_test import Api, Ledger, User, running
 from support.clocks import HandClock
 from support.waiting import until_true
 
@@ -113,13 +113,11 @@ async def test_who_goes_away_takes_the_answer_from_nobody(gate: Gate, user: User
         await leaving
 
 
-async def test_all_who_wait_are_told_of_a_failure_and_the_next_read_goes_on(
-    gate: Gate, user: User
-) -> None:
+async def test_all_who_wait_get_a_failure_and_the_next_read_goes_on(gate: Gate, user: User) -> None:
     number, reads = await user.account(balance="5"), AccountReads([gate])
     gate.fault = ConnectionRefusedError("planted")
-    told = await asyncio.gather(*(reads.read(number) for _ in range(3)), return_exceptions=True)
-    assert [type(it) for it in told] == [ConnectionRefusedError] * 3
+    got = await asyncio.gather(*(reads.read(number) for _ in range(3)), return_exceptions=True)
+    assert [type(it) for it in got] == [ConnectionRefusedError] * 3
     gate.fault = None
     assert await seq_of(reads, number) == 1
 
@@ -128,7 +126,7 @@ async def test_owner_and_currency_are_remembered_and_the_balance_is_not(
     gate: Gate, user: User
 ) -> None:
     clock = HandClock()
-    number, reads = await user.account(), AccountReads([gate], clock.monotonic)
+    number, reads = await user.account(), AccountReads([gate], clock=clock.monotonic)
     for reads_so_far in (1, 1):
         identity = await reads.identity(number)
         assert identity is not None
@@ -147,3 +145,11 @@ async def test_an_account_that_is_not_there_is_not_remembered(gate: Gate) -> Non
     for _ in range(2):
         assert await reads.identity("000000000000") is None
     assert len(gate.reads) == 2
+
+
+async def test_reads_keep_no_connection_that_others_have_none_without(ledger: Ledger) -> None:
+    async with running(ledger.settings(database_connections=1)) as api:
+        user = await api.user()
+        number = await user.account()
+        for path in (f"/api/accounts/{number}", "/api/accounts", f"/api/accounts/{number}"):
+            assert (await user.client.get(path)).status_code == 200, path

@@ -68,7 +68,7 @@ async def test_an_old_copy_in_redis_is_shown_by_nobody(
 async def test_an_owner_in_redis_is_believed_by_nobody(
     ledger: Ledger, api: Api, user: User, rest: str
 ) -> None:
-    """Not even with the seal that workers make: whoever has it sees no more than its own."""
+    """Not even with the seal that workers make: a program that has it sees no more than its own."""
     victim = await api.user()
     number = await victim.account(balance="5")
     await plant(ledger, api, CachedAccount(number, user.id, "EUR", 500, "open", 1, 99))

@@ -44,11 +44,19 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
 
 
 class AccountReads:
-    """Reads accounts from the shards of `pools`, the list that all who look something up share."""
+    """Reads accounts from the shards of `pools`, the list that all who look something up share.
 
-    def __init__(self, pools: Sequence[Pool], clock: Callable[[], float] = time.monotonic) -> None:
+    It keeps a connection of each pool, unless a pool has only `connections` = 1: others need that.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        connections: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
-        self._shards = [_ShardReads(pools, shard) for shard in range(len(pools))]
+        self._shards = [_ShardReads(pools, shard, connections > 1) for shard in range(len(pools))]
         self._identities: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
 
     async def read(self, number: str) -> StoredAccount | None:
@@ -98,9 +106,10 @@ class _Gathered:
 class _ShardReads:
     """The reads of one shard, usually one after another."""
 
-    def __init__(self, pools: Sequence[Pool], shard: int) -> None:
+    def __init__(self, pools: Sequence[Pool], shard: int, keeps: bool) -> None:
         self._pools = pools
         self._shard = shard
+        self._keeps = keeps
         self._held: HeldConnection | None = None
         self._next: _Gathered | None = None
         self._latest: asyncio.Task[dict[str, StoredAccount]] | None = None
@@ -133,15 +142,17 @@ class _ShardReads:
             self._next = None  # who comes from now on takes the next read
         return await queries.accounts(self._connections(), list(gathered.numbers))
 
-    def _connections(self) -> HeldConnection:
-        """Return the connection that reads keep: to lend one costs more than to read."""
+    def _connections(self) -> Pool:
+        """Return what gives the connection that reads keep: to lend one costs more than to read."""
         pool = self._pools[self._shard]
+        if not self._keeps:
+            return pool
         if self._held is None or not self._held.lends_from(pool):
             self._held = HeldConnection(pool)
         return self._held
 
 
 def _consider_retrieved(reading: asyncio.Task[dict[str, StoredAccount]]) -> None:
-    """Let asyncio log no failure of which everybody who waited for it has been told, or is gone."""
+    """Let asyncio log no failure: all who waited for it have got it, or are gone."""
     if not reading.cancelled():
         reading.exception()

@@ -69,7 +69,7 @@ class Services:
         if not settings.cache_secret:
             logger.warning("MICROFIN_CACHE_SECRET is not set: answers are looked up in PostgreSQL")
         self.pools = await connect_shards(settings.database_urls, settings)
-        self.accounts = AccountReads(self.pools)
+        self.accounts = AccountReads(self.pools, settings.database_connections)
         self.users = Users(self.pools[0])
         self.account_cap = AccountCap(settings, self.pools, self.leases)
         self.sessions = Sessions(settings, self.pools[0], self.redis)
