@@ -133,6 +133,11 @@ class SignInRate:
             loop = asyncio.get_running_loop()
             self._giving_back = loop.call_later(_GIVE_BACK_WITHIN, self._give_back)
 
+    async def stop(self, seconds: float) -> None:
+        """Give back what has waited for another attempt; Redis has `seconds` to take it."""
+        self._give_back()
+        await self._releases.finish(seconds)
+
     def _give_back(self) -> None:
         """Give back in Redis what is not needed any more, with what this turn asks of it."""
         if self._giving_back is None:
