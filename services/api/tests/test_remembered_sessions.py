@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from hashlib import blake2b
+from typing import Any
 
 import httpx
 import pytest
@@ -74,6 +75,30 @@ async def test_most_requests_ask_nobody(ledger: Ledger, api: Api, user: User) ->
     for _ in range(60):
         assert (await user.client.get("/api/me")).status_code == 200
     assert await gets(ledger) - before < 30
+
+
+async def test_a_session_is_remembered_where_it_was_opened(api: Api, user: User) -> None:
+    await remember(api, user.session_id)
+    session_id = (await sign_in(api, user)).json()["sessionId"]
+    assert hash_of(session_id) in api.services.sessions._memory._sessions
+
+
+async def test_a_session_is_not_remembered_if_one_ended_while_it_was_opened(
+    api: Api, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be this one: all of the user's sessions may have ended."""
+    await remember(api, user.session_id)
+    sessions = api.services.sessions
+    open_session = sessions._store.open
+
+    async def open_while_one_ends(*arguments: Any) -> list[bytes] | None:
+        ended = await open_session(*arguments)
+        sessions._memory.forget([b"another"])
+        return ended
+
+    monkeypatch.setattr(sessions._store, "open", open_while_one_ends)
+    session_id = (await sign_in(api, user)).json()["sessionId"]
+    assert hash_of(session_id) not in sessions._memory._sessions
 
 
 async def test_a_session_that_ends_here_is_refused_there(api: Api, there: Api, user: User) -> None:

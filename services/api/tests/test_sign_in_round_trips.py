@@ -1,7 +1,8 @@
 """A sign-in asks PostgreSQL twice and Redis twice.
 
 PostgreSQL for the user, and to open the session: each is one round trip, also behind a pooler that
-knows no prepared statements. Redis before the user is read, and when the session is open.
+knows no prepared statements. Redis before the user is read, and when the session is open. What an
+attempt gives back travels with what the next one asks.
 """
 
 import asyncio
@@ -9,16 +10,19 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from redis.crc import key_slot
 
 from microfin.postgres.connections import connect_pool
 from microfin.postgres.one_round_trip import OneRoundTrip
-from microfin.redis.node import Node
+from microfin.redis.guarded import RedisUnavailable
+from microfin.redis.node import Node, _Connection
+from microfin_api.people import sign_in_rate
 from support.api_under_test import PASSWORD, Api, Ledger, User, running
 from support.round_trips import CountedWay
-from support.waiting import until_true
+from support.waiting import until, until_true
 
 
 @asynccontextmanager
@@ -80,9 +84,10 @@ async def test_redis_learns_of_attempt_and_session_at_once(
         asked.extend("Redis" for command in commands if command[0] == "EVALSHA")
         return await ask_redis(node, commands)
 
-    async def count_postgresql(connection: OneRoundTrip, *arguments: Any) -> Any:
-        rows = await ask_postgresql(connection, *arguments)
-        asked.append("PostgreSQL")
+    async def count_postgresql(connection: OneRoundTrip, statement: str, *values: Any) -> Any:
+        rows = await ask_postgresql(connection, statement, *values)
+        if "FROM users" in statement or "open_session" in statement:  # leases ask too
+            asked.append("PostgreSQL")
         return rows
 
     monkeypatch.setattr(Node, "ask", count_redis)
@@ -94,6 +99,60 @@ async def test_redis_learns_of_attempt_and_session_at_once(
     await until_true(lambda: asked.count("Redis") >= 7)
     assert [of for of, _ in groupby(asked)] == ["Redis", "PostgreSQL", "Redis"]
     assert (asked.count("Redis"), asked.count("PostgreSQL")) == (7, 2)
+
+
+async def until_none_is_counted(api: Api, key: str) -> None:
+    async def is_given_back() -> bool:
+        return await api.services.redis.get(key) is None
+
+    # What is not given back is counted until the window of a minute ends.
+    await until("no counter", is_given_back, 30, not_yet=(RedisUnavailable,))
+
+
+async def test_what_is_given_back_travels_with_the_next_attempt(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_in_rate, "_GIVE_BACK_WITHIN", 5.0, raising=False)  # not alone
+    rate = api.services.sign_in_rate
+    limits = [
+        *rate.of_address("192.0.2.77"),
+        *rate.of_stranger(f"{uuid4().hex}@example.com", "192.0.2.77"),
+    ]
+    nodes = {await api.services.redis._owner(limit.key) for limit in limits}
+    written: list[_Connection] = []
+    send = _Connection._send
+
+    def count(connection: _Connection) -> None:
+        if any(b"EVALSHA" in command for command in connection._unsent):
+            written.append(connection)
+        send(connection)
+
+    monkeypatch.setattr(_Connection, "_send", count)
+    for _ in range(3):
+        with rate.attempt("too_many_sign_ins") as attempt:
+            await attempt.acquire(limits)
+    await asyncio.gather(*rate._releases._tasks)
+    assert len(written) == 3 * len(nodes)
+
+
+async def test_what_was_acquired_is_given_back_soon(api: Api) -> None:
+    rate = api.services.sign_in_rate
+    limits = rate.of_user(uuid4().hex)
+    with rate.attempt("too_many_sign_ins") as attempt:
+        await attempt.acquire(limits)
+    await until_none_is_counted(api, limits[0].key)
+
+
+async def test_a_process_that_ends_gives_back_what_it_has_acquired(
+    ledger: Ledger, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_in_rate, "_GIVE_BACK_WITHIN", 5.0)
+    async with running(ledger.settings()) as ending:
+        rate = ending.services.sign_in_rate
+        limits = rate.of_user(uuid4().hex)
+        with rate.attempt("too_many_sign_ins") as attempt:
+            await attempt.acquire(limits)
+    await until_none_is_counted(api, limits[0].key)
 
 
 async def test_the_answer_does_not_wait_until_the_session_is_cached(

@@ -1,4 +1,4 @@
-"""The application: the endpoints' routes, and the answers to the errors that they raise."""
+"""The application: finds the endpoint of each request, and answers it."""
 
 import asyncio
 import contextlib
@@ -6,28 +6,22 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Final
 
-import structlog
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import State
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from microfin.postgres.archive_reading import ArchiveAway, ArchiveUnusable
-from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
-from microfin.postgres.shards import NotMigrated, WrongShard
 from microfin.process import garbage_collection
 from microfin.process.settings import ApiSettings
 from microfin_api.documentation import Documents
 from microfin_api.endpoint import Endpoint
+from microfin_api.error_answers import answer_to
 from microfin_api.http.parameters import refuse_unknown
 from microfin_api.http.problems import Problem
 from microfin_api.middleware import RequestMiddleware
 from microfin_api.routes import ENDPOINTS
 from microfin_api.services import Services
-
-logger = structlog.get_logger(__name__)
 
 LONGEST_SECONDS: Final = 25.0
 """How long a request may take: longer than its own deadlines, shorter than a proxy waits."""
@@ -39,34 +33,44 @@ def create_app(settings: ApiSettings) -> RequestMiddleware:
     Raises `ValueError` if a necessary setting is missing or cannot be read.
     """
     services = Services(settings)
+    app = Application(services)
+    return RequestMiddleware(app, services.origins, settings.request_limit, services.drain)
+
+
+class Application:
+    """Passes each request to its path's `Dispatcher`, by Starlette's router alone.
+
+    Starlette's own application would put three layers around each request, whose only work here is
+    to answer errors: the `Dispatcher` does that itself.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self.state = State({"documents": Documents.of(ENDPOINTS), "services": services})
+        self._services = services
+        self._router = Router(
+            list(_routes(ENDPOINTS, services)),
+            redirect_slashes=False,
+            default=_answer_not_found,
+            lifespan=self._lifespan,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        scope["app"] = self  # endpoints find `state` by it
+        await self._router(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await services.start()
+    async def _lifespan(self, _: object) -> AsyncIterator[None]:
+        await self._services.start()
         garbage_collection.tune()
         try:
             yield
         finally:
-            await services.stop()
+            await self._services.stop()
 
-    app = Starlette(
-        exception_handlers={
-            Problem: _answer_problem,
-            ClientDisconnect: _answer_nobody,
-            HTTPException: _answer_http_error,
-            **dict.fromkeys(DATABASE_ERRORS, _answer_database_error),
-            WrongShard: _answer_wrong_shard,
-            NotMigrated: _answer_wrong_shard,
-            ArchiveAway: _answer_archive_away,
-            ArchiveUnusable: _answer_archive_unusable,
-            Exception: _answer_unexpected,
-        },
-    )
-    routes = list(_routes(ENDPOINTS, services))
-    app.router = Router(routes, redirect_slashes=False, lifespan=lifespan)
-    app.state.documents = Documents.of(ENDPOINTS)
-    app.state.services = services
-    return RequestMiddleware(app, services.origins, settings.request_limit, services.drain)
+
+async def _answer_not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    await Problem("not_found").answer()(scope, receive, send)
 
 
 def _routes(endpoints: Iterable[Endpoint], services: Services) -> Iterable[Route]:
@@ -94,9 +98,17 @@ class Dispatcher:
         self._allowed = ", ".join(sorted(self._by_method))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        response = await self._answer(Request(scope, receive, send))
+        """Answer one request. An error that nobody expects is raised again when it is answered."""
+        unexpected: Exception | None = None
+        try:
+            response = await self._answer(Request(scope, receive, send))
+        except Exception as error:  # noqa: BLE001 - uvicorn logs it
+            answer = answer_to(error, scope["path"])
+            unexpected = error if answer is None else None
+            response = answer or Problem("internal").answer()
         await response(scope, receive, send)
+        if unexpected is not None:
+            raise unexpected
 
     async def _answer(self, request: Request) -> Response:
         endpoint = self._by_method.get(request.method)
@@ -109,50 +121,3 @@ class Dispatcher:
             refuse_unknown(request, self._parameters[endpoint.name])
         async with asyncio.timeout(LONGEST_SECONDS):
             return await endpoint.handler(request, self._services)
-
-
-async def _answer_problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)  # noqa: S101 - it is registered for it
-    return error.answer()
-
-
-async def _answer_http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for it
-    code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-    problem = Problem(
-        code.get(error.status_code, "invalid_body"),
-        status=error.status_code,
-        headers=error.headers,
-    )
-    return problem.answer()
-
-
-async def _answer_database_error(request: Request, error: Exception) -> Response:
-    if not is_connection_loss(error):
-        logger.error("unexpected error", path=request.url.path, exc_info=error)
-        return Problem("internal").answer()
-    logger.warning("database unavailable", path=request.url.path, error=repr(error))
-    return Problem("unavailable", "The database does not answer.").answer()
-
-
-async def _answer_wrong_shard(request: Request, error: Exception) -> Response:
-    logger.critical("the database is of another shard", path=request.url.path, error=str(error))
-    return Problem("unavailable", "The database is of another shard.").answer()
-
-
-async def _answer_archive_away(request: Request, error: Exception) -> Response:
-    logger.warning("archive unavailable", path=request.url.path, error=str(error))
-    return Problem("archive_unavailable").answer()
-
-
-async def _answer_archive_unusable(request: Request, error: Exception) -> Response:
-    logger.error("archive unusable", path=request.url.path, error=str(error))
-    return Problem("archive_unusable").answer()
-
-
-async def _answer_nobody(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # the client hung up before it had sent its body
-
-
-async def _answer_unexpected(_: Request, __: Exception) -> Response:
-    return Problem("internal").answer()

@@ -1,5 +1,6 @@
 """What `/metrics` shows of this process (listed in `docs/reference/metrics.md`)."""
 
+from functools import cache
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -60,3 +61,18 @@ SESSIONS_FOUND: Final = Counter(
 PASSWORD_HASHES: Final = Gauge(
     "microfin_api_password_hashes", "Password hashes being computed or waiting to be."
 )
+
+
+@cache
+def answered(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """Return the counter of such answers, and the histogram of their times.
+
+    They are found once: to find them by their labels costs as much as to count.
+    """
+    return REQUESTS.labels(method, route, status), REQUEST_SECONDS.labels(method, route)
+
+
+@cache
+def operations(kind: str, status: str) -> Counter:
+    """Return the counter of operations that are answered with `status`."""
+    return OPERATIONS.labels(kind, status)

@@ -100,5 +100,6 @@ def count_answer(scope: Scope, status: int, seconds: float) -> None:
     route = scope.get("route")
     template = getattr(route, "path", _NO_ROUTE)
     method = scope["method"] if template != _NO_ROUTE else "any"
-    metrics.REQUESTS.labels(method, template, status).inc()
-    metrics.REQUEST_SECONDS.labels(method, template).observe(seconds)
+    number, times = metrics.answered(method, template, status)
+    number.inc()
+    times.observe(seconds)

@@ -100,6 +100,7 @@ class Services:
         """Let commands under way reach the log, release the leases, and disconnect."""
         self.drain.begun = True
         await self.submission.finish(_FLUSH_SECONDS)
+        await self.sign_in_rate.stop(_CLOSE_SECONDS)
         for task in (self._producing, self._cleaning, self._looking):
             task.cancel()
         await self.producer.stop()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from functools import partial
 
 from microfin_api import metrics
 from microfin_api.http.problems import Problem
@@ -16,6 +17,9 @@ class Backpressure:
 
     def enter(self, partition: int) -> None:
         """Count one more command. Raises `Problem` if the partition has too many."""
+        if partition not in self._under_way:
+            count = partial(self._under_way.__getitem__, partition)
+            metrics.WAITING.labels(partition).set_function(count)
         if self._under_way[partition] >= self._limit:
             raise Problem("overloaded")
         self._change(partition, 1)
@@ -29,4 +33,3 @@ class Backpressure:
 
     def _change(self, partition: int, change: int) -> None:
         self._under_way[partition] += change
-        metrics.WAITING.labels(partition).set(self._under_way[partition])

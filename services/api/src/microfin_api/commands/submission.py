@@ -142,7 +142,7 @@ class Submission:
     ) -> Settled | Accepted:
         """Wait for the final outcome; after a while, acceptance is enough."""
         if not at_once:
-            await asyncio.wait({waiter.settled}, timeout=self._settings.answer_within)
+            await waiter.until_settled(self._settings.answer_within)
             if waiter.settled.done():
                 return waiter.settled.result()
         waited = 0.0 if at_once else self._settings.answer_within

@@ -116,7 +116,7 @@ class Change:
 
     def _final_answer(self, settled: Settled, status: int) -> Response:
         operation = settled.operation
-        metrics.OPERATIONS.labels(operation.kind, operation.status).inc()
+        metrics.operations(operation.kind, operation.status).inc()
         logger.debug("settled", operation=operation.operation, status=operation.status)
         headers = {HEADER: self.key.header}
         if settled.replayed:
@@ -131,7 +131,7 @@ class Change:
 
     def _accepted_answer(self, command: Command, accepted: Accepted) -> Response:
         status: Literal["accepted", "in_transit"] = "in_transit" if accepted.debited else "accepted"
-        metrics.OPERATIONS.labels(command.kind, status).inc()
+        metrics.operations(command.kind, status).inc()
         logger.debug("accepted", operation=accepted.operation, status=status)
         headers = {
             HEADER: self.key.header,

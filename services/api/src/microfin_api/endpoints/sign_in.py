@@ -62,7 +62,7 @@ async def sign_in(request: Request, services: Services) -> Response:
     services.origins.check(request)
     body = await read_body(request, SignInBody, services.settings.body_limit)
     forms, password = read_email(body.email), body.password
-    # The attempt ends when the session is open: what Redis learns of both is one write.
+    # The attempt ends when the session is open: then nobody waits for what Redis learns of it.
     with services.sign_in_rate.attempt("too_many_sign_ins") as attempt:
         user = await _user_of(request, services, attempt, forms, password, "sign_in")
         if user is None:

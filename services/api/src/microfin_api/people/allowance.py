@@ -10,6 +10,7 @@ cannot be read, or that ends further ahead than any window, counts as none and i
 """
 
 import time
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -81,6 +82,13 @@ class Allowances:
     async def release(self, key: str, *, seconds: int, counts: bool) -> None:
         """Count an acquisition until the window ends, or give it back."""
         await self._run(key, "count" if counts else "release", seconds, 0)
+
+    async def release_all(self, keys: Sequence[str], *, seconds: int, counts: bool) -> None:
+        """Do what `release` does for several, in one write for each node; raises nothing."""
+        verb = b"count" if counts else b"release"
+        now, window = b"%d" % (time.time_ns() // 1_000_000), b"%d" % (seconds * 1000)
+        arguments = (verb, now, window, b"0", b"%d" % LAPSE_MILLISECONDS)
+        await self._redis.evaluate(_SCRIPT, [(key, arguments) for key in keys])
 
     async def _run(self, key: str, verb: str, seconds: int, limit: int) -> list[int]:
         now, window = time.time_ns() // 1_000_000, seconds * 1000

@@ -91,11 +91,13 @@ class Sessions:
         user's oldest session ends if there are too many.
         """
         session_id, read_at = self.new_id(), now()
-        token_hash = _hash(session_id)
+        token_hash, reading = _hash(session_id), self._memory.begin()
         ended = await self._store.open(token_hash, user, epoch)
         if ended is None:
             return None
         session = Session(user, read_at // 1000 + self._store.lifetime.at_first)
+        # The row was written since `reading`, so it is known as well as one that was read.
+        self._memory.keep(token_hash, session, seconds_left(session, read_at), reading)
         # Nobody waits for it. A request that comes before it finds the session in PostgreSQL.
         self._caching.begin(self._cache.put(token_hash, session, read_at, b""))
         if ended:

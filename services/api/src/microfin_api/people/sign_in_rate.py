@@ -4,6 +4,9 @@ They are counted in Redis for all processes; while Redis is away, each process c
 attempt acquires one of each allowance before it is made, and gives it back unless it fails: many
 attempts at once gain nothing, and right passwords cost nothing. If others hold the rest of an
 allowance, the attempt waits for them.
+
+A failure is counted at once. What is given back can wait a moment: under load it travels with what
+the next attempt asks, and costs no write of its own.
 """
 
 import asyncio
@@ -31,6 +34,8 @@ WINDOW_SECONDS: Final = 60
 _REMEMBERED: Final = 10_000
 _PATIENCE_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.1
+_GIVE_BACK_WITHIN: Final = 0.05
+"""Seconds after which Redis learns what is given back, if no other attempt asks it before."""
 
 Code = Literal["too_many_sign_ins", "too_many_sign_ups"]
 
@@ -50,6 +55,8 @@ class SignInRate:
         self._redis = Allowances(redis)
         self._own = OwnAllowances(_REMEMBERED)
         self._releases = Unawaited()
+        self._to_give_back: list[str] = []
+        self._giving_back: asyncio.TimerHandle | None = None
 
     def of_address(self, address: str) -> list[Limit]:
         """Return the limits on failed sign-ins from a client's address, for whichever user."""
@@ -94,6 +101,7 @@ class SignInRate:
         if blocked := _blocked(own):
             self._release_own(_acquired(limits, own), counts=False)
             return blocked
+        self._give_back()  # at first: we may be about to ask for the same
         acquisitions = await asyncio.gather(*(self._acquire_for_all(limit) for limit in limits))
         if blocked := _blocked(acquisitions):
             self._release_own(limits, counts=False)
@@ -116,15 +124,28 @@ class SignInRate:
             self._own.release(limit.key, seconds=WINDOW_SECONDS, counts=counts)
 
     def _release_for_all(self, limits: Sequence[Limit], *, counts: bool) -> None:
-        if limits:
-            self._releases.begin(self._release_in_redis(limits, counts=counts))
+        keys = [limit.key for limit in limits]
+        if counts and keys:
+            self._releases.begin(self._redis.release_all(keys, seconds=WINDOW_SECONDS, counts=True))
+            return
+        self._to_give_back += keys
+        if self._to_give_back and self._giving_back is None:
+            loop = asyncio.get_running_loop()
+            self._giving_back = loop.call_later(_GIVE_BACK_WITHIN, self._give_back)
 
-    async def _release_in_redis(self, limits: Sequence[Limit], *, counts: bool) -> None:
-        calls = (
-            self._redis.release(limit.key, seconds=WINDOW_SECONDS, counts=counts)
-            for limit in limits
-        )
-        await asyncio.gather(*calls, return_exceptions=True)
+    async def stop(self, seconds: float) -> None:
+        """Give back what has waited for another attempt; Redis has `seconds` to take it."""
+        self._give_back()
+        await self._releases.finish(seconds)
+
+    def _give_back(self) -> None:
+        """Give back in Redis what is not needed any more, with what this turn asks of it."""
+        if self._giving_back is None:
+            return
+        self._giving_back.cancel()
+        self._giving_back = None
+        keys, self._to_give_back = self._to_give_back, []
+        self._releases.begin(self._redis.release_all(keys, seconds=WINDOW_SECONDS, counts=False))
 
 
 class Attempt:
@@ -145,7 +166,7 @@ class Attempt:
 
     def __exit__(self, *_: object) -> None:
         # To give back what has lapsed would give back what another attempt has acquired since.
-        if self.failed or asyncio.get_running_loop().time() < self._lapses:
+        if self.failed or asyncio.get_running_loop().time() + _GIVE_BACK_WITHIN < self._lapses:
             self._rate.release(self._acquired, counts=self.failed)
         self._acquired = []
 

@@ -16,3 +16,8 @@ class Unawaited:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until all of it is done, or the time is over."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
