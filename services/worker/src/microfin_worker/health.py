@@ -11,18 +11,18 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from microfin.process.second_ticks import SecondTicks
+from microfin.process.quiet_server import QuietServer
 from microfin.process.settings import WorkerSettings
 from microfin_worker.status import Status
 
 
-class HealthServer(SecondTicks, uvicorn.Server):
+class HealthServer(QuietServer, uvicorn.Server):
     """Serves next to the worker, which handles the signals itself."""
 
     def end(self) -> None:
         """Stop serving."""
         self.should_exit = True
-        self.tick_soon()
+        self.look_soon()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
