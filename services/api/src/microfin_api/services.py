@@ -152,4 +152,4 @@ class Services:
 
 
 def _one_if_valid(lease: ShardLease) -> int:
-    return 0 if lease.valid() is None else 1
+    return 1 if lease.lasts else 0
