@@ -25,7 +25,7 @@ def test_silence_begins_with_the_last_answer_not_with_when_it_was_noted(
 ) -> None:
     kafka = Silence("Kafka", 3.5)
     wait(10)
-    kafka.answered(ago=2.0)
+    kafka.answered(108.0)
     wait(1)
     kafka.ask()
     assert kafka.seconds() == 3.0
@@ -37,7 +37,10 @@ def test_an_answer_from_before_the_silence_does_not_end_it(
     kafka = Silence("Kafka", 3.5)
     kafka.ask()
     wait(10)
-    kafka.answered(ago=10.0)
+    kafka.answered(100.0)
     assert kafka.seconds() == 10.0
-    kafka.answered(ago=4.0)
+    wait(1)
+    kafka.answered(100.0)
+    assert kafka.seconds() == 11.0
+    kafka.answered(106.0)
     assert kafka.seconds() == 0

@@ -1,6 +1,7 @@
 """The log on a real broker, also when its reader fails without an error."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -101,6 +102,22 @@ async def test_answers_to_the_reader_spare_the_watch_its_requests(
     assert log.silence.seconds() == 0
 
 
+async def test_a_silence_lasts_while_the_same_old_answer_is_noted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However often the watch looks: no answer has come since."""
+
+    async def unanswered() -> int:
+        raise TimeoutError
+
+    log = KafkaLog(WorkerSettings(kafka="127.0.0.1:1"), 0)
+    monkeypatch.setattr(log._watch, "_ask", unanswered)
+    log._answered = began = time.monotonic()
+    for _ in range(3):
+        assert not await log._watch._look()
+    assert log.silence._since == began
+
+
 async def test_a_clock_that_is_set_back_does_not_make_old_answers_new(
     log: KafkaLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +125,7 @@ async def test_a_clock_that_is_set_back_does_not_make_old_answers_new(
     assert len(await fetched(log)) == 1
     await kill_reader(log)
     monkeypatch.setattr(log._clock, "now", lambda: 0)
-    await until_true(lambda: log._reader_answered() > log_watch.READER_ANSWERS)
+    await until_true(lambda: time.monotonic() - log._reader_answered() > log_watch.READER_ANSWERS)
 
 
 async def test_a_stop_does_not_wait_for_the_end_of_a_fetch(

@@ -163,17 +163,16 @@ class KafkaLog:
             fetching.reschedule(asyncio.get_running_loop().time())
 
     def _reader_answered(self) -> float:
-        """Return for how many seconds no fetch was answered, if only by "there is nothing".
+        """Return when (monotonic) the last fetch was answered, if only by "there is nothing".
 
         The client gives the moment by the wall clock, which may be set: it is believed once.
         """
         reader = self._reader
         polled = reader.last_poll_timestamp(self._topic_partition) if reader is not None else None
-        now = self._clock.monotonic()
         if polled is not None and polled != self._polled:
-            ago = (self._clock.now() - polled) / 1000
-            self._polled, self._answered = polled, now - min(max(ago, 0.0), log_watch.EVERY)
-        return now - self._answered
+            ago = min(max((self._clock.now() - polled) / 1000, 0.0), log_watch.EVERY)
+            self._polled, self._answered = polled, self._clock.monotonic() - ago
+        return self._answered
 
     def _discard_if_silent(self, reader: aiokafka.AIOKafkaConsumer) -> None:
         """Discard the reader if it has fetched nothing for too long though there are records."""
@@ -181,7 +180,7 @@ class KafkaLog:
         if self._watch.end <= self._next_offset:
             self._silent_since = None
         elif self._silent_since is None:  # nobody may have asked for a while
-            self._silent_since = now - min(self._reader_answered(), log_watch.UNASKED)
+            self._silent_since = max(self._reader_answered(), now - log_watch.UNASKED)
         elif now - self._silent_since > _LONGEST_SILENCE:
             self._reader = None
             closing = asyncio.create_task(_close(reader))

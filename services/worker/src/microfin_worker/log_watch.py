@@ -39,7 +39,7 @@ _COUNT_EVERY: Final = 2  # looks, until the topic's partitions are counted again
 class LogWatch:
     """Knows where a partition ends, by the reader's answers and by its own requests.
 
-    `reader_answered` returns how many seconds ago the reader's last answer came.
+    `reader_answered` returns when (monotonic) the reader's last answer came.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class LogWatch:
 
     async def _look(self) -> bool:
         """Ask the broker, unless the reader knows; return whether it has answered."""
-        age = self._reader_answered()
-        self._silence.answered(age)
-        if age < READER_ANSWERS and self._until_count > 0:
+        answered = self._reader_answered()
+        self._silence.answered(answered)
+        if self._clock.monotonic() - answered < READER_ANSWERS and self._until_count > 0:
             self._until_count -= 1
             return True
         self._silence.ask()

@@ -49,9 +49,10 @@ class Silence:
         if self._since is None:
             self._since = max(self._answered, time.monotonic() - self._every)
 
-    def answered(self, ago: float = 0.0) -> None:
-        """Note an answer that came `ago` seconds before now."""
-        moment = time.monotonic() - ago
+    def answered(self, moment: float | None = None) -> None:
+        """Note an answer that came at `moment` (monotonic), or now."""
+        if moment is None:
+            moment = time.monotonic()
         self._answered = max(self._answered, moment)
         if self._since is not None and self._since < moment:
             self._since = None
