@@ -16,7 +16,7 @@ from simulation.plan import LostProduce
 from simulation.virtual_loop import VirtualLoop
 
 _CLOCK = SystemClock()
-_FETCH_WAIT = 0.5  # seconds, as KafkaLog has it
+_FETCH_WAIT = 1.0  # seconds, as KafkaLog has it
 _HUNG = 5.0  # seconds until a producer gives up
 
 
@@ -164,7 +164,7 @@ class SimulatedLog:
         self._next = offset
 
     async def fetch(self, limit: int) -> Sequence[Record]:
-        """Return the next records, at most `limit`; none if none come within half a second."""
+        """Return the next records, at most `limit`; none if none come within a second."""
         ends = self._network.loop.time() + _FETCH_WAIT
         records = self._topic.records[self._partition]
         while self._next >= len(records):

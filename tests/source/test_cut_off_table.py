@@ -5,17 +5,20 @@ from math import ceil
 
 import pytest
 
+from microfin.kafka import producer
 from microfin.ledger.lease import LEASE_SECONDS
 from microfin.postgres.archive_reading import DEADLINES
+from microfin.process import ticks
 from microfin.process.settings import ApiSettings
 from microfin.process.silence import SAID_AFTER
+from microfin.redis import guarded
 from microfin_api import services
 from microfin_operator import api_silence, worker_reports
 from microfin_operator.settings import OperatorSettings
 from microfin_tools.audit import shard
 from microfin_tools.cli import sending, topic
 from microfin_tools.migrations import run
-from microfin_worker import worker
+from microfin_worker import kafka_log, log_watch
 from source.markdown_pages import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "reference" / "cut-off.md"
@@ -25,7 +28,10 @@ ROWS = [
     for line in PAGE.read_text(encoding="utf-8").splitlines()
     if line.startswith("| ") and not line.startswith("| process")
 ]
-_SHOWN = ceil(SAID_AFTER + worker._MEASURE_SECONDS)
+# A process asks a tick late at most. A worker looks whether its row is due after each fetch.
+_TICKS = max(producer._PROBE_EVERY, guarded._LOOK_EVERY, log_watch.EVERY)
+_LATE = max(ticks._TOO_NEAR * _TICKS, kafka_log._FETCH_WAIT / 1000)
+_SHOWN = ceil(SAID_AFTER + _LATE)
 _WORKER_MISSED = OperatorSettings.model_fields["look_seconds"].default + (
     worker_reports._PATIENCE.total or 0
 )

@@ -163,8 +163,11 @@ class DataStarter:
         self._say(f"kafka is ready on {cluster.bootstrap}")
 
     async def _start_redis(self, nodes: list[RedisNode], *, forget: bool) -> None:
+        replicas = len(nodes) > redis_cluster.MASTERS
         processes = [
-            await self._supervisor.start(redis_cluster.prepare(node, forget=forget))
+            await self._supervisor.start(
+                redis_cluster.prepare(node, forget=forget, replicas=replicas)
+            )
             for node in nodes
         ]
         for node in nodes:

@@ -22,6 +22,9 @@ KAFKA_VERSION = "4.3.1"
 # the others notice, half a second for the election, then a whole session of the brokers), and if a
 # connection between brokers is half-open (request.timeout.ms: how long a follower waits for its
 # leader; Kafka's default is 30 s).
+#
+# Only Kafka's own small topics are compacted. The cleaner's table of keys is there from the start,
+# by default 128 MiB: half of a broker's memory here. What does not fit waits for its next pass.
 _SETTINGS = """\
 process.roles=broker,controller
 node.id={node}
@@ -45,9 +48,8 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor={replication}
 share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
-broker.heartbeat.interval.ms=250
-broker.session.timeout.ms=2000
-controller.quorum.fetch.timeout.ms=1000
+group.coordinator.threads=1
+{liveness}controller.quorum.fetch.timeout.ms=1000
 controller.quorum.election.timeout.ms=500
 controller.socket.timeout.ms=3000
 request.timeout.ms=2000
@@ -55,6 +57,20 @@ replica.lag.time.max.ms=5000
 num.network.threads=2
 num.io.threads=4
 log.retention.ms=-1
+log.cleaner.dedupe.buffer.size=8388608
+"""
+# Nobody takes the place of a broker that is alone: two heartbeats a second are enough. Its session
+# stays short: until it has ended, the broker that comes after a killed one may not register. Kafka
+# writes a record of metadata twice a second to show how far each node is behind; here is only one.
+# These timers were a fifth of what an idle broker does (docs/guide/wake-ups.md).
+_ONE_BROKER = """\
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=2000
+metadata.max.idle.interval.ms=0
+"""
+_SEVERAL_BROKERS = """\
+broker.heartbeat.interval.ms=250
+broker.session.timeout.ms=2000
 """
 # The files are read when the broker starts, and when a client sets their names again. The plain
 # listeners, of which ANONYMOUS comes, are for brokers and tests.
@@ -201,6 +217,7 @@ async def prepare(cluster: KafkaCluster, broker: Broker, cluster_id: str, log: P
             between_brokers=broker.listener("kafka").name,
             controller_port=broker.controller_port,
             data=data,
+            liveness=_SEVERAL_BROKERS if len(cluster.brokers) > 1 else _ONE_BROKER,
             replication=cluster.replication,
             in_sync=cluster.in_sync,
         )

@@ -32,6 +32,11 @@ daemonize no
 maxmemory 128mb
 maxmemory-policy volatile-lru
 """
+# A node looks ten times a second whether a peer is gone. Where none has a replica, nobody takes
+# its place, and twice is often enough: our processes ask each node themselves.
+_WITHOUT_REPLICAS = """\
+hz 2
+"""
 # Clients learn names, not addresses, of the nodes, as with the chart.
 _TLS_SETTINGS = """\
 tls-port {port}
@@ -80,8 +85,11 @@ class RedisNode:
         return f"redis://127.0.0.1:{self.announced_port}"
 
 
-def prepare(node: RedisNode, *, forget: bool) -> Program:
-    """Write a node's settings and return how to run it. `forget` drops its cluster's layout."""
+def prepare(node: RedisNode, *, forget: bool, replicas: bool) -> Program:
+    """Write a node's settings and return how to run it.
+
+    `forget` drops its cluster's layout; `replicas` says whether the cluster has any.
+    """
     node.folder.mkdir(parents=True, exist_ok=True)
     if forget:
         (node.folder / "nodes.conf").unlink(missing_ok=True)
@@ -94,6 +102,7 @@ def prepare(node: RedisNode, *, forget: bool) -> Program:
             announced_port=node.announced_port,
             folder=node.folder,
         )
+        + ("" if replicas else _WITHOUT_REPLICAS)
         + (_TLS_SETTINGS.format(port=node.tls.port, folder=node.tls.folder) if node.tls else ""),
     )
     return Program(

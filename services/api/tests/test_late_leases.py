@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from microfin_api.commands import sending_gate
+from microfin.ledger.lease import IDLE_RENEWAL_SECONDS, RENEWAL_SECONDS
+from microfin_api.commands import leases, sending_gate
 from microfin_api.commands.leases import Lease, ShardLease
 from microfin_api.http.problems import Problem
 from support.api_under_test import Api, Ledger, User, running
@@ -198,3 +199,27 @@ async def test_a_renewal_between_look_and_wait_is_not_missed(ledger: Ledger) -> 
     await lease.stop()
     async with asyncio.timeout(30):
         await lease.attempted(after=seen)
+
+
+async def test_an_unused_lease_is_renewed_more_rarely_while_the_database_is_quick(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renewal wakes up this process, PgBouncer and PostgreSQL, and writes to the disk."""
+    pauses: list[float | None] = []
+    timeout = asyncio.timeout
+
+    def noted(seconds: float | None) -> asyncio.Timeout:
+        pauses.append(seconds)
+        return timeout(seconds)
+
+    lease = ShardLease("unused", ledger.settings(), 0)
+    monkeypatch.setattr(leases.asyncio, "timeout", noted)
+    lease._wanted_event.set()
+    await lease._until_due(took=0.0)
+    await lease._until_due(took=0.3)
+    assert not lease.lasts  # who only looks does not use it
+    await lease._until_due(took=0.0)
+    assert lease.valid() is None  # who sends does
+    await lease._until_due(took=0.0)
+    seldom, often = IDLE_RENEWAL_SECONDS, RENEWAL_SECONDS
+    assert pauses == [seldom, often, seldom, often]

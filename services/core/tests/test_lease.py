@@ -7,6 +7,7 @@ from microfin.ledger.lease import (
     CUT_SECONDS,
     GROWTH_WAIT_SECONDS,
     HOLD_SECONDS,
+    IDLE_RENEWAL_SECONDS,
     LEASE_SECONDS,
     RENEWAL_SECONDS,
     STALE_INTENT_SECONDS,
@@ -14,7 +15,7 @@ from microfin.ledger.lease import (
 
 
 def test_one_late_renewal_does_not_end_a_lease() -> None:
-    assert 2 * RENEWAL_SECONDS < LEASE_SECONDS
+    assert 2 * RENEWAL_SECONDS <= 2 * IDLE_RENEWAL_SECONDS < LEASE_SECONDS
 
 
 def test_every_lease_from_before_the_intent_ends_before_the_cuts() -> None:

@@ -4,7 +4,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from microfin.postgres.archive_reading import ArchiveAway, ArchiveUnusable
+from microfin.postgres.archive_reading import ArchiveAway, ArchiveFault
 from microfin.postgres.connections import DATABASE_ERRORS, is_connection_loss
 from microfin.postgres.shards import NotMigrated, WrongShard
 from microfin_api.http.problems import Problem
@@ -21,12 +21,8 @@ def answer_to(error: Exception, path: str) -> Response | None:
     if isinstance(error, WrongShard | NotMigrated):
         logger.critical("the database is of another shard", path=path, error=str(error))
         return Problem("unavailable", "The database is of another shard.").answer()
-    if isinstance(error, ArchiveAway):
-        logger.warning("archive unavailable", path=path, error=str(error))
-        return Problem("archive_unavailable").answer()
-    if isinstance(error, ArchiveUnusable):
-        logger.error("archive unusable", path=path, error=str(error))
-        return Problem("archive_unusable").answer()
+    if isinstance(error, ArchiveFault):
+        return _answer_to_archive(error, path)
     if isinstance(error, DATABASE_ERRORS):
         return _answer_to_database(error, path)
     return None
@@ -38,3 +34,11 @@ def _answer_to_database(error: Exception, path: str) -> Response:
         return Problem("internal").answer()
     logger.warning("database unavailable", path=path, error=repr(error))
     return Problem("unavailable", "The database does not answer.").answer()
+
+
+def _answer_to_archive(error: ArchiveFault, path: str) -> Response:
+    if isinstance(error, ArchiveAway):
+        logger.warning("archive unavailable", path=path, error=str(error))
+        return Problem("archive_unavailable").answer()
+    logger.error("archive unusable", path=path, error=str(error))
+    return Problem("archive_unusable").answer()

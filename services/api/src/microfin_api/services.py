@@ -178,4 +178,4 @@ def _one_if_readable(archive: Archive) -> int:
 
 
 def _one_if_valid(lease: ShardLease) -> int:
-    return 0 if lease.valid() is None else 1
+    return 1 if lease.lasts else 0

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -65,10 +66,11 @@ async def work(settings: WorkerSettings, partition: int) -> None:
         interval=settings.batch_interval,
     )
     worker = Worker(partition, len(urls), ports, limits)
-    stop_on_signals(worker)
+    stop_on_signals(worker, log.end_fetch)
     server = health_server(
         settings,
         worker.status,
+        worker.measure,
         lambda: log.topic_partitions,
         lambda: [redis.fault] if redis.fault else [],
     )
@@ -99,8 +101,11 @@ def _cache(settings: WorkerSettings, redis: GuardedRedis) -> AccountCache | None
     return AccountCache(redis, account_seal(settings.cache_secret))
 
 
-def stop_on_signals(worker: Worker) -> None:
-    """End the worker after its batch on SIGTERM or SIGINT; a second signal ends it at once."""
+def stop_on_signals(worker: Worker, end_fetch: Callable[[], None]) -> None:
+    """End the worker after its batch on SIGTERM or SIGINT; a second signal ends it at once.
+
+    A worker without a batch waits in a fetch, which `end_fetch` ends.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
 
@@ -108,6 +113,7 @@ def stop_on_signals(worker: Worker) -> None:
         if worker.stopping and task is not None:
             task.cancel()
         worker.stop()
+        end_fetch()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

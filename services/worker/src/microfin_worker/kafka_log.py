@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Sequence
 
 import aiokafka
@@ -21,7 +22,13 @@ from microfin_worker.ports import OutOfRange, PartitionMissing, Record
 LAG_GROUP = "microfin-workers"
 """The group under which offsets are committed for lag tools; the worker never reads them."""
 
-_FETCH_WAIT = 500  # milliseconds
+_FETCH_WAIT = 1000  # milliseconds; half of the time that a client gives a request
+
+# Milliseconds after which the client looks for something to fetch without a signal. All that this
+# worker does is a signal, and a look wakes an idle worker up; aiokafka looks five times a second.
+_CLIENT_LOOKS = 5_000
+
+_NOTE_AGAIN = 60.0  # seconds after which an offset is noted again that has not changed
 _CALL_TIMEOUT = 5.0  # seconds
 _LONGEST_SILENCE = 5.0  # seconds for which a reader may fetch nothing though there are records
 
@@ -41,11 +48,18 @@ class KafkaLog:
         self._producer = CommandProducer(settings, name)
         self._reader: aiokafka.AIOKafkaConsumer | None = None
         self._clock = SystemClock()
-        self.silence = Silence("Kafka", log_watch.EVERY)
+        self.silence = Silence("Kafka", log_watch.UNASKED)
         self._watch = LogWatch(
-            self._topic_partition, self._connect_unassigned, self._clock, self.silence
+            self._topic_partition,
+            self._connect_unassigned,
+            self._clock,
+            self.silence,
+            self._reader_answered,
         )
-        self._polled: int | None = None  # when the reader's last fetch was answered
+        self._polled: int | None = None  # when the reader's last fetch was answered, as it says
+        self._answered = -math.inf  # the same, by the monotonic clock
+        self._noted = (-1, -math.inf)  # the offset that was noted last, and when
+        self._fetching: asyncio.Timeout | None = None
         self._next_offset = 0  # the offset after the last record that was fetched
         self._silent_since: float | None = None
         self._commit_task: asyncio.Task[None] | None = None
@@ -107,7 +121,7 @@ class KafkaLog:
         self._next_offset, self._silent_since = offset, None
 
     async def fetch(self, limit: int) -> Sequence[Record]:
-        """Return the next records, at most `limit`; none if none arrive within half a second.
+        """Return the next records, at most `limit`; none if none arrive within a second.
 
         Raises `ReaderSilent` if the broker has had records for long and none were fetched. Then the
         next `seek` makes a new reader, which connects to the configured servers.
@@ -119,18 +133,22 @@ class KafkaLog:
         if reader is None:
             raise RuntimeError("seek comes before fetch")
         reader.resume(self._topic_partition)
+        fetched: dict[aiokafka.TopicPartition, list[aiokafka.ConsumerRecord]] = {}
+        until_ended = self._fetching = asyncio.timeout(None)
         try:
-            fetched = await reader.getmany(
-                self._topic_partition, timeout_ms=_FETCH_WAIT, max_records=limit
-            )
+            async with until_ended:
+                fetched = await reader.getmany(
+                    self._topic_partition, timeout_ms=_FETCH_WAIT, max_records=limit
+                )
+        except TimeoutError:
+            if not until_ended.expired():
+                raise
         except OffsetOutOfRangeError as error:
             raise OutOfRange(str(error)) from error
         finally:
+            self._fetching = None
             reader.pause(self._topic_partition)
-        polled = reader.last_poll_timestamp(self._topic_partition)
-        if polled != self._polled:  # a fetch was answered, if only by "there is nothing"
-            self._polled = polled
-            self.silence.answered()
+        self.silence.answered(self._reader_answered())
         records = [_record(record) for record in fetched.get(self._topic_partition, ())]
         if records:
             self._next_offset, self._silent_since = records[-1].offset + 1, None
@@ -138,13 +156,31 @@ class KafkaLog:
             self._discard_if_silent(reader)
         return records
 
+    def end_fetch(self) -> None:
+        """Let the fetch under way return at once, for who has no more use for it."""
+        fetching, self._fetching = self._fetching, None
+        if fetching is not None:
+            fetching.reschedule(asyncio.get_running_loop().time())
+
+    def _reader_answered(self) -> float:
+        """Return when (monotonic) the last fetch was answered, if only by "there is nothing".
+
+        The client gives the moment by the wall clock, which may be set: it is believed once.
+        """
+        reader = self._reader
+        polled = reader.last_poll_timestamp(self._topic_partition) if reader is not None else None
+        if polled is not None and polled != self._polled:
+            ago = min(max((self._clock.now() - polled) / 1000, 0.0), log_watch.EVERY)
+            self._polled, self._answered = polled, self._clock.monotonic() - ago
+        return self._answered
+
     def _discard_if_silent(self, reader: aiokafka.AIOKafkaConsumer) -> None:
         """Discard the reader if it has fetched nothing for too long though there are records."""
         now = self._clock.monotonic()
         if self._watch.end <= self._next_offset:
             self._silent_since = None
-        elif self._silent_since is None:
-            self._silent_since = now
+        elif self._silent_since is None:  # nobody may have asked for a while
+            self._silent_since = max(self._reader_answered(), now - log_watch.UNASKED)
         elif now - self._silent_since > _LONGEST_SILENCE:
             self._reader = None
             closing = asyncio.create_task(_close(reader))
@@ -185,17 +221,23 @@ class KafkaLog:
         return appended.time
 
     async def note(self, next_offset: int) -> None:
-        """Commit the group's offset for lag tools. Best effort.
+        """Commit the group's offset for lag tools, if it has changed or is old. Best effort.
 
         The client tries for ever while no broker answers, and cannot always be cancelled.
         """
         reader = self._reader
         if reader is None or (self._commit_task is not None and not self._commit_task.done()):
             return
-        self._commit_task = asyncio.create_task(
-            _commit_offsets(reader, {self._topic_partition: next_offset})
-        )
+        offset, moment = self._noted
+        if next_offset == offset and self._clock.monotonic() - moment < _NOTE_AGAIN:
+            return
+        self._commit_task = asyncio.create_task(self._commit(reader, next_offset))
         await asyncio.wait({self._commit_task}, timeout=_CALL_TIMEOUT)
+
+    async def _commit(self, reader: aiokafka.AIOKafkaConsumer, next_offset: int) -> None:
+        with contextlib.suppress(KafkaError, TimeoutError):
+            await reader.commit({self._topic_partition: next_offset})
+            self._noted = next_offset, self._clock.monotonic()
 
     @contextlib.asynccontextmanager
     async def _inspector(self) -> AsyncIterator[aiokafka.AIOKafkaConsumer]:
@@ -221,6 +263,7 @@ class KafkaLog:
             enable_auto_commit=False,
             auto_offset_reset="none",
             fetch_max_wait_ms=_FETCH_WAIT,
+            consumer_timeout_ms=_CLIENT_LOOKS,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
         if assigned:
@@ -231,13 +274,6 @@ class KafkaLog:
             await _close(consumer)
             raise
         return consumer
-
-
-async def _commit_offsets(
-    consumer: aiokafka.AIOKafkaConsumer, offsets: dict[aiokafka.TopicPartition, int]
-) -> None:
-    with contextlib.suppress(KafkaError, TimeoutError):
-        await consumer.commit(offsets)
 
 
 async def _close(consumer: aiokafka.AIOKafkaConsumer) -> None:

@@ -2,6 +2,9 @@
 
 A reader that the brokers refuse, or whose brokers have all moved, fetches nothing and raises
 nothing. That the log's end has advanced distinguishes it from a log without new records.
+
+An answer to the reader's fetch also says where the log ends. While such answers come, the watch
+asks only now and then: a leader that has lost its office may still answer, and knows nothing newer.
 """
 
 import asyncio
@@ -18,15 +21,26 @@ from microfin_worker.ports import Clock
 
 logger = structlog.get_logger(__name__)
 
-EVERY: Final = 1.0
-"""Seconds between two requests."""
+EVERY: Final = 2.0
+"""Seconds between two looks. A look asks the broker if the reader's last answer is too old."""
+
+_AGAIN: Final = 1.0  # seconds, while the broker does not answer
+
+READER_ANSWERS: Final = 1.5
+"""Seconds that an answer to the reader counts: half a second longer than its fetch may wait."""
+
+UNASKED: Final = EVERY + READER_ANSWERS
+"""Seconds after the reader's last answer until the watch has asked, at the latest."""
 
 _WITHIN: Final = 5.0  # seconds
-_COUNT_EVERY: Final = 5  # requests, until the topic's partitions are counted again
+_COUNT_EVERY: Final = 2  # looks, until the topic's partitions are counted again
 
 
 class LogWatch:
-    """Asks the broker every second where a partition ends."""
+    """Knows where a partition ends, by the reader's answers and by its own requests.
+
+    `reader_answered` returns when (monotonic) the reader's last answer came.
+    """
 
     def __init__(
         self,
@@ -34,11 +48,13 @@ class LogWatch:
         connect: Callable[[], Awaitable[aiokafka.AIOKafkaConsumer]],
         clock: Clock,
         silence: Silence,
+        reader_answered: Callable[[], float],
     ) -> None:
         self._topic_partition = topic_partition
         self._connect = connect
         self._clock = clock
         self._silence = silence
+        self._reader_answered = reader_answered
         self._inspector: aiokafka.AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self.end = 0
@@ -59,15 +75,25 @@ class LogWatch:
 
     async def _ask_for_ever(self) -> None:
         while True:
-            self._silence.ask()
-            try:
-                self.end = await within(_WITHIN, self._ask(), "Kafka")
-            except Exception as error:  # noqa: BLE001 - after any error there is no answer
-                logger.warning("the log's broker does not answer", error=repr(error))
-                await self._disconnect()
-            else:
-                self._silence.answered()
-            await self._clock.tick(EVERY)
+            answered = await self._look()
+            await self._clock.tick(EVERY if answered else _AGAIN)
+
+    async def _look(self) -> bool:
+        """Ask the broker, unless the reader knows; return whether it has answered."""
+        answered = self._reader_answered()
+        self._silence.answered(answered)
+        if self._clock.monotonic() - answered < READER_ANSWERS and self._until_count > 0:
+            self._until_count -= 1
+            return True
+        self._silence.ask()
+        try:
+            self.end = await within(_WITHIN, self._ask(), "Kafka")
+        except Exception as error:  # noqa: BLE001 - after any error there is no answer
+            logger.warning("the log's broker does not answer", error=repr(error))
+            await self._disconnect()
+            return False
+        self._silence.answered()
+        return True
 
     async def _ask(self) -> int:
         """Ask over the existing connection, or over a new one to the configured servers."""

@@ -53,7 +53,7 @@ class Log(Protocol):
         """Let the next `fetch` begin at `offset`."""
 
     async def fetch(self, limit: int) -> Sequence[Record]:
-        """Return the next records, at most `limit`; none if none arrive within half a second.
+        """Return the next records, at most `limit`; none if none arrive within a second.
 
         Raises `OutOfRange` if the log does not hold the next offset.
         """

@@ -44,7 +44,6 @@ FENCED_PAUSE: Final = 10.0
 
 _WAIT_SECONDS: Final = 1.0  # until a partition or a ledger that is missing is looked for again
 _COMPLAIN_SECONDS: Final = 30.0  # between two log lines of a worker that has stopped
-_MEASURE_SECONDS: Final = 0.5
 _FLUSH_SECONDS: Final = 3.0  # for which a graceful stop waits for the outbox
 
 
@@ -89,7 +88,6 @@ class Worker:
     async def run(self, connected: Awaitable[object] | None = None) -> None:
         """Work until stopped. The first claim waits for `connected`."""
         sender = asyncio.create_task(self._outbox.run())
-        measuring = asyncio.create_task(self._measure_for_ever())
         try:
             if connected is not None:
                 await self._pauses.unless_stopped(connected)
@@ -98,14 +96,11 @@ class Worker:
             await self._finish()
         finally:
             sender.cancel()
-            measuring.cancel()
             self._states.become("stopped", "asked to stop")
 
-    async def _measure_for_ever(self) -> None:
-        """Renew the status also while the worker waits for a database or a broker."""
-        while True:
-            self._states.measure(self._tenure.place if self._tenure else None)
-            await self._ports.clock.tick(_MEASURE_SECONDS)
+    def measure(self) -> None:
+        """Renew the status, as who shows it must: also while the worker waits for something."""
+        self._states.measure(self._tenure.place if self._tenure else None)
 
     async def _claim_and_work(self) -> None:
         """Claim and work; answer every failure with the pause or the stop that it requires."""

@@ -1,9 +1,10 @@
 """Leases: a process that has one may send commands to a shard, and knows the shard's routing.
 
-Every 250 ms a small write to each shard, synchronously committed, renews this process's lease and
-returns `routing`. A read could come from an isolated old primary; a committed write cannot. A lease
-counts from when its renewal was sent. So a growth can write its intent, wait for a second, and be
-sure that each process which still sends has read it (`microfin.ledger.lease`).
+Every 250 ms (450 ms while nobody sends) a small write to each shard, synchronously committed,
+renews this process's lease and returns `routing`. A read could come from an isolated old primary; a
+committed write cannot. A lease counts from when its renewal was sent. So a growth can write its
+intent, wait for a second, and be sure that each process which still sends has read it
+(`microfin.ledger.lease`).
 
 Renewals may run on the event loop of another thread than the lease's users (`lease_thread`). Then
 the newest lease is handed over by one assignment, and its users are woken on their own loop.
@@ -11,6 +12,7 @@ the newest lease is handed over by one assignment, and its users are woken on th
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -18,7 +20,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from microfin.ledger.lease import LEASE_SECONDS, RENEWAL_SECONDS
+from microfin.ledger.lease import IDLE_RENEWAL_SECONDS, LEASE_SECONDS, RENEWAL_SECONDS
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
 from microfin.postgres.connections import Connection, Pool, connect_pool
 from microfin.postgres.shards import ShardPlace
@@ -29,6 +31,8 @@ logger = structlog.get_logger(__name__)
 
 _LEAST_PAUSE: Final = 0.025  # between renewals that waiting answers ask for
 _FORGET_EVERY: Final = 600.0
+_IDLE_AFTER: Final = 5.0  # seconds after the last use of a lease
+_AT_ONCE: Final = 0.1  # seconds within which a renewal must be answered, to be rare
 
 _RENEW = """
 INSERT INTO leases (instance, generation, renewed_at)
@@ -102,7 +106,8 @@ class ShardLease:
         self.attempts = 0
         self._intent_since: float | None = None
         self._returned = False
-        self.silence = Silence("PostgreSQL", RENEWAL_SECONDS, shard)
+        self._used = -math.inf  # when somebody sent by the lease, or tried to
+        self.silence = Silence("PostgreSQL", IDLE_RENEWAL_SECONDS, shard)
         self.on_return: Callable[[], None] = _nothing
         """What the lease's users do, on their loop, when the shard answers after a long silence."""
         self.fault = f"shard {shard}: none yet"
@@ -146,9 +151,16 @@ class ShardLease:
         return await connect_pool(url, settings, place=self._place)
 
     def valid(self) -> Lease | None:
-        """Return the lease if commands may be sent by it now."""
+        """Return the lease if commands may be sent by it now. Who asks is about to send."""
+        self._used = now = time.monotonic()
         lease = self.latest
-        return lease if lease is not None and time.monotonic() < lease.expires else None
+        return lease if lease is not None and now < lease.expires else None
+
+    @property
+    def lasts(self) -> bool:
+        """Whether commands may be sent now; who asks sends none."""
+        lease = self.latest
+        return lease is not None and time.monotonic() < lease.expires
 
     async def sent_after(self, moment: float) -> Lease:
         """Return a lease whose renewal was sent after `moment` (monotonic). Call with a deadline.
@@ -205,18 +217,29 @@ class ShardLease:
 
     async def _renew_for_ever(self) -> None:
         next_cleaning = time.monotonic() + _FORGET_EVERY
+        took = 0.0
         while True:
-            await asyncio.sleep(_LEAST_PAUSE)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RENEWAL_SECONDS - _LEAST_PAUSE):
-                    await self._wanted_event.wait()
+            await self._until_due(took)
             self._wanted_event.clear()
             self._renewal_wanted = False
+            began = time.monotonic()
             await self._renew()
+            took = time.monotonic() - began
             if time.monotonic() > next_cleaning:
                 next_cleaning = time.monotonic() + _FORGET_EVERY
                 with contextlib.suppress(Exception):
                     await self._execute(_FORGET)
+
+    async def _until_due(self, took: float) -> None:
+        """Wait for the next renewal's time, or until somebody wants it. The last one took `took`
+        seconds."""
+        ended = time.monotonic()
+        idle = took < _AT_ONCE and ended - self._used > _IDLE_AFTER
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_RENEWAL_SECONDS if idle else RENEWAL_SECONDS):
+                await self._wanted_event.wait()
+        if (early := ended + _LEAST_PAUSE - time.monotonic()) > 0:
+            await asyncio.sleep(early)
 
     async def _renew(self) -> None:
         sent = time.monotonic()
@@ -319,5 +342,5 @@ class Leases:
         return [
             f"no lease: {lease.fault or f'shard {shard}: PostgreSQL has not renewed it in time'}"
             for shard, lease in enumerate(self._shards)
-            if lease.valid() is None
+            if not lease.lasts
         ]

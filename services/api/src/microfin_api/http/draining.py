@@ -10,7 +10,7 @@ from types import FrameType
 
 import uvicorn
 
-from microfin.process.second_ticks import SecondTicks
+from microfin.process.quiet_server import QuietServer
 
 
 class Drain:
@@ -20,7 +20,7 @@ class Drain:
         self.begun = False
 
 
-class DrainingServer(SecondTicks, uvicorn.Server):
+class DrainingServer(QuietServer, uvicorn.Server):
     """Serves for `seconds` more after a signal to stop; a second signal stops it at once."""
 
     def __init__(self, config: uvicorn.Config, drain: Drain, seconds: float) -> None:
@@ -34,10 +34,10 @@ class DrainingServer(SecondTicks, uvicorn.Server):
         if self.started and self._seconds and self._ends_at is None:
             self._drain.begun = True
             self._ends_at = time.monotonic() + self._seconds
-            self.tick_soon(self._seconds)
+            self.look_soon(self._seconds)
             return
         super().handle_exit(sig, frame)
-        self.tick_soon()
+        self.look_soon()
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether the time has come to stop."""

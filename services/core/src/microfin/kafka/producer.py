@@ -31,7 +31,8 @@ Headers = Sequence[tuple[str, bytes]]
 _RESTART_PAUSE = 0.5  # seconds between two attempts at a new producer
 _METADATA_ATTEMPTS = 20
 _METADATA_PAUSE = 0.1  # seconds
-_PROBE_EVERY = 1.0  # seconds
+_PROBE_EVERY = 2.0  # seconds
+_PROBE_AGAIN = 1.0  # seconds, while no broker answers
 _PROBE_WITHIN = 5.0  # seconds
 
 # Bytes. While a partition has no leader its commands collect in one batch, about 600 in one of this
@@ -159,7 +160,7 @@ class CommandProducer:
 
     async def _probe_for_ever(self) -> None:
         while True:
-            await tick(_PROBE_EVERY)
+            await tick(_PROBE_AGAIN if self.silence.seconds() else _PROBE_EVERY)
             producer = self._producer
             if producer is None:
                 continue

@@ -31,6 +31,12 @@ LEASE_SECONDS: Final = 1.0
 RENEWAL_SECONDS: Final = 0.25
 """How often a lease is renewed, so that one late renewal does not end it."""
 
+IDLE_RENEWAL_SECONDS: Final = 0.45
+"""How often a lease is renewed that nobody has used for a while, if the database answers at once.
+
+Who needs a lease that has ended waits for a renewal, so a late one costs time and refuses nothing.
+"""
+
 CLOCK_RATE_TOLERANCE: Final = 0.05
 """How many seconds the monotonic clocks of two machines may drift apart in one second."""
 

@@ -49,9 +49,13 @@ class Silence:
         if self._since is None:
             self._since = max(self._answered, time.monotonic() - self._every)
 
-    def answered(self) -> None:
-        """Note an answer."""
-        self._answered, self._since = time.monotonic(), None
+    def answered(self, moment: float | None = None) -> None:
+        """Note an answer that came at `moment` (monotonic), or now."""
+        if moment is None:
+            moment = time.monotonic()
+        self._answered = max(self._answered, moment)
+        if self._since is not None and self._since < moment:
+            self._since = None
 
     def seconds(self) -> float:
         """Return for how many seconds there has been no answer; 0 if none is due."""

@@ -36,7 +36,7 @@ from microfin.redis.tls import redis_fault, tls_context, use_context
 logger = structlog.get_logger(__name__)
 
 _PAUSE: Final = 1.0  # seconds for which a failing node is not asked
-_HEARTBEAT: Final = 1.0  # seconds between two heartbeats on a subscribed channel
+_HEARTBEAT: Final = 2.0  # seconds between two heartbeats on a subscribed channel
 _LOOK_EVERY: Final = 2.0  # seconds between two checks that the cluster serves
 _SILENCE: Final = 4.0  # seconds without a heartbeat after which we subscribe again
 _WHOLE_CLUSTER: Final = "the cluster"
