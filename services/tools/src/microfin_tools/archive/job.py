@@ -31,6 +31,8 @@ and the longest pause between two attempts, and how long to try."""
 # A keeper that sums the volume up meanwhile would leave its summary behind.
 _NOBODY_SUMS_UP: Final = "SELECT pg_advisory_xact_lock(hashtext('sum_up_volume'))"
 
+_SUM_UP: Final = "SELECT sum_up_volume()"
+
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('microfin archive'))"
 
 _NOTE: Final = "SELECT note_archived_volume($1, $2, $3, $4, $5, $6::text[], $7::text[])"
@@ -139,6 +141,9 @@ async def _move(pair: ShardAndArchive, volume: int, say: Progress) -> Contents:
         await _drop(ledger, volume)
     for table in ("outcomes", "entries"):
         await archive.execute(f"VACUUM (ANALYZE) {home(volume)}.{table}")
+    say(f"{name} is summed up in the archive, for look-ups")
+    while await archive.fetchval(_SUM_UP):
+        pass
     return has
 
 

@@ -1,6 +1,6 @@
 """Look-ups ask the volumes that may have something, not each one.
 
-See docs/adr/0049-look-ups-over-volumes.md. A question to `outcomes` or `entries` that names no
+See docs/adr/0047-look-ups-over-volumes.md. A question to `outcomes` or `entries` that names no
 volume is planned for all of them, and locks all of them, each time. The functions here find out
 which volumes may have an operation or an account, and then name them: PostgreSQL plans for these
 alone.
