@@ -6,6 +6,7 @@ milliseconds since the Unix epoch, amounts and balances minor units of the accou
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -77,6 +78,8 @@ ORDER BY opened_at, number LIMIT $4
 _NEXT_OFFSET = "SELECT next_offset FROM partitions WHERE partition = $1"
 
 _SKEW = 60_000  # milliseconds by which the clocks of two brokers may differ, at the very most
+_APART = 24 * 3_600_000  # milliseconds: legs of one operation are closer to its request
+_time_of = attrgetter("time")
 _SILENCE_SECONDS = 0.5  # then nobody waits for a shard whose answer is not needed
 _BEFORE_EVERY_ACCOUNT = AccountPlace(0, "")
 
@@ -191,10 +194,20 @@ async def legs(pool: Pool, ids: Sequence[str]) -> list[Outcome]:
 
 def combine(outcomes: Iterable[Outcome]) -> dict[str, FoundOperation | None]:
     """Add the legs up to operations; None where a leg is missing before one that is there."""
-    by_operation: dict[str, dict[Leg, Outcome]] = {}
+    by_operation: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        by_operation.setdefault(outcome.operation, {})[outcome.leg] = outcome
-    return {operation: _found(found) for operation, found in by_operation.items()}
+        by_operation.setdefault(outcome.operation, []).append(outcome)
+    return {operation: _found(_newest(found)) for operation, found in by_operation.items()}
+
+
+def _newest(found: Sequence[Outcome]) -> dict[Leg, Outcome]:
+    """Return the legs of the newest operation of an id.
+
+    A key that was forgotten with an archived volume, and used again, makes another operation of the
+    same id (ADR 45): at least a month later.
+    """
+    began = max((it.time for it in found if it.leg == "request"), default=0) - _APART
+    return {it.leg: it for it in sorted(found, key=_time_of) if it.time >= began}
 
 
 def _found(found: dict[Leg, Outcome]) -> FoundOperation | None:

@@ -50,7 +50,8 @@ COMMENT ON COLUMN volumes.summed_accounts IS
 """
 
 # A piece has 512 chunks of operations or 400 of accounts: of 4 million outcomes, some 16,000. An
-# archive sums up all its volumes: none of them changes any more.
+# archive sums up all its volumes: none of them changes any more. So a row that is there already,
+# of a volume that came back, is right.
 SUM_UP = """
 CREATE OR REPLACE FUNCTION sum_up_volume() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = public, pg_temp SET enable_seqscan = off
@@ -76,7 +77,8 @@ BEGIN
         EXECUTE format('INSERT INTO volume_summaries (chunk, volume, bits)
             SELECT operation_chunk(operation_id), volume, bit_or(operation_bits(operation_id))
             FROM outcomes WHERE volume = %s AND operation_id BETWEEN %L AND %L
-            GROUP BY operation_chunk(operation_id), volume', full_volume,
+            GROUP BY operation_chunk(operation_id), volume
+            ON CONFLICT DO NOTHING', full_volume,
             (lpad(to_hex(chunks::bigint << 15), 8, '0') || repeat('0', 24))::uuid,
             (lpad(to_hex(((chunks + 512)::bigint << 15) - 1), 8, '0') || repeat('f', 24))::uuid);
         UPDATE volumes SET summed_chunks = chunks + 512 WHERE volume = full_volume;
@@ -85,7 +87,8 @@ BEGIN
             SELECT account_chunk(account), %s, bit_or(account_bits(account))
             FROM (SELECT DISTINCT account FROM entries
                 WHERE volume = %s AND account >= %L AND account < %L) AS those
-            GROUP BY account_chunk(account)', full_volume, full_volume,
+            GROUP BY account_chunk(account)
+            ON CONFLICT DO NOTHING', full_volume, full_volume,
             lpad(accounts_chunks::text, 5, '0'),
             CASE WHEN accounts_chunks + 400 < 100000
                 THEN lpad((accounts_chunks + 400)::text, 5, '0') ELSE ':' END);
