@@ -57,7 +57,8 @@ async def prometheus(real_components: None, state: Path) -> AsyncIterator[httpx.
 
 async def until_answer(probe: Callable[[Any], bool], client: httpx.AsyncClient, path: str) -> None:
     async def ask() -> bool:
-        return probe((await client.get(path)).json()["data"])
+        answer = await client.get(path)
+        return answer.status_code != 503 and probe(answer.json()["data"])  # it is starting
 
     await until(path, ask, pause=0.2)
 

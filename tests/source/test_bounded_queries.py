@@ -22,7 +22,7 @@ ONE_ROW_OF_VALUES: Final = "one row, of values"
 BY_UNIQUE_KEY: Final = "the condition is a unique key's"
 
 ALLOWED: Final = {
-    "SELECT {} FROM outcomes WHERE operation_id = ANY($1::uuid[])":
+    "SELECT {} FROM legs_of($1::uuid[])":
         "three legs of each operation at most; as many operations as requests are under way",
     "SELECT number, owner, currency, balance, state, seq, version, {} AS opened_at, {} AS read_at "
     "FROM accounts":
@@ -30,11 +30,11 @@ ALLOWED: Final = {
     "WHERE number = $1": BY_UNIQUE_KEY,
     "WHERE number = ANY($1::text[])":
         "as many accounts as requests wait for, 500 at most",
-    "WITH RECURSIVE search (low, high) AS (":
-        "halves the numbers of one account's entries: 62 steps at most",
-    "SELECT border.*, (SELECT coalesce(max(seq), 0) FROM entries WHERE account = $1) AS newest":
-        "the end of the primary key's index, and one row of the account's number",
-    "SELECT border.*, line.* FROM (SELECT) AS one":
+    "SELECT last_seq_before($1, 'epoch'::timestamptz + $2::bigint * interval '1 millisecond')":
+        "one number; halves an account's volumes, then its numbers there: 62 steps at most",
+    "SELECT border.*, coalesce((SELECT seq FROM accounts WHERE number = $1), 0) AS newest":
+        f"one row of the account's number: {BY_UNIQUE_KEY}",
+    "SELECT border.*, line.* FROM {} {}":
         "a page of entries, which has a LIMIT, and one row of the account's number",
     "SELECT next_offset FROM partitions WHERE partition = $1": BY_UNIQUE_KEY,
     "SELECT ARRAY(SELECT volume FROM archived_volumes) AS volumes,":

@@ -16,6 +16,7 @@ import pytest_asyncio
 from microfin.kafka.producer import Appended
 from microfin.ledger.routing import partition_of, shard_of_account
 from microfin.postgres import queries
+from microfin.postgres.shards import NEEDED_SCHEMA
 from microfin_api.endpoints import statements
 from microfin_local.platform import Platform
 from support.api_under_test import PARTITIONS, Api, Ledger, User, running
@@ -519,7 +520,7 @@ BROKEN: Final[dict[str, tuple[str, str, str]]] = {
     ),
     "of an older schema": (
         "UPDATE alembic_version SET version_num = '0001'",
-        "UPDATE alembic_version SET version_num = '0009'",
+        f"UPDATE alembic_version SET version_num = '{NEEDED_SCHEMA}'",
         "has schema 0001",
     ),
 }

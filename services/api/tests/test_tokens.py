@@ -124,7 +124,7 @@ def test_the_cookie_is_secure_behind_tls(
 def test_at_tokens_are_for_one_operation_of_one_user() -> None:
     tokens = AtTokens(SETTINGS)
     token = tokens.make("a" * 32, "anna", b"\x05" * 16, Appended(3, 17, 0))
-    assert tokens.read(token, "a" * 32, "anna") == At(b"\x05" * 16)
+    assert tokens.read(token, "a" * 32, "anna") == At(3, 17, b"\x05" * 16)
     assert tokens.read(token, "b" * 32, "anna") is None
     assert tokens.read(token, "a" * 32, "bert") is None
     assert AtTokens(OTHERS).read(token, "a" * 32, "anna") is None
@@ -142,7 +142,7 @@ def test_at_tokens_of_two_releases_are_understood_by_both() -> None:
     tokens, signer = AtTokens(SETTINGS), Signer(SETTINGS, "microfin-at")
     operation, user = "a" * 32, "anna"
     old = f"3.17.{signer.tag(f'3.17.{operation}.{user}')}"
-    assert tokens.read(old, operation, user) == At(b"")
+    assert tokens.read(old, operation, user) == At(3, 17, b"")
     # How the release before checks a token.
     partition, offset, tag = tokens.make(operation, user, b"5" * 16, Appended(3, 17, 0)).split(".")
     assert signer.is_tag(tag, f"{partition}.{offset}.{operation}.{user}")

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from microfin.ledger.wire import Command
 from microfin.postgres.archives import WrongArchive
-from microfin.postgres.connections import connect_pool
+from microfin.postgres.connections import DATABASE_ERRORS, connect_pool
 from microfin.postgres.shards import NotMigrated, ShardPlace, WrongShard
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
@@ -261,7 +261,7 @@ async def test_a_run_that_breaks_off_is_completed_by_the_next(
 
     monkeypatch.setattr(job, "_move", remember)
     monkeypatch.setattr(job, where, be_killed)
-    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+    with pytest.raises(DATABASE_ERRORS):
         await archived.archive()
     monkeypatch.undo()
     assert await archived.by_volume() == before

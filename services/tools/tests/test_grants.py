@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from itertools import product
 from pathlib import Path
 
 import asyncpg
@@ -67,9 +68,19 @@ async def test_the_reference_is_the_catalogue(shard: tuple[Platform, str, str]) 
         ("microfin_worker", "write_batch"),
         ("microfin_worker", "turn_volume"),
         ("microfin_worker", "sum_up_volume"),
-        ("microfin_worker", "operation_chunk"),
-        ("microfin_worker", "operation_bits"),
+        ("microfin_worker", "decided_before"),
         ("microfin_api", "open_session"),
+        *product(ROLES, ("operation_chunk", "operation_bits", "volumes_of_operations", "legs_of")),
+        *product(
+            ("microfin_api", "microfin_auditor"),
+            (
+                "account_chunk",
+                "account_bits",
+                "volumes_of_account",
+                "entries_of",
+                "last_seq_before",
+            ),
+        ),
     }
     assert everybody == {"USAGE", "CONNECT"}
 
@@ -125,6 +136,9 @@ REFUSED = [
     ("microfin_api", "UPDATE accounts SET balance = 1"),
     ("microfin_api", "INSERT INTO outcomes DEFAULT VALUES"),
     ("microfin_api", "SELECT moment(1)"),
+    ("microfin_api", "SELECT decided_before('{}', '{}', 0)"),
+    ("microfin_api", "INSERT INTO account_summaries DEFAULT VALUES"),
+    ("microfin_worker", "SELECT entries_of('', 0, 1, NULL, 1)"),
     ("microfin_auditor", "SELECT 1 FROM users"),
     ("microfin_auditor", "SELECT open_session(gen_random_uuid(), 0, '', 60, 1)"),
     ("microfin_auditor", "UPDATE accounts SET balance = 1"),

@@ -49,7 +49,8 @@ COMMENT ON COLUMN volumes.summed_accounts IS
     'How many chunks of account_summaries are there for this volume, of 100000';
 """
 
-# A piece has 512 chunks of operations or 400 of accounts: of 4 million outcomes, some 16,000. An
+# A piece has 512 chunks of operations or 400 of accounts: of 4 million outcomes, some 16,000. A
+# volume of no more than that, 4 MiB, is one piece. An
 # archive sums up all its volumes: none of them changes any more. So a row that is there already,
 # of a volume that came back, is right.
 SUM_UP = """
@@ -61,6 +62,8 @@ DECLARE
     full_volume integer;
     chunks integer;
     accounts_chunks integer;
+    is_small boolean;
+    following integer;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('sum_up_volume')) THEN
         RETURN false;
@@ -73,16 +76,20 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    is_small := pg_relation_size(format('%I.outcomes',
+        'volume_' || replace(full_volume::text, '-', 'm'))::regclass) <= 4194304;
     IF chunks < 131072 THEN
+        following := CASE WHEN is_small THEN 131072 ELSE chunks + 512 END;
         EXECUTE format('INSERT INTO volume_summaries (chunk, volume, bits)
             SELECT operation_chunk(operation_id), volume, bit_or(operation_bits(operation_id))
             FROM outcomes WHERE volume = %s AND operation_id BETWEEN %L AND %L
             GROUP BY operation_chunk(operation_id), volume
             ON CONFLICT DO NOTHING', full_volume,
             (lpad(to_hex(chunks::bigint << 15), 8, '0') || repeat('0', 24))::uuid,
-            (lpad(to_hex(((chunks + 512)::bigint << 15) - 1), 8, '0') || repeat('f', 24))::uuid);
-        UPDATE volumes SET summed_chunks = chunks + 512 WHERE volume = full_volume;
+            (lpad(to_hex((following::bigint << 15) - 1), 8, '0') || repeat('f', 24))::uuid);
+        UPDATE volumes SET summed_chunks = following WHERE volume = full_volume;
     ELSE
+        following := CASE WHEN is_small THEN 100000 ELSE accounts_chunks + 400 END;
         EXECUTE format('INSERT INTO account_summaries (chunk, volume, bits)
             SELECT account_chunk(account), %s, bit_or(account_bits(account))
             FROM (SELECT DISTINCT account FROM entries
@@ -90,9 +97,8 @@ BEGIN
             GROUP BY account_chunk(account)
             ON CONFLICT DO NOTHING', full_volume, full_volume,
             lpad(accounts_chunks::text, 5, '0'),
-            CASE WHEN accounts_chunks + 400 < 100000
-                THEN lpad((accounts_chunks + 400)::text, 5, '0') ELSE ':' END);
-        UPDATE volumes SET summed_accounts = accounts_chunks + 400 WHERE volume = full_volume;
+            CASE WHEN following < 100000 THEN lpad(following::text, 5, '0') ELSE ':' END);
+        UPDATE volumes SET summed_accounts = following WHERE volume = full_volume;
     END IF;
     RETURN true;
 END
