@@ -44,7 +44,7 @@ def test_a_rate_adds_volumes_that_stay_until_they_may_be_archived() -> None:
 
 
 def test_the_model_carries_the_trend_on() -> None:
-    lines = growth_model({"money_rate": 500, "sizes": SIZES}).splitlines()
+    lines = growth_model({"commit": "abc", "money_rate": 500, "sizes": SIZES}).splitlines()
     (carried,) = (line for line in lines if "by the trend" in line)
     assert "1,000,000,000" in carried
     assert " 50 |" in carried  # 20 at 10⁶, 30 at 10⁷: ten more for each decade

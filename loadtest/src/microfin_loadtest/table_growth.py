@@ -35,6 +35,9 @@ _COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
     "audit_since_seconds": ("audit --since, s", ".1f"),
 }
 
+_CARRIED_ON: Final = [key for key in _COLUMNS if key != "audit_entries_per_second"]
+"""A rate that falls would be carried on below zero."""
+
 Size = Mapping[str, Any]
 """What `make figures --part filled` noted for one ledger."""
 
@@ -111,7 +114,10 @@ def growth_model(measured: Mapping[str, Any] | None) -> str:
     growth = growth_of(sizes)
     rate = measured["money_rate"]
     lines = [
-        f"Ledgers of these sizes, loaded with {rate} operations/s (p99 where a column has ms):",
+        (
+            f"Ledgers of these sizes at `{measured['commit']}`, loaded with {rate} operations/s "
+            "(p99 where it says ms):"
+        ),
         "",
         *_sizes_table(sizes),
         "",
@@ -155,7 +161,7 @@ def _sizes_table(sizes: Sequence[Size]) -> list[str]:
         (f"{size['operations']:,}", f"{size['tables_gib']:,.1f} GiB", *_cells(size))
         for size in sizes
     ]
-    trends = {key: fit(sizes, key) for key in _COLUMNS}
+    trends = {key: fit(sizes, key) for key in _CARRIED_ON}
     carried = {key: trend.at(LARGEST) for key, trend in trends.items() if trend is not None}
     rows.append((f"*{LARGEST:,}, by the trend*", "", *_cells(carried)))
     return table_lines(("operations", "tables", *(name for name, _ in _COLUMNS.values())), rows)
