@@ -272,6 +272,22 @@ async def test_a_run_that_breaks_off_is_completed_by_the_next(
     await archived.both_ends_agree()
 
 
+async def test_the_next_run_sums_up_what_one_that_broke_off_has_archived(
+    archived: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken_off(*_: Any) -> None:
+        raise TimeoutError
+
+    await some_history(archived.ledger)
+    monkeypatch.setattr(job, "_sum_up", broken_off)
+    with pytest.raises(TimeoutError):
+        await archived.archive()
+    monkeypatch.undo()
+    assert states(await archived.archive()) == [(2, "kept")]
+    rows = await archived.archives[0].fetch("SELECT summed_chunks, summed_accounts FROM volumes")
+    assert [tuple(row) for row in rows] == [(131_072, 100_000)] * 2
+
+
 async def test_the_command_says_what_goes_what_stays_and_what_is_forgotten(
     archived: Archived,
 ) -> None:

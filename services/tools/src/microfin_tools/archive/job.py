@@ -76,6 +76,8 @@ async def archive(
                 results.append(moved)
                 if moved.state == "kept":
                     break
+            if not dry_run:
+                await _sum_up(pair, say)
     return results
 
 
@@ -141,10 +143,14 @@ async def _move(pair: ShardAndArchive, volume: int, say: Progress) -> Contents:
         await _drop(ledger, volume)
     for table in ("outcomes", "entries"):
         await archive.execute(f"VACUUM (ANALYZE) {home(volume)}.{table}")
-    say(f"{name} is summed up in the archive, for look-ups")
-    while await archive.fetchval(_SUM_UP):
-        pass
     return has
+
+
+async def _sum_up(pair: ShardAndArchive, say: Progress) -> None:
+    """Let look-ups in the archive name volumes; also those of a run that broke off before this."""
+    say(f"shard {pair.number}: the archive is summed up, for look-ups")
+    while await pair.archive.fetchval(_SUM_UP):
+        pass
 
 
 def _compare(shard: int, volume: int, here: Contents, there: Contents) -> None:
