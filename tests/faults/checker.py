@@ -209,11 +209,10 @@ class _Checking:
                 )
         for line in read.lines:
             entry = self._entry_at(read.account, line.seq)
-            if entry is not None and (entry.amount, entry.balance_after, entry.operation) != (
-                line.amount,
-                line.balance_after,
-                line.operation,
-            ):
+            if entry is not None and (
+                *(entry.amount, entry.balance_after),
+                *(entry.operation, entry.reference),
+            ) != (line.amount, line.balance_after, line.operation, line.reference):
                 yield Finding("wrong read", f"{line} is not {entry}", line.operation, read.account)
 
     def _entry_at(self, account: str, seq: int) -> Entry | None:

@@ -35,6 +35,7 @@ def _body(asked: Asked, legs: Iterable[Leg]) -> Iterator[Finding]:
             or leg.user not in (asked.user, "")
             or (account and (leg.account, leg.counterparty) != (account, counterparty))
             or (leg.amount is not None and leg.amount != amount)
+            or leg.reference != asked.reference
         ):
             yield Finding("invented", f"{leg} is not what was asked", asked.operation, leg.account)
 
@@ -69,6 +70,10 @@ def _effects(
                 f"an entry of {entry.amount}; expected: {expected.get(place)}",
                 asked.operation,
                 entry.account,
+            )
+        elif entry.reference != asked.reference:
+            yield Finding(
+                "invented", f"the reference {entry.reference}", asked.operation, entry.account
             )
         found[place] = entry
     for place in expected.keys() - found.keys():

@@ -53,6 +53,7 @@ class Asked(msgspec.Struct, omit_defaults=True):
     answered: float | None = None
     answers: list[Answer] = []
     abandoned: bool = False
+    reference: str = ""
 
     @property
     def first_sent(self) -> float:
@@ -67,6 +68,7 @@ class Line(msgspec.Struct, frozen=True, array_like=True):
     amount: int
     balance_after: int
     operation: str
+    reference: str = ""
 
 
 class Read(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     available: int | None = None
     partition: int = 0
     offset: int = 0
+    reference: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +39,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     leg: LegName
     partition: int = 0
+    reference: str = ""
 
 
 class AccountState(msgspec.Struct, frozen=True):

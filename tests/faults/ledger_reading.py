@@ -10,11 +10,12 @@ from faults.ledger import AccountState, Entry, Ledger, Leg
 
 _LEGS = """
 SELECT operation_id, leg, kind, status, account, counterparty, user_id, amount, seq, balance,
-    reason, needed, available, partition, log_offset
+    reason, needed, available, partition, log_offset, reference
 FROM outcomes WHERE partition = $1 AND log_offset >= $2 ORDER BY log_offset
 """
 _ENTRIES = """
-SELECT e.account, e.seq, e.amount, e.balance_after, e.operation_id, e.leg, e.partition
+SELECT e.account, e.seq, e.amount, e.balance_after, e.operation_id, e.leg, e.partition,
+    e.reference
 FROM accounts a
 LEFT JOIN unnest($1::text[], $2::bigint[]) AS known (number, seq) USING (number)
 JOIN entries e ON e.account = a.number AND e.seq > coalesce(known.seq, 0)
@@ -88,6 +89,7 @@ def _leg(row: Any) -> Leg:
         available=row["available"],
         partition=row["partition"],
         offset=row["log_offset"],
+        reference=row["reference"] or "",
     )
 
 
@@ -100,4 +102,5 @@ def _entry(row: Any) -> Entry:
         operation=row["operation_id"].hex,
         leg=row["leg"],
         partition=row["partition"],
+        reference=row["reference"] or "",
     )

@@ -2,6 +2,7 @@
 
 import time
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 
@@ -41,7 +42,10 @@ def new_operation(kind: Any, key: str, account: OwnAccount, **fields: Any) -> As
     user = account.customer.user
     number = "" if kind == "open" else account.number
     operation = operation_id(user, key, kind, number)
-    return Asked(operation, key, kind, user, number, **fields)
+    asked = Asked(operation, key, kind, user, number, **fields)
+    if kind != "open" and crc32(key.encode()) % 2:
+        asked.reference = f"for {key}"
+    return asked
 
 
 class Teller:
@@ -159,6 +163,7 @@ class Teller:
                 _minor_units(it["amount"]),
                 _minor_units(it["balanceAfter"]),
                 it["operationId"],
+                it.get("reference", ""),
             )
             for it in shown["entries"]
         ]
@@ -195,14 +200,15 @@ class Teller:
 
 def _body(asked: Asked, amount: int) -> bytes:
     decimal = f"{amount // 100}.{amount % 100:02d}"
+    reference = f',"reference":"{asked.reference}"' if asked.reference else ""
     if asked.kind == "open":
         return b"{}"
     if asked.kind == "transfer":
         return (
             f'{{"senderAccountNumber":"{asked.account}",'
-            f'"receiverAccountNumber":"{asked.counterparty}","amount":"{decimal}"}}'
+            f'"receiverAccountNumber":"{asked.counterparty}","amount":"{decimal}"{reference}}}'
         ).encode()
-    return f'{{"accountNumber":"{asked.account}","amount":"{decimal}"}}'.encode()
+    return f'{{"accountNumber":"{asked.account}","amount":"{decimal}"{reference}}}'.encode()
 
 
 def _minor_units(text: str) -> int:

@@ -42,6 +42,7 @@ class World:
         number = len(self.history.asked)
         asked = Asked(f"{number:032x}", f"key {number}", kind, USER, account, to, amount)
         self.now += 1
+        asked.reference = f"for {number}"
         asked.attempts = [Attempt(self.now, self.now, 0, "unknown")]
         self.history.asked.append(asked)
         return asked
@@ -100,6 +101,7 @@ class World:
                 operation=asked.operation,
                 leg=leg,
                 partition=int(account == B),
+                reference=asked.reference,
             )
         )
         return state.seq, state.balance
@@ -121,6 +123,7 @@ class World:
                 user=USER,
                 partition=int(values["account"] == B),
                 offset=self.offset,
+                reference=asked.reference,
                 **values,
             )
         )
@@ -147,7 +150,7 @@ def right() -> World:
 
 def test_nothing_is_found_in_a_right_history() -> None:
     world = right()
-    world.history.reads.append(Read(A, 5, 6, 500, [Line(5, -200, 600, f"{1:032x}")]))
+    world.history.reads.append(Read(A, 5, 6, 500, [Line(5, -200, 600, f"{1:032x}", "for 1")]))
     assert check(world.history, world.ledger) == []
 
 
@@ -159,6 +162,24 @@ def test_what_a_growth_marks_the_log_with_is_no_invention() -> None:
     assert check(world.history, world.ledger) == []
     world.leg(asked, "settled")
     assert {it.kind for it in check(world.history, world.ledger)} == {"invented"}
+
+
+@pytest.mark.parametrize("where", ["legs", "entries"])
+def test_another_reference_than_was_asked_for_is_found(where: str) -> None:
+    world = right()
+    rows = getattr(world, where)
+    rows[1] = replace(rows[1], reference="")
+    assert world.found() == {"invented"}
+
+
+def test_a_statement_with_another_reference_is_found() -> None:
+    world = right()
+    entry = next(it for it in world.entries if it.account == A)
+    line = Line(entry.seq, entry.amount, entry.balance_after, entry.operation, entry.reference)
+    world.history.reads.append(Read(A, 0, entry.seq, None, [line]))
+    assert world.found() == set()
+    world.history.reads.append(Read(A, 0, entry.seq, None, [replace(line, reference="x")]))
+    assert world.found() == {"wrong read"}
 
 
 def test_an_ambiguous_operation_may_be_there_or_not() -> None:
@@ -314,7 +335,7 @@ def read_what_was_before_an_answer(world: World) -> None:
 
 
 def read_another_line(world: World) -> None:
-    world.history.reads.append(Read(A, 0, 6, None, [Line(5, -201, 600, f"{1:032x}")]))
+    world.history.reads.append(Read(A, 0, 6, None, [Line(5, -201, 600, f"{1:032x}", "for 1")]))
 
 
 def leave_without_an_end(world: World) -> None:

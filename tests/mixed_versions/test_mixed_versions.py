@@ -14,6 +14,7 @@ from integration.growing_clients import GrowingClients
 from integration.raw_log import append_raw
 from microfin.ledger import wire
 from mixed_versions.two_releases import PRESENT, Release
+from support.waiting import until
 
 
 async def worker(bank: Bank, release: Release, partition: int) -> Process:
@@ -40,9 +41,37 @@ async def test_each_release_runs_its_own_sources(before: Release) -> None:
             assert Path(found).is_relative_to(release.folder), f"{release.name}: {found}"
 
 
-async def test_the_last_releases_workers_read_what_is_written_now(before: Release) -> None:
+async def test_the_last_releases_workers_get_only_what_they_read(
+    bank: Bank, before: Release
+) -> None:
+    """A record of a newer version would stop their partitions."""
     read = await before.run("-c", "from microfin.ledger import wire; print(wire.VERSION)")
-    assert int(read) >= wire.VERSION
+    await bank.migrate()
+    workers = [await worker(bank, before, it) for it in range(bank.partitions)]
+    api = await bank.api(python=PRESENT.python, **PRESENT.environment)
+    async with httpx.AsyncClient(base_url=api.url, timeout=30) as client:
+        person = {"name": "A", "email": f"{uuid4().hex}@example.com", "password": uuid4().hex}
+        session = (await client.post("/api/signup", json=person)).json()["sessionId"]
+        client.headers["Authorization"] = f"Bearer {session}"
+        number = (await client.post("/api/accounts", json={})).json()["accountNumber"]
+        plain = {"accountNumber": number, "amount": "1"}
+        noted = {**plain, "reference": "Invoice 117"}
+        expected = 200 if int(read) >= 2 else 503
+        assert (await client.post("/api/deposit", json=noted)).status_code == expected
+        assert (await client.post("/api/deposit", json=plain)).status_code == 200
+        *others, last = range(bank.partitions)
+        for partition in others:
+            assert await workers[partition].end() == 0
+            await worker(bank, PRESENT, partition)
+        assert (await client.post("/api/deposit", json=noted)).status_code == expected
+        assert await workers[last].end() == 0
+        await worker(bank, PRESENT, last)
+
+        async def is_taken() -> bool:
+            return (await client.post("/api/deposit", json=noted)).status_code == 200
+
+        await until("the reference is taken", is_taken)
+    await bank.check()
 
 
 async def test_an_upgrade_and_the_way_back_under_traffic(bank: Bank, before: Release) -> None:
@@ -108,12 +137,12 @@ async def test_a_partition_waits_for_a_worker_that_reads_its_records(bank: Bank)
     account = await bank.open_on(0, balance="1")
     await bank.check()
     ahead = bank.request("deposit", account, "of the next release", amount="20")
-    value = wire.encode(ahead).replace(b'{"v":1', b'{"v":2')
+    value = wire.encode(ahead).replace(b'{"v":1', b'{"v":3')
     offset = await append_raw(bank, 0, account.encode(), value)
     behind = await bank.withdraw(account, "21", "only after the deposit")
     for stopping in (first, await bank.worker(0)):
         status = await stopping.reaches("stopped")
-        assert "version 2" in status["reason"]
+        assert "version 3" in status["reason"]
         assert status["next_offset"] == offset
         assert (await stopping.get("/readyz")).status_code == 503
         assert (await stopping.get("/healthz")).status_code == 200

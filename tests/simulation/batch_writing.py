@@ -1,4 +1,4 @@
-"""The function `write_batch` of revision 0008, as the simulated shard carries it out."""
+"""The function `write_batch` of revision 0011, as the simulated shard carries it out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -39,7 +39,7 @@ class _StaleAccounts(asyncpg.PostgresError):  # type: ignore[misc]
 def write_batch(
     database: Database, transaction: Transaction, place: Place, write: BatchWrite
 ) -> Execution:
-    """Write a batch, if the partition's row is at `place` (revision 0008)."""
+    """Write a batch, if the partition's row is at `place` (revision 0011)."""
     decisions = write.decisions
     refuse_unreadable(decisions, write.quarantined)
     yield from _advance(database, transaction, place, write)

@@ -99,9 +99,11 @@ def refuse_misfits(decisions: Decisions, quarantined: Sequence[Quarantined] = ()
 def _texts(decisions: Decisions, quarantined: Sequence[Quarantined]) -> Iterator[str]:
     for outcome in decisions.outcomes:
         yield from (outcome.operation, outcome.user, outcome.account, outcome.counterparty)
-        yield from (outcome.currency, outcome.reason, outcome.at_account)
+        yield from (outcome.currency, outcome.reason, outcome.at_account, outcome.reference)
+        for pair in (outcome.metadata or {}).items():
+            yield from pair
     for entry in decisions.entries:
-        yield from (entry.account, entry.operation, entry.counterparty)
+        yield from (entry.account, entry.operation, entry.counterparty, entry.reference)
     for account in decisions.accounts.values():
         yield from (account.number, account.owner, account.currency)
     for row in decisions.outbox:

@@ -1,4 +1,4 @@
-"""Invariants 1 to 8 (docs/guide/invariants.md), checked when a schedule has come to rest."""
+"""Invariants 1 to 8 and 12 (docs/guide/invariants.md), checked when a schedule has come to rest."""
 
 import json
 from collections import defaultdict
@@ -35,6 +35,7 @@ def check_at_rest(
         *_once(effects.committed, databases),
         *_answers(databases, journal),
         *_arrival(databases),
+        *_notes(databases, journal),
         *_order(asked_for, journal),
         *_decided_in_turn(plan, topic, asked_for, journal),
     ]
@@ -176,6 +177,29 @@ def _arrival(databases: Sequence[Database]) -> Iterator[Violation]:
                 yield Violation(8, f"{operation} was debited and has arrived as {arrived}")
             elif "refund" in legs and "credit" not in legs:
                 yield Violation(8, f"{operation} is refunded, and its credit could still come")
+
+
+def _notes(databases: Sequence[Database], journal: Journal) -> Iterator[Violation]:
+    for database in databases:
+        for (operation, leg), outcome in database.tables.outcomes.items():
+            if operation not in journal.asked:
+                continue
+            command = journal.asked[operation].command
+            metadata = command.metadata if leg == "request" else None
+            if (outcome.reference, outcome.metadata) != (command.reference, metadata):
+                yield Violation(
+                    12,
+                    f"the {leg} of {operation} has {outcome.reference!r} and {outcome.metadata} "
+                    f"where {command.reference!r} and {metadata} were asked for",
+                )
+        for entry in database.tables.entries.values():
+            asked = journal.asked.get(entry.operation)
+            if asked is not None and entry.reference != asked.command.reference:
+                yield Violation(
+                    12,
+                    f"an entry of {entry.operation} has {entry.reference!r} where "
+                    f"{asked.command.reference!r} was asked for",
+                )
 
 
 def _order(committed: Sequence[Effect], journal: Journal) -> Iterator[Violation]:

@@ -25,7 +25,7 @@ def lock_partition(database: Database, _: Transaction, partition: int) -> Execut
 
 
 def raise_epoch(
-    database: Database, transaction: Transaction, partition: int, held: int | None
+    database: Database, transaction: Transaction, partition: int, held: int | None, version: int
 ) -> Execution:
     """Raise the epoch, if it is `held`, and return it."""
     rows = database.tables.partitions
@@ -35,12 +35,16 @@ def raise_epoch(
     row = rows[partition]
     if held not in (None, row["epoch"]):
         return None
-    raised = row | {"epoch": row["epoch"] + 1, "touched_at": database.loop.time()}
+    epoch = row["epoch"] + 1
+    read = {"wire_epoch": epoch, "wire_version": version}
+    raised = row | {"epoch": epoch, "touched_at": database.loop.time()} | read
     transaction.put(rows, partition, raised)
     return raised["epoch"]
 
 
-def insert_partition(database: Database, transaction: Transaction, partition: int) -> Execution:
+def insert_partition(
+    database: Database, transaction: Transaction, partition: int, version: int
+) -> Execution:
     """Insert a new partition's row. The routing's shared lock is an exclusive one here, which can
     only make two claims of new partitions wait for one another."""
     yield ("routing",)
@@ -56,6 +60,8 @@ def insert_partition(database: Database, transaction: Transaction, partition: in
         "generation": routing["generation"],
         "partition_count": routing["partition_count"],
         "touched_at": database.loop.time(),
+        "wire_epoch": 1,
+        "wire_version": version,
     }
     transaction.put(database.tables.partitions, partition, row)
     return 1

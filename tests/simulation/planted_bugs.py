@@ -192,6 +192,14 @@ def _record_unknown(self: Deciding, command: wire.Command, outcome: Any) -> None
     self._answer(command, outcome, replayed=False)
 
 
+def _send_without_reference(self: Deciding, command: wire.Command) -> None:
+    """Let money travel alone."""
+    _SEND(self, replace(command, reference=""))
+
+
+_SEND = Deciding._send
+
+
 BUGS = [
     PlantedBug(
         "no epoch check",
@@ -262,6 +270,11 @@ BUGS = [
         "forward without the outbox",
         (5, 8),
         [(microfin_worker.batch, "_write_of", _write_without_forwarded)],
+    ),
+    PlantedBug(
+        "a reference stays with the sender",
+        (12,),
+        [(Deciding, "_send", _send_without_reference)],
     ),
     PlantedBug(
         "repeat inside one batch",

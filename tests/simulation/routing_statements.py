@@ -154,7 +154,11 @@ def activate_partitions(
 
 def renew_lease(database: Database, transaction: Transaction, instance: str) -> Execution:
     """Renew a lease, and return the routing as the statement found it when it began."""
-    routing = database.tables.routing
+    read = [
+        row["wire_version"] if row["wire_epoch"] == row["epoch"] else 1
+        for row in database.tables.partitions.values()
+    ]
+    routing = database.tables.routing | {"wire_version": min(read, default=None)}
     yield ("lease", instance)
     transaction.put(database.tables.leases, instance, {"renewed_at": database.loop.time()})
     return [msgspec.json.encode(routing)]

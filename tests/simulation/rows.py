@@ -39,6 +39,8 @@ def outcome_row(outcome: Outcome) -> Row:
     row["operation_id"] = Identifier(outcome.operation)
     row["user_id"] = Identifier(outcome.user) if outcome.user else None
     row["log_offset"] = outcome.offset
+    row["reference"] = outcome.reference or None
+    row["metadata"] = msgspec.json.encode(outcome.metadata).decode() if outcome.metadata else None
     return row
 
 

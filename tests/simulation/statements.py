@@ -50,10 +50,12 @@ _STATEMENTS: Final[dict[str, Callable[..., Execution]]] = {
     queries._LEGS: read_outcomes,
     leases._RENEW: renew_lease,
     "DELETE FROM leases WHERE instance = $1": delete_lease,
-    "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"
+    "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp(),"
+    " wire_epoch = epoch + 1, wire_version = $3"
     " WHERE partition = $1 AND epoch = coalesce($2, epoch) RETURNING epoch": raise_epoch,
-    "INSERT INTO partitions (partition, epoch, generation, partition_count)"
-    " SELECT $1, 1, generation, partition_count FROM"
+    "INSERT INTO partitions (partition, epoch, generation, partition_count,"
+    " wire_epoch, wire_version)"
+    " SELECT $1, 1, generation, partition_count, 1, $2 FROM"
     " (SELECT generation, partition_count FROM routing FOR SHARE) AS current"
     " RETURNING epoch": insert_partition,
     "SELECT extract(epoch FROM clock_timestamp() - touched_at)::float8"

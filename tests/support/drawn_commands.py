@@ -29,7 +29,8 @@ READABLE_AMOUNTS = (
     st.integers(1, 10**20 - 1) | st.integers(1, 20).map(lambda digits: 10**digits - 1)
 ).map(lambda tenth_thousandths: canonical_amount(f"{Decimal(tenth_thousandths).scaleb(-4):f}"))
 """Amounts that the API accepts, as it sends them."""
-"""Amounts that the API accepts, as it sends them."""
+REFERENCES = ["", "", "Invoice 117", "Übertrag\\'\"", "=1+1"]
+METADATA: list[dict[str, str] | None] = [None, None, {"order": "A-17"}, {"b": "", "a": "\\"}]
 
 
 @st.composite
@@ -58,6 +59,9 @@ def requests(draw: st.DrawFn) -> list[Command]:
             fields = {"amount": draw(st.sampled_from(AMOUNTS))}
         if kind == "transfer":
             fields["counterparty"] = draw(st.sampled_from(NUMBERS))
+        if kind not in ("open", "set_state"):
+            fields["reference"] = draw(st.sampled_from(REFERENCES))
+            fields["metadata"] = draw(st.sampled_from(METADATA))
         commands.append(
             Command(
                 kind=kind,

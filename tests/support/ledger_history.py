@@ -1,14 +1,25 @@
 """A history on a PostgresLedger: first at random, then operations that a test knows by name."""
 
 from random import Random
+from typing import Any
 
 import msgspec
 
 from microfin.ledger.operation import AccountState
+from microfin.ledger.wire import Command, body_hash
 from support.postgres_ledger import PostgresLedger
 
 ANNA, BERT = "a" * 32, "b" * 32
 PARTITIONS = 4
+NOTES: list[dict[str, Any]] = [
+    {},
+    {},
+    {"reference": "=1+1"},
+    {"metadata": {"order": "A-17"}},
+    {"reference": "Miete 'März' \\.\\x01", "metadata": {"ü": "\\", "\U0001f600": '"', "b": ""}},
+]
+"""What an operation may have beside its amount; some of it is special in SQL, COPY, JSON or CSV."""
+
 STATES: list[AccountState] = ["open", "open", "open", "frozen", "closed"]
 
 
@@ -16,7 +27,8 @@ class History(msgspec.Struct):
     """Names of a test: accounts by person, operation ids by what they do.
 
     Anna, Carl, Emil and `idle`, which nobody touches, are on partition 0, Bert and Dora (frozen) on
-    partition 1, which is another shard where there are two.
+    partition 1, which is another shard where there are two. `bare_credit` is the body's hash that
+    the credit of `crossed` would have without its reference, in hexadecimal.
     """
 
     owners: dict[str, str]
@@ -31,6 +43,7 @@ class History(msgspec.Struct):
     crossed: str = ""
     refunded: str = ""
     rejected: str = ""
+    bare_credit: str = ""
 
 
 async def begin(ledger: PostgresLedger, random: Random) -> History:
@@ -58,11 +71,12 @@ async def move_money(
         account, other = random.choices(list(history.owners), k=2)
         user = history.owners[account] if random.random() < 0.9 else random.choice((ANNA, BERT))
         amount = str(random.randint(1, 300))
+        notes = random.choice(NOTES)
         match random.randint(0, 11):
             case 0 | 1:
-                ledger.request("deposit", account, user=user, amount=amount)
+                ledger.request("deposit", account, user=user, amount=amount, **notes)
             case 2 | 3:
-                ledger.request("withdraw", account, user=user, amount=amount)
+                ledger.request("withdraw", account, user=user, amount=amount, **notes)
             case 4:
                 state = random.choice(STATES)
                 ledger.request("set_state", account, state=state)
@@ -70,7 +84,7 @@ async def move_money(
                 partition = random.randrange(PARTITIONS)
                 ledger.append_to(partition, None)
             case _:
-                ledger.request("transfer", account, user=user, to=other, amount=amount)
+                ledger.request("transfer", account, user=user, to=other, amount=amount, **notes)
         if random.random() < 0.3:
             partition = random.randrange(PARTITIONS)
             await ledger.settle(partition, random.randint(1, 10))
@@ -96,6 +110,17 @@ async def finish(ledger: PostgresLedger, history: History) -> None:
     )
     await ledger.drain()
     history.crossed = ledger.request(
-        "transfer", history.anna, user=ANNA, to=history.bert, amount="7"
+        "transfer", history.anna, user=ANNA, to=history.bert, amount="7", **NOTES[-1]
     )
+    bare = Command(
+        kind="transfer",
+        leg="credit",
+        operation=history.crossed,
+        account=history.bert,
+        user=ANNA,
+        counterparty=history.anna,
+        amount="7",
+        currency="EUR",
+    )
+    history.bare_credit = body_hash(bare).hex()
     await ledger.drain()

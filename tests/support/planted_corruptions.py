@@ -417,6 +417,40 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
         {4},
         {4},
     ),
+    "metadata changed": (
+        "source",
+        'UPDATE outcomes SET metadata = metadata || \'{{"b": "1"}}\''
+        " WHERE operation_id = '{crossed}' AND leg = 'request'",
+        {4},
+        {4},
+    ),
+    "metadata lost": (
+        "source",
+        "UPDATE outcomes SET metadata = NULL WHERE operation_id = '{crossed}' AND leg = 'request'",
+        {4},
+        {4},
+    ),
+    "reference of an entry lost": (
+        "destination",
+        "UPDATE entries SET reference = NULL WHERE operation_id = '{crossed}'",
+        {4},
+        {4},
+    ),
+    "reference of a deposit that had none": (
+        "source",
+        "UPDATE outcomes SET reference = 'x' WHERE operation_id = '{deposit}';"
+        "UPDATE entries SET reference = 'x' WHERE operation_id = '{deposit}'",
+        {4},
+        {4},
+    ),
+    "another reference with the credit than with the request, and a hash that fits": (
+        "destination",
+        "UPDATE outcomes SET reference = NULL, body_hash = decode('{bare_credit}', 'hex')"
+        " WHERE operation_id = '{crossed}' AND leg = 'credit';"
+        "UPDATE entries SET reference = NULL WHERE operation_id = '{crossed}' AND leg = 'credit'",
+        {8},
+        {8},
+    ),
     "user of a credit": (
         "destination",
         "UPDATE outcomes SET user_id = gen_random_uuid() WHERE operation_id = '{crossed}'"

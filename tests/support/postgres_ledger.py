@@ -187,6 +187,8 @@ class PostgresLedger:
         amount: str = "",
         to: str = "",
         state: AccountState | None = None,
+        reference: str = "",
+        metadata: dict[str, str] | None = None,
     ) -> str:
         """Ask for an operation and return its id."""
         operation = operation_id(user, str(next(self.keys)), kind, account)
@@ -200,6 +202,8 @@ class PostgresLedger:
                 counterparty=to,
                 amount=amount,
                 state=state,
+                reference=reference,
+                metadata=metadata,
             )
         )
         return operation

@@ -381,14 +381,14 @@ async def test_202_waits_for_a_lease_that_shows_the_same_routing(
     async with running(ledger.settings(answer_within=0.1, unknown_after=0.5)) as api:
         user = await api.user()
         number = await user.account()
-        while not Lease(0, Routing(1, 2), 4).moves(number):
+        while not Lease(0, Routing(1, 2), 4, 1).moves(number):
             number = await user.account()
         lease = api.services.leases.of_account(number)
         renewal = lease._renewal
 
         async def growing(sent: float) -> Lease:
             real = await renewal(sent)
-            return Lease(real.sent, Routing(generation, 2), intended)
+            return Lease(real.sent, Routing(generation, 2), intended, 1)
 
         destination = await api.services.gate.pass_through(number)
         monkeypatch.setattr(lease, "_renewal", growing)
@@ -413,7 +413,7 @@ async def test_no_202_while_the_order_is_uncertain(
         accept = lease._accept
 
         def grown(renewed: Lease) -> None:
-            accept(Lease(renewed.sent, Routing(2, 2), None))
+            accept(Lease(renewed.sent, Routing(2, 2), None, 1))
 
         sent = api.services.producer.send
 

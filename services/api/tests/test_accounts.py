@@ -6,6 +6,7 @@ import io
 import pytest
 
 from microfin.ledger.account_number import is_account_number
+from microfin.postgres import statement_periods
 from support.api_under_test import Api, Ledger, User, running
 
 
@@ -88,6 +89,49 @@ async def test_pages_follow_each_other(user: User) -> None:
         if not cursor:
             break
     assert seen == [5, 4, 3, 2, 1]
+
+
+async def test_a_statement_from_the_oldest_on(user: User) -> None:
+    number, _ = await history(user)
+    path = f"/api/accounts/{number}/entries?order=oldest&limit=3"
+    first = (await user.client.get(path)).json()
+    assert [entry["seq"] for entry in first["entries"]] == [1, 2, 3]
+    await user.deposit(number, "1")  # it is seen by who reads on
+    second = (await user.client.get(f"{path}&cursor={first['nextCursor']}")).json()
+    assert [entry["seq"] for entry in second["entries"]] == [4, 5]
+    assert "nextCursor" not in second
+    rows = await user.client.get(path, headers={"Accept": "text/csv"})
+    assert [line.partition(",")[0] for line in rows.text.split()] == ["seq", "1", "2", "3"]
+
+
+async def test_what_a_period_adds_up_to(user: User) -> None:
+    number, _ = await history(user)
+    path = f"/api/accounts/{number}/entries"
+    entries = (await user.client.get(path)).json()["entries"]
+    times = {entry["seq"]: entry["time"] for entry in entries}
+
+    async def totals(query: str) -> list[str]:
+        shown = (await user.client.get(f"{path}?totals&{query}")).json()["totals"]
+        return [shown[it] for it in ("openingBalance", "closingBalance", "paidIn", "paidOut")]
+
+    assert await totals("") == ["0.00", "7.50", "10.50", "3.00"]
+    assert await totals(f"from={times[2]}&to={times[4]}") == ["10.00", "7.00", "0.00", "3.00"]
+    assert await totals("kind=transfer") == ["0.00", "7.50", "0.50", "2.00"]
+    assert await totals("from=2100-01-01T00:00:00Z") == ["7.50", "7.50", "0.00", "0.00"]
+    assert await totals("to=1970-01-01T00:00:00Z") == ["0.00", "0.00", "0.00", "0.00"]
+    nothing = await user.account()
+    shown = (await user.client.get(f"/api/accounts/{nothing}/entries?totals=true")).json()
+    assert shown["totals"]["closingBalance"] == "0.00"
+
+
+async def test_totals_of_too_many_entries_are_refused_with_advice(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, _ = await history(user)
+    monkeypatch.setattr(statement_periods, "TOTALLED_MOST", 3)
+    answer = await user.client.get(f"/api/accounts/{number}/entries?totals")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_parameter")
+    assert "this period has 4: ask for a shorter one" in answer.json()["detail"]
 
 
 async def test_a_statement_is_filtered(user: User) -> None:

@@ -260,7 +260,11 @@ async def test_foreign_operations_are_not_there(api: Api, user: User) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=201", "cursor=x", "from=now", "to=1", "kind=gift", "at=never"]
+    "query",
+    [
+        *("limit=0", "limit=201", "cursor=x", "from=now", "to=1", "kind=gift", "at=never"),
+        *("order=up", "order=", "totals=yes"),
+    ],
 )
 async def test_unfit_parameters(user: User, query: str) -> None:
     number = await user.account()

@@ -39,11 +39,12 @@ DROP FUNCTION refuse_shard_and_archive, refuse_change_but_archiving, refuse_chan
 ALTER TABLE outcomes DETACH PARTITION volume_0.outcomes;
 ALTER TABLE entries DETACH PARTITION volume_0.entries;
 DROP TABLE outcomes, entries, volumes, volume_summaries;
+ALTER TABLE partitions DROP COLUMN wire_epoch, DROP COLUMN wire_version;
 ALTER TABLE volume_0.outcomes SET SCHEMA public;
 ALTER TABLE volume_0.entries SET SCHEMA public;
 DROP SCHEMA volume_0;
-ALTER TABLE outcomes DROP COLUMN volume;
-ALTER TABLE entries DROP COLUMN volume;
+ALTER TABLE outcomes DROP COLUMN volume, DROP COLUMN reference, DROP COLUMN metadata;
+ALTER TABLE entries DROP COLUMN volume, DROP COLUMN reference;
 DROP TRIGGER partitions_begin_in_newest_volume ON partitions;
 ALTER TABLE partitions DROP COLUMN volume, DROP COLUMN outcomes_in_volume;
 ALTER TABLE routing DROP COLUMN outcomes_per_volume;

@@ -6,6 +6,7 @@ The answers of before are compared with those of after. Money never waits for an
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -106,6 +107,16 @@ class Past:
             shown[path] = (await self.get(path)).json()
         for kind in ("deposit", "withdraw", "transfer"):
             shown[kind] = await self.pages(f"kind={kind}", 2)
+            shown[f"oldest {kind}"] = await self.pages(f"order=oldest&kind={kind}", 2)
+            assert shown[f"oldest {kind}"] == shown[kind][::-1]
+        for first, last in pairwise(moments):
+            query = f"from={first}&to={last}"
+            shown[f"oldest {query}"] = await self.pages(f"order=oldest&{query}", 2)
+            assert shown[f"oldest {query}"] == (await self.pages(query, 2))[::-1]
+            path = f"/api/accounts/{self.account}/entries?totals&{query}"
+            shown[path] = (await self.get(path)).json()["totals"]
+        for limit in (1, 2, 3, 200):
+            assert await self.pages("order=oldest", limit) == every[::-1]
         path = f"/api/accounts/{self.account}/entries"
         shown["csv"] = (await self.get(path, Accept="text/csv")).text
         before = await self.get(f"{path}?at=2000-01-01T00:00:00Z")

@@ -47,7 +47,7 @@ async def test_a_sign_in_takes_two_round_trips(ledger: Ledger, pooler: str) -> N
         url, kept = platform.postgres_pooled(0, "microfin_api", database), 0
     else:  # without one: this PgBouncer knows no prepared statements
         url, kept = platform.postgres_direct(0, "microfin_api", database), 100
-    # All that this API asks goes this way: statements kept behind a pooler that keeps none are lost.
+    # All that this API asks goes this way: a pooler that keeps no statements loses those it keeps.
     async with running(ledger.settings(databases=url, database_statement_cache=kept)) as api:
         user = await api.user()
         credentials = {"email": user.email, "password": PASSWORD}

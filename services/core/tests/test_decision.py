@@ -66,6 +66,12 @@ def test_one_partition_agrees_with_the_naive_model(commands: list[Command]) -> N
     assert {
         key[0]: outcome.reason or outcome.status for key, outcome in ledger.outcomes.items()
     } == bank.answers
+    noted = {(it.operation, it.reference, tuple((it.metadata or {}).items())) for it in commands}
+    for outcome in ledger.outcomes.values():
+        pairs = tuple((outcome.metadata or {}).items())
+        assert (outcome.operation, outcome.reference, pairs) in noted
+    references = {it.operation: it.reference for it in ledger.outcomes.values()}
+    assert all(it.reference == references[it.operation] for it in ledger.entries)
     assert set(ledger.accounts) == set(bank.accounts)
     for held, account in ledger.accounts.items():
         naive = bank.accounts[held]

@@ -38,6 +38,45 @@ def test_the_bytes_are_those_of_the_reference() -> None:
     ) % (OPERATION.encode(), ACCOUNT.encode(), b"a" * 32)
 
 
+def test_only_what_is_new_has_the_new_version() -> None:
+    """Workers of the release before read all else."""
+    noted = deposit(reference="Invoice 117", metadata={"order": "A-17"})
+    assert wire.encode(noted).startswith(b'{"v":2,"kind"')
+    assert wire.encode(deposit()).startswith(b'{"v":1,"kind"')
+    assert wire.decode(ACCOUNT.encode(), wire.encode(noted)) == noted
+    assert (wire.version_of(noted), wire.version_of(deposit())) == (2, 1)
+
+
+@pytest.mark.parametrize("field", [{"reference": "x"}, {"metadata": {"a": "b"}}])
+def test_what_is_new_is_undecodable_in_the_old_version(field: dict[str, object]) -> None:
+    value = wire.encode(deposit(**field)).replace(b'"v":2', b'"v":1')
+    with pytest.raises(wire.Undecodable, match="version 1"):
+        wire.decode(ACCOUNT.encode(), value)
+
+
+def test_the_place_of_the_version_does_not_matter() -> None:
+    value = wire.encode(deposit(reference="x"))
+    elsewhere = value.replace(b'"v":2,', b"")[:-1] + b',"v":2}'
+    assert wire.decode(ACCOUNT.encode(), elsewhere) == deposit(reference="x")
+
+
+def test_the_order_of_metadata_does_not_matter_and_its_content_does() -> None:
+    pairs = {"b": "2", "a": "1"}
+    body = wire.body_hash(deposit(metadata=pairs))
+    assert body == wire.body_hash(deposit(metadata=dict(sorted(pairs.items()))))
+    others: list[dict[str, object]] = [
+        {"metadata": {"a": "1"}},
+        {"metadata": {"a": "2", "b": "1"}},
+        {"metadata": {"a1": "", "b": "2"}},
+        {"metadata": pairs, "reference": "x"},
+        {"reference": "a"},
+        {},
+    ]
+    hashes = {wire.body_hash(deposit(**other)) for other in others}
+    assert len(hashes) == len(others)
+    assert body not in hashes
+
+
 def test_unknown_fields_are_ignored() -> None:
     value = wire.encode(deposit())[:-1] + b',"added_later":{"x":1}}'
     assert wire.decode(ACCOUNT.encode(), value) == deposit()
@@ -57,6 +96,16 @@ def test_unknown_fields_are_ignored() -> None:
         (ACCOUNT.encode(), deposit(leg="credit"), "credit"),
         (ACCOUNT.encode(), deposit(leg="refund", kind="transfer", counterparty=OTHER), "refund"),
         (ACCOUNT.encode(), deposit(kind="set_state"), "state"),
+        (ACCOUNT.encode(), deposit(kind="open", reference="x"), "open has neither"),
+        (ACCOUNT.encode(), deposit(reference="x" * 141), "140 characters"),
+        (ACCOUNT.encode(), deposit(reference="a\x1fb"), "reference has a control"),
+        (ACCOUNT.encode(), deposit(reference="a\x85b"), "reference has a control"),
+        (ACCOUNT.encode(), deposit(metadata={}), "no pair"),
+        (ACCOUNT.encode(), deposit(metadata={"": "x"}), "without a name"),
+        (ACCOUNT.encode(), deposit(metadata={"a": "\0"}), "metadata has a control"),
+        (ACCOUNT.encode(), deposit(metadata={"a\n": ""}), "metadata has a control"),
+        (ACCOUNT.encode(), deposit(metadata={str(it): "" for it in range(21)}), "20 pairs"),
+        (ACCOUNT.encode(), deposit(metadata={"a": "ü" * 1_024}), "2048 bytes"),
     ],
 )
 def test_what_cannot_be_decided_is_undecodable(key: bytes, command: Command, reason: str) -> None:
@@ -75,7 +124,7 @@ def test_what_is_left_of_a_broken_command_is_kept() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b'{"v":2,"what":"ever"}', b'{"v":2}', wire.encode(deposit()).replace(b'"v":1', b'"v":99')],
+    [b'{"v":3,"what":"ever"}', b'{"v":3}', wire.encode(deposit()).replace(b'"v":1', b'"v":99')],
 )
 def test_a_newer_version_is_not_garbage(value: bytes) -> None:
     with pytest.raises(wire.NewerVersion):

@@ -85,7 +85,8 @@ OTHER_VALUES = {
     "text": "CASE COLUMN WHEN 'in_transit' THEN 'cash' WHEN 'cash' THEN 'in_transit'"
     " WHEN 'open' THEN 'closed' WHEN 'EUR' THEN 'USD' WHEN 'transfer' THEN 'deposit'"
     " WHEN 'request' THEN 'refund' WHEN 'debited' THEN 'settled' WHEN '{bert}' THEN '{carl}'"
-    " WHEN '{anna}' THEN '{emil}' ELSE COLUMN || E'\\x01' END",
+    " WHEN '{anna}' THEN '{emil}' ELSE coalesce(COLUMN, '') || E'\\x01' END",
+    "jsonb": "coalesce(COLUMN, '{{}}') || '{{\"added\": \"\"}}'",
 }
 
 

@@ -176,7 +176,7 @@ def test_a_batch_ends_before_a_newer_version() -> None:
     deposit = Command(
         kind="deposit", leg="request", operation=operation(1), account=NUMBERS[0], amount="1"
     )
-    mixed = [*records([deposit]), Record(1, 1, b"x", b'{"v":2}')]
+    mixed = [*records([deposit]), Record(1, 1, b"x", b'{"v":3}')]
     assert len(read_batch(mixed, 500, (), SystemClock()).records) == 1
     with pytest.raises(wire.NewerVersion):
         read_batch(mixed[1:], 500, (), SystemClock())

@@ -3,6 +3,7 @@
 from typing import Any, Final, get_args
 
 from microfin.ledger.operation import Kind
+from microfin.postgres import statement_periods
 from microfin_api import documentation
 from microfin_api.commands.idempotency import HEADER, REPLAYED
 from microfin_api.endpoint import Answer, Endpoint, Parameter
@@ -70,6 +71,19 @@ _STATEMENT: Final = (
     Parameter("from", "query", "The beginning of the period, included (RFC 3339).", _TIME),
     Parameter("to", "query", "The end of the period, not included (RFC 3339).", _TIME),
     Parameter("kind", "query", "Only this kind.", {"type": "string", "enum": list(get_args(Kind))}),
+    Parameter(
+        "order",
+        "query",
+        "Which entries come first.",
+        {"type": "string", "enum": ["newest", "oldest"]},
+    ),
+    Parameter(
+        "totals",
+        "query",
+        "Add what the period adds up to; its value may be left out. At most "
+        f"{statement_periods.TOTALLED_MOST} entries, and not in CSV.",
+        {"type": "string", "enum": ["", "true", "false"]},
+    ),
     Parameter("at", "query", "Return the balance at this moment instead (RFC 3339).", _TIME),
 )
 

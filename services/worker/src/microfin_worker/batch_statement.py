@@ -1,12 +1,15 @@
 """The statement that writes a decided batch: a call of the function `write_batch`.
 
 Its arguments are arrays, one for each column, in the order of the function's parameters (migration
-`0008_volumes.py` of microfin-tools). Times are milliseconds since the Unix epoch.
+`0011_notes.py` of microfin-tools). Times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from microfin.ledger import wire
+from microfin.ledger.notes import Metadata
 from microfin.ledger.operation import Contra, Outcome
 from microfin.ledger.records import Account, Entry, OutboxRow
 from microfin.postgres.literals import binaries, binary, integers, texts
@@ -66,6 +69,8 @@ def _outcomes(outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield binaries([outcome.body_hash for outcome in outcomes])
     yield integers([outcome.offset for outcome in outcomes])
     yield integers([outcome.time for outcome in outcomes])
+    yield _few([outcome.reference for outcome in outcomes])
+    yield _few([_json(outcome.metadata) for outcome in outcomes])
 
 
 def _entries(entries: Sequence[Entry]) -> Iterator[str]:
@@ -79,6 +84,19 @@ def _entries(entries: Sequence[Entry]) -> Iterator[str]:
     yield texts([entry.contra for entry in entries])
     yield texts([entry.counterparty for entry in entries])
     yield integers([entry.time for entry in entries])
+    yield _few([entry.reference for entry in entries])
+
+
+def _few(column: Sequence[str]) -> str:
+    """Return texts of which most are empty, which is null in the table.
+
+    Where there is none at all, the array is empty, and the function fills it up with nulls.
+    """
+    return texts([text or None for text in column]) if any(column) else texts([])
+
+
+def _json(metadata: Metadata | None) -> str:
+    return "" if metadata is None else msgspec.json.encode(metadata).decode()
 
 
 def _accounts(accounts: Sequence[Account]) -> Iterator[str]:

@@ -131,21 +131,25 @@ class PostgresStore:
             # Checked here as well as on new connections: a pooler can lead elsewhere by now.
             await check_shard_within(connection, self._shard)
             epoch: int | None = await connection.fetchval(
-                "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp()"
+                "UPDATE partitions SET epoch = epoch + 1, touched_at = clock_timestamp(),"
+                " wire_epoch = epoch + 1, wire_version = $3"
                 " WHERE partition = $1 AND epoch = coalesce($2, epoch) RETURNING epoch",
                 self.partition,
                 held,
+                wire.VERSION,
             )
             if epoch is None and held is not None:
                 raise Fenced(f"another epoch came after our {held}")
             if epoch is None:
                 # The shared lock makes a growth's activation wait, so that no row misses it.
                 epoch = await connection.fetchval(
-                    "INSERT INTO partitions (partition, epoch, generation, partition_count)"
-                    " SELECT $1, 1, generation, partition_count FROM"
+                    "INSERT INTO partitions (partition, epoch, generation, partition_count,"
+                    " wire_epoch, wire_version)"
+                    " SELECT $1, 1, generation, partition_count, 1, $2 FROM"
                     " (SELECT generation, partition_count FROM routing FOR SHARE) AS current"
                     " RETURNING epoch",
                     self.partition,
+                    wire.VERSION,
                 )
         if epoch is None:
             raise self._shard.not_migrated()

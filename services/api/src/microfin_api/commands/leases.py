@@ -39,7 +39,13 @@ INSERT INTO leases (instance, generation, renewed_at)
 SELECT $1, generation, clock_timestamp() FROM routing
 ON CONFLICT (instance)
 DO UPDATE SET generation = excluded.generation, renewed_at = excluded.renewed_at
-RETURNING (SELECT row_to_json(routing)::text FROM routing)
+RETURNING (
+    SELECT row_to_json(found)::text FROM (
+        SELECT routing.*, (
+            SELECT min(CASE WHEN wire_epoch = epoch THEN wire_version ELSE 1 END) FROM partitions
+        ) AS wire_version
+        FROM routing
+    ) AS found)
 """
 
 _FORGET = """
@@ -52,11 +58,13 @@ class Lease(msgspec.Struct, frozen=True):
     """One renewal: when it was sent (monotonic seconds) and the routing that it returned.
 
     `intended_count` is the number of partitions that a growth is preparing, None if there is none.
+    `wire_version` is the newest that all workers of the shard read.
     """
 
     sent: float
     routing: Routing
     intended_count: int | None
+    wire_version: int
 
     @property
     def expires(self) -> float:
@@ -80,6 +88,7 @@ class _RoutingRow(msgspec.Struct, frozen=True):
     partition_count: int
     intended_generation: int | None
     intended_partition_count: int | None
+    wire_version: int | None
 
 
 class ShardLease:
@@ -292,6 +301,7 @@ class ShardLease:
             sent,
             Routing(found.generation, found.partition_count),
             found.intended_partition_count if found.intended_generation else None,
+            found.wire_version or 1,
         )
 
     async def _execute(self, statement: str, *arguments: str) -> None:

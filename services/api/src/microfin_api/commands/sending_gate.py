@@ -59,6 +59,11 @@ class SendingGate:
             lease.expires,
         )
 
+    def reads(self, version: int, account: str) -> bool:
+        """Return whether all workers that may get a command for `account` read this version."""
+        lease = self._leases.of_account(account).latest
+        return version <= (1 if lease is None else lease.wire_version)
+
     def still_leads_to(self, account: str, destination: Destination) -> bool:
         """Return whether a command that has passed for `destination` may be sent there now.
 

@@ -13,7 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from microfin.kafka.producer import Appended, CommandProducer, ProduceRefused, ProduceUnknown
-from microfin.ledger.wire import Command
+from microfin.ledger.wire import Command, version_of
 from microfin.process.settings import ApiSettings
 from microfin_api import metrics
 from microfin_api.commands.backpressure import Backpressure
@@ -26,6 +26,10 @@ from microfin_api.phases import CommandPhases
 logger = structlog.get_logger(__name__)
 
 TraceHeaders = Sequence[tuple[str, bytes]]
+
+_NOT_UPGRADED = (
+    "An upgrade is under way: reference and metadata come with its end. Nothing was done."
+)
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -84,6 +88,7 @@ class Submission:
         becomes `Unknown`, because the command may still take effect.
         """
         destination = await self._gate.pass_through(command.account)
+        self._require_readers(command)
         self._backpressure.enter(destination.partition)
         command = replace(
             command,
@@ -108,6 +113,16 @@ class Submission:
         finally:
             self._backpressure.leave(destination.partition, sending)
             self._waiting.forget(waiter)
+
+    def _require_readers(self, command: Command) -> None:
+        """Raise `Problem` for a command whose workers may not all read its version yet.
+
+        Such a record would stop the partition of a worker of the release before.
+        """
+        version = version_of(command)
+        accounts = (command.account, command.counterparty or command.account)
+        if version > 1 and not all(self._gate.reads(version, it) for it in accounts):
+            raise Problem("unavailable", _NOT_UPGRADED)
 
     async def finish(self, seconds: float) -> None:
         """Wait until all commands under way have been acknowledged, or the time is over."""

@@ -24,6 +24,7 @@ from microfin_api.commands.submission import Accepted, TraceHeaders, unknown_aft
 from microfin_api.commands.waiting import Settled
 from microfin_api.endpoints.outcome_answers import rejection, settled_view
 from microfin_api.http.answers import AcceptedOperation, answer
+from microfin_api.http.notes import Notes
 from microfin_api.http.problems import Problem
 from microfin_api.people.session_cache import Session
 from microfin_api.phases import CommandPhases
@@ -65,7 +66,14 @@ class Change:
         return await self._perform(command, "", status=status, at_once=at_once)
 
     async def move(
-        self, kind: Kind, account: str, amount: str, *, counterparty: str = "", at_once: bool
+        self,
+        kind: Kind,
+        account: str,
+        amount: str,
+        *,
+        counterparty: str = "",
+        notes: Notes,
+        at_once: bool,
     ) -> Response:
         """Deposit, withdraw or transfer `amount`."""
         command = Command(
@@ -76,6 +84,8 @@ class Change:
             user=self.user,
             counterparty=counterparty,
             amount=amount,
+            reference=notes.reference,
+            metadata=notes.metadata,
         )
         return await self._perform(command, account, status=200, at_once=at_once)
 

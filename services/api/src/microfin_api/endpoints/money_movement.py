@@ -13,6 +13,7 @@ from microfin_api.http.bodies import (
     read_amount,
     read_body,
 )
+from microfin_api.http.notes import read_notes
 from microfin_api.http.problems import Problem
 from microfin_api.services import Services
 
@@ -36,6 +37,7 @@ async def _move_cash(
         kind,
         read_account_number(body.account_number),
         read_amount(body.amount),
+        notes=read_notes(body.reference, body.metadata),
         at_once=_at_once(request, services),
     )
 
@@ -47,10 +49,16 @@ async def transfer(request: Request, services: Services) -> Response:
     sender = read_account_number(body.sender_account_number)
     receiver = read_account_number(body.receiver_account_number)
     amount = read_amount(body.amount)
+    notes = read_notes(body.reference, body.metadata)
     if sender == receiver:
         raise Problem("same_account")
     return await change.move(
-        "transfer", sender, amount, counterparty=receiver, at_once=_at_once(request, services)
+        "transfer",
+        sender,
+        amount,
+        counterparty=receiver,
+        notes=notes,
+        at_once=_at_once(request, services),
     )
 
 

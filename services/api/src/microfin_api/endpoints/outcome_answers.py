@@ -37,6 +37,7 @@ def settled_view(operation: Operation) -> AnswerBody:
         "balance": balance,
         "seq": operation.seq or 0,
         "time": moment(operation.time),
+        "reference": operation.reference or None,
     }
     if operation.kind == "transfer":
         return Transferred(
@@ -103,6 +104,8 @@ def operation_view(operation: Operation) -> OperationView:
         balance=_text(operation.balance, currency),
         seq=operation.seq,
         reason=reason or None,
+        reference=operation.reference or None,
+        metadata=operation.metadata,
         time=moment(operation.time),
         **_funds(operation),
     )

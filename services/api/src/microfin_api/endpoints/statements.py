@@ -12,12 +12,26 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from microfin.ledger.money import to_decimal_text
-from microfin.postgres import statements
+from microfin.postgres import statement_periods, statements
 from microfin.postgres.archive_reading import what_is_archived
-from microfin.postgres.statements import StatementFilter, StatementLine, StatementPage
+from microfin.postgres.statement_periods import TOTALLED_MOST, Period, Totals
+from microfin.postgres.statements import StatementFilter, StatementLine
 from microfin_api.endpoints.accounts import archive_of, pool_of, require_own_account
-from microfin_api.http.answers import BalanceAt, EntryView, Statement, answer, moment
-from microfin_api.http.parameters import read_kind, read_moment, read_number
+from microfin_api.http.answers import (
+    BalanceAt,
+    EntryView,
+    Statement,
+    StatementTotals,
+    answer,
+    moment,
+)
+from microfin_api.http.parameters import (
+    read_choice,
+    read_flag,
+    read_kind,
+    read_moment,
+    read_number,
+)
 from microfin_api.http.problems import Problem
 from microfin_api.services import Services
 
@@ -37,7 +51,9 @@ _COLUMNS = (
     "balanceAfter",
     "operationId",
     "counterparty",
+    "reference",
 )
+_FORMULA_BEGINS = ("=", "+", "-", "@")
 
 
 async def statement(request: Request, services: Services) -> Response:
@@ -51,15 +67,18 @@ async def statement(request: Request, services: Services) -> Response:
             raise Problem("invalid_parameter", "at is in the future.")
         return await _balance_at(services, number, currency, at)
     wanted = StatementFilter(
-        before_seq=read_number(request, "cursor", _HIGHEST_SEQ),
         since=read_moment(request, "from"),
         until=read_moment(request, "to"),
         kind=read_kind(request),
     )
     limit = read_number(request, "limit", LIMIT_MOST)
+    reading = _Reading(services, number, currency, wanted)
+    reading.cursor = read_number(request, "cursor", _HIGHEST_SEQ)
+    reading.oldest_first = read_choice(request, "order", ("newest", "oldest")) == "oldest"
     if _wants_csv(request):
-        return await _as_csv(services, number, currency, wanted, limit)
-    return await _as_json(services, number, currency, wanted, limit or LIMIT_USUAL)
+        return await _as_csv(reading, limit)
+    with_totals = read_flag(request, "totals")
+    return await _as_json(reading, limit or LIMIT_USUAL, with_totals=with_totals)
 
 
 def _wants_csv(request: Request) -> bool:
@@ -85,24 +104,99 @@ async def _balance_at(services: Services, number: str, currency: str, at: int) -
     return answer(view)
 
 
-async def _page(
-    services: Services, number: str, wanted: StatementFilter, limit: int
-) -> StatementPage:
-    pool, archive = pool_of(services, number), archive_of(services, number)
-    return await statements.entries(pool, number, wanted, limit, archive)
+class _Reading:
+    """The reading of a statement, page by page.
+
+    `cursor` is the entry at which the page before ended, None before the first page.
+    """
+
+    def __init__(
+        self, services: Services, number: str, currency: str, wanted: StatementFilter
+    ) -> None:
+        self.number = number
+        self.currency = currency
+        self.cursor: int | None = None
+        self.oldest_first = False
+        self._pool = pool_of(services, number)
+        self._archive = archive_of(services, number)
+        self._wanted = wanted
+        self._period: Period | None = None
+        self._goes_on_in_archive = False
+
+    async def page(self, limit: int) -> list[StatementLine]:
+        """Return the next page. There may be more while `cursor` is not None."""
+        if self.oldest_first:
+            return await self._page_from_the_oldest(limit)
+        wanted = msgspec.structs.replace(self._wanted, before_seq=self.cursor)
+        page = await statements.entries(self._pool, self.number, wanted, limit, self._archive)
+        self.cursor = page.next_seq
+        self._goes_on_in_archive = page.archived and page.next_seq is not None
+        return page.lines
+
+    async def _page_from_the_oldest(self, limit: int) -> list[StatementLine]:
+        page = await statement_periods.oldest_first(
+            self._pool,
+            self.number,
+            await self.period(),
+            after_seq=self.cursor or 0,
+            kind=self._wanted.kind,
+            limit=limit,
+            archive=self._archive,
+        )
+        self.cursor = page.next_seq
+        return page.lines
+
+    async def period(self) -> Period:
+        """Return the period that is asked for, which ends with this request."""
+        if self._period is None:
+            wanted = self._wanted
+            self._period = await statement_periods.period(
+                self._pool, self.number, wanted.since, wanted.until, self._archive
+            )
+        return self._period
+
+    async def totals(self) -> Totals:
+        """Return what the period adds up to. Raises `Problem` if that is too much work."""
+        wanted = await self.period()
+        found = await statement_periods.totals(
+            self._pool, self.number, wanted, self._wanted.kind, self._archive
+        )
+        if found is None:
+            raise Problem(
+                "invalid_parameter",
+                f"totals are of at most {TOTALLED_MOST} entries, and this period has "
+                f"{wanted.entries}: ask for a shorter one.",
+            )
+        return found
+
+    async def require_archive(self) -> None:
+        """Raise `ArchiveFault` if the pages to come are archived and cannot be read."""
+        if self._goes_on_in_archive:
+            async with self._archive.reading(await what_is_archived(self._pool)):
+                pass
 
 
-async def _as_json(
-    services: Services, number: str, currency: str, wanted: StatementFilter, limit: int
-) -> Response:
-    page = await _page(services, number, wanted, limit)
+async def _as_json(reading: _Reading, limit: int, *, with_totals: bool) -> Response:
+    totals = await reading.totals() if with_totals else None
+    lines = await reading.page(limit)
+    currency = reading.currency
     view = Statement(
-        account_number=number,
+        account_number=reading.number,
         currency=currency,
-        entries=[_entry(line, currency) for line in page.lines],
-        next_cursor=None if page.next_seq is None else str(page.next_seq),
+        totals=None if totals is None else _totals(totals, currency),
+        entries=[_entry(line, currency) for line in lines],
+        next_cursor=None if reading.cursor is None else str(reading.cursor),
     )
     return answer(view)
+
+
+def _totals(found: Totals, currency: str) -> StatementTotals:
+    return StatementTotals(
+        opening_balance=to_decimal_text(found.opening_balance, currency),
+        closing_balance=to_decimal_text(found.closing_balance, currency),
+        paid_in=to_decimal_text(found.paid_in, currency),
+        paid_out=to_decimal_text(found.paid_out, currency),
+    )
 
 
 def _entry(line: StatementLine, currency: str) -> EntryView:
@@ -115,48 +209,38 @@ def _entry(line: StatementLine, currency: str) -> EntryView:
         balance_after=to_decimal_text(line.balance_after, currency),
         operation_id=line.operation,
         counterparty=line.counterparty or None,
+        reference=line.reference or None,
     )
 
 
-async def _as_csv(
-    services: Services, number: str, currency: str, wanted: StatementFilter, limit: int | None
-) -> Response:
+async def _as_csv(reading: _Reading, limit: int | None) -> Response:
     """Return the entries as text/csv (RFC 4180): `limit` of them, or all, page by page.
 
-    No column holds a text that a person chose, so none can be a spreadsheet's formula; a leading
-    minus belongs to a number. What can be known to fail is found out before the answer begins;
-    after that, a failure breaks the answer off, so that nobody takes it for a whole statement.
+    Only the reference is a text that a person chose; the leading minus of other columns belongs to
+    a number. What can be known to fail is found out before the answer begins; after that, a failure
+    breaks the answer off, so that nobody takes it for a whole statement.
     """
-    first = await _page(services, number, wanted, limit or _CSV_PAGE)
-    if first.archived and first.next_seq is not None:
-        archived = await what_is_archived(pool_of(services, number))
-        async with archive_of(services, number).reading(archived):
-            pass
+    first = await reading.page(limit or _CSV_PAGE)
+    await reading.require_archive()
     return StreamingResponse(
-        _csv_pages(services, number, currency, wanted, limit, first),
+        _csv_pages(reading, limit, first),
         media_type="text/csv; charset=utf-8; header=present",
-        headers={"Content-Disposition": f'attachment; filename="statement-{number}.csv"'},
+        headers={"Content-Disposition": f'attachment; filename="statement-{reading.number}.csv"'},
     )
 
 
 async def _csv_pages(
-    services: Services,
-    number: str,
-    currency: str,
-    wanted: StatementFilter,
-    limit: int | None,
-    page: StatementPage,
+    reading: _Reading, limit: int | None, lines: list[StatementLine]
 ) -> AsyncIterator[str]:
-    """Yield the columns' names, `page`, and the pages after it."""
+    """Yield the columns' names, `lines`, and the pages after them."""
     yield _csv([_COLUMNS])
     left = limit
     while True:
-        yield _csv([_row(line, currency) for line in page.lines])
-        left = None if left is None else left - len(page.lines)
-        if page.next_seq is None or left == 0:
+        yield _csv([_row(line, reading.currency) for line in lines])
+        left = None if left is None else left - len(lines)
+        if reading.cursor is None or left == 0:
             return
-        wanted = msgspec.structs.replace(wanted, before_seq=page.next_seq)
-        page = await _page(services, number, wanted, left or _CSV_PAGE)
+        lines = await reading.page(left or _CSV_PAGE)
 
 
 def _row(line: StatementLine, currency: str) -> tuple[str, ...]:
@@ -170,7 +254,16 @@ def _row(line: StatementLine, currency: str) -> tuple[str, ...]:
         to_decimal_text(line.balance_after, currency),
         line.operation,
         line.counterparty,
+        _harmless(line.reference),
     )
+
+
+def _harmless(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula (OWASP, CSV Injection).
+
+    It begins with an apostrophe, which spreadsheets do not show.
+    """
+    return f"'{text}" if text.startswith(_FORMULA_BEGINS) else text
 
 
 def _csv(rows: list[tuple[str, ...]]) -> str:

@@ -127,6 +127,7 @@ class Moved(AnswerBody, frozen=True):
     balance: Money
     seq: int
     time: Moment
+    reference: str | None = None
 
 
 class Transferred(AnswerBody, frozen=True):
@@ -142,6 +143,7 @@ class Transferred(AnswerBody, frozen=True):
     balance: Money
     seq: int
     time: Moment
+    reference: str | None = None
 
 
 class AcceptedOperation(AnswerBody, frozen=True):
@@ -167,6 +169,8 @@ class OperationView(AnswerBody, frozen=True):
     reason: str | None = None
     needed: Money | None = None
     available: Money | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
     time: Moment | None = None
 
 
@@ -181,15 +185,28 @@ class EntryView(AnswerBody, frozen=True):
     balance_after: Money
     operation_id: OperationId
     counterparty: str | None = None
+    reference: str | None = None
+
+
+class StatementTotals(AnswerBody, frozen=True):
+    """What a period adds up to: the balances before its first and after its last entry, and the
+    sums of what came in and went out (of one kind, if only that is asked for)."""
+
+    opening_balance: Money
+    closing_balance: Money
+    paid_in: Money
+    paid_out: Money
 
 
 class Statement(AnswerBody, frozen=True):
-    """Entries, newest first. `nextCursor` is present if there may be more."""
+    """Entries, newest first unless asked for otherwise. `nextCursor` is present if there may be
+    more."""
 
     account_number: str
     currency: str
     entries: list[EntryView]
     next_cursor: str | None = None
+    totals: StatementTotals | None = None
 
 
 class BalanceAt(AnswerBody, frozen=True):

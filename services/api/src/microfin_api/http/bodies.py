@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from microfin.ledger.account_number import is_account_number
 from microfin.ledger.money import EXPONENTS, InvalidAmount, canonical_amount
+from microfin.ledger.notes import METADATA_BYTES_MOST, METADATA_PAIRS_MOST, REFERENCE_MOST
 from microfin.people import identity
 from microfin.people.identity import EMAIL_MOST, NAME_MOST, PASSWORD_LEAST, PASSWORD_MOST
 from microfin_api.http.problems import Problem
@@ -56,6 +57,24 @@ Password = Annotated[
     str, msgspec.Meta(extra_json_schema={"minLength": PASSWORD_LEAST, "maxLength": PASSWORD_MOST})
 ]
 Name = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": NAME_MOST})]
+Reference = Annotated[
+    str,
+    msgspec.Meta(
+        description="What the money is for. Both sides see it, in the operation and in their "
+        "statements.",
+        examples=["Invoice 2026-117"],
+        extra_json_schema={"maxLength": REFERENCE_MOST},
+    ),
+]
+SentMetadata = Annotated[
+    dict[str, str],
+    msgspec.Meta(
+        description="Names and values that you alone see, in the operation. Together they have at "
+        f"most {METADATA_BYTES_MOST} bytes.",
+        examples=[{"order": "A-17"}],
+        extra_json_schema={"maxProperties": METADATA_PAIRS_MOST},
+    ),
+]
 
 
 class SignUpBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -91,6 +110,8 @@ class DepositBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
     account_number: AccountNumber
     amount: Amount
+    reference: Reference = ""
+    metadata: SentMetadata | None = None
 
 
 class TransferBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -99,6 +120,8 @@ class TransferBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     sender_account_number: AccountNumber
     receiver_account_number: AccountNumber
     amount: Amount
+    reference: Reference = ""
+    metadata: SentMetadata | None = None
 
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)

@@ -47,6 +47,14 @@ def read_flag(request: Request, name: str) -> bool:
     return text != "false"
 
 
+def read_choice(request: Request, name: str, choices: tuple[str, ...]) -> str:
+    """Return one of `choices`, the first if it was not sent."""
+    text = request.query_params.get(name, choices[0])
+    if text not in choices:
+        raise Problem("invalid_parameter", f"{name} is one of {', '.join(choices)}.")
+    return text
+
+
 def read_kind(request: Request) -> Kind | None:
     """Return the kind of operation asked for, None if it was not sent."""
     text = request.query_params.get("kind")

@@ -259,6 +259,7 @@ class Deciding:
                 reply=command.reply,
                 sender_seq=sender.seq,
                 sender_balance=sender.balance,
+                reference=command.reference,
             )
         )
 
@@ -308,6 +309,7 @@ class Deciding:
                 reply=command.reply,
                 reason=rejection.reason,
                 at_account=rejection.at_account,
+                reference=command.reference,
             )
         )
 
@@ -401,6 +403,7 @@ class Deciding:
                 contra,
                 command.counterparty if own else command.account,
                 time,
+                command.reference,
             )
         )
         key = (contra, account.currency)
@@ -454,6 +457,8 @@ class Deciding:
                 seq=seq,
                 balance=balance,
                 counterparty_seq=counterparty_seq,
+                reference=command.reference,
+                metadata=command.metadata,
             ),
         )
 
@@ -479,6 +484,8 @@ class Deciding:
                 at_account=rejection.at_account,
                 needed=rejection.needed,
                 available=rejection.available,
+                reference=command.reference,
+                metadata=command.metadata,
             ),
         )
 
@@ -585,4 +592,5 @@ def _seen_by_sender(
         balance=outcome.balance if refunded else command.sender_balance,
         reason=command.reason or "" if refunded else "",
         at_account=command.at_account if refunded else "",
+        reference=outcome.reference,
     )

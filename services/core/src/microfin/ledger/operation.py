@@ -6,6 +6,7 @@ from typing import Final, Literal
 import msgspec
 
 from microfin.ledger.columns import Bigint, Moment
+from microfin.ledger.notes import Metadata
 
 Kind = Literal["open", "deposit", "withdraw", "transfer", "set_state"]
 Leg = Literal["request", "credit", "refund"]
@@ -65,6 +66,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     at_account: str = ""
     needed: Bigint | None = None
     available: Bigint | None = None
+    reference: str = ""
+    metadata: Metadata | None = None
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,6 +93,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_account: str = ""
     needed: int | None = None
     available: int | None = None
+    reference: str = ""
+    metadata: Metadata | None = None
 
     @property
     def final(self) -> bool:
@@ -152,4 +157,6 @@ def add_up(request: Outcome, credit: Outcome | None, refund: Outcome | None) -> 
         at_account=explained.at_account,
         needed=explained.needed,
         available=explained.available,
+        reference=request.reference,
+        metadata=request.metadata,
     )

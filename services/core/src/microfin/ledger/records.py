@@ -40,6 +40,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     contra: Contra
     counterparty: str
     time: Moment
+    reference: str = ""
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):

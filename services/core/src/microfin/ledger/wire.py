@@ -12,13 +12,16 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from microfin.ledger import notes
 from microfin.ledger.account_number import is_account_number
 from microfin.ledger.columns import is_bigint, is_moment, is_text
 from microfin.ledger.money import EXPONENTS, is_canonical_amount
+from microfin.ledger.notes import Metadata
 from microfin.ledger.operation import AccountState, Kind, Leg, Reason
 
-VERSION: Final = 1
-"""The version that this release writes, and the newest that it reads."""
+VERSION: Final = 2
+"""The newest version that this release reads. It writes the oldest that can say what a record says,
+so that workers of the release before read all that has nothing new in it."""
 
 SIZE_LIMIT: Final = 16_384
 """The largest value that is sent, in bytes; a command has a few hundred."""
@@ -45,14 +48,14 @@ class Command(
     kw_only=True,
     omit_defaults=True,
     gc=False,
-    tag_field="v",
-    tag=VERSION,
 ):
     """A request to a partition to decide one leg of an operation on `account`.
 
     Times are milliseconds since the Unix epoch. `counterparty` is the other account of a transfer
     as seen from `account`. `appended` is set on a command that was forwarded: the broker's time of
     its first append. `reply` is `instance/request`: the API process that waits for the answer.
+    `reference` and `metadata` came with version 2; the legs that follow carry no metadata, which is
+    for the sender alone.
     """
 
     kind: Kind
@@ -73,6 +76,8 @@ class Command(
     sender_balance: int = 0
     reason: Reason | None = None
     at_account: str = ""
+    reference: str = ""
+    metadata: Metadata | None = None
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
@@ -124,8 +129,24 @@ _decode = msgspec.json.Decoder(Command).decode
 _decode_version = msgspec.json.Decoder(_Versioned).decode
 _decode_identity = msgspec.json.Decoder(Identity).decode
 _decode_glance = msgspec.json.Decoder(Glance).decode
-encode = msgspec.json.Encoder().encode
-"""Return the JSON bytes of a command."""
+_encode = msgspec.json.Encoder().encode
+
+_FIRST: Final = b'{"v":1,'
+_SECOND: Final = b'{"v":2,'
+
+
+def encode(command: Command) -> bytes:
+    """Return the JSON bytes of a command, in the oldest version that can say what it says."""
+    return (_FIRST if _is_of_first_version(command) else _SECOND) + _encode(command)[1:]
+
+
+def version_of(command: Command) -> int:
+    """Return the version in which a command is written."""
+    return 1 if _is_of_first_version(command) else 2
+
+
+def _is_of_first_version(command: Command) -> bool:
+    return not command.reference and command.metadata is None
 
 
 def decode(key: bytes | None, value: bytes | None) -> Command:
@@ -135,11 +156,17 @@ def decode(key: bytes | None, value: bytes | None) -> Command:
     are not a command, or whose decision the ledger's columns could not hold.
     """
     value = value or b""
+    version = _version(value)
+    if version is not None and version > VERSION:
+        raise NewerVersion(version)
     try:
         command = _decode(value)
     except _UNREADABLE as error:
-        _refuse_newer(value)
         raise Undecodable(f"not a command: {error}", _identity(value)) from None
+    if version is None or version < 1:
+        raise Undecodable("not a command: it names no version that there is", _identity(value))
+    if version == 1 and not _is_of_first_version(command):
+        raise Undecodable("version 1 has no reference and no metadata", _identity(value))
     fault = _fault(command) or (
         "the key is not the account" if key != command.account.encode() else None
     )
@@ -156,13 +183,16 @@ def glance(value: bytes | None) -> Glance | None:
         return None
 
 
-def _refuse_newer(value: bytes) -> None:
+def _version(value: bytes) -> int | None:
+    """Return the version that a record names. A release writes it first."""
+    if value.startswith(_FIRST):
+        return 1
+    if value.startswith(_SECOND):
+        return 2
     try:
-        version = _decode_version(value).v
+        return _decode_version(value).v
     except _UNREADABLE:
-        return
-    if version > VERSION:
-        raise NewerVersion(version)
+        return None
 
 
 def _identity(value: bytes) -> Identity | None:
@@ -215,7 +245,9 @@ def _rule_broken(command: Command) -> str | None:  # noqa: PLR0911 - one line fo
         return "set_state names no state"
     if command.kind == "open" and not command.user:
         return "open names no user"
-    return None
+    if command.kind in ("open", "set_state") and not _is_of_first_version(command):
+        return f"{command.kind} has neither a reference nor metadata"
+    return notes.fault(command.reference, command.metadata)
 
 
 def _column_exceeded(command: Command) -> str | None:
@@ -242,7 +274,8 @@ def _column_exceeded(command: Command) -> str | None:
 def body_hash(command: Command) -> bytes:
     """Return the 128-bit hash of what the client requested, without how the command travels.
 
-    For `open` the account is not included: its number is derived from the operation's id.
+    For `open` the account is not included: its number is derived from the operation's id. Reference
+    and metadata are included where there is one of them: so a body without has the hash of before.
     """
     text = "\0".join(
         (
@@ -256,4 +289,6 @@ def body_hash(command: Command) -> bytes:
             command.state or "",
         )
     )
+    if not _is_of_first_version(command):
+        text = "\0".join((text, command.reference, notes.canonical(command.metadata)))
     return blake2b(text.encode(), digest_size=16).digest()

@@ -101,6 +101,19 @@ def read_name(text: str) -> str:
     return name
 
 
+def read_shown_text(text: str, most: int) -> str:
+    """Return a text that one person shows to another, composed, without the spaces around it.
+
+    It may be empty. Raises `Unfit` for one of more than `most` characters, and as `read_name` does.
+    """
+    shown = _composed(text.strip())
+    if len(shown) > most:
+        raise Unfit(f"This text has at most {most} characters.")
+    if any(map(_is_refused, (it for it in shown if it not in _JOINERS_AND_MARKS))):
+        raise Unfit("This text has no control characters and no invisible ones.")
+    return shown
+
+
 def read_new_password(text: str) -> str:
     """Return a new password, composed. Raises `Unfit` if nobody may choose it.
 

@@ -5,6 +5,9 @@ Times are milliseconds since the Unix epoch in these types, and `timestamptz` in
 
 from typing import Any, Final
 
+import msgspec
+
+from microfin.ledger.notes import Metadata
 from microfin.ledger.operation import Outcome
 from microfin.ledger.records import Account
 
@@ -13,7 +16,7 @@ MILLISECONDS: Final = "(extract(epoch FROM {column}) * 1000)::bigint"
 
 OUTCOME_COLUMNS: Final = f"""
 operation_id, leg, kind, status, account, counterparty, user_id, amount, currency, seq, balance,
-counterparty_seq, reason, at_account, needed, available, body_hash, log_offset,
+counterparty_seq, reason, at_account, needed, available, body_hash, log_offset, reference, metadata,
 {MILLISECONDS.format(column="at")} AS time
 """
 """The columns of `outcomes` that `outcome_of` needs."""
@@ -55,4 +58,11 @@ def outcome_of(row: Any) -> Outcome:
         at_account=row["at_account"],
         needed=row["needed"],
         available=row["available"],
+        reference=row["reference"] or "",
+        metadata=metadata_of(row["metadata"]),
     )
+
+
+def metadata_of(stored: str | None) -> Metadata | None:
+    """Return the pairs in a `jsonb` column, as the driver gives it."""
+    return None if stored is None else msgspec.json.decode(stored, type=Metadata)

@@ -34,6 +34,7 @@ class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     counterparty: str
     time: int
+    reference: str = ""
 
 
 class StatementFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +113,7 @@ FROM {_LOCKED} {_BORDER}
 """  # noqa: S608 - the columns are ours
 
 _ENTRIES: Final = f"""
-SELECT seq, amount, balance_after, operation_id, leg, kind, counterparty,
+SELECT seq, amount, balance_after, operation_id, leg, kind, counterparty, reference,
     {MILLISECONDS.format(column="at")} AS time
 FROM entries_of($1, $2, $3, $4, $5)
 ORDER BY seq DESC LIMIT $5
@@ -167,6 +168,57 @@ async def balance_at(pool: Pool, number: str, time: int, archive: Archive) -> Ba
     async with archive.reading(await what_is_archived(pool)) as connection:
         then = await _balance_within(connection, number, time, _Span(0, border.seq))
     return then or BalanceThen(0, 0)
+
+
+async def last_seq_before(pool: Pool, number: str, time: int | None, archive: Archive) -> int:
+    """Return the number of the account's last entry before `time`, 0 if there is none.
+
+    None is after all. Raises `ArchiveFault` where only the archive knows it, and cannot be read.
+    """
+    async with _growing_snapshots(pool) as connection:
+        newest, border = await _newest_and_border(connection, number)
+        if time is None:
+            return newest
+        if not border.seq or border.time < time:
+            return await _last_seq_before(connection, number, time, _Span(border.seq, newest))
+    async with archive.reading(await what_is_archived(pool)) as connection:
+        return await _last_seq_before(connection, number, time, _Span(0, border.seq))
+
+
+async def lines_between(
+    pool: Pool, number: str, above: int, top: int, kind: Kind | None, archive: Archive
+) -> list[StatementLine]:
+    """Return the entries above `above`, up to `top`, newest first; all of them, or of one kind.
+
+    Raises `ArchiveFault` where some of them are archived and cannot be read.
+    """
+    async with _growing_snapshots(pool) as connection:
+        _, border = await _newest_and_border(connection, number)
+        lines = await _between(connection, number, max(above, border.seq), top, kind)
+    if above >= border.seq:
+        return lines
+    async with archive.reading(await what_is_archived(pool)) as connection:
+        return lines + await _between(connection, number, above, min(top, border.seq), kind)
+
+
+async def balance_after(pool: Pool, number: str, seq: int, archive: Archive) -> int:
+    """Return the account's balance after its entry `seq`; 0 is before its first.
+
+    Raises `ArchiveFault` where that entry is archived and cannot be read.
+    """
+    if seq == 0:
+        return 0
+    [line] = await lines_between(pool, number, seq - 1, seq, None, archive)
+    return line.balance_after
+
+
+async def _between(
+    connection: Connection, number: str, above: int, top: int, kind: Kind | None
+) -> list[StatementLine]:
+    if top <= above:
+        return []
+    rows = await connection.fetch_at_once(_ENTRIES, number, above, top + 1, kind, top - above)
+    return [_statement_line(row) for row in rows]
 
 
 @contextlib.asynccontextmanager
@@ -272,4 +324,5 @@ def _statement_line(row: Any) -> StatementLine:
         kind=row["kind"],
         counterparty=row["counterparty"],
         time=row["time"],
+        reference=row["reference"] or "",
     )

@@ -8,16 +8,12 @@ import msgspec
 
 from microfin.postgres.connections import Connection
 from microfin_tools.audit.impossible import first
+from microfin_tools.audit.row_hash import columns_of, hash_of
 
 TABLES: Final = ("outcomes", "entries")
 
 _AHEAD: Final = 8
 """Pieces of a table that are in memory at most, of some 64 KiB each."""
-
-_COLUMNS: Final = """
-SELECT attname FROM pg_attribute
-WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attname
-"""
 
 
 class Contents(msgspec.Struct, frozen=True):
@@ -35,19 +31,14 @@ def home(volume: int) -> str:
 
 
 async def contents(connection: Connection, volume: int) -> Contents:
-    """Return what identifies the rows of a volume, whatever their order.
-
-    Each row is hashed in PostgreSQL's binary form, which depends neither on the release of the
-    server nor on the session's settings.
-    """
+    """Return what identifies the rows of a volume, whatever their order."""
     found = []
     for table in TABLES:
-        row = ", ".join(await _columns(connection, table))
+        row = hash_of(await columns_of(connection, table))
         found.append(
             await connection.fetchrow(
-                f"SELECT count(*) AS rows, coalesce(sum(hash), 0) AS digest FROM ("  # noqa: S608 - all names are ours
-                f"SELECT ('x' || left(md5(record_send(ROW({row}))), 16))::bit(64)::bigint AS hash"
-                f" FROM {home(volume)}.{table}) AS hashed"
+                f"SELECT count(*) AS rows, coalesce(sum({row}), 0) AS digest"  # noqa: S608 - all names are ours
+                f" FROM {home(volume)}.{table}"
             )
         )
     outcomes, entries = found
@@ -63,7 +54,7 @@ async def copy(source: Connection, target: Connection, volume: int) -> None:
 
 
 async def _copy_table(source: Connection, target: Connection, schema: str, table: str) -> None:
-    columns = await _columns(source, table)
+    columns = await columns_of(source, table)
     pieces: asyncio.Queue[bytes] = asyncio.Queue(_AHEAD)
 
     async def read() -> None:
@@ -84,7 +75,3 @@ async def _copy_table(source: Connection, target: Connection, schema: str, table
             )
     except BaseExceptionGroup as failures:
         raise first(failures) from failures
-
-
-async def _columns(connection: Connection, table: str) -> list[str]:
-    return [row["attname"] for row in await connection.fetch(_COLUMNS, table)]

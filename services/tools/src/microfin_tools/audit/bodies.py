@@ -13,6 +13,7 @@ import msgspec
 from microfin.ledger.money import EXPONENTS, to_canonical_amount
 from microfin.ledger.operation import AccountState
 from microfin.ledger.wire import Command, body_hash
+from microfin.postgres.rows import metadata_of
 from microfin_tools.audit.report import LISTED, Findings, Row
 from microfin_tools.audit.scope import Scope
 from microfin_tools.audit.shard import AuditedShard
@@ -21,7 +22,8 @@ from microfin_tools.audit.sweeps import BODIES, FIELDS_END
 _STATES: Final[tuple[AccountState, ...]] = ("open", "frozen", "closed")
 
 _BODIES: Final = """
-SELECT operation_id, leg, kind, user_id, account, counterparty, amount, currency, body_hash
+SELECT operation_id, leg, kind, user_id, account, counterparty, amount, currency, reference,
+    metadata, body_hash
 FROM audited_outcomes WHERE status <> 'rejected'
 """
 
@@ -119,6 +121,8 @@ def _is_body_of(row: Any) -> bool:
         amount=to_canonical_amount(amount, row["currency"]) if amount is not None else "",
         # A request to move money names no currency: it is that of the account.
         currency=row["currency"] if row["kind"] == "open" or row["leg"] != "request" else "",
+        reference=row["reference"] or "",
+        metadata=metadata_of(row["metadata"]),
     )
     stored: bytes = row["body_hash"]
     return body_hash(asked) == stored

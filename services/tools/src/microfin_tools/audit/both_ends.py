@@ -14,6 +14,7 @@ from microfin_tools.audit.checker import Checker
 from microfin_tools.audit.impossible import AuditImpossible
 from microfin_tools.audit.legs import generations
 from microfin_tools.audit.report import LISTED, Findings, Row
+from microfin_tools.audit.row_hash import columns_of, hash_of
 from microfin_tools.audit.second_look import legs_of
 from microfin_tools.audit.shard import AuditedShard
 
@@ -22,16 +23,8 @@ _IN_ONE_SET: Final = 300_000
 
 _AT_A_TIME: Final = 1_000
 
-_COLUMNS: Final = """
-SELECT attname FROM pg_attribute
-WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attname
-"""
-
-# As `microfin_tools.archive.volume_tables` hashes rows when a volume leaves the ledger.
 _CONTENTS: Final = """
-SELECT volume, count(*) AS rows,
-    sum(('x' || left(md5(record_send(ROW({columns}))), 16))::bit(64)::bigint) AS digest
-FROM {table} GROUP BY volume
+SELECT volume, count(*) AS rows, sum({row}) AS digest FROM {table} GROUP BY volume
 """
 
 _KEPT: Final = """
@@ -99,11 +92,10 @@ async def _compare_contents(
     findings: Findings, shard: AuditedShard, archive: AuditedShard, table: str
 ) -> None:
     """Compare each volume's rows with the counts and hashes that the ledger kept."""
-    names = await archive.connection.fetch(_COLUMNS, table)
-    columns = ", ".join(row["attname"] for row in names)
+    row_hash = hash_of(await columns_of(archive.connection, table))
     has = {
         row["volume"]: (row["rows"], row["digest"])
-        for row in await archive.connection.fetch(_CONTENTS.format(columns=columns, table=table))
+        for row in await archive.connection.fetch(_CONTENTS.format(row=row_hash, table=table))
     }
     for row in await shard.connection.fetch(_KEPT.format(table=table)):
         found = has.pop(row["volume"], (0, 0))

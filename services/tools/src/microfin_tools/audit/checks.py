@@ -249,6 +249,7 @@ WHERE e.account IS NULL OR x.account IS NULL
     OR (e.operation_id, e.leg, e.kind, e.amount, e.contra, e.counterparty, e.partition)
         IS DISTINCT FROM
         (x.operation_id, x.leg, x.kind, x.amount, x.contra, x.counterparty, x.partition)
+    OR e.reference IS DISTINCT FROM x.reference
     OR e.balance_after <> x.balance_after OR e.at < x.at
     -- Only where the entry before is as late may this one be later than its outcome.
     OR (e.at > x.at AND e.at IS DISTINCT FROM coalesce(

@@ -21,7 +21,7 @@ _FORGOTTEN_AFTER: Final = FORGOTTEN_AFTER_DAYS * 24 * 60 * 60 * 1000
 
 LEG_COLUMNS: Final = """jsonb_build_object('leg', leg, 'status', status, 'account', account,
     'counterparty', counterparty, 'amount', amount, 'currency', currency,
-    'partition', partition, 'log_offset', log_offset,
+    'reference', reference, 'partition', partition, 'log_offset', log_offset,
     'time', (extract(epoch FROM at) * 1000)::bigint)"""
 
 # Most transfers are complete on one shard: only the others leave the database. A transfer that is
@@ -37,6 +37,7 @@ HAVING NOT coalesce(
         = max(CASE leg WHEN 'credit' THEN counterparty ELSE account END)
     AND min(CASE leg WHEN 'credit' THEN account ELSE counterparty END)
         = max(CASE leg WHEN 'credit' THEN account ELSE counterparty END)
+    AND min(reference) IS NOT DISTINCT FROM max(reference) AND count(reference) IN (0, count(*))
     AND (
         (count(*) = 2 AND bool_or(leg = 'credit' AND status = 'settled'))
         OR (count(*) = 3 AND bool_or(leg = 'credit' AND status = 'rejected')
@@ -54,7 +55,8 @@ FROM (
     SELECT operation_id FROM moving_legs
     GROUP BY operation_id, currency, CASE leg WHEN 'credit' THEN counterparty ELSE account END,
         CASE leg WHEN 'credit' THEN account ELSE counterparty END
-    HAVING (min(amount) = max(amount) AND sum(CASE
+    HAVING (min(amount) = max(amount) AND min(reference) IS NOT DISTINCT FROM max(reference)
+        AND count(reference) IN (0, count(*)) AND sum(CASE
         WHEN leg = 'request' THEN 1
         WHEN leg = 'credit' AND status = 'settled' THEN 10
         WHEN leg = 'credit' AND status = 'rejected' THEN 100
@@ -86,6 +88,7 @@ class LegOutcome(msgspec.Struct, frozen=True, kw_only=True):
     partition: int
     log_offset: int
     time: int
+    reference: str | None = None
     shard: int = -1
     archived: bool = False
 
@@ -160,9 +163,9 @@ def _judge_debited(
     request: LegOutcome, credit: LegOutcome | None, refund: LegOutcome | None
 ) -> Verdict:
     if credit and not _same_transfer(request, credit, turned=True):
-        return Verdict("wrong", what="the credit is of another amount, currency or pair")
+        return Verdict("wrong", what="the credit is of another amount, currency, pair or reference")
     if refund and not _same_transfer(request, refund, turned=False):
-        return Verdict("wrong", what="the refund is of another amount, currency or pair")
+        return Verdict("wrong", what="the refund is of another amount, currency, pair or reference")
     if credit and credit.status == "settled":
         if refund:
             return Verdict("wrong", what="a transfer was credited and refunded as well")
@@ -175,11 +178,10 @@ def _judge_debited(
 def _same_transfer(request: LegOutcome, other: LegOutcome, *, turned: bool) -> bool:
     pair = (other.counterparty, other.account) if turned else (other.account, other.counterparty)
     amount = request.amount if other.status == "rejected" else other.amount
-    return (request.account, request.counterparty, request.amount, request.currency) == (
-        *pair,
-        amount,
-        other.currency,
-    )
+    return (
+        *(request.account, request.counterparty),
+        *(request.amount, request.currency, request.reference),
+    ) == (*pair, amount, other.currency, other.reference)
 
 
 async def incomplete_transfers(

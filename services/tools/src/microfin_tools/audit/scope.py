@@ -14,12 +14,12 @@ _EFFECTS: Final = """
         balance AS balance_after,
         CASE kind WHEN 'transfer' THEN 'in_transit' ELSE 'cash' END AS contra,
         counterparty, currency, partition, log_offset, at,
-        leg <> 'credit' AS by_owner, user_id
+        leg <> 'credit' AS by_owner, user_id, reference
     FROM audited_outcomes
     WHERE status <> 'rejected' AND kind IN ('deposit', 'withdraw', 'transfer')
     UNION ALL
     SELECT operation_id, leg, kind, counterparty, counterparty_seq, amount, NULL, 'in_transit',
-        account, currency, partition, log_offset, at, false, NULL
+        account, currency, partition, log_offset, at, false, NULL, reference
     FROM audited_outcomes
     WHERE status = 'settled' AND kind = 'transfer' AND leg = 'request'
 """

@@ -147,14 +147,17 @@ class AuditedShard:
     ) -> None:
         """Give `take` the rows of `query` over whole tables, which has one column, in pieces.
 
-        They are lines of PostgreSQL's COPY, which escapes backslashes and ends of lines.
-        `separator` becomes U+0000, which no text of PostgreSQL holds.
+        They are lines of PostgreSQL's COPY. Its escapes of backslashes are undone; the others that
+        it has are of control characters, which a client's texts do not have. `separator` becomes
+        U+0000, which no text of PostgreSQL holds.
         """
         rest = b""
 
         async def split(data: bytes) -> None:
             nonlocal rest
             *lines, rest = (rest + data.replace(separator, b"\0")).split(b"\n")
+            if b"\\" in data:
+                lines = [line.replace(b"\\\\", b"\\") for line in lines]
             take(lines)
 
         await self.connection.execute(_HASH_JOINS.format("off"))

@@ -57,6 +57,7 @@ WHERE (
     AND coalesce(e.at >= before.at, true)
     AND e.operation_id = x.operation_id AND e.leg = x.leg AND e.kind = x.kind
     AND e.amount = x.amount AND e.contra = x.contra AND e.counterparty = x.counterparty
+    AND e.reference IS NOT DISTINCT FROM x.reference
     AND e.partition = x.partition AND e.balance_after = coalesce(x.balance_after, e.balance_after)
     AND (e.at = x.at OR (e.at > x.at AND e.at = coalesce(before.at,
         (SELECT opened_at FROM accounts WHERE number = e.account))))
@@ -133,6 +134,13 @@ _BODY: Final = " || E'\\x01' || ".join(
 """`microfin.ledger.wire.body_hash` says what is hashed. An amount of an unknown currency makes it
 null."""
 
+_NOTES: Final = """CASE WHEN o.reference IS NOT NULL OR o.metadata IS NOT NULL THEN
+    E'\\x01' || coalesce(o.reference, '') || E'\\x01' || coalesce((
+        SELECT string_agg(key || E'\\x02' || value, E'\\x03' ORDER BY key COLLATE "C")
+        FROM jsonb_each_text(o.metadata)), '')
+ELSE '' END"""
+"""The end of a body that has a reference or metadata (`microfin.ledger.notes.canonical`)."""
+
 _KNOWN: Final = f"o.currency IN ({', '.join(repr(it) for it in EXPONENTS)})"
 
 _FITS: Final = f"""(CASE
@@ -148,7 +156,7 @@ END)"""
 
 BODIES: Final = f"""
 SELECT encode(o.body_hash, 'hex') || CASE
-    WHEN {SHAPE} AND {_FITS} AND octet_length(o.body_hash) = 16 THEN {_BODY} END
+    WHEN {SHAPE} AND {_FITS} AND octet_length(o.body_hash) = 16 THEN {_BODY} || {_NOTES} END
 FROM outcomes o
 LEFT JOIN accounts a ON a.number = o.account
 LEFT JOIN accounts b ON b.number = CASE

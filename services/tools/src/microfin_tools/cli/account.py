@@ -157,6 +157,7 @@ def _line(line: StatementLine, currency: str) -> dict[str, Any]:
         "amount": amount_text(line.amount, currency),
         "balance_after": amount_text(line.balance_after, currency),
         "counterparty": line.counterparty,
+        "reference": line.reference,
         "operation": line.operation,
     }
 

@@ -72,6 +72,8 @@ def operation_fields(found: Operation) -> dict[str, Any]:
         "currency": found.currency or None,
         "seq": found.seq,
         "balance": amount_text(found.balance, found.currency),
+        "reference": found.reference or None,
+        "metadata": found.metadata,
         "user": found.user or None,
         "time": time_text(found.time),
     }

@@ -66,6 +66,8 @@ def amount_text(minor_units: int | None, currency: str) -> str | None:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode()
     return "" if value is None else str(value)
 
 

@@ -107,6 +107,7 @@ def _credit_again(request: Outcome) -> Command | None:
         currency=request.currency,
         sender_seq=request.seq or 0,
         sender_balance=request.balance or 0,
+        reference=request.reference,
     )
 
 
@@ -124,10 +125,12 @@ def _refund_again(request: Outcome, credit: Outcome) -> Command | None:
         currency=request.currency,
         reason=credit.reason or None,
         at_account=credit.at_account,
+        reference=request.reference,
     )
 
 
 def _request_again(credit: Outcome, amount: int | None) -> Command | None:
+    """Return the request as its credit shows it: metadata does not travel, and is lost."""
     if amount is None:
         return None
     return Command(
@@ -138,4 +141,5 @@ def _request_again(credit: Outcome, amount: int | None) -> Command | None:
         counterparty=credit.account,
         user=credit.user,
         amount=to_canonical_amount(amount, credit.currency),
+        reference=credit.reference,
     )
