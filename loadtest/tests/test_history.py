@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from microfin.ledger.operation import Outcome
 from microfin.ledger.records import Entry
@@ -79,6 +80,9 @@ def test_it_has_the_operations_that_were_planned(operations: int, accounts: int)
     opened = [it for it in made if it.kind == "open"]
     assert len(opened) == min(accounts, operations // 2)
     assert made == list(requests(wanted)), "the same plan gives the same requests"
+    opened = {it.account for it in made if it.kind == "open"}
+    again = list(requests(replace(wanted, taken=frozenset(opened))))
+    assert opened.isdisjoint(it.account for it in again), "numbers of before are taken"
 
 
 def test_its_offsets_are_before_the_log() -> None:

@@ -63,6 +63,8 @@ async def make_history(
     plan = _plan(request)
     async with AsyncExitStack() as stack:
         shards = [await stack.enter_async_context(Shard(url)) for url in urls]
+        taken = [await shard.account_numbers() for shard in shards]
+        plan = msgspec.structs.replace(plan, taken=frozenset().union(*taken))
         place = await _place(shards)
         past = Past(
             place.routing,

@@ -137,6 +137,11 @@ class Shard:
         """Return, by partition, the lowest offset that it has decided, at most 0."""
         return dict(await self._connection.fetch(_FIRST_OFFSETS))
 
+    async def account_numbers(self) -> frozenset[str]:
+        """Return the numbers of all accounts."""
+        rows = await self._connection.fetch("SELECT number FROM accounts")
+        return frozenset(row["number"] for row in rows)
+
     async def begin_volume(self, volume: int) -> None:
         """Make the tables of a volume below 0."""
         self._home = f"volume_m{-volume}"

@@ -4,7 +4,8 @@ It has no clock and no randomness of its own: the same plan gives the same reque
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from itertools import count
 from typing import Final
 
 import msgspec
@@ -25,7 +26,7 @@ _WITHDRAWALS: Final = 0.5
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to make: `operations`, at least 10, on at least 2 `accounts` of `owners` (ids of users),
     from milliseconds `begins` to `ends` since the Unix epoch. `mark` makes its ids differ from
-    those of other histories in the same ledger."""
+    those of other histories in the same ledger, whose account numbers are `taken`."""
 
     operations: int
     accounts: int
@@ -33,6 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     begins: int
     ends: int
     mark: str
+    taken: frozenset[str] = frozenset()
 
     def time_of(self, number: int) -> int:
         """Return the moment of the operation with this number, from 0."""
@@ -48,13 +50,15 @@ def requests(plan: Plan) -> Iterator[Command]:
     """Yield the requests: each account is opened, then funded, when its turn comes."""
     chance = random.Random(plan.mark)  # noqa: S311 - it protects nothing
     accounts: list[_Account] = []
+    taken = set(plan.taken)
     between = max(0, plan.operations // plan.accounts - 2)  # two openings
     made = 0
     while made < plan.operations:
         until = plan.operations
         if len(accounts) < plan.accounts and made + 2 <= plan.operations:
             owner = plan.owners[len(accounts) % len(plan.owners)]
-            opening = _opening(plan, owner, len(accounts))
+            opening = _opening(plan, owner, len(accounts), taken)
+            taken.add(opening.account)
             accounts.append(_Account(opening.account, owner))
             yield opening
             yield _movement(plan, "deposit", accounts[-1], made + 1, _FUNDS)
@@ -65,13 +69,18 @@ def requests(plan: Plan) -> Iterator[Command]:
         made = until
 
 
-def _opening(plan: Plan, owner: str, number: int) -> Command:
-    operation = operation_id(owner, f"{plan.mark}-open-{number}", "open", "")
+def _opening(plan: Plan, owner: str, number: int, taken: Container[str]) -> Command:
+    """Return the opening of an account. Of 100,000 numbers two are the same in one of 20 plans."""
+    for key in count():
+        operation = operation_id(owner, f"{plan.mark}-open-{number}-{key}", "open", "")
+        account = derive_account_number(operation, 0)
+        if account not in taken:
+            break
     return Command(
         kind="open",
         leg="request",
         operation=operation,
-        account=derive_account_number(operation, 0),
+        account=account,
         user=owner,
         currency=_CURRENCY,
     )
