@@ -13,7 +13,9 @@ from typing import Final
 REPOSITORY: Final = Path(__file__).parents[2]
 API: Final = sorted((REPOSITORY / "services" / "api" / "src").rglob("*.py"))
 POSTGRES: Final = REPOSITORY / "services" / "core" / "src" / "microfin" / "postgres"
-QUERIES: Final = [POSTGRES / f"{name}.py" for name in ("queries", "statements", "archive_reading")]
+QUERIES: Final = [
+    POSTGRES / f"{name}.py" for name in ("queries", "statements", "archive_reading", "attempts")
+]
 SQL: Final = re.compile(r"(SELECT|WITH|INSERT|UPDATE|DELETE|COPY|WHERE) \S")
 """How a query begins; a method of HTTP alone is none."""
 LIMIT: Final = re.compile(r"\bLIMIT\b")
@@ -23,7 +25,8 @@ BY_UNIQUE_KEY: Final = "the condition is a unique key's"
 
 ALLOWED: Final = {
     "SELECT {} FROM legs_of($1::uuid[])":
-        "three legs of each operation at most; as many operations as requests are under way",
+        "three legs of each operation at most; as many operations as requests are under way, or as "
+        "are on a page of them",
     "SELECT number, owner, currency, balance, state, seq, version, {} AS opened_at, {} AS read_at "
     "FROM accounts":
         "goes on with one of the WHERE below, or with a page's LIMIT",

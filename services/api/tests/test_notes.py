@@ -153,7 +153,7 @@ async def test_what_does_not_fit_is_refused_with_its_place(
     assert await user.balance(number) == "0.00"
 
 
-@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@SUM(A1)"])
+@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@SUM(A1)", "\uff1d1"])
 async def test_no_reference_is_a_formula_in_a_spreadsheet(user: User, formula: str) -> None:
     number = await user.account()
     body = {"accountNumber": number, "amount": "1", "reference": formula}

@@ -26,6 +26,7 @@ from support.ports import free_port
 from support.waiting import until, until_ready
 
 WITHOUT_VOLUMES = """
+DROP FUNCTION attempts_of;
 DROP FUNCTION volumes_of_operations, legs_of, decided_before, volumes_of_account, entries_of,
     last_seq_before, account_chunk, account_bits;
 DROP TABLE account_summaries;

@@ -95,6 +95,18 @@ class Past:
             cursor = page.get("nextCursor")
         return entries
 
+    async def listed(self, limit: int, query: str) -> list[dict[str, Any]]:
+        """Return all of the user's operations that the pages of the list show."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            more = f"&cursor={cursor}" if cursor else ""
+            answer = await self.get(f"/api/operations?limit={limit}{query}{more}")
+            assert answer.status_code == 200, answer.text
+            found += answer.json()["operations"]
+            cursor = answer.json().get("nextCursor")
+        return found
+
     async def shown(self) -> dict[str, Any]:
         """Return what the API shows of the account's past, asked in every way."""
         every = await self.pages("", 200)
@@ -121,6 +133,9 @@ class Past:
         shown["csv"] = (await self.get(path, Accept="text/csv")).text
         before = await self.get(f"{path}?at=2000-01-01T00:00:00Z")
         shown["before all"] = (before.status_code, before.json())
+        for query in ("", "&order=oldest", f"&account={self.account}", "&status=rejected"):
+            for limit in (1, 3, 200):
+                shown[f"list {limit}{query}"] = await self.listed(limit, query)
         for operation in self.operations:
             answer = await self.get(f"/api/operations/{operation}")
             shown[operation] = (answer.status_code, answer.json())

@@ -24,7 +24,7 @@ from microfin_local.platform import Platform
 from microfin_tools.audit import Violation, audit
 from microfin_tools.migrations import run
 from microfin_tools.migrations.run import migrate
-from microfin_worker import postgres_store, volumes
+from microfin_worker import batch_statement, postgres_store, volumes
 from microfin_worker.ports import BatchWrite, Place, RepeatsFound
 from microfin_worker.postgres_store import PostgresStore
 from microfin_worker.volumes import OutcomeCount, VolumeKeeper
@@ -292,6 +292,25 @@ def migrate_to(url: str, revision: str) -> None:
         connection.commit()
 
 
+def batch_statement_of_before(place: Place, write: BatchWrite) -> str:
+    """Call `write_batch` without references and metadata, which came later."""
+    arguments = list(batch_statement._arguments(place, write))
+    of_entries, of_outcomes = 7 + 21 + 10, slice(7 + 19, 7 + 21)
+    del arguments[of_entries], arguments[of_outcomes]
+    return f"SELECT write_batch({','.join(arguments)})"
+
+
+async def raise_epoch_of_before(store: PostgresStore, _: int | None) -> int:
+    """Claim a new partition, without saying which wire version is read."""
+    async with store._call(transaction=True) as connection:
+        await connection.execute(
+            "INSERT INTO partitions (partition, epoch, generation, partition_count)"
+            " SELECT $1, 1, generation, partition_count FROM routing",
+            store.partition,
+        )
+    return 1
+
+
 @pytest_asyncio.fixture
 async def before(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
@@ -303,8 +322,10 @@ async def before(
         "_KNOWN",
         postgres_store._KNOWN.replace(
             "legs_of($1::uuid[])", "outcomes WHERE operation_id = ANY($1::uuid[])"
-        ),
+        ).replace("reference, metadata", "NULL AS reference, NULL AS metadata"),
     )
+    monkeypatch.setattr(postgres_store, "batch_statement", batch_statement_of_before)
+    monkeypatch.setattr(PostgresStore, "_raise_epoch", raise_epoch_of_before)
     database = f"before_volumes_{uuid4().hex[:10]}"
     await platform.create_database(database)
     url = platform.postgres_direct(0, database=database)

@@ -11,6 +11,7 @@ from microfin_api.endpoints import (
     accounts,
     health,
     money_movement,
+    operation_list,
     operations,
     sessions,
     sign_in,
@@ -54,6 +55,19 @@ _EVERYWHERE: Final = Parameter(
     "End all sessions of the user; its value may be left out.",
     {"type": "string", "enum": ["", "true", "false"]},
 )
+_ORDER: Final = Parameter(
+    "order",
+    "query",
+    "Which come first.",
+    {"type": "string", "enum": ["newest", "oldest"]},
+)
+_FROM: Final = Parameter(
+    "from", "query", "The beginning of the period, included (RFC 3339).", _TIME
+)
+_TO: Final = Parameter("to", "query", "The end of the period, not included (RFC 3339).", _TIME)
+_KIND: Final = Parameter(
+    "kind", "query", "Only this kind.", {"type": "string", "enum": list(get_args(Kind))}
+)
 _STATEMENT: Final = (
     _NUMBER,
     Parameter(
@@ -68,15 +82,10 @@ _STATEMENT: Final = (
         f"Entries on a page; {statements.LIMIT_USUAL} by default. Without a limit, CSV has all.",
         {"type": "integer", "minimum": 1, "maximum": statements.LIMIT_MOST},
     ),
-    Parameter("from", "query", "The beginning of the period, included (RFC 3339).", _TIME),
-    Parameter("to", "query", "The end of the period, not included (RFC 3339).", _TIME),
-    Parameter("kind", "query", "Only this kind.", {"type": "string", "enum": list(get_args(Kind))}),
-    Parameter(
-        "order",
-        "query",
-        "Which entries come first.",
-        {"type": "string", "enum": ["newest", "oldest"]},
-    ),
+    _FROM,
+    _TO,
+    _KIND,
+    _ORDER,
     Parameter(
         "totals",
         "query",
@@ -85,6 +94,40 @@ _STATEMENT: Final = (
         {"type": "string", "enum": ["", "true", "false"]},
     ),
     Parameter("at", "query", "Return the balance at this moment instead (RFC 3339).", _TIME),
+)
+
+_PAGE_OF_OPERATIONS: Final = (
+    Parameter(
+        "account",
+        "query",
+        "Only of this account. Users with more than "
+        f"{operation_list.ACCOUNTS_MOST} accounts must name one.",
+        {"type": "string", "pattern": "^[0-9]{12}$"},
+    ),
+    _KIND,
+    Parameter(
+        "status",
+        "query",
+        "Only with this status.",
+        {"type": "string", "enum": list(operation_list.STATUSES)},
+    ),
+    Parameter("reference", "query", "Only with exactly this reference.", {"type": "string"}),
+    Parameter("metadata", "query", "Only with a pair of this name.", {"type": "string"}),
+    _FROM,
+    _TO,
+    _ORDER,
+    Parameter(
+        "limit",
+        "query",
+        f"Operations on a page; {operation_list.LIMIT_USUAL} by default.",
+        {"type": "integer", "minimum": 1, "maximum": operation_list.LIMIT_MOST},
+    ),
+    Parameter(
+        "cursor",
+        "query",
+        "The nextCursor of the previous page.",
+        {"type": "string", "maxLength": operation_list.CURSOR_MOST},
+    ),
 )
 
 _PAGE_OF_ACCOUNTS: Final = (
@@ -262,6 +305,17 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         },
         problems=_OPEN_PROBLEMS,
         parameters=(_KEY, _PREFER),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/operations",
+        handler=operation_list.list_operations,
+        name="listOperations",
+        summary="List own operations",
+        tag="money",
+        answers={200: Answer("A page of them", (answers.OperationList,))},
+        problems=(*_READ_PROBLEMS, *_ARCHIVE_PROBLEMS, "account_not_found"),
+        parameters=_PAGE_OF_OPERATIONS,
     ),
     Endpoint(
         method="GET",

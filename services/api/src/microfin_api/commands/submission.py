@@ -28,7 +28,8 @@ logger = structlog.get_logger(__name__)
 TraceHeaders = Sequence[tuple[str, bytes]]
 
 _NOT_UPGRADED = (
-    "An upgrade is under way: reference and metadata come with its end. Nothing was done."
+    "Reference and metadata wait for workers that read them: an upgrade is under way, or a shard's "
+    "database does not answer. Nothing was done."
 )
 
 

@@ -53,7 +53,8 @@ _COLUMNS = (
     "counterparty",
     "reference",
 )
-_FORMULA_BEGINS = ("=", "+", "-", "@")
+_FORMULA_BEGINS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""As OWASP lists them for CSV Injection, and the same in full width."""
 
 
 async def statement(request: Request, services: Services) -> Response:
@@ -259,7 +260,7 @@ def _row(line: StatementLine, currency: str) -> tuple[str, ...]:
 
 
 def _harmless(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula (OWASP, CSV Injection).
+    """Return a text that no spreadsheet takes for a formula.
 
     It begins with an apostrophe, which spreadsheets do not show.
     """

@@ -174,6 +174,14 @@ class OperationView(AnswerBody, frozen=True):
     time: Moment | None = None
 
 
+class OperationList(AnswerBody, frozen=True):
+    """Operations in the order of decision. `nextCursor` is present if there may be more: a page
+    may have fewer operations than its limit, even none."""
+
+    operations: list[OperationView]
+    next_cursor: str | None = None
+
+
 class EntryView(AnswerBody, frozen=True):
     """One line of a statement. `amount` is negative if money left the account."""
 

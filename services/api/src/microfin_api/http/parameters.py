@@ -55,6 +55,11 @@ def read_choice(request: Request, name: str, choices: tuple[str, ...]) -> str:
     return text
 
 
+def read_text(request: Request, name: str) -> str | None:
+    """Return a text, None if it was not sent. A leading or trailing space counts."""
+    return request.query_params.get(name)
+
+
 def read_kind(request: Request) -> Kind | None:
     """Return the kind of operation asked for, None if it was not sent."""
     text = request.query_params.get("kind")

@@ -521,6 +521,8 @@ class Deciding:
             return
         else:
             operation = add_up(outcome, None, None)
+        if operation.metadata is not None:  # the client has it, and others may hear the answer
+            operation = replace(operation, metadata=None)
         self.decisions.answers.append(Answer(command.reply, operation, replayed))
 
     def _send(self, command: Command) -> None:
