@@ -1,5 +1,6 @@
 """A worker's connection: the same one for each call, and a sound one after every error."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -57,6 +58,17 @@ async def test_one_that_was_broken_off_is_not_used_again(pool: Pool) -> None:
         with contextlib.suppress(*DATABASE_ERRORS):
             served.add(await backend_of(held))
     assert served - {ended}
+    assert await backend_of(held) != ended
+
+
+async def test_no_call_fails_for_one_that_ended_between_calls(pool: Pool) -> None:
+    held = HeldConnection(pool)
+    ended = await backend_of(held)
+    async with pool.acquire() as other:
+        await other.execute("SELECT pg_terminate_backend($1)", ended)
+        async with asyncio.timeout(10):
+            while pool.get_size() > 1:  # until the client has read that it was broken off
+                await asyncio.sleep(0.01)
     assert await backend_of(held) != ended
 
 

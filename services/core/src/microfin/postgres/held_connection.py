@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import AsyncIterator
 
+import asyncpg
+
 from microfin.postgres.connections import Connection, Pool
 
 
@@ -26,8 +28,8 @@ class HeldConnection:
     async def acquire(self) -> AsyncIterator[Connection]:
         """Give the held connection, or another one while that is in use or closed."""
         connection, self._held = self._held, None
-        if connection is not None and connection.is_closed():
-            await self._pool.release(connection)
+        if connection is not None and _has_ended(connection):
+            await self._pool.release(connection)  # does nothing if the pool has it back
             connection = None
         if connection is None:
             connection = await self._pool.acquire()
@@ -51,3 +53,16 @@ class HeldConnection:
             self._held = connection
         else:
             await self._pool.release(connection)
+
+
+def _has_ended(connection: Connection) -> bool:
+    """Return whether `connection` is of no use: the other side has closed it, or the pool has.
+
+    The pool takes a connection back as soon as it reads that it was closed. From then on asyncpg
+    answers every question to it with an error.
+    """
+    try:
+        ended: bool = connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+    return ended
