@@ -352,6 +352,13 @@ async def asking(past: Past, ledger: Ledger, archives: str, **others: Any) -> As
         yield asked
 
 
+async def last_live_cursor(past: Past) -> str:
+    """Return where the list goes on behind the last operation that is not archived."""
+    page = (await past.get(f"/api/operations?account={past.account}")).json()
+    cursor: str = page["nextCursor"]
+    return cursor
+
+
 async def assert_only_the_old_is_missing(
     past: Past, refused: Callable[[httpx.Response], None], fault: str
 ) -> None:
@@ -367,6 +374,8 @@ async def assert_only_the_old_is_missing(
         f"{entries}?at=2020-01-01T00:00:00Z",
         f"/api/operations/{past.operations[0]}",
         f"/api/operations/{'0' * 32}",
+        "/api/operations?order=oldest",
+        f"/api/operations?account={past.account}&cursor={await last_live_cursor(past)}",
     ):
         refused(await past.get(path))
         if "entries" in path and "at=" not in path:
@@ -381,9 +390,15 @@ async def assert_only_the_old_is_missing(
         *((f"/api/operations/{operation}", 200) for operation in live),
         (f"/api/accounts/{past.account}", 200),
         ("/api/accounts", 200),
+        ("/api/operations", 200),
+        (f"/api/operations?account={past.account}&limit=4", 200),
+        (f"/api/operations?order=oldest&from={now}", 200),
     ):
         answer = await past.get(path)
         assert answer.status_code == status, (path, answer.text)
+    for query in ("", f"?account={past.account}"):
+        listed = (await past.get(f"/api/operations{query}")).json()["operations"]
+        assert [it["operationId"] for it in listed] == live[::-1]
     page = (await past.get(f"{entries}?limit=3")).json()
     assert page["nextCursor"] == str(page["entries"][-1]["seq"])
     ready = await past.get("/readyz")

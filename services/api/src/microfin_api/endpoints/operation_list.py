@@ -17,7 +17,7 @@ from starlette.responses import Response
 from microfin.ledger.operation import Kind
 from microfin.postgres import attempts, queries, statement_periods, statements
 from microfin.postgres.attempts import AttemptFilter, AttemptPlace
-from microfin.postgres.statements import StatementFilter, StatementLine
+from microfin.postgres.statements import StatementFilter, StatementLine, StatementPage
 from microfin_api.endpoints.accounts import archive_of, pool_of, require_own_account
 from microfin_api.endpoints.outcome_answers import operation_view
 from microfin_api.http.answers import OperationList, answer
@@ -62,17 +62,20 @@ class _Item(msgspec.Struct, frozen=True):
 class _Stream(msgspec.Struct):
     """What was read of one stream of an account, and how many of its items were taken.
 
-    Behind them the stream goes on at `goes_on`; if that is None, it has ended.
+    Behind them the stream goes on at `goes_on`; if that is None, it has ended. Where what follows
+    is archived, it is of `follow_until` or before.
     """
 
     items: list[_Item]
     goes_on: int | AttemptPlace | None
+    follow_until: int | None = None
     taken: int = 0
 
-    @property
-    def is_read_out(self) -> bool:
-        """Whether what comes next was not read yet."""
-        return self.taken == len(self.items) and self.goes_on is not None
+    def may_come_before(self, time: int) -> bool:
+        """Return whether what was not read yet may come before an item of `time`."""
+        if self.taken < len(self.items) or self.goes_on is None:
+            return False
+        return self.follow_until is None or self.follow_until >= time
 
     @property
     def after(self) -> int | AttemptPlace | None:
@@ -109,9 +112,9 @@ async def list_operations(request: Request, services: Services) -> Response:
     )
     account = request.query_params.get("account")
     places = await _places(request, services, session.user, account)
-    streams = {place.number: await _read_account(services, place, wanted) for place in places}
-    ids = _merge([it for pair in streams.values() for it in pair if it is not None], wanted)
-    following = [_following(place, *streams[place.number]) for place in places]
+    ids, following = await _read_page(services, places, wanted)
+    if not ids:  # perhaps all is in the archive, which is read only where the ledger ends
+        ids, following = await _read_page(services, following, wanted)
     found = await queries.operations(services.pools, ids, services.archives) if ids else {}
     views = [operation_view(found[it].operation) for it in ids if it in found]
     status = read_choice(request, "status", ("", *STATUSES))
@@ -169,6 +172,15 @@ def _cursor(places: Sequence[_Place]) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(places)).decode()
 
 
+async def _read_page(
+    services: Services, places: Sequence[_Place], wanted: _Wanted
+) -> tuple[list[str], list[_Place]]:
+    """Return the next operations, and how far each account was read then."""
+    streams = {place.number: await _read_account(services, place, wanted) for place in places}
+    ids = _merge([it for pair in streams.values() for it in pair if it is not None], wanted)
+    return ids, [_following(place, *streams[place.number]) for place in places]
+
+
 async def _read_account(
     services: Services, place: _Place, wanted: _Wanted
 ) -> tuple[_Stream | None, _Stream | None]:
@@ -182,29 +194,37 @@ async def _read_account(
 async def _read_moved(services: Services, place: _Place, wanted: _Wanted) -> _Stream:
     if wanted.kind in _WITHOUT_ENTRIES:
         return _Stream([], None)
+    read = _read_oldest if wanted.oldest_first else _read_newest
+    page = await read(services, place, wanted)
+    items = [_Item(it.time, it.operation, it.seq) for it in page.lines if _is_own(it)]
+    return _Stream(items, page.next_seq, page.follow_until)
+
+
+async def _read_oldest(services: Services, place: _Place, wanted: _Wanted) -> StatementPage:
     pool, archive = pool_of(services, place.number), archive_of(services, place.number)
-    if wanted.oldest_first:
-        period = await statement_periods.period(
-            pool, place.number, wanted.since, wanted.until, archive
-        )
-        page = await statement_periods.oldest_first(
-            pool,
-            place.number,
-            period,
-            after_seq=place.seq or 0,
-            kind=wanted.kind,
-            limit=wanted.limit,
-            archive=archive,
-        )
-        lines, following = page.lines, page.next_seq
-    else:
-        asked = StatementFilter(
-            before_seq=place.seq, since=wanted.since, until=wanted.until, kind=wanted.kind
-        )
-        newest = await statements.entries(pool, place.number, asked, wanted.limit, archive)
-        lines, following = newest.lines, newest.next_seq
-    items = [_Item(it.time, it.operation, it.seq) for it in lines if _is_own(it)]
-    return _Stream(items, following)
+    period = await statement_periods.period(pool, place.number, wanted.since, wanted.until, archive)
+    page = await statement_periods.oldest_first(
+        pool,
+        place.number,
+        period,
+        after_seq=place.seq or 0,
+        kind=wanted.kind,
+        limit=wanted.limit,
+        archive=archive,
+    )
+    return StatementPage(page.lines, page.next_seq)
+
+
+async def _read_newest(services: Services, place: _Place, wanted: _Wanted) -> StatementPage:
+    """Read entries down to where the archive begins, or there if the ledger was read before."""
+    pool, number = pool_of(services, place.number), place.number
+    asked = StatementFilter(
+        before_seq=place.seq, since=wanted.since, until=wanted.until, kind=wanted.kind
+    )
+    page = await statements.entries_to_border(pool, number, asked, wanted.limit)
+    if page.follow_until is None or place.seq is None or place.seq > (page.next_seq or 0):
+        return page
+    return await statements.entries(pool, number, asked, wanted.limit, archive_of(services, number))
 
 
 def _is_own(line: StatementLine) -> bool:
@@ -213,7 +233,7 @@ def _is_own(line: StatementLine) -> bool:
 
 
 async def _read_attempts(services: Services, place: _Place, wanted: _Wanted) -> _Stream:
-    found = await attempts.attempts(
+    page = await attempts.attempts(
         pool_of(services, place.number),
         place.number,
         wanted.user,
@@ -226,13 +246,12 @@ async def _read_attempts(services: Services, place: _Place, wanted: _Wanted) -> 
         wanted.limit,
         archive_of(services, place.number),
     )
-    goes_on = found[-1].place if len(found) == wanted.limit else None
     items = [
         _Item(it.place.time, it.place.operation, it.place)
-        for it in found
+        for it in page.attempts
         if wanted.kind in (None, it.kind)
     ]
-    return _Stream(items, goes_on)
+    return _Stream(items, page.goes_on, page.follow_until)
 
 
 def _merge(streams: Sequence[_Stream], wanted: _Wanted) -> list[str]:
@@ -242,12 +261,15 @@ def _merge(streams: Sequence[_Stream], wanted: _Wanted) -> list[str]:
     """
     sign = 1 if wanted.oldest_first else -1
     ids: list[str] = []
-    while len(ids) < wanted.limit and not any(stream.is_read_out for stream in streams):
+    while len(ids) < wanted.limit:
         heads = [it for it in streams if it.taken < len(it.items)]
         if not heads:
             break
         first = min(heads, key=lambda it: sign * it.items[it.taken].time)
-        ids.append(first.items[first.taken].operation)
+        item = first.items[first.taken]
+        if any(it.may_come_before(item.time) for it in streams):
+            break
+        ids.append(item.operation)
         first.taken += 1
     return list(dict.fromkeys(ids))
 

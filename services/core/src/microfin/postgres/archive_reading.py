@@ -8,7 +8,7 @@ says whether repeating helps.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -36,6 +36,12 @@ _ARCHIVED: Final = f"""
 SELECT ARRAY(SELECT volume FROM archived_volumes) AS volumes,
     (SELECT {MILLISECONDS.format(column="max(last_at)")} FROM archived_volumes) AS until,
     (SELECT id::text FROM shard_identity) AS identity
+"""  # noqa: S608 - the columns are ours
+
+_ARCHIVED_OF: Final = f"""
+SELECT CASE WHEN EXISTS (SELECT FROM archived_accounts WHERE number = $1) THEN volumes ELSE '{{}}'
+    END AS volumes, until, identity
+FROM ({_ARCHIVED}) AS archived
 """  # noqa: S608 - the columns are ours
 
 # A pooler gives the statements of a transaction, and only these, to one server.
@@ -179,7 +185,16 @@ class Archive:
 async def what_is_archived(live: Pool) -> Archived:
     """Return what the shard of `live` has archived by now."""
     async with live.acquire() as connection:
-        row = await connection.fetch_first(_ARCHIVED)
+        return _archived(await connection.fetch_first(_ARCHIVED))
+
+
+async def what_is_archived_of(live: Pool, number: str) -> Archived:
+    """Return what may have rows of the account `number`: nothing if it was opened after all."""
+    async with live.acquire() as connection:
+        return _archived(await connection.fetch_first(_ARCHIVED_OF, number))
+
+
+def _archived(row: Any) -> Archived:
     return Archived(row["volumes"], row["until"] or 0, row["identity"])
 
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from microfin.ledger.columns import Moment
+from microfin.ledger.columns import MOMENT_LATEST, Moment
 from microfin.ledger.operation import Kind
-from microfin.postgres.archive_reading import Archive, what_is_archived
+from microfin.postgres.archive_reading import Archive, Archived, what_is_archived_of
 from microfin.postgres.connections import Connection, Pool
 from microfin.postgres.rows import MILLISECONDS
 
@@ -33,6 +33,17 @@ class Attempt(msgspec.Struct, frozen=True):
 
     place: AttemptPlace
     kind: Kind
+
+
+class AttemptPage(msgspec.Struct, frozen=True):
+    """Attempts in the order that was asked for. Others may follow `goes_on`, unless it is None.
+
+    Where all that follows is archived and older, it was decided at `follow_until` or before.
+    """
+
+    attempts: list[Attempt]
+    goes_on: AttemptPlace | None
+    follow_until: int | None = None
 
 
 class AttemptFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,24 +70,41 @@ LIMIT $9
 
 async def attempts(
     pool: Pool, number: str, user: str, wanted: AttemptFilter, limit: int, archive: Archive
-) -> list[Attempt]:
+) -> AttemptPage:
     """Return at most `limit` operations of `user` on the account `number` that have no entry.
 
-    Raises `ArchiveFault` where some of them are archived and cannot be read.
+    Newest first, a page ends where the archive begins, so that it can be shown without it. Raises
+    `ArchiveFault` where archived ones are on the page and cannot be read.
     """
     async with pool.acquire() as connection:
         live = await _read(connection, number, user, wanted, limit)
-    archived = await what_is_archived(pool)
-    if not archived.volumes or (not wanted.oldest_first and len(live) == limit):
-        return live
+    archived = await what_is_archived_of(pool, number)
+    if not _reaches(wanted, archived) or (not wanted.oldest_first and len(live) == limit):
+        return _as_page(live, limit)
     border = max(archived.volumes)
-    if wanted.oldest_first and wanted.place is not None and wanted.place.volume > border:
-        return live
+    live = [it for it in live if it.place.volume > border]
+    if not wanted.oldest_first and (wanted.place is None or wanted.place.volume > border):
+        last_place = AttemptPlace(border, MOMENT_LATEST, "f" * 32)
+        return AttemptPage(live, last_place, archived.until)
     async with archive.reading(archived) as connection:
         old = await _read(connection, number, user, wanted, limit)
     old = [it for it in old if it.place.volume <= border]
-    live = [it for it in live if it.place.volume > border]
-    return (old + live if wanted.oldest_first else live + old)[:limit]
+    return _as_page((old + live)[:limit], limit)
+
+
+def _reaches(wanted: AttemptFilter, archived: Archived) -> bool:
+    """Return whether archived attempts may be among those that are wanted."""
+    if not archived.volumes or (wanted.since is not None and wanted.since > archived.until):
+        return False
+    return not (
+        wanted.oldest_first
+        and wanted.place is not None
+        and wanted.place.volume > max(archived.volumes)
+    )
+
+
+def _as_page(attempts: list[Attempt], limit: int) -> AttemptPage:
+    return AttemptPage(attempts, attempts[-1].place if len(attempts) == limit else None)
 
 
 async def _read(

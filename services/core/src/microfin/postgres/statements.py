@@ -59,12 +59,14 @@ class StatementPage(msgspec.Struct, frozen=True):
     """Entries, newest first. Below `next_seq` there may be more; if it is None, there are none.
 
     A page of one kind may have fewer entries than its limit, although more follow below. `archived`
-    says whether a page further below needs the archive.
+    says whether a page further below needs the archive. If all below needs it, `follow_until` is
+    the time of the newest entry there.
     """
 
     lines: list[StatementLine]
     next_seq: int | None
     archived: bool = False
+    follow_until: int | None = None
 
 
 class BalanceThen(msgspec.Struct, frozen=True):
@@ -141,18 +143,28 @@ async def entries(
 
     Raises `ArchiveFault` where entries of the page are archived and cannot be read.
     """
+    page = await entries_to_border(pool, number, wanted, limit)
+    if page.follow_until is None or page.next_seq is None or len(page.lines) == limit:
+        return page
+    async with archive.reading(await what_is_archived(pool)) as connection:
+        left = limit - len(page.lines)
+        older = await _page(connection, number, wanted, left, _Span(0, page.next_seq - 1))
+    return StatementPage(page.lines + older.lines, older.next_seq, archived=True)
+
+
+async def entries_to_border(
+    pool: Pool, number: str, wanted: StatementFilter, limit: int
+) -> StatementPage:
+    """Return what the ledger has of a page: it ends where the archive begins."""
     if wanted.by_place_alone:
         live, border = await _newest_first(pool, number, wanted.before_seq, limit)
     else:
         live, border = await _filtered(pool, number, wanted, limit)
     if not _reaches(wanted, border):
         return live
-    if live.next_seq is not None or len(live.lines) == limit:
-        return StatementPage(live.lines, live.next_seq or border.seq + 1, archived=True)
-    async with archive.reading(await what_is_archived(pool)) as connection:
-        left = limit - len(live.lines)
-        older = await _page(connection, number, wanted, left, _Span(0, border.seq))
-    return StatementPage(live.lines + older.lines, older.next_seq, archived=True)
+    if live.next_seq is not None:
+        return StatementPage(live.lines, live.next_seq, archived=True)
+    return StatementPage(live.lines, border.seq + 1, archived=True, follow_until=border.time)
 
 
 async def balance_at(pool: Pool, number: str, time: int, archive: Archive) -> BalanceThen:
