@@ -1,6 +1,5 @@
 """A worker's connection: the same one for each call, and a sound one after every error."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -11,6 +10,7 @@ from microfin.postgres.connections import DATABASE_ERRORS, Pool, connect_pool
 from microfin.postgres.held_connection import HeldConnection
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
+from support.waiting import until
 
 
 @pytest.fixture
@@ -66,9 +66,7 @@ async def test_no_call_fails_for_one_that_ended_between_calls(pool: Pool) -> Non
     ended = await backend_of(held)
     async with pool.acquire() as other:
         await other.execute("SELECT pg_terminate_backend($1)", ended)
-        async with asyncio.timeout(10):
-            while pool.get_size() > 1:  # until the client has read that it was broken off
-                await asyncio.sleep(0.01)
+        await until("the client has read that it was broken off", lambda: pool.get_size() == 1)
     assert await backend_of(held) != ended
 
 
