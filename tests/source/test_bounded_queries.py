@@ -42,6 +42,8 @@ ALLOWED: Final = {
     "SELECT next_offset FROM partitions WHERE partition = $1": BY_UNIQUE_KEY,
     "SELECT ARRAY(SELECT volume FROM archived_volumes) AS volumes,":
         "one row; a volume has millions of outcomes, so there are few",
+    "SELECT CASE WHEN EXISTS (SELECT FROM archived_accounts WHERE number = $1) THEN volumes":
+        "the same row",
     "SELECT shard, shards, generation, partition_count, intended_generation, "
     "intended_partition_count FROM routing": "routing is one row",
     "INSERT INTO leases (instance, generation, renewed_at) SELECT $1":
