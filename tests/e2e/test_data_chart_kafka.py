@@ -8,7 +8,7 @@ from e2e.data_chart import CHART, DEV, PRODUCTION, named, names, render
 from e2e.rendered_chart import Item, objects, of_kind, template
 from microfin_deploy.platform import ExistingKafka, Platform
 from microfin_deploy.releases import Wanted, application_values, data_values
-from microfin_local.kafka import _SETTINGS as ONE_MACHINE
+from microfin_local.kafka import _SETTINGS, _SEVERAL_BROKERS
 
 
 def kafka(*values: str, **more: Any) -> Item:
@@ -62,7 +62,8 @@ def test_records_stay_and_nobody_leads_who_lacks_some() -> None:
 def test_what_is_gone_is_found_out_as_on_one_machine() -> None:
     """Strimzi 1.2 ignores what begins with broker. and controller., but for these (ADR 17)."""
     config = kafka()["kafka"]["config"]
-    lines = (line.partition("=") for line in ONE_MACHINE.splitlines())
+    settings = _SETTINGS.replace("{liveness}", _SEVERAL_BROKERS)
+    lines = (line.partition("=") for line in settings.splitlines())
     one_machine = {name: text for name, _, text in lines}
     for name in (
         *("request.timeout.ms", "replica.lag.time.max.ms", "controller.socket.timeout.ms"),
