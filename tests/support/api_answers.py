@@ -35,6 +35,21 @@ async def until_decided(user: User, location: str) -> httpx.Response:
     return answer
 
 
+async def all_pages(user: User, path: str, member: str, limit: int) -> list[dict[str, Any]]:
+    """Return what is in `member` of all pages of a list; `path` has a query already."""
+    listed: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        more = f"&cursor={cursor}" if cursor else ""
+        answer = await user.client.get(f"{path}&limit={limit}{more}")
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        assert len(page[member]) <= limit
+        listed += page[member]
+        cursor = page.get("nextCursor")
+    return listed
+
+
 def problem_of(answer: httpx.Response, status: int) -> dict[str, Any]:
     """Expect a problem of this status, and return it."""
     assert answer.status_code == status, answer.text

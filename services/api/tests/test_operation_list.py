@@ -6,22 +6,14 @@ from typing import Any
 import pytest
 
 from microfin_api.endpoints import operation_list
+from microfin_api.endpoints.operation_list import _Item, _merge, _Stream, _Wanted
+from support.api_answers import all_pages
 from support.api_under_test import Api, User
 
 
 async def pages(user: User, query: str = "", limit: int = 50) -> list[dict[str, Any]]:
     """Return the operations on all pages."""
-    listed: list[dict[str, Any]] = []
-    cursor: str | None = ""
-    while cursor is not None:
-        more = f"&cursor={cursor}" if cursor else ""
-        answer = await user.client.get(f"/api/operations?limit={limit}&{query}{more}")
-        assert answer.status_code == 200, answer.text
-        page = answer.json()
-        assert len(page["operations"]) <= limit
-        listed += page["operations"]
-        cursor = page.get("nextCursor")
-    return listed
+    return await all_pages(user, f"/api/operations?{query}", "operations", limit)
 
 
 async def ask(user: User, path: str, **body: str) -> str:
@@ -182,3 +174,25 @@ async def test_users_with_many_accounts_name_one(
 
 async def test_nobody_has_operations_before_the_first_account(user: User) -> None:
     assert await pages(user) == []
+
+
+def stream(*times: int, goes_on: bool = False, follow_until: int | None = None) -> _Stream:
+    items = [_Item(time, str(time), time) for time in times]
+    return _Stream(items, 1 if goes_on else None, follow_until)
+
+
+@pytest.mark.parametrize(
+    ("other", "taken"),
+    [
+        (stream(8, 4), ["9", "8", "7", "5", "4", "3"]),
+        (stream(8, 4, goes_on=True), ["9", "8", "7", "5", "4"]),
+        (stream(8, goes_on=True), ["9", "8"]),
+        (stream(goes_on=True), []),
+        (stream(goes_on=True, follow_until=2), ["9", "7", "5", "3"]),
+        (stream(goes_on=True, follow_until=5), ["9", "7"]),
+        (stream(8, goes_on=True, follow_until=6), ["9", "8", "7"]),
+    ],
+)
+def test_nothing_is_taken_before_what_was_not_read(other: _Stream, taken: list[str]) -> None:
+    wanted = _Wanted("", False, None, None, None, 50)
+    assert _merge([stream(9, 7, 5, 3), other], wanted) == taken

@@ -21,6 +21,7 @@ from microfin.postgres.archive_reading import ArchiveUnusable
 from microfin.postgres.shards import NEEDED_SCHEMA
 from microfin_api.endpoints import statements
 from microfin_local.platform import Platform
+from support.api_answers import all_pages
 from support.api_under_test import PARTITIONS, Api, Ledger, User, running
 from support.archived import Archives
 from support.cli import microfin
@@ -82,30 +83,12 @@ class Past:
 
     async def pages(self, query: str, limit: int) -> list[dict[str, Any]]:
         """Return all entries that the pages of a query show."""
-        entries: list[dict[str, Any]] = []
-        cursor: str | None = ""
-        while cursor is not None:
-            more = f"&cursor={cursor}" if cursor else ""
-            path = f"/api/accounts/{self.account}/entries?limit={limit}&{query}{more}"
-            answer = await self.get(path)
-            assert answer.status_code == 200, answer.text
-            page = answer.json()
-            assert len(page["entries"]) <= limit
-            entries += page["entries"]
-            cursor = page.get("nextCursor")
-        return entries
+        path = f"/api/accounts/{self.account}/entries?{query}"
+        return await all_pages(self.user, path, "entries", limit)
 
     async def listed(self, limit: int, query: str) -> list[dict[str, Any]]:
         """Return all of the user's operations that the pages of the list show."""
-        found: list[dict[str, Any]] = []
-        cursor: str | None = ""
-        while cursor is not None:
-            more = f"&cursor={cursor}" if cursor else ""
-            answer = await self.get(f"/api/operations?limit={limit}{query}{more}")
-            assert answer.status_code == 200, answer.text
-            found += answer.json()["operations"]
-            cursor = answer.json().get("nextCursor")
-        return found
+        return await all_pages(self.user, f"/api/operations?{query}", "operations", limit)
 
     async def shown(self) -> dict[str, Any]:
         """Return what the API shows of the account's past, asked in every way."""
@@ -166,6 +149,8 @@ async def test_what_all_is_archived_is_shown_as_before(reader: Api, archives: Ar
     shown = await past.shown()
     await archives.turn_and_archive()
     assert await past.shown() == shown
+    first = await past.get("/api/operations?limit=3")  # no empty page, because all is elsewhere
+    assert len(first.json()["operations"]) == 3
     await past.move()
     assert len(await past.pages("", 4)) == 6
 
@@ -399,6 +384,9 @@ async def assert_only_the_old_is_missing(
     for query in ("", f"?account={past.account}"):
         listed = (await past.get(f"/api/operations{query}")).json()["operations"]
         assert [it["operationId"] for it in listed] == live[::-1]
+    later = await past.user.account()  # opened after all that is archived
+    opened = await past.get(f"/api/operations?order=oldest&account={later}")
+    assert [it["kind"] for it in opened.json()["operations"]] == ["open"], opened.text
     page = (await past.get(f"{entries}?limit=3")).json()
     assert page["nextCursor"] == str(page["entries"][-1]["seq"])
     ready = await past.get("/readyz")

@@ -110,6 +110,8 @@ async def list_operations(request: Request, services: Services) -> Response:
         read_kind(request),
         read_number(request, "limit", LIMIT_MOST) or LIMIT_USUAL,
     )
+    status = read_choice(request, "status", ("", *STATUSES))
+    reference, name = read_text(request, "reference"), read_text(request, "metadata")
     account = request.query_params.get("account")
     places = await _places(request, services, session.user, account)
     ids, following = await _read_page(services, places, wanted)
@@ -117,8 +119,6 @@ async def list_operations(request: Request, services: Services) -> Response:
         ids, following = await _read_page(services, following, wanted)
     found = await queries.operations(services.pools, ids, services.archives) if ids else {}
     views = [operation_view(found[it].operation) for it in ids if it in found]
-    status = read_choice(request, "status", ("", *STATUSES))
-    reference, name = read_text(request, "reference"), read_text(request, "metadata")
     shown = [
         view
         for view in views

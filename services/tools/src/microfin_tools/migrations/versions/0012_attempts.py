@@ -31,12 +31,7 @@ _INDEX = f"""outcomes_without_entry ON {{home}}.outcomes (account, user_id, at, 
 _HOMES = "SELECT 'volume_' || replace(volume::text, '-', 'm') FROM volumes ORDER BY volume"
 
 
-def _with(text: str, old: str, new: str) -> str:
-    """Return `text` with `new` for `old`. Raises ValueError if `old` is not there once."""
-    before, after = text.split(old)
-    return before + new + after
-
-
+_with = _look_ups._with  # noqa: SLF001 - a migration stands on those before it
 _ADD_VOLUME = _volumes.OPEN_VOLUME[
     _volumes.OPEN_VOLUME.index("CREATE FUNCTION add_volume") : _volumes.OPEN_VOLUME.index(
         "COMMENT ON FUNCTION add_volume"
