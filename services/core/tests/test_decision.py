@@ -294,6 +294,19 @@ def test_a_repeat_gets_the_first_answer() -> None:
     assert (answer.reply, answer.replayed, answer.operation.balance) == ("api/9", True, 100)
 
 
+def test_no_answer_carries_metadata() -> None:
+    """Answers travel over Redis, where others may hear them; metadata is the sender's alone."""
+    cluster = opened(0)
+    for reply in ("api/1", "api/2"):
+        cluster.append(deposit(NUMBERS[0], "1", reply=reply, metadata={"order": "A-17"}))
+    cluster.drain()
+    [ledger] = cluster.ledgers
+    assert ledger.outcomes[(operation(1), "request")].metadata == {"order": "A-17"}
+    answers = [it for it in ledger.answers if it.operation.operation == operation(1)]
+    assert [it.replayed for it in answers] == [False, True]
+    assert [it.operation.metadata for it in answers] == [None, None]
+
+
 def test_a_refused_credit_stays_refused_after_the_account_is_opened_again() -> None:
     source, destination = apart()
     cluster = opened(1000, 0, partitions=2, numbers=[source, destination])
