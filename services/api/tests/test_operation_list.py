@@ -141,6 +141,12 @@ async def test_unfit_parameters(user: User, query: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_parameter"), query
 
 
+async def test_a_status_that_there_is_not_is_answered_with_those_that_there_are(user: User) -> None:
+    answer = await user.client.get("/api/operations?status=gone")
+    expected = "status is one of in_transit, settled, rejected, refunded."
+    assert answer.json()["detail"] == expected
+
+
 @pytest.mark.parametrize(
     "place",
     [

@@ -51,7 +51,7 @@ def read_choice(request: Request, name: str, choices: tuple[str, ...]) -> str:
     """Return one of `choices`, the first if it was not sent."""
     text = request.query_params.get(name, choices[0])
     if text not in choices:
-        raise Problem("invalid_parameter", f"{name} is one of {', '.join(choices)}.")
+        raise Problem("invalid_parameter", f"{name} is one of {', '.join(filter(None, choices))}.")
     return text
 
 
