@@ -5,7 +5,6 @@ loses a request that it has just sent. So for some seconds before the end the pr
 everything, but every answer has `Connection: close`, and /readyz answers 503.
 """
 
-import time
 from types import FrameType
 
 import uvicorn
@@ -27,20 +26,22 @@ class DrainingServer(QuietServer, uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._seconds = seconds
-        self._ends_at: float | None = None
+        self._is_over = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal, stop at the second."""
-        if self.started and self._seconds and self._ends_at is None:
+        if self.is_serving and self._seconds and not self._drain.begun:
             self._drain.begun = True
-            self._ends_at = time.monotonic() + self._seconds
-            self.look_soon(self._seconds)
+            self.call_in(self._seconds, self._end)
             return
         super().handle_exit(sig, frame)
         self.look_soon()
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether the time has come to stop."""
-        if self._ends_at is not None and time.monotonic() >= self._ends_at:
-            return True
-        return await super().on_tick(counter)
+        return self._is_over or await super().on_tick(counter)
+
+    def _end(self) -> None:
+        """Stop. The timer alone decides: it may end before another clock shows its time."""
+        self._is_over = True
+        self.look_soon()

@@ -7,6 +7,7 @@ and the first answer of a second makes the date.
 
 import asyncio
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
@@ -63,7 +64,16 @@ class QuietServer:
             await self._something.wait()
             self._something.clear()
 
-    def look_soon(self, seconds: float = 0.0) -> None:
-        """Look in `seconds`, so that an end is noticed. A signal handler may call it."""
+    @property
+    def is_serving(self) -> bool:
+        """Whether the main loop has begun; it looks once before it waits."""
+        return self._loop is not None
+
+    def look_soon(self) -> None:
+        """Look at once, so that an end is noticed. A signal handler may call it."""
+        self.call_in(0.0, self._something.set)
+
+    def call_in(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call `callback` in `seconds` if the server serves. A signal handler may call it."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._something.set)
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, callback)
