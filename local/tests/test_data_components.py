@@ -87,6 +87,24 @@ async def test_the_pooler_lends_a_server_for_a_transaction_only(platform: Platfo
     await second.close()
 
 
+async def test_the_pooler_leaves_the_server_connections_however_many_databases_there_are(
+    platform: Platform,
+) -> None:
+    """Those that nobody uses make room for those to other databases."""
+    for number in range(8):
+        name = f"one_of_many_{number}"
+        await platform.create_database(name)
+        url = platform.postgres_pooled(0, "microfin_api", name)
+        clients = [await asyncpg.connect(url, statement_cache_size=0, timeout=5) for _ in range(15)]
+        for client in clients:
+            await client.execute("BEGIN")
+        for client in clients:
+            await client.execute("ROLLBACK")
+            await client.close()
+    direct = await asyncpg.connect(platform.postgres_direct())
+    await direct.close()
+
+
 async def test_the_pooler_survives_a_restart_of_postgresql(platform: Platform) -> None:
     pooler = platform.process("pgbouncer").process_id
     restarts = platform.process("postgres-0").restarts

@@ -16,6 +16,8 @@ from microfin_local.supervised import Program
 # server_connect_timeout: log-ins are tried one at a time; an unanswered one delays all others.
 # query_wait_timeout: a client that has no server after this time gets an error; microfin's clients
 # have given up by then.
+# max_user_connections: the other limits are for each database, and a server may have many (archives,
+# tests). At this one an idle connection to another database makes room.
 # Debian 12 has 1.18, which has no prepared statements in transaction mode; no client may use them.
 _SETTINGS = """\
 [databases]
@@ -32,6 +34,7 @@ pool_mode = transaction
 max_client_conn = 1000
 default_pool_size = 20
 max_db_connections = 80
+max_user_connections = {user_connections}
 server_idle_timeout = 600
 server_login_retry = 1
 server_connect_timeout = 2
@@ -44,6 +47,7 @@ ignore_startup_parameters = extra_float_digits
 log_connections = 0
 log_disconnections = 0
 """
+_USER_CONNECTIONS = 25  # of each of three roles on one server, which takes 100 with the owner's
 _TLS_SETTINGS = """\
 client_tls_sslmode = allow
 client_tls_cert_file = {folder}/server.crt
@@ -117,6 +121,7 @@ class PgBouncer:
             _SETTINGS.format(
                 databases=databases,
                 port=self.port,
+                user_connections=_USER_CONNECTIONS * len(self.shards),
                 sockets=self.folder if sockets_fit(self.folder) else "",
                 users=users,
                 superuser=SUPERUSER,
