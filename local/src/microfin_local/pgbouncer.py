@@ -16,8 +16,8 @@ from microfin_local.supervised import Program
 # server_connect_timeout: log-ins are tried one at a time; an unanswered one delays all others.
 # query_wait_timeout: a client that has no server after this time gets an error; microfin's clients
 # have given up by then.
-# max_user_connections: the other limits are for each database, and a server may have many (archives,
-# tests). At this one an idle connection to another database makes room.
+# max_user_connections: the other limits are for each database, and a server may have many (an
+# archive, tests). At this one an idle connection to another database makes room.
 # Debian 12 has 1.18, which has no prepared statements in transaction mode; no client may use them.
 _SETTINGS = """\
 [databases]
