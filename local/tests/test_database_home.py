@@ -1,6 +1,7 @@
 """Where PostgreSQL's files go when root starts it from a folder its user cannot enter."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,27 @@ def test_what_belonged_to_a_state_that_is_gone_is_forgotten(tmp_path: Path) -> N
     database_home.forget_orphans()
     assert [folder.exists() for folder in folders] == [False, True]
     database_home.forget(kept)
+
+
+def test_what_another_platform_forgets_at_the_same_time_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes after the look into the shared folder, before its mark is read."""
+    monkeypatch.setattr(database_home, "_ELSEWHERE", tmp_path)
+    for name in ("first", "second"):
+        folder = tmp_path / f"microfin-{name}"
+        folder.mkdir()
+        (folder / "state-folder").write_text(f"{tmp_path / name}\n")
+    is_ours = database_home._is_ours
+
+    def too_late(folder: Path) -> bool:
+        ours = is_ours(folder)
+        shutil.rmtree(folder)
+        return ours
+
+    monkeypatch.setattr(database_home, "_is_ours", too_late)
+    database_home.forget_orphans()
+    assert not list(tmp_path.glob("microfin-*"))
 
 
 @pytest.mark.parametrize(
