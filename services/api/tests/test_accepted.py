@@ -19,7 +19,7 @@ from microfin.kafka.producer import (
 from microfin.ledger.operation import operation_id
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
-from microfin_api.commands.leases import Lease
+from microfin_api.commands.leases import Lease, ShardLease
 from microfin_local.platform import Platform
 from support.api_answers import ASYNC, finally_of, until_decided
 from support.api_under_test import PARTITIONS, Api, Ledger, User, running
@@ -229,6 +229,19 @@ async def test_leases_are_given_back(ledger: Ledger) -> None:
         instance = api.services.instance
         assert await leases_of(ledger, instance) == 1
     assert await leases_of(ledger, instance) == 0
+
+
+async def test_a_renewal_under_way_does_not_bring_a_lease_back(ledger: Ledger) -> None:
+    """However far it is when the process stops."""
+    for turns in range(8):
+        lease = ShardLease("stopping", ledger.settings(), 0)
+        await lease.start()
+        renewal = asyncio.create_task(lease._renew())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await lease.stop()
+        renewal.cancel()
+        assert await leases_of(ledger, "stopping") == 0
 
 
 async def leases_of(ledger: Ledger, instance: str) -> int:

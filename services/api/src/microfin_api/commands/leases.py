@@ -106,6 +106,7 @@ class ShardLease:
         self._place = ShardPlace(shard, len(settings.database_urls))
         self._pool: Pool | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._last_renewal: asyncio.Task[Lease] | None = None
         self._own_loop: asyncio.AbstractEventLoop | None = None
         self._users_loop: asyncio.AbstractEventLoop | None = None
         self._wanted_event = asyncio.Event()  # on the loop that renews
@@ -141,9 +142,14 @@ class ShardLease:
         self._renewing = asyncio.create_task(self._renew_for_ever())
 
     async def stop(self) -> None:
-        """Stop renewing and release the lease."""
+        """Stop renewing and release the lease.
+
+        A renewal that is under way ends first, or it would bring the lease back.
+        """
         if self._renewing is not None:
             self._renewing.cancel()
+        if self._last_renewal is not None:
+            await asyncio.wait({self._last_renewal}, timeout=LEASE_SECONDS)
         self.latest = None
         with contextlib.suppress(Exception):
             async with asyncio.timeout(LEASE_SECONDS):
@@ -253,7 +259,7 @@ class ShardLease:
     async def _renew(self) -> None:
         sent = time.monotonic()
         self.silence.ask()
-        renewal = asyncio.create_task(self._renewal(sent))
+        renewal = self._last_renewal = asyncio.create_task(self._renewal(sent))
         await asyncio.wait({renewal}, timeout=LEASE_SECONDS)
         if renewal.done() and renewal.exception() is None:
             self._accept(renewal.result())
