@@ -371,7 +371,10 @@ class Bank:
                 it.operation.final for it in found.values()
             )
 
-        await until("every acknowledged operation is final", at_rest, seconds, pause=0.2)
+        try:
+            await until("every acknowledged operation is final", at_rest, seconds, pause=0.2)
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{await self._evidence()}") from late
 
         async def all_sent() -> bool:
             return not await self.fetch("SELECT 1 FROM outbox LIMIT 1")
@@ -380,6 +383,20 @@ class Bank:
         report = await audit(self.urls, at_rest=True)
         assert report.ok, report.violations
         return report
+
+    async def _evidence(self) -> str:
+        """Return which operations are not final, and what each process says of itself."""
+        found = await queries.operations(self.pools, list(self.acknowledged))
+        missing = [it for it in self.acknowledged if it not in found]
+        moving = [it.operation for it in found.values() if not it.operation.final]
+        lines = [f"not decided: {missing[:5]}", f"not final: {moving[:5]}"]
+        lines += [f"outbox: {row}" for row in await self.fetch("SELECT * FROM outbox LIMIT 5")]
+        lines += [f"partition: {row}" for row in await self.fetch("SELECT * FROM partitions")]
+        for process in self.processes:
+            ended = process.running.returncode if process.ended else ""
+            lines.append(f"{process.name} {ended} {await process.status()}")
+            lines.append(process.log.read_text()[-3000:])
+        return "\n".join(lines)
 
 
 MakeBank = Callable[..., Awaitable[Bank]]
