@@ -17,6 +17,7 @@ _UUID = re.compile(r"[0-9a-f]{32}")
 _LAST_MOMENT = 9_223_372_036_854_000  # milliseconds; then an interval ends, and 30 years later time
 _FIRST_MOMENT = -210_866_803_200_000  # and begins with 4713 BC
 _KINDS = {"open", "deposit", "withdraw", "transfer", "set_state"}
+_KINDS |= {"hold", "capture", "release", "expire"}
 _LEGS = {"request", "credit", "refund"}
 
 
@@ -28,15 +29,22 @@ def refuse_unreadable(decisions: Decisions, quarantined: Sequence[Quarantined]) 
         _uuid(outcome.operation)
     for outcome in decisions.outcomes:
         _uuid(outcome.user or None)
+        _uuid(outcome.hold or None)
     for outcome in decisions.outcomes:
         _bigints(
             outcome.amount, outcome.seq, outcome.balance, outcome.counterparty_seq, outcome.needed,
-            outcome.available, outcome.offset, outcome.time,
+            outcome.available, outcome.offset, outcome.time, outcome.held, outcome.held_change,
+            outcome.hold_left, outcome.ends,
         )  # fmt: skip
     for entry in decisions.entries:
         _bigints(entry.seq, entry.amount, entry.balance_after, entry.time)
     for account in decisions.accounts.values():
-        _bigints(account.balance, account.seq, account.version, account.entry_time)
+        _bigints(
+            account.balance, account.held, account.seq, account.version, account.entry_time
+        )  # fmt: skip
+    for hold in decisions.holds.values():
+        _uuid(hold.operation)
+        _bigints(hold.amount, hold.left, hold.ends)
     for number, time in decisions.opened.items():
         _uuid(decisions.accounts[number].owner)
         _bigints(time)
@@ -52,6 +60,8 @@ def refuse_account(account: Account, opened: int | None) -> None:
         _moment(opened)
     if account.balance < 0:
         raise _check("accounts_balance_check")
+    if not 0 <= account.held <= account.balance:
+        raise _check("accounts_held_check")
     if len(account.currency) != 3:
         raise _check("accounts_currency_check")
 
@@ -108,6 +118,8 @@ def _texts(decisions: Decisions, quarantined: Sequence[Quarantined]) -> Iterator
         yield from (account.number, account.owner, account.currency)
     for row in decisions.outbox:
         yield row.command.operation
+    for hold in decisions.holds.values():
+        yield from (hold.account, hold.receiver)
     for record in quarantined:
         yield record.reason
 

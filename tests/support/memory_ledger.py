@@ -7,8 +7,9 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 
 from microfin.ledger.decision import account_numbers, decide, leg_keys
+from microfin.ledger.hold_rules import hold_ids
 from microfin.ledger.operation import Outcome
-from microfin.ledger.records import Account, Answer, Decisions, Entry, LegKey, Received
+from microfin.ledger.records import Account, Answer, Decisions, Entry, Hold, LegKey, Received
 from microfin.ledger.routing import Routing, partition_of
 from microfin.ledger.wire import Command
 from simulation.column_types import refuse_misfits
@@ -27,19 +28,26 @@ class PartitionLedger:
         self.sent: list[Command] = []
         self.answers: list[Answer] = []
         self.quarantined: list[Received] = []
+        self.holds: dict[str, Hold] = {}
 
     def settle(self, batch: Sequence[Received]) -> Decisions:
         """Decide one batch and apply it."""
         known = {key: self.outcomes[key] for key in leg_keys(batch) if key in self.outcomes}
-        numbers = account_numbers(batch, self.partition, self.routing)
+        holds = {it: self.holds[it] for it in hold_ids(batch) if it in self.holds}
+        numbers = account_numbers(batch, self.partition, self.routing, holds)
         accounts = {number: self.accounts[number] for number in numbers if number in self.accounts}
-        decisions = decide(self.partition, self.routing, accounts, known, batch)
+        decisions = decide(self.partition, self.routing, accounts, known, batch, holds)
         refuse_misfits(decisions)
         for outcome in decisions.outcomes:
             key = (outcome.operation, outcome.leg)
             assert key not in self.outcomes, "a second outcome for one leg"
             self.outcomes[key] = outcome
         self.accounts.update(decisions.accounts)
+        for hold in decisions.holds.values():
+            assert hold.left >= 0
+            self.holds[hold.operation] = hold
+            if not hold.left:
+                del self.holds[hold.operation]
         self.entries.extend(decisions.entries)
         for key, change in decisions.contra.items():
             self.contra[key] += change
@@ -58,6 +66,7 @@ class PartitionLedger:
             self.sent,
             self.answers,
             self.quarantined,
+            self.holds,
         )
 
 

@@ -12,6 +12,15 @@ LIMIT = {currency: Decimal(10**15).scaleb(-decimals) for currency, decimals in D
 
 
 @dataclass
+class NaiveHold:
+    account: str
+    receiver: str
+    left: Decimal
+    ends: int
+    ended: bool = False
+
+
+@dataclass
 class NaiveAccount:
     owner: str
     currency: str
@@ -26,15 +35,32 @@ class NaiveBank:
     def __init__(self) -> None:
         self.accounts: dict[str, NaiveAccount] = {}
         self.answers: dict[str, str] = {}
+        self.holds: dict[str, NaiveHold] = {}
 
-    def apply(self, command) -> str:  # noqa: ANN001
-        """Apply a request, once; return `settled` or the reason that it was not."""
+    def apply(self, command, time: int) -> str:  # noqa: ANN001
+        """Apply a request, once; return `settled` or the reason that it was not.
+
+        `nothing` is for what has no effect and is not remembered.
+        """
         if command.operation not in self.answers:
-            self.answers[command.operation] = self._apply(command)
+            answer = self._apply(command, time)
+            if answer == "nothing":
+                return answer
+            self.answers[command.operation] = answer
         return self.answers[command.operation]
 
-    def _apply(self, command) -> str:  # noqa: ANN001, C901, PLR0911, PLR0912
+    def held(self, number: str) -> Decimal:
+        """Return the sum of what the account's holds have left."""
+        return sum((it.left for it in self.holds.values() if it.account == number), Decimal(0))
+
+    def _apply(self, command, time: int) -> str:  # noqa: ANN001, C901, PLR0911, PLR0912
         account = self.accounts.get(command.account)
+        if command.kind == "expire":
+            hold = self.holds.get(command.hold)
+            if hold is None or hold.ended or command.account != hold.account or time < hold.ends:
+                return "nothing"
+            self._end(hold)
+            return "settled"
         if command.kind == "open":
             if command.currency not in DECIMALS:
                 return "unknown_currency"
@@ -58,9 +84,11 @@ class NaiveBank:
             return "settled"
         if account.owner != command.user:
             return "not_owner"
-        if account.state != "open":
+        if account.state != "open" and command.kind != "release":
             return f"account_{account.state}"
-        if command.kind == "transfer" and command.counterparty == command.account:
+        if command.kind in ("capture", "release"):
+            return self._take(account, command, time)
+        if command.kind in ("transfer", "hold") and command.counterparty == command.account:
             return "same_account"
         amount = Decimal(command.amount)
         if -amount.as_tuple().exponent > DECIMALS[account.currency]:
@@ -70,12 +98,47 @@ class NaiveBank:
                 return "balance_limit"
             self._move(account, amount)
             return "settled"
-        if amount > account.balance:
+        if amount > account.balance - self.held(command.account):
             return "insufficient_funds"
-        if command.kind == "withdraw":
+        if command.kind == "hold":
+            self.holds[command.operation] = NaiveHold(
+                command.account, command.counterparty, amount, time + command.lifetime
+            )
+            return "settled"
+        return self._pay(
+            account, amount, "" if command.kind == "withdraw" else command.counterparty
+        )
+
+    def _take(self, account: NaiveAccount, command, time: int) -> str:  # noqa: ANN001
+        hold = self.holds.get(command.hold)
+        if hold is None or hold.account != command.account:
+            return "hold_not_found"
+        if hold.ended or time >= hold.ends:
+            return "hold_ended"
+        if command.kind == "release":
+            self._end(hold)
+            return "settled"
+        amount = Decimal(command.amount) if command.amount else hold.left
+        if -amount.as_tuple().exponent > DECIMALS[account.currency]:
+            return "too_many_decimals"
+        if amount > hold.left:
+            return "hold_exceeded"
+        answer = self._pay(account, amount, hold.receiver)
+        if answer == "settled":
+            hold.left -= amount
+            if command.last or not hold.left:
+                self._end(hold)
+        return answer
+
+    @staticmethod
+    def _end(hold: NaiveHold) -> None:
+        hold.left, hold.ended = Decimal(0), True
+
+    def _pay(self, account: NaiveAccount, amount: Decimal, to: str) -> str:
+        if not to:
             self._move(account, -amount)
             return "settled"
-        receiver = self.accounts.get(command.counterparty)
+        receiver = self.accounts.get(to)
         if receiver is None:
             return "account_not_found"
         if receiver.state != "open":

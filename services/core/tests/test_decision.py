@@ -51,6 +51,26 @@ def assert_invariants(cluster: Cluster) -> None:
                 assert entry.time >= time
                 time = entry.time
             assert (account.balance, account.seq) == (balance, len(lines[account.number]))
+        assert_holds(ledger)
+
+
+def assert_holds(ledger: PartitionLedger) -> None:
+    """What is held is what open holds have left, and what the outcomes add up to (invariant 13)."""
+    left: dict[str, int] = defaultdict(int)
+    changes: dict[str, int] = defaultdict(int)
+    by_hold: dict[str, int] = defaultdict(int)
+    for hold in ledger.holds.values():
+        assert 0 < hold.left <= hold.amount
+        left[hold.account] += hold.left
+    for outcome in ledger.outcomes.values():
+        changes[outcome.account] += outcome.held_change
+        if outcome.held_change:
+            by_hold[outcome.hold or outcome.operation] += outcome.held_change
+    for account in ledger.accounts.values():
+        assert 0 <= account.held <= account.balance
+        assert account.held == left[account.number] == changes[account.number]
+    open_ones = {it: hold.left for it, hold in ledger.holds.items()}
+    assert {it: sum_ for it, sum_ in by_hold.items() if sum_} == open_ones
 
 
 @given(requests())
@@ -58,8 +78,8 @@ def assert_invariants(cluster: Cluster) -> None:
 def test_one_partition_agrees_with_the_naive_model(commands: list[Command]) -> None:
     bank, cluster = NaiveBank(), Cluster(1)
     for command in commands:
-        bank.apply(command)
         cluster.append(command)
+        bank.apply(command, cluster.time)
     cluster.drain()
     ledger = cluster.ledgers[0]
     assert_invariants(cluster)
@@ -79,6 +99,7 @@ def test_one_partition_agrees_with_the_naive_model(commands: list[Command]) -> N
             naive.balance.quantize(Decimal(1).scaleb(-DECIMALS[account.currency]))
         )
         assert account.state == naive.state
+        assert Decimal(to_decimal_text(account.held, account.currency)) == bank.held(held)
         assert account.seq == len(naive.lines)
 
 

@@ -124,7 +124,7 @@ def test_what_is_left_of_a_broken_command_is_kept() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b'{"v":3,"what":"ever"}', b'{"v":3}', wire.encode(deposit()).replace(b'"v":1', b'"v":99')],
+    [b'{"v":4,"what":"ever"}', b'{"v":4}', wire.encode(deposit()).replace(b'"v":1', b'"v":99')],
 )
 def test_a_newer_version_is_not_garbage(value: bytes) -> None:
     with pytest.raises(wire.NewerVersion):

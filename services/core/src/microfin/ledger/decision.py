@@ -6,34 +6,33 @@ repeat of an earlier outcome, a refused repeat, a forwarded command or a quarant
 
 Which commands an account accepts, by its state:
 
-| state  | deposit | withdraw, transfer out | credit        | refund | set_state                  |
-|--------|---------|------------------------|---------------|--------|----------------------------|
-| open   | yes     | owner, funds           | yes           | yes    | frozen; closed if balance 0|
-| frozen | no      | no                     | no (refunded) | yes    | open; closed if balance 0  |
-| closed | no      | no                     | no (refunded) | yes    | open                       |
+| state  | deposit | withdraw, transfer out, hold | capture | release | credit        | refund |
+|--------|---------|------------------------------|---------|---------|---------------|--------|
+| open   | yes     | owner, funds                 | owner   | owner   | yes           | yes    |
+| frozen | no      | no                           | no      | owner   | no (refunded) | yes    |
+| closed | no      | no                           | no      | no hold | no (refunded) | yes    |
+
+An open account may be frozen, and a frozen one opened; either may be closed with a balance of 0,
+so without holds; a closed one may be opened. Funds are what is available: the balance without what
+is held.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from msgspec.structs import replace
 
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.columns import BIGINT_MOST
-from microfin.ledger.money import BALANCE_LIMIT, EXPONENTS, TooManyDecimals, to_minor_units
-from microfin.ledger.operation import (
-    Contra,
-    Kind,
-    Operation,
-    Outcome,
-    OutcomeStatus,
-    Reason,
-    add_up,
-    same_body,
-)
-from microfin.ledger.records import Account, Answer, Decisions, Entry, LegKey, OutboxRow, Received
+from microfin.ledger.effects import Rejection
+from microfin.ledger.hold_rules import HoldRules, receivers
+from microfin.ledger.money import EXPONENTS, TooManyDecimals, to_minor_units
+from microfin.ledger.operation import Kind, Outcome
+from microfin.ledger.records import Account, Decisions, Hold, LegKey, Received
 from microfin.ledger.routing import Routing, partition_of
-from microfin.ledger.wire import Command, body_hash
+from microfin.ledger.wire import Command
+
+_NO_HOLDS: Final[Mapping[str, Hold]] = {}
 
 NUMBER_ATTEMPTS: Final = 64
 """How many derived numbers `open` tries before it gives up. A second one is rarely needed."""
@@ -63,13 +62,23 @@ def leg_keys(batch: Sequence[Received]) -> list[LegKey]:
     for received in batch:
         if received.command is not None:
             keys[(received.command.operation, received.command.leg)] = None
+            if received.command.hold:
+                keys[(received.command.hold, "request")] = None
         elif received.identity is not None and received.identity.leg == "request":
             keys[(received.identity.operation, "request")] = None
     return list(keys)
 
 
-def account_numbers(batch: Sequence[Received], partition: int, routing: Routing) -> list[str]:
-    """Return the numbers of this partition's accounts that the batch may touch, each once."""
+def account_numbers(
+    batch: Sequence[Received],
+    partition: int,
+    routing: Routing,
+    holds: Mapping[str, Hold] = _NO_HOLDS,
+) -> list[str]:
+    """Return the numbers of this partition's accounts that the batch may touch, each once.
+
+    `holds` are those of `hold_ids(batch)` that are open.
+    """
     numbers: dict[str, None] = {}
     for received in batch:
         command = received.command
@@ -82,6 +91,9 @@ def account_numbers(batch: Sequence[Received], partition: int, routing: Routing)
             and partition_of(command.counterparty, routing.partition_count) == partition
         ):
             numbers[command.counterparty] = None
+    for number in receivers(batch, holds):
+        if partition_of(number, routing.partition_count) == partition:
+            numbers[number] = None
     return list(numbers)
 
 
@@ -91,56 +103,22 @@ def decide(
     accounts: Mapping[str, Account],
     known: Mapping[LegKey, Outcome],
     batch: Sequence[Received],
+    holds: Mapping[str, Hold] = _NO_HOLDS,
 ) -> Decisions:
     """Decide `batch`, in offset order, for `partition` under `routing`.
 
-    `accounts` holds those of `account_numbers(batch)` that exist, `known` those outcomes of
-    `leg_keys(batch)` that exist. Raises `GenerationAhead` if a record is of a later routing.
+    `accounts` has those of `account_numbers(batch)` that exist, `known` those outcomes of
+    `leg_keys(batch)` that exist, `holds` those of `hold_ids(batch)` that are open. Raises
+    `GenerationAhead` if a record is of a later routing.
     """
-    deciding = Deciding(partition, routing, accounts, known)
+    deciding = Deciding(partition, routing, accounts, known, holds)
     for received in batch:
         deciding.decide(received)
     return deciding.decisions
 
 
-class _Rejection(Exception):
-    """A leg cannot be applied. The code that catches it records the outcome."""
-
-    def __init__(
-        self,
-        reason: Reason,
-        at_account: str = "",
-        needed: int | None = None,
-        available: int | None = None,
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.at_account = at_account
-        self.needed = needed
-        self.available = available
-
-
-class Deciding:
-    """Decides a batch command by command, for callers that must pause in between.
-
-    It holds the inputs and, on top of them, what the batch has decided so far.
-    """
-
-    def __init__(
-        self,
-        partition: int,
-        routing: Routing,
-        accounts: Mapping[str, Account],
-        known: Mapping[LegKey, Outcome],
-    ) -> None:
-        self.partition = partition
-        self.routing = routing
-        self.existing = accounts
-        self.known = dict(known)
-        self.decisions = Decisions.none()
-        self.offset = 0
-        self.time = 0
-        self.step = 0
+class Deciding(HoldRules):
+    """Decides a batch command by command, for callers that must pause in between."""
 
     def decide(self, received: Received) -> None:
         """Decide the next record of the batch."""
@@ -172,7 +150,7 @@ class Deciding:
     def _request(self, command: Command) -> None:
         try:
             if command.deadline and self.time > command.deadline:
-                raise _Rejection("expired")
+                raise Rejection("expired")
             match command.kind:
                 case "open":
                     self._open(command)
@@ -184,12 +162,14 @@ class Deciding:
                     self._transfer(command)
                 case "set_state":
                     self._set_state(command)
-        except _Rejection as rejection:
+                case "hold" | "capture" | "release" | "expire":
+                    self._on_hold(command)
+        except Rejection as rejection:
             self._reject(command, rejection)
 
     def _open(self, command: Command) -> None:
         if command.currency not in EXPONENTS:
-            raise _Rejection("unknown_currency")
+            raise Rejection("unknown_currency")
         if self._account(command.account) is not None:
             self._open_elsewhere(command)
             return
@@ -201,13 +181,13 @@ class Deciding:
         )
         self.decisions.accounts[account.number] = account
         self.decisions.opened[account.number] = self.time
-        self._record_applied(command, currency=account.currency, balance=0, seq=0)
+        self._record_applied(command, account)
 
     def _open_elsewhere(self, command: Command) -> None:
         """Forward the next attempt; this partition records nothing of a forwarded operation."""
         attempt = command.attempt + 1
         if attempt >= NUMBER_ATTEMPTS:
-            raise _Rejection("no_free_number")
+            raise Rejection("no_free_number")
         number = derive_account_number(command.operation, attempt)
         self._send(replace(command, account=number, attempt=attempt, appended=self.time))
 
@@ -228,56 +208,29 @@ class Deciding:
     def _transfer(self, command: Command) -> None:
         sender = self._own_open_account(command)
         if command.counterparty == sender.number:
-            raise _Rejection("same_account", sender.number)
+            raise Rejection("same_account", sender.number)
         amount = self._minor_units(command, sender.currency)
         self._check_funds(sender, amount)
         count = self.routing.partition_count
         if partition_of(command.counterparty, count) == self.partition:
-            self._transfer_inside(command, sender, amount)
+            receiver = self._receiver(command.counterparty, sender.currency, amount)
+            self._move_inside(command, sender, receiver, amount)
         else:
-            self._transfer_out(command, sender, amount)
-
-    def _transfer_inside(self, command: Command, sender: Account, amount: int) -> None:
-        receiver = self._receiver(command.counterparty, sender.currency, amount)
-        sender = self._write_entry(sender, -amount, command, "in_transit")
-        receiver = self._write_entry(receiver, amount, command, "in_transit")
-        self._record_movement(command, sender, amount, counterparty_seq=receiver.seq)
-
-    def _transfer_out(self, command: Command, sender: Account, amount: int) -> None:
-        sender = self._write_entry(sender, -amount, command, "in_transit")
-        self._record_movement(command, sender, amount, status="debited")
-        self._send(
-            Command(
-                kind="transfer",
-                leg="credit",
-                operation=command.operation,
-                account=command.counterparty,
-                counterparty=sender.number,
-                user=command.user,
-                amount=command.amount,
-                currency=sender.currency,
-                reply=command.reply,
-                sender_seq=sender.seq,
-                sender_balance=sender.balance,
-                reference=command.reference,
-            )
-        )
+            self._move_out(command, sender, amount)
 
     def _set_state(self, command: Command) -> None:
         account = self._account(command.account)
         if account is None:
-            raise _Rejection("account_not_found", command.account)
+            raise Rejection("account_not_found", command.account)
         if command.state is None or command.state == account.state:
-            raise _Rejection("state_unchanged", account.number)
+            raise Rejection("state_unchanged", account.number)
         if account.state == "closed" and command.state != "open":
-            raise _Rejection("account_closed", account.number)
-        if command.state == "closed" and account.balance != 0:
-            raise _Rejection("balance_not_zero", account.number, available=account.balance)
+            raise Rejection("account_closed", account.number)
+        if command.state == "closed" and account.balance != 0:  # nor is anything held of 0
+            raise Rejection("balance_not_zero", account.number, available=account.balance)
         account = replace(account, state=command.state, version=account.version + 1)
         self.decisions.accounts[account.number] = account
-        self._record_applied(
-            command, currency=account.currency, balance=account.balance, seq=account.seq
-        )
+        self._record_applied(command, account)
 
     # Credits and refunds --------------------------------------------------------------------
 
@@ -286,19 +239,19 @@ class Deciding:
             amount = to_minor_units(command.amount, command.currency)
             account = self._receiver(command.account, command.currency, amount)
         except TooManyDecimals:
-            self._reject(command, _Rejection("too_many_decimals"))
-            self._send_refund(command, _Rejection("too_many_decimals"))
-        except _Rejection as rejection:
+            self._reject(command, Rejection("too_many_decimals"))
+            self._send_refund(command, Rejection("too_many_decimals"))
+        except Rejection as rejection:
             self._reject(command, rejection)
             self._send_refund(command, rejection)
         else:
             account = self._write_entry(account, amount, command, "in_transit")
             self._record_movement(command, account, amount)
 
-    def _send_refund(self, command: Command, rejection: _Rejection) -> None:
+    def _send_refund(self, command: Command, rejection: Rejection) -> None:
         self._send(
             Command(
-                kind="transfer",
+                kind=command.kind,
                 leg="refund",
                 operation=command.operation,
                 account=command.counterparty,
@@ -310,6 +263,9 @@ class Deciding:
                 reason=rejection.reason,
                 at_account=rejection.at_account,
                 reference=command.reference,
+                hold=command.hold,
+                hold_left=command.hold_left,
+                released=command.released,
             )
         )
 
@@ -327,207 +283,7 @@ class Deciding:
         # No outcome is recorded: when the account is back, the record can be replayed.
         self.decisions.quarantined.append(replace(received, fault=fault))
 
-    # Rules ----------------------------------------------------------------------------------
-
-    def _account(self, number: str) -> Account | None:
-        return self.decisions.accounts.get(number) or self.existing.get(number)
-
-    def _own_open_account(self, command: Command) -> Account:
-        account = self._account(command.account)
-        if account is None:
-            raise _Rejection("account_not_found", command.account)
-        if account.owner != command.user:
-            raise _Rejection("not_owner", command.account)
-        _require_open(account)
-        return account
-
-    def _receiver(self, number: str, currency: str, amount: int) -> Account:
-        account = self._account(number)
-        if account is None:
-            raise _Rejection("account_not_found", number)
-        _require_open(account)
-        if account.currency != currency:
-            raise _Rejection("currency_mismatch", number)
-        self._check_limit(account, amount)
-        return account
-
-    @staticmethod
-    def _minor_units(command: Command, currency: str) -> int:
-        try:
-            return to_minor_units(command.amount, currency)
-        except TooManyDecimals:
-            raise _Rejection("too_many_decimals", command.account) from None
-
-    @staticmethod
-    def _check_funds(account: Account, amount: int) -> None:
-        if amount > account.balance:
-            raise _Rejection(
-                "insufficient_funds",
-                account.number,
-                needed=amount if amount <= BIGINT_MOST else None,  # the column cannot hold more
-                available=account.balance,
-            )
-
-    @staticmethod
-    def _check_limit(account: Account, amount: int) -> None:
-        if account.balance + amount > BALANCE_LIMIT:
-            raise _Rejection("balance_limit", account.number)
-
-    # Effects --------------------------------------------------------------------------------
-
-    def _write_entry(
-        self, account: Account, amount: int, command: Command, contra: Contra
-    ) -> Account:
-        time = max(self.time, account.entry_time)
-        own = account.number == command.account
-        account = Account(
-            number=account.number,
-            owner=account.owner,
-            currency=account.currency,
-            balance=account.balance + amount,
-            state=account.state,
-            seq=account.seq + 1,
-            version=account.version + 1,
-            entry_time=time,
-        )
-        self.decisions.accounts[account.number] = account
-        self.decisions.entries.append(
-            Entry(
-                account.number,
-                account.seq,
-                amount,
-                account.balance,
-                command.operation,
-                command.leg,
-                command.kind,
-                contra,
-                command.counterparty if own else command.account,
-                time,
-                command.reference,
-            )
-        )
-        key = (contra, account.currency)
-        self.decisions.contra[key] = self.decisions.contra.get(key, 0) - amount
-        return account
-
-    def _record_movement(
-        self,
-        command: Command,
-        account: Account,
-        amount: int,
-        status: OutcomeStatus = "settled",
-        counterparty_seq: int | None = None,
-    ) -> None:
-        self._record_applied(
-            command,
-            status=status,
-            amount=amount,
-            currency=account.currency,
-            seq=account.seq,
-            balance=account.balance,
-            counterparty_seq=counterparty_seq,
-        )
-
-    def _record_applied(
-        self,
-        command: Command,
-        *,
-        currency: str,
-        balance: int,
-        seq: int,
-        status: OutcomeStatus = "settled",
-        amount: int | None = None,
-        counterparty_seq: int | None = None,
-    ) -> None:
-        self._record(
-            command,
-            Outcome(
-                operation=command.operation,
-                leg=command.leg,
-                kind=command.kind,
-                status=status,
-                account=command.account,
-                body_hash=body_hash(command),
-                offset=self.offset,
-                time=self.time,
-                user=command.user,
-                counterparty=command.counterparty,
-                amount=amount,
-                currency=currency,
-                seq=seq,
-                balance=balance,
-                counterparty_seq=counterparty_seq,
-                reference=command.reference,
-                metadata=command.metadata,
-            ),
-        )
-
-    def _reject(self, command: Command, rejection: _Rejection) -> None:
-        account = self._account(command.account)
-        # `needed` and `available` are in the account's currency, even if the command names another.
-        named = "" if rejection.available is not None else command.currency
-        self._record(
-            command,
-            Outcome(
-                operation=command.operation,
-                leg=command.leg,
-                kind=command.kind,
-                status="rejected",
-                account=command.account,
-                body_hash=body_hash(command),
-                offset=self.offset,
-                time=self.time,
-                user=command.user,
-                counterparty=command.counterparty,
-                currency=named or (account.currency if account else ""),
-                reason=rejection.reason,
-                at_account=rejection.at_account,
-                needed=rejection.needed,
-                available=rejection.available,
-                reference=command.reference,
-                metadata=command.metadata,
-            ),
-        )
-
-    def _record(self, command: Command, outcome: Outcome) -> None:
-        self.decisions.outcomes.append(outcome)
-        self.known[(outcome.operation, outcome.leg)] = outcome
-        self._answer(command, outcome, replayed=False)
-
-    def _repeat(self, command: Command, outcome: Outcome) -> None:
-        """Give the first answer again to a leg that was decided before, without an effect."""
-        if same_body(outcome, body_hash(command)):
-            self._answer(command, outcome, replayed=True)
-        elif command.reply:
-            self.decisions.answers.append(
-                Answer(command.reply, add_up(outcome, None, None), replayed=True, refused=True)
-            )
-
-    def _answer(self, command: Command, outcome: Outcome, *, replayed: bool) -> None:
-        """Answer the waiting client, if this outcome allows an answer.
-
-        A first debit gives no answer yet: the worker of the credit or the refund will give it. The
-        answer to a repeated debit is `in_transit`, and the waiting API reads the operation itself.
-        """
-        if not command.reply:
-            return
-        if outcome.leg == "credit":
-            if outcome.status != "settled":
-                return
-            operation = _seen_by_sender(command, outcome, "settled")
-        elif outcome.leg == "refund":
-            operation = _seen_by_sender(command, outcome, "refunded")
-        elif outcome.status == "debited" and not replayed:
-            return
-        else:
-            operation = add_up(outcome, None, None)
-        if operation.metadata is not None:  # the client has it, and others may hear the answer
-            operation = replace(operation, metadata=None)
-        self.decisions.answers.append(Answer(command.reply, operation, replayed))
-
-    def _send(self, command: Command) -> None:
-        self.decisions.outbox.append(OutboxRow(self.offset, self.step, command))
-        self.step += 1
+    # Records that are no commands ------------------------------------------------------------
 
     def _quarantine(self, received: Received) -> None:
         """Set a record aside. A request of this partition that is undecided is also rejected."""
@@ -547,7 +303,7 @@ class Deciding:
             user=identity.user,
             reply=identity.reply,
         )
-        self._reject(command, _Rejection("quarantined"))
+        self._reject(command, Rejection("quarantined"))
 
 
 _KINDS: Final[dict[str, Kind]] = {
@@ -556,14 +312,10 @@ _KINDS: Final[dict[str, Kind]] = {
     "withdraw": "withdraw",
     "transfer": "transfer",
     "set_state": "set_state",
+    "hold": "hold",
+    "capture": "capture",
+    "release": "release",
 }
-
-
-def _require_open(account: Account) -> None:
-    if account.state == "frozen":
-        raise _Rejection("account_frozen", account.number)
-    if account.state == "closed":
-        raise _Rejection("account_closed", account.number)
 
 
 def _refundable(account: Account, amount: str) -> int | None:
@@ -573,26 +325,3 @@ def _refundable(account: Account, amount: str) -> int | None:
     except TooManyDecimals:
         return None
     return minor_units if account.balance + minor_units <= BIGINT_MOST else None
-
-
-def _seen_by_sender(
-    command: Command, outcome: Outcome, status: Literal["settled", "refunded"]
-) -> Operation:
-    """Return the transfer as its sender sees it, from the credit's or the refund's command."""
-    refunded = status == "refunded"
-    return Operation(
-        operation=outcome.operation,
-        kind="transfer",
-        status=status,
-        account=outcome.account if refunded else outcome.counterparty,
-        time=outcome.time,
-        user=outcome.user,
-        counterparty=outcome.counterparty if refunded else outcome.account,
-        amount=outcome.amount,
-        currency=outcome.currency,
-        seq=outcome.seq if refunded else command.sender_seq,
-        balance=outcome.balance if refunded else command.sender_balance,
-        reason=command.reason or "" if refunded else "",
-        at_account=command.at_account if refunded else "",
-        reference=outcome.reference,
-    )

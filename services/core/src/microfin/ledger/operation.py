@@ -8,12 +8,28 @@ import msgspec
 from microfin.ledger.columns import Bigint, Moment
 from microfin.ledger.notes import Metadata
 
-Kind = Literal["open", "deposit", "withdraw", "transfer", "set_state"]
+Kind = Literal[
+    "open",
+    "deposit",
+    "withdraw",
+    "transfer",
+    "set_state",
+    "hold",
+    "capture",
+    "release",
+    "expire",
+]
 Leg = Literal["request", "credit", "refund"]
 OutcomeStatus = Literal["settled", "debited", "rejected"]
 OperationStatus = Literal["accepted", "in_transit", "settled", "rejected", "refunded"]
 AccountState = Literal["open", "frozen", "closed"]
 Contra = Literal["cash", "in_transit"]
+
+HOLD_KINDS: Final[frozenset[Kind]] = frozenset({"hold", "capture", "release", "expire"})
+"""What makes a hold, takes from it and ends it."""
+
+MONEY_KINDS: Final[frozenset[Kind]] = frozenset({"deposit", "withdraw", "transfer", "hold"})
+"""The kinds that name an amount always; a capture may."""
 
 FINAL: Final = frozenset({"settled", "rejected", "refunded"})
 """The statuses that an operation never leaves."""
@@ -26,6 +42,9 @@ Reason = Literal[
     "balance_not_zero",
     "currency_mismatch",
     "expired",
+    "hold_ended",
+    "hold_exceeded",
+    "hold_not_found",
     "insufficient_funds",
     "no_free_number",
     "not_owner",
@@ -45,6 +64,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     that the leg wrote on `account`; `counterparty_seq` is that of the counterparty's entry, if one
     decision wrote both. `time` is milliseconds since the Unix epoch. `needed` is also None if the
     column cannot hold it: that is thousands of times the balance limit.
+
+    `held` is what holds have set aside on `account` after this leg; of a rejection for want of
+    funds, what they had set aside then. `hold` is the operation that made the hold which this one
+    takes from or ends. `held_change` is by how much this leg changed `held`, `hold_left` what its
+    hold had left after it: nothing if it has ended. `ends` is when a hold ends by itself.
     """
 
     operation: str
@@ -68,14 +92,21 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     available: Bigint | None = None
     reference: str = ""
     metadata: Metadata | None = None
+    held: Bigint = 0
+    hold: str = ""
+    held_change: Bigint = 0
+    hold_left: Bigint | None = None
+    ends: Moment | None = None
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An operation as its client sees it, computed from the outcomes of its legs.
 
     `account` is the account that the operation was sent to; `balance` and `seq` are those of this
-    account after the operation (after the refund, if there was one). Amounts are minor units of
-    `currency`. `at_account` is the account that `reason` is about.
+    account after the operation (after the refund, if there was one), and so is `held`, what holds
+    have set aside there. Amounts are minor units of `currency`. `at_account` is the account that
+    `reason` is about. `hold`, `hold_left` and `ends` are as in the request's `Outcome`; `released`
+    is what the operation gave back from its hold.
     """
 
     operation: str
@@ -95,6 +126,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     available: int | None = None
     reference: str = ""
     metadata: Metadata | None = None
+    held: int = 0
+    hold: str = ""
+    hold_left: int | None = None
+    released: int | None = None
+    ends: int | None = None
 
     @property
     def final(self) -> bool:
@@ -159,4 +195,17 @@ def add_up(request: Outcome, credit: Outcome | None, refund: Outcome | None) -> 
         available=explained.available,
         reference=request.reference,
         metadata=request.metadata,
+        held=own.held,
+        hold=request.hold,
+        hold_left=request.hold_left,
+        released=released_by(request),
+        ends=request.ends,
     )
+
+
+def released_by(request: Outcome) -> int | None:
+    """Return what the request gave back from its hold, None if it is about no hold's end."""
+    if not request.hold or request.hold_left is None:
+        return None
+    captured = request.amount or 0 if request.kind == "capture" else 0
+    return -request.held_change - captured

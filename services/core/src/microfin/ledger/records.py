@@ -13,8 +13,8 @@ LegKey = tuple[str, Leg]
 class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An account as the decision sees it.
 
-    `balance` is minor units; `entry_time` is the time of the last entry, in milliseconds since the
-    Unix epoch.
+    `balance` is minor units, and so is `held`, the part of it that holds have set aside;
+    `entry_time` is the time of the last entry, in milliseconds since the Unix epoch.
     """
 
     number: str
@@ -25,6 +25,28 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     seq: Bigint = 0
     version: Bigint = 1
     entry_time: Moment = 0
+    held: Bigint = 0
+
+    @property
+    def available(self) -> int:
+        """What may be spent: the balance without what is held."""
+        return self.balance - self.held
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Money of `account` that is set aside, until it is captured, released, or its time ends.
+
+    `operation` made it. `receiver` is the account that a capture pays, empty for cash. `amount` and
+    `left`, what is left of it, are minor units; with nothing left it has ended. `ends` is
+    milliseconds since the Unix epoch.
+    """
+
+    operation: str
+    account: str
+    receiver: str
+    amount: Bigint
+    left: Bigint
+    ends: Moment
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -78,7 +100,7 @@ class Decisions(msgspec.Struct, kw_only=True):
     """All that one batch changes, and the answers it gives, in offset order.
 
     `opened` maps those of `accounts` that are new to the time of their opening, in milliseconds
-    since the Unix epoch.
+    since the Unix epoch. `holds` maps the operations that made them to holds as they are now.
     """
 
     outcomes: list[Outcome]
@@ -89,6 +111,7 @@ class Decisions(msgspec.Struct, kw_only=True):
     outbox: list[OutboxRow]
     quarantined: list[Received]
     answers: list[Answer]
+    holds: dict[str, Hold]
 
     @classmethod
     def none(cls) -> "Decisions":
@@ -102,4 +125,5 @@ class Decisions(msgspec.Struct, kw_only=True):
             outbox=[],
             quarantined=[],
             answers=[],
+            holds={},
         )

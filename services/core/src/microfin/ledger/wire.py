@@ -17,9 +17,9 @@ from microfin.ledger.account_number import is_account_number
 from microfin.ledger.columns import is_bigint, is_moment, is_text
 from microfin.ledger.money import EXPONENTS, is_canonical_amount
 from microfin.ledger.notes import Metadata
-from microfin.ledger.operation import AccountState, Kind, Leg, Reason
+from microfin.ledger.operation import HOLD_KINDS, MONEY_KINDS, AccountState, Kind, Leg, Reason
 
-VERSION: Final = 2
+VERSION: Final = 3
 """The newest version that this release reads. It writes the oldest that can say what a record says,
 so that workers of the release before read all that has nothing new in it."""
 
@@ -56,6 +56,11 @@ class Command(
     its first append. `reply` is `instance/request`: the API process that waits for the answer.
     `reference` and `metadata` came with version 2; the legs that follow carry no metadata, which is
     for the sender alone.
+
+    Holds came with version 3. `hold` is the operation that made the hold. `lifetime` is for how
+    long a new one lasts, in milliseconds. A capture without an amount takes all that is left; a
+    `last` one releases the rest. The legs that follow a capture carry what the answer shows:
+    `hold`, `hold_left` and `released`. `sender_held` goes with `sender_balance`.
     """
 
     kind: Kind
@@ -78,6 +83,12 @@ class Command(
     at_account: str = ""
     reference: str = ""
     metadata: Metadata | None = None
+    hold: str = ""
+    lifetime: int = 0
+    last: bool = False
+    sender_held: int = 0
+    hold_left: int = 0
+    released: int = 0
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
@@ -133,20 +144,27 @@ _encode = msgspec.json.Encoder().encode
 
 _FIRST: Final = b'{"v":1,'
 _SECOND: Final = b'{"v":2,'
+_THIRD: Final = b'{"v":3,'
+_HEADS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD}
+
+HOLD_LONGEST: Final = 31 * 24 * 3_600_000
+"""Milliseconds for which a hold may last."""
 
 
 def encode(command: Command) -> bytes:
     """Return the JSON bytes of a command, in the oldest version that can say what it says."""
-    return (_FIRST if _is_of_first_version(command) else _SECOND) + _encode(command)[1:]
+    return _HEADS[version_of(command)] + _encode(command)[1:]
 
 
 def version_of(command: Command) -> int:
     """Return the version in which a command is written."""
-    return 1 if _is_of_first_version(command) else 2
+    if command.kind in HOLD_KINDS:
+        return 3
+    return 2 if _has_notes(command) else 1
 
 
-def _is_of_first_version(command: Command) -> bool:
-    return not command.reference and command.metadata is None
+def _has_notes(command: Command) -> bool:
+    return bool(command.reference) or command.metadata is not None
 
 
 def decode(key: bytes | None, value: bytes | None) -> Command:
@@ -165,8 +183,8 @@ def decode(key: bytes | None, value: bytes | None) -> Command:
         raise Undecodable(f"not a command: {error}", _identity(value)) from None
     if version is None or version < 1:
         raise Undecodable("not a command: it names no version that there is", _identity(value))
-    if version == 1 and not _is_of_first_version(command):
-        raise Undecodable("version 1 has no reference and no metadata", _identity(value))
+    if version < version_of(command):
+        raise Undecodable(f"version {version} cannot say this", _identity(value))
     fault = _fault(command) or (
         "the key is not the account" if key != command.account.encode() else None
     )
@@ -189,6 +207,8 @@ def _version(value: bytes) -> int | None:
         return 1
     if value.startswith(_SECOND):
         return 2
+    if value.startswith(_THIRD):
+        return 3
     try:
         return _decode_version(value).v
     except _UNREADABLE:
@@ -231,23 +251,55 @@ def _rule_broken(command: Command) -> str | None:  # noqa: PLR0911 - one line fo
         return "the account is not an account number"
     if command.user and not _ID.fullmatch(command.user):
         return "the user is not 32 hexadecimal digits"
-    if command.kind in ("deposit", "withdraw", "transfer") and not (
-        is_canonical_amount(command.amount) and command.amount != "0"
-    ):
+    if _lacks_an_amount(command):
         return "the amount is not a positive canonical decimal"
     if command.kind == "transfer" and not is_account_number(command.counterparty):
         return "the counterparty is not an account number"
     if command.leg != "request" and (
-        command.kind != "transfer" or command.currency not in EXPONENTS
+        command.kind not in ("transfer", "capture") or command.currency not in EXPONENTS
     ):
-        return f"a {command.leg} belongs to a transfer and names its currency"
+        return f"a {command.leg} belongs to a transfer or a capture, and names its currency"
     if command.kind == "set_state" and command.state is None:
         return "set_state names no state"
     if command.kind == "open" and not command.user:
         return "open names no user"
-    if command.kind in ("open", "set_state") and not _is_of_first_version(command):
+    if command.kind in ("open", "set_state", "expire") and _has_notes(command):
         return f"{command.kind} has neither a reference nor metadata"
-    return notes.fault(command.reference, command.metadata)
+    return _hold_rule_broken(command) or notes.fault(command.reference, command.metadata)
+
+
+def _lacks_an_amount(command: Command) -> bool:
+    """Return whether there is no amount where one is needed, or one that is none."""
+    must = command.kind in MONEY_KINDS or command.leg != "request"
+    if not must and (command.kind != "capture" or not command.amount):
+        return False
+    return not is_canonical_amount(command.amount) or command.amount == "0"
+
+
+def _hold_rule_broken(command: Command) -> str | None:
+    if command.kind not in HOLD_KINDS:
+        return None
+    if command.kind == "hold":
+        if not 1 <= command.lifetime <= HOLD_LONGEST:
+            return f"the lifetime of a hold is not from 1 to {HOLD_LONGEST} milliseconds"
+    elif not _ID.fullmatch(command.hold):
+        return "the hold is not 32 hexadecimal digits"
+    pays = command.leg != "request" or (command.kind == "hold" and command.counterparty)
+    if pays and not is_account_number(command.counterparty):
+        return "the counterparty is not an account number"
+    if command.kind == "expire" and (
+        command.operation != expiry_of(command.hold)
+        or command.user
+        or command.deadline
+        or command.leg != "request"
+    ):
+        return "the end of a hold is not as a worker sends it"
+    return None
+
+
+def expiry_of(hold: str) -> str:
+    """Return the id of the operation that ends `hold` at its time: it takes effect once."""
+    return blake2b(f"expire\0{hold}".encode(), digest_size=16).hexdigest()
 
 
 def _column_exceeded(command: Command) -> str | None:
@@ -266,6 +318,9 @@ def _column_exceeded(command: Command) -> str | None:
         and is_bigint(command.attempt)
         and is_bigint(command.sender_seq)
         and is_bigint(command.sender_balance)
+        and is_bigint(command.sender_held)
+        and is_bigint(command.hold_left)
+        and is_bigint(command.released)
     ):
         return "a number has more than 64 bits"
     return None
@@ -275,20 +330,23 @@ def body_hash(command: Command) -> bytes:
     """Return the 128-bit hash of what the client requested, without how the command travels.
 
     For `open` the account is not included: its number is derived from the operation's id. Reference
-    and metadata are included where there is one of them: so a body without has the hash of before.
+    and metadata are included where there is one of them, and what only a hold has for operations on
+    holds: so a body without has the hash of before.
     """
-    text = "\0".join(
-        (
-            command.kind,
-            command.leg,
-            command.user,
-            "" if command.kind == "open" else command.account,
-            command.counterparty,
-            command.amount,
-            command.currency,
-            command.state or "",
-        )
-    )
-    if not _is_of_first_version(command):
-        text = "\0".join((text, command.reference, notes.canonical(command.metadata)))
-    return blake2b(text.encode(), digest_size=16).digest()
+    parts = [
+        command.kind,
+        command.leg,
+        command.user,
+        "" if command.kind == "open" else command.account,
+        # A hold names its receiver; what is done with it later does not.
+        "" if command.kind in ("capture", "release", "expire") else command.counterparty,
+        command.amount,
+        command.currency,
+        command.state or "",
+    ]
+    on_hold = command.kind in HOLD_KINDS
+    if on_hold or _has_notes(command):
+        parts += [command.reference, notes.canonical(command.metadata)]
+    if on_hold:
+        parts += [command.hold, str(command.lifetime), "last" if command.last else ""]
+    return blake2b("\0".join(parts).encode(), digest_size=16).digest()
