@@ -1,4 +1,4 @@
-"""The function `write_batch` of revision 0011, as the simulated shard carries it out."""
+"""The function `write_batch` of revision 0013, as the simulated shard carries it out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -39,7 +39,7 @@ class _StaleAccounts(asyncpg.PostgresError):  # type: ignore[misc]
 def write_batch(
     database: Database, transaction: Transaction, place: Place, write: BatchWrite
 ) -> Execution:
-    """Write a batch, if the partition's row is at `place` (revision 0011)."""
+    """Write a batch, if the partition's row is at `place` (revision 0013)."""
     decisions = write.decisions
     refuse_unreadable(decisions, write.quarantined)
     yield from _advance(database, transaction, place, write)
@@ -48,6 +48,7 @@ def write_batch(
     yield from _insert_outcomes(database, transaction, decisions.outcomes)
     yield from _insert_entries(database, transaction, place, decisions.entries)
     yield from _update_accounts(database, transaction, write)
+    yield from _write_holds(database, transaction, decisions)
     _add_contra(database, transaction, place, decisions)
     _insert_outbox(database, transaction, place, decisions)
     _delete_sent(database, transaction, place, write.sent)
@@ -142,6 +143,12 @@ def _update_accounts(database: Database, transaction: Transaction, write: BatchW
             raise _StaleAccounts("not all accounts are as remembered")
         refuse_account(account, None)
         transaction.put(accounts, number, account_row(account))
+
+
+def _write_holds(database: Database, transaction: Transaction, decisions: Decisions) -> Execution:
+    for hold in decisions.holds.values():
+        yield ("hold", hold.operation)
+        transaction.put(database.tables.holds, hold.operation, hold if hold.left else None)
 
 
 def _add_contra(

@@ -117,6 +117,9 @@ def command_of(step: Step) -> Command:
         amount=step.amount,
         currency=step.currency,
         state=step.state,
+        hold=operation_id(step.user, step.hold, "hold", step.account) if step.hold else "",
+        lifetime=step.lifetime,
+        last=step.last,
         **_notes(step),
     )
 

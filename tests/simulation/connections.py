@@ -78,6 +78,7 @@ class SimulatedConnection:
     fetchrow = fetch
     fetchval = fetch
     fetch_first = fetch
+    fetch_at_once = fetch
 
     async def execute(self, text: Any, *arguments: Any, timeout: float | None = None) -> Any:
         """Carry out a statement. `timeout` is only that of a rollback after a time-out, which finds

@@ -8,6 +8,7 @@ from aiokafka.partitioner import murmur2
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.operation import operation_id
 from simulation.drawing_faults import draw_faults
+from simulation.drawing_holds import with_holds
 from simulation.plan import (
     Fault,
     Growth,
@@ -50,6 +51,7 @@ def draw_plan(seed: int) -> Plan:
     apis = random.choice((1, 2, 2))
     faults = draw_faults(random, shards, partitions, apis, growths)
     clients = _clients(random, accounts, growths, _span(random, growths, faults))
+    clients = with_holds(Random(f"holds {seed}"), clients, accounts)
     return Plan(
         seed=seed,
         shards=shards,

@@ -92,6 +92,8 @@ class Effects:
             self.violate(1, f"{client} commits entries that its contra balances do not mirror")
         if any(account.balance < 0 for account in decisions.accounts.values()):
             self.violate(2, f"{client} commits a negative balance")
+        if any(not 0 <= it.held <= it.balance for it in decisions.accounts.values()):
+            self.violate(13, f"{client} commits that more is held than there is")
 
     def look(
         self, databases: Sequence[Database], topic: Topic, asked: Asked, response: Response

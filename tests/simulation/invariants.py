@@ -1,4 +1,4 @@
-"""Invariants 1 to 8 and 12 (docs/guide/invariants.md), checked when a schedule has come to rest."""
+"""Invariants 1 to 8, 12 and 13 (docs/guide/invariants.md), checked when a schedule is at rest."""
 
 import json
 from collections import defaultdict
@@ -27,6 +27,11 @@ def check_at_rest(
 ) -> list[Violation]:
     """Return all that is wrong."""
     asked_for = [it for it in effects.committed if it.outcome.operation in journal.asked]
+    in_turn = [
+        it
+        for it in effects.committed
+        if it.outcome.operation in journal.asked or it.outcome.kind == "expire"
+    ]
     return [
         *_unasked(effects.committed, journal),
         *_at_rest(databases, topic),
@@ -36,8 +41,9 @@ def check_at_rest(
         *_answers(databases, journal),
         *_arrival(databases),
         *_notes(databases, journal),
+        *_held(databases),
         *_order(asked_for, journal),
-        *_decided_in_turn(plan, topic, asked_for, journal),
+        *_decided_in_turn(plan, topic, in_turn, journal),
     ]
 
 
@@ -46,7 +52,8 @@ def _unasked(committed: Sequence[Effect], journal: Journal) -> Iterator[Violatio
     for effect in committed:
         outcome = effect.outcome
         is_marker = outcome.account.startswith("0") and outcome.reason == "expired"
-        if outcome.operation not in journal.asked and not is_marker:
+        is_end = outcome.kind == "expire" and outcome.hold in journal.asked
+        if outcome.operation not in journal.asked and not (is_marker or is_end):
             yield Violation(4, f"nobody asked for {outcome.operation}, and it was decided")
 
 
@@ -106,7 +113,17 @@ _ENTRIES = {
     ("transfer", "request", "debited"): 1,
     ("transfer", "credit", "settled"): 1,
     ("transfer", "refund", "settled"): 1,
+    ("capture", "request", "debited"): 1,
+    ("capture", "credit", "settled"): 1,
+    ("capture", "refund", "settled"): 1,
 }
+
+
+def _entries_of(outcome: Outcome) -> int:
+    """Return how many entries an outcome makes."""
+    if (outcome.kind, outcome.leg, outcome.status) == ("capture", "request", "settled"):
+        return 2 if outcome.counterparty else 1
+    return _ENTRIES.get((outcome.kind, outcome.leg, outcome.status), 0)
 
 
 def _once(committed: Sequence[Effect], databases: Sequence[Database]) -> Iterator[Violation]:
@@ -116,7 +133,7 @@ def _once(committed: Sequence[Effect], databases: Sequence[Database]) -> Iterato
         if (outcome.operation, outcome.leg) in seen:
             yield Violation(4, f"the {outcome.leg} of {outcome.operation} was decided twice")
         seen.add((outcome.operation, outcome.leg))
-        expected = _ENTRIES.get((outcome.kind, outcome.leg, outcome.status), 0)
+        expected = _entries_of(outcome)
         if len(effect.entries) != expected:
             yield Violation(
                 4,
@@ -202,6 +219,32 @@ def _notes(databases: Sequence[Database], journal: Journal) -> Iterator[Violatio
                 )
 
 
+def _held(databases: Sequence[Database]) -> Iterator[Violation]:
+    """What is held is what open holds have left, and what outcomes changed."""
+    for database in databases:
+        tables = database.tables
+        left: defaultdict[str, int] = defaultdict(int)
+        changes: defaultdict[str, int] = defaultdict(int)
+        by_hold: defaultdict[str, int] = defaultdict(int)
+        for hold in tables.holds.values():
+            left[hold.account] += hold.left
+        for outcome in tables.outcomes.values():
+            changes[outcome.account] += outcome.held_change
+            by_hold[outcome.hold or outcome.operation] += outcome.held_change
+        for number, row in tables.accounts.items():
+            found = (row["held"], left[number], changes[number])
+            if len(set(found)) > 1 or not 0 <= row["held"] <= row["balance"]:
+                yield Violation(
+                    13,
+                    f"{number} has {row['balance']}; held, left of its holds and changed by its "
+                    f"outcomes: {found}",
+                )
+        for hold, total in by_hold.items():
+            open_one = tables.holds.get(hold)
+            if total != (open_one.left if open_one else 0):
+                yield Violation(13, f"the outcomes of the hold {hold} leave {total}: {open_one}")
+
+
 def _order(committed: Sequence[Effect], journal: Journal) -> Iterator[Violation]:
     by_account: defaultdict[str, list[Asked]] = defaultdict(list)
     for effect in committed:
@@ -232,11 +275,19 @@ def _decided_in_turn(
             )
     for effect in committed:
         outcome = effect.outcome
-        asked = journal.asked[outcome.operation]
-        wrong = ledger.add(effect, _bodies(asked), expired=_has_expired(topic, effect))
+        bodies = [] if outcome.kind == "expire" else _bodies(journal.asked[outcome.operation])
+        expired = _has_expired(topic, effect)
+        wrong = ledger.add(effect, bodies, _appended(topic, effect), expired=expired)
         if wrong:
             yield Violation(7, f"the {outcome.leg} of {outcome.operation} {wrong}")
             return
+
+
+def _appended(topic: Topic, effect: Effect) -> int:
+    """Return when the record of a leg came to the log at first."""
+    record = topic.records[effect.partition][effect.outcome.offset]
+    appended: int = json.loads(record.value or b"{}").get("appended", record.time)
+    return appended
 
 
 def _has_expired(topic: Topic, effect: Effect) -> bool:

@@ -5,9 +5,12 @@ Each is a generator: it yields what it must lock, and returns its result.
 
 from collections.abc import Sequence
 
+from microfin.process.clock import SystemClock
 from simulation.database import Database
-from simulation.rows import outcome_row, unique_violation
+from simulation.rows import hold_row, outcome_row, unique_violation
 from simulation.sessions import Execution, Transaction
+
+_CLOCK = SystemClock()
 
 
 def commit_transaction(database: Database, transaction: Transaction) -> Execution:
@@ -101,3 +104,26 @@ def read_accounts(database: Database, _: Transaction, numbers: Sequence[str]) ->
     yield from ()  # it locks nothing
     accounts = database.tables.accounts
     return [accounts[number] for number in numbers if number in accounts]
+
+
+def read_holds(database: Database, _: Transaction, ids: Sequence[str]) -> Execution:
+    """Return those of the holds that are open."""
+    yield from ()  # it locks nothing
+    holds = database.tables.holds
+    return [hold_row(holds[it]) for it in ids if it in holds]
+
+
+def read_due_holds(
+    database: Database, _: Transaction, ends: int, operation: str, limit: int
+) -> Execution:
+    """Return holds whose time has been over for a second, after a place, in their order."""
+    yield from ()  # it locks nothing
+    count = {"partition_count": database.tables.routing["partition_count"]}
+    latest = _CLOCK.now() - 1_000
+    due = sorted(
+        (hold.ends, hold.operation)
+        for hold in database.tables.holds.values()
+        if hold.ends < latest and (hold.ends, hold.operation) > (ends, operation)
+    )
+    rows = [hold_row(database.tables.holds[it]) | count for _, it in due[:limit]]
+    return rows or [{"operation_id": None} | count]

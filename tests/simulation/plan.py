@@ -30,7 +30,9 @@ class Step(msgspec.Struct, frozen=True):
 
     `after` is the pause before it. `at_once` asks for a `202`. `twice` sends it by two API
     processes at once. `again` repeats it after its answer. `amended` repeats it with another
-    body.
+    body. `hold` is the key of the hold that this step takes from or ends, by the same user on the
+    same account; `lifetime` is for how many milliseconds a new one lasts, and `last` releases the
+    rest of a captured one.
     """
 
     key: str
@@ -46,6 +48,9 @@ class Step(msgspec.Struct, frozen=True):
     twice: bool = False
     again: bool = False
     amended: bool = False
+    hold: str = ""
+    lifetime: int = 0
+    last: bool = False
 
 
 class PlannedClient(msgspec.Struct, frozen=True):

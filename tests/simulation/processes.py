@@ -34,6 +34,8 @@ from simulation.shared import Shared
 from simulation.simulated_redis import SimulatedRedis
 from simulation.virtual_loop import Process
 
+HOLD_LOOK = 0.25  # seconds: schedules are short
+
 SECRET = "what workers and API processes seal by"
 
 
@@ -77,7 +79,7 @@ class WorkerProcess:
             clock=SystemClock(),
         )
         tuning = shared.plan.tuning
-        limits = Limits(tuning.batch, tuning.memory, interval=tuning.interval)
+        limits = Limits(tuning.batch, tuning.memory, interval=tuning.interval, hold_look=HOLD_LOOK)
         self._worker = Worker(self.partition, len(shared.databases), ports, limits)
         process.start(self._work(self._worker))
 

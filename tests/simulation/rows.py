@@ -4,7 +4,7 @@ import asyncpg
 import msgspec
 
 from microfin.ledger.operation import Outcome
-from microfin.ledger.records import Account
+from microfin.ledger.records import Account, Hold
 from simulation.sessions import Row
 
 
@@ -26,6 +26,7 @@ def account_row(account: Account) -> Row:
         "owner": Identifier(account.owner),
         "currency": account.currency,
         "balance": account.balance,
+        "held": account.held,
         "state": account.state,
         "seq": account.seq,
         "version": account.version,
@@ -39,9 +40,22 @@ def outcome_row(outcome: Outcome) -> Row:
     row["operation_id"] = Identifier(outcome.operation)
     row["user_id"] = Identifier(outcome.user) if outcome.user else None
     row["log_offset"] = outcome.offset
+    row["hold"] = Identifier(outcome.hold) if outcome.hold else None
     row["reference"] = outcome.reference or None
     row["metadata"] = msgspec.json.encode(outcome.metadata).decode() if outcome.metadata else None
     return row
+
+
+def hold_row(hold: Hold) -> Row:
+    """Return a hold as its table's row."""
+    return {
+        "operation_id": Identifier(hold.operation),
+        "account": hold.account,
+        "receiver": hold.receiver,
+        "amount": hold.amount,
+        "amount_left": hold.left,
+        "ends": hold.ends,
+    }
 
 
 def unique_violation(constraint: str) -> asyncpg.UniqueViolationError:

@@ -5,7 +5,7 @@ from collections.abc import Generator, Hashable
 from typing import Any, Final
 
 from microfin.ledger.operation import Outcome
-from microfin.ledger.records import Entry
+from microfin.ledger.records import Entry, Hold
 from microfin.ledger.routing import Routing
 from microfin_worker.ports import BatchWrite, Place
 
@@ -37,6 +37,7 @@ class Tables:
         self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.entries: dict[tuple[str, int], Entry] = {}
         self.contra: dict[tuple[int, str, str], int] = {}
+        self.holds: dict[str, Hold] = {}
         self.outbox: dict[tuple[int, int, int], bytes] = {}
         self.quarantine: dict[tuple[int, int], Row] = {}
         self.leases: dict[str, Row] = {}

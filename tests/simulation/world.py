@@ -9,10 +9,12 @@ from random import Random
 import msgspec
 
 from microfin.ledger.routing import Routing
+from microfin.process.clock import SystemClock
 from microfin.process.settings import ApiSettings
 from simulation.broker import Topic
 from simulation.clients import Client
 from simulation.database import Database
+from simulation.drawing_holds import SHORT
 from simulation.effects import Effects
 from simulation.history import History
 from simulation.invariants import check_at_rest, undecided
@@ -38,6 +40,7 @@ from simulation.simulated_redis import Channels
 from simulation.violation import Violation
 from simulation.virtual_loop import STARTS_AT, Livelock, Process, VirtualLoop
 
+_CLOCK = SystemClock()
 _MOST_STEPS = 300_000
 _ENDS_AT = 1_400.0
 _CLIENTS_END = 90.0
@@ -315,6 +318,15 @@ class World:
             shared.topic.under_way == 0
             and not any(database.tables.outbox for database in shared.databases)
             and not undecided(shared.databases, shared.topic)
+            and not self._holds_end_soon()
+        )
+
+    def _holds_end_soon(self) -> bool:
+        soon = _CLOCK.now() + SHORT
+        return any(
+            hold.ends < soon
+            for database in self.shared.databases
+            for hold in database.tables.holds.values()
         )
 
     def _look(self, asked: Asked, response: Response) -> None:

@@ -50,7 +50,7 @@ def some_money(accounts: int) -> list[Command]:
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> list[Command]:
+def requests(draw: st.DrawFn) -> list[Command]:  # noqa: C901 - one kind after another
     """A log of requests over few accounts, so that they meet; some are repeats."""
     commands = some_money(draw(st.sampled_from([0, 1, 2, 3])))
     opened = {it.account for it in commands}

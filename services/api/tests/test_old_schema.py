@@ -26,7 +26,9 @@ from support.ports import free_port
 from support.waiting import until, until_ready
 
 WITHOUT_VOLUMES = """
-DROP FUNCTION attempts_of;
+DROP FUNCTION attempts_of, outcomes_of_hold;
+DROP TABLE holds;
+ALTER TABLE accounts DROP COLUMN held;
 DROP FUNCTION volumes_of_operations, legs_of, decided_before, volumes_of_account, entries_of,
     last_seq_before, account_chunk, account_bits;
 DROP TABLE account_summaries;
@@ -44,7 +46,9 @@ ALTER TABLE partitions DROP COLUMN wire_epoch, DROP COLUMN wire_version;
 ALTER TABLE volume_0.outcomes SET SCHEMA public;
 ALTER TABLE volume_0.entries SET SCHEMA public;
 DROP SCHEMA volume_0;
-ALTER TABLE outcomes DROP COLUMN volume, DROP COLUMN reference, DROP COLUMN metadata;
+ALTER TABLE outcomes DROP COLUMN volume, DROP COLUMN reference, DROP COLUMN metadata,
+    DROP COLUMN held, DROP COLUMN hold, DROP COLUMN held_change, DROP COLUMN hold_left,
+    DROP COLUMN ends_at;
 ALTER TABLE entries DROP COLUMN volume, DROP COLUMN reference;
 DROP TRIGGER partitions_begin_in_newest_volume ON partitions;
 ALTER TABLE partitions DROP COLUMN volume, DROP COLUMN outcomes_in_volume;

@@ -10,6 +10,7 @@ import msgspec
 from microfin.ledger import wire
 from microfin.ledger.columns import nearest_moment
 from microfin.ledger.decision import Deciding, GenerationAhead, account_numbers, decide, leg_keys
+from microfin.ledger.hold_rules import hold_ids
 from microfin.ledger.records import Account, Decisions, Received
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Identity
@@ -118,12 +119,15 @@ async def decide_ahead(
     commit. Two cases that the keys would not detect are left to the transaction. An `open` whose
     number is in use records no outcome here, so an `open` that may be a repeat, which finds its own
     account, is not decided ahead. Nor is a batch in which a number that was assumed to be free is
-    not opened after all.
+    not opened after all. A batch that takes from holds is not decided ahead either: memory has no
+    holds.
 
     `before` are the decisions of the batch that is being committed meanwhile. This batch builds on
     them, and the caller discards it if that commit fails. It yields now and then, so that the
     database's answers to the other commit do not wait.
     """
+    if hold_ids(batch.received):
+        return
     opening = _numbers_to_open(batch.received)
     numbers = account_numbers(batch.received, place.partition, place.routing)
     accounts, others = memory.recall(numbers)
@@ -133,7 +137,7 @@ async def decide_ahead(
         others = [number for number in others if number not in changed]
     if not opening.isdisjoint(accounts) or not opening.issuperset(others):
         return
-    deciding = Deciding(place.partition, place.routing, accounts, {})
+    deciding = Deciding(place.partition, place.routing, accounts, {}, {})
     for count, received in enumerate(batch.received, start=1):
         try:
             deciding.decide(received)
@@ -214,11 +218,13 @@ async def _decide_here(
     batch: Batch, place: Place, memory: AccountMemory, transaction: Transaction
 ) -> Decisions:
     """Decide under the transaction's lock, from memory and from what the transaction reads."""
-    known = await transaction.known_outcomes(leg_keys(batch.received))
-    numbers = account_numbers(batch.received, place.partition, place.routing)
+    received = batch.received
+    known = await transaction.known_outcomes(leg_keys(received))
+    holds = await transaction.holds(hold_ids(received))
+    numbers = account_numbers(received, place.partition, place.routing, holds)
     remembered, others = memory.recall(numbers)
     batch.accounts = remembered | await transaction.accounts(others)
-    return decide(place.partition, place.routing, batch.accounts, known, batch.received)
+    return decide(place.partition, place.routing, batch.accounts, known, received, holds)
 
 
 def _write_of(batch: Batch, decisions: Decisions, sent: Sequence[OutboxPlace]) -> BatchWrite:

@@ -1,7 +1,7 @@
 """The statement that writes a decided batch: a call of the function `write_batch`.
 
 Its arguments are arrays, one for each column, in the order of the function's parameters (migration
-`0011_notes.py` of microfin-tools). Times are milliseconds since the Unix epoch.
+`0013_holds.py` of microfin-tools). Times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ import msgspec
 from microfin.ledger import wire
 from microfin.ledger.notes import Metadata
 from microfin.ledger.operation import Contra, Outcome
-from microfin.ledger.records import Account, Entry, OutboxRow
+from microfin.ledger.records import Account, Entry, Hold, OutboxRow
 from microfin.postgres.literals import binaries, binary, integers, texts
 from microfin_worker.ports import BatchWrite, Place, Quarantined
 
@@ -30,12 +30,16 @@ def _arguments(place: Place, write: BatchWrite) -> Iterator[str]:
     changed = [account for account in accounts if account.number not in opened]
     yield from _accounts(changed)
     yield integers([write.versions[account.number] for account in changed])
-    yield from _opened([decisions.accounts[number] for number in opened])
+    yield _held(changed)
+    made = [decisions.accounts[number] for number in opened]
+    yield from _opened(made)
     yield integers(list(opened.values()))
+    yield _held(made)
     yield from _contra(decisions.contra)
     yield from _outbox(decisions.outbox)
     yield integers([offset for offset, _ in write.sent])
     yield integers([step for _, step in write.sent])
+    yield from _holds(list(decisions.holds.values()))
     yield from _quarantined(write.quarantined)
 
 
@@ -71,6 +75,11 @@ def _outcomes(outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield integers([outcome.time for outcome in outcomes])
     yield _few([outcome.reference for outcome in outcomes])
     yield _few([_json(outcome.metadata) for outcome in outcomes])
+    yield _numbers([outcome.held or None for outcome in outcomes])
+    yield _few([outcome.hold for outcome in outcomes])
+    yield _numbers([outcome.held_change or None for outcome in outcomes])
+    yield _numbers([outcome.hold_left for outcome in outcomes])
+    yield _numbers([outcome.ends for outcome in outcomes])
 
 
 def _entries(entries: Sequence[Entry]) -> Iterator[str]:
@@ -93,6 +102,15 @@ def _few(column: Sequence[str]) -> str:
     Where there is none at all, the array is empty, and the function fills it up with nulls.
     """
     return texts([text or None for text in column]) if any(column) else texts([])
+
+
+def _numbers(column: Sequence[int | None]) -> str:
+    """Return numbers of which most are null; as `_few`."""
+    return integers([] if all(it is None for it in column) else column)
+
+
+def _held(accounts: Sequence[Account]) -> str:
+    return _numbers([account.held or None for account in accounts])
 
 
 def _json(metadata: Metadata | None) -> str:
@@ -125,6 +143,15 @@ def _outbox(rows: Sequence[OutboxRow]) -> Iterator[str]:
     yield integers([row.step for row in rows])
     yield texts([row.command.operation for row in rows])
     yield binaries([wire.encode(row.command) for row in rows])
+
+
+def _holds(holds: Sequence[Hold]) -> Iterator[str]:
+    yield texts([hold.operation for hold in holds])
+    yield texts([hold.account for hold in holds])
+    yield texts([hold.receiver for hold in holds])
+    yield integers([hold.amount for hold in holds])
+    yield integers([hold.left for hold in holds])
+    yield integers([hold.ends for hold in holds])
 
 
 def _quarantined(records: Sequence[Quarantined]) -> Iterator[str]:

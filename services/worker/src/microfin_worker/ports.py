@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from microfin.ledger.operation import Outcome
-from microfin.ledger.records import Account, Answer, Decisions, LegKey, OutboxRow
+from microfin.ledger.records import Account, Answer, Decisions, Hold, LegKey, OutboxRow
 from microfin.ledger.routing import Routing
 from microfin.ledger.wire import Command
 from microfin.process.silence import Silence
@@ -136,6 +136,21 @@ class BatchWrite(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: bytes | None
 
 
+class DueHold(msgspec.Struct, frozen=True):
+    """A hold whose time is over. `ends` is its end, in milliseconds since the Unix epoch."""
+
+    ends: int
+    operation: str
+    account: str
+
+
+class DueHolds(msgspec.Struct, frozen=True):
+    """Holds of a shard whose time is over, the earliest first, and its number of partitions."""
+
+    holds: list[DueHold]
+    partition_count: int
+
+
 class Fenced(Exception):
     """Another worker has claimed the partition since."""
 
@@ -193,6 +208,9 @@ class Transaction(Protocol):
     async def known_outcomes(self, keys: Sequence[LegKey]) -> dict[LegKey, Outcome]:
         """Return the outcomes of `keys` that exist, perhaps with other legs of their operations."""
 
+    async def holds(self, ids: Sequence[str]) -> dict[str, Hold]:
+        """Return those of the holds `ids` that are open."""
+
     async def accounts(self, numbers: Sequence[str]) -> dict[str, Account]:
         """Return the accounts of `numbers` that exist."""
 
@@ -222,6 +240,9 @@ class Store(Protocol):
 
     async def idle_seconds(self) -> float:
         """Return for how long no claimant has touched the partition."""
+
+    async def due_holds(self, after: DueHold | None, limit: int) -> DueHolds:
+        """Return at most `limit` holds of the shard whose time is over, those after `after`."""
 
 
 # Redis and the clock ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import msgspec
 
 from microfin.ledger import wire
 from microfin.ledger.operation import Outcome
-from microfin.ledger.records import Account, LegKey, OutboxRow
+from microfin.ledger.records import Account, Hold, LegKey, OutboxRow
 from microfin.ledger.routing import Routing, shard_of_partition
 from microfin.postgres import rows as ledger_rows
 from microfin.postgres.connections import (
@@ -26,7 +26,7 @@ from microfin.postgres.connections import (
     is_connection_loss,
     is_data_error,
 )
-from microfin.postgres.rows import MILLISECONDS, OUTCOME_COLUMNS
+from microfin.postgres.rows import HOLD_COLUMNS, MILLISECONDS, OUTCOME_COLUMNS
 from microfin.postgres.shards import NotMigrated, ShardPlace, WrongShard
 from microfin.process.silence import Silence
 from microfin_worker.batch_statement import batch_statement
@@ -34,6 +34,8 @@ from microfin_worker.ports import (
     BatchWrite,
     Claim,
     DataRefused,
+    DueHold,
+    DueHolds,
     Fenced,
     PartitionRow,
     Place,
@@ -61,10 +63,29 @@ SELECT {OUTCOME_COLUMNS} FROM legs_of($1::uuid[])
 """  # noqa: S608 - the columns are ours
 
 _ACCOUNTS = f"""
-SELECT number, owner, currency, balance, state, seq, version,
+SELECT number, owner, currency, balance, held, state, seq, version,
     {MILLISECONDS.format(column="entry_time")} AS entry_time
 FROM accounts WHERE number = ANY($1::text[])
 """  # noqa: S608 - the columns are ours
+
+
+_HOLDS = f"""
+SELECT {HOLD_COLUMNS} FROM holds WHERE operation_id = ANY($1::uuid[])
+"""  # noqa: S608 - the columns are ours
+
+
+# A second later than the end, since the broker's clock counts.
+_DUE = f"""
+SELECT partition_count, due.* FROM routing LEFT JOIN LATERAL (
+    SELECT operation_id, account, {MILLISECONDS.format(column="ends_at")} AS ends FROM holds
+    WHERE ends_at < clock_timestamp() - interval '1 second'
+        AND (ends_at, operation_id)
+            > ('epoch'::timestamptz + $1::bigint * interval '1 millisecond', $2::uuid)
+    ORDER BY ends_at, operation_id LIMIT $3
+) AS due ON true ORDER BY due.ends, due.operation_id
+"""  # noqa: S608 - the columns are ours
+
+_BEFORE_ALL = DueHold(0, "0" * 32, "")
 
 
 class PostgresTransaction:
@@ -86,6 +107,14 @@ class PostgresTransaction:
         rows = await self._connection.fetch(_KNOWN, [operation for operation, _ in keys])
         outcomes = [ledger_rows.outcome_of(row) for row in rows]
         return {(outcome.operation, outcome.leg): outcome for outcome in outcomes}
+
+    async def holds(self, ids: Sequence[str]) -> dict[str, Hold]:
+        """Return those of the holds `ids` that are open."""
+        if not ids:
+            return {}
+        rows = await self._connection.fetch(_HOLDS, ids)
+        holds = [ledger_rows.hold_of(row) for row in rows]
+        return {hold.operation: hold for hold in holds}
 
     async def accounts(self, numbers: Sequence[str]) -> dict[str, Account]:
         """Return the accounts of `numbers` that exist."""
@@ -184,6 +213,20 @@ class PostgresStore:
                 self.partition,
             )
         return seconds
+
+    async def due_holds(self, after: DueHold | None, limit: int) -> DueHolds:
+        """Return at most `limit` holds of the shard whose time is over, those after `after`."""
+        place = after or _BEFORE_ALL
+        async with self._call(transaction=False) as connection:
+            rows = await connection.fetch_at_once(_DUE, place.ends, place.operation, limit)
+        if not rows:
+            raise self._shard.not_migrated()
+        holds = [
+            DueHold(row["ends"], row["operation_id"].hex, row["account"])
+            for row in rows
+            if row["operation_id"] is not None
+        ]
+        return DueHolds(holds, rows[0]["partition_count"])
 
     @contextlib.asynccontextmanager
     async def _call(self, *, transaction: bool) -> AsyncIterator[Connection]:

@@ -18,6 +18,7 @@ from microfin_worker import metrics
 from microfin_worker.answers import Answers
 from microfin_worker.batch import PlaceLost
 from microfin_worker.batch_size import BatchSize
+from microfin_worker.hold_ends import HoldEnds
 from microfin_worker.limits import Limits
 from microfin_worker.log_recognition import LogLost
 from microfin_worker.outbox import Outbox
@@ -67,6 +68,9 @@ class Worker:
             pauses=self._pauses,
             states=self._states,
         )
+        self._hold_ends = HoldEnds(
+            partition, ports.store, ports.log, ports.clock, limits.hold_look
+        )
         self._tenure: Tenure | None = None
         self._held: int | None = None  # the epoch of the last claim, as far as it is known
         self.status = self._states.status
@@ -87,15 +91,17 @@ class Worker:
 
     async def run(self, connected: Awaitable[object] | None = None) -> None:
         """Work until stopped. The first claim waits for `connected`."""
-        sender = asyncio.create_task(self._outbox.run())
+        beside = [asyncio.create_task(self._outbox.run())]
         try:
             if connected is not None:
                 await self._pauses.unless_stopped(connected)
+            beside.append(asyncio.create_task(self._hold_ends.run()))
             while not self.stopping:
                 await self._claim_and_work()
             await self._finish()
         finally:
-            sender.cancel()
+            for task in beside:
+                task.cancel()
             self._states.become("stopped", "asked to stop")
 
     def measure(self) -> None:

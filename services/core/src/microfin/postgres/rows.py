@@ -9,7 +9,7 @@ import msgspec
 
 from microfin.ledger.notes import Metadata
 from microfin.ledger.operation import Outcome
-from microfin.ledger.records import Account
+from microfin.ledger.records import Account, Hold
 
 MILLISECONDS: Final = "(extract(epoch FROM {column}) * 1000)::bigint"
 """SQL for a table's time in milliseconds since the Unix epoch."""
@@ -17,9 +17,17 @@ MILLISECONDS: Final = "(extract(epoch FROM {column}) * 1000)::bigint"
 OUTCOME_COLUMNS: Final = f"""
 operation_id, leg, kind, status, account, counterparty, user_id, amount, currency, seq, balance,
 counterparty_seq, reason, at_account, needed, available, body_hash, log_offset, reference, metadata,
+held, hold, held_change, hold_left, {MILLISECONDS.format(column="ends_at")} AS ends,
 {MILLISECONDS.format(column="at")} AS time
 """
 """The columns of `outcomes` that `outcome_of` needs."""
+
+
+HOLD_COLUMNS: Final = f"""
+operation_id, account, receiver, amount, amount_left,
+{MILLISECONDS.format(column="ends_at")} AS ends
+"""
+"""The columns of `holds` that `hold_of` needs."""
 
 
 def account_of(row: Any) -> Account:
@@ -33,6 +41,7 @@ def account_of(row: Any) -> Account:
         seq=row["seq"],
         version=row["version"],
         entry_time=row["entry_time"],
+        held=row["held"],
     )
 
 
@@ -60,6 +69,23 @@ def outcome_of(row: Any) -> Outcome:
         available=row["available"],
         reference=row["reference"] or "",
         metadata=metadata_of(row["metadata"]),
+        held=row["held"] or 0,
+        hold=row["hold"].hex if row["hold"] else "",
+        held_change=row["held_change"] or 0,
+        hold_left=row["hold_left"],
+        ends=row["ends"],
+    )
+
+
+def hold_of(row: Any) -> Hold:
+    """Return the hold in a row that has `HOLD_COLUMNS`."""
+    return Hold(
+        operation=row["operation_id"].hex,
+        account=row["account"],
+        receiver=row["receiver"],
+        amount=row["amount"],
+        left=row["amount_left"],
+        ends=row["ends"],
     )
 
 

@@ -19,7 +19,7 @@ SHARD_AND_SCHEMA: Final = (
 )
 """The same, and which schema it has; for `ShardPlace.check_for_work`."""
 
-NEEDED_SCHEMA: Final = "0012"
+NEEDED_SCHEMA: Final = "0013"
 """The oldest schema with which processes of this release work. They also work with all that come
 later: `microfin migrate` of the next release runs while they do."""
 

@@ -37,12 +37,12 @@ _ADD_VOLUME = _volumes.OPEN_VOLUME[
         "COMMENT ON FUNCTION add_volume"
     )
 ]
-_LAST_INDEX = """        WHERE kind = ''open'' AND status = ''settled''', home);
+LAST_INDEX = """        WHERE kind = ''open'' AND status = ''settled''', home);
 """
 ADD_VOLUME = _with(
     _with(_ADD_VOLUME, "CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"),
-    _LAST_INDEX,
-    _LAST_INDEX
+    LAST_INDEX,
+    LAST_INDEX
     + f"    EXECUTE format($index$CREATE INDEX {_INDEX.format(home='%I')}$index$, home);\n",
 )
 
