@@ -69,6 +69,8 @@ def refuse_account(account: Account, opened: int | None) -> None:
 def refuse_outcome(outcome: Outcome) -> None:
     """Raise what PostgreSQL does where a row of `outcomes` refuses the outcome."""
     _moment(outcome.time)
+    if outcome.ends is not None:
+        _moment(outcome.ends)
     if outcome.amount is not None and outcome.amount <= 0:
         raise _check("outcomes_amount_check")
     if outcome.kind not in _KINDS:

@@ -16,8 +16,9 @@ import microfin_worker.batch
 import microfin_worker.tenure
 from microfin.ledger import wire
 from microfin.ledger.decision import Deciding
+from microfin.ledger.effects import Rejection
 from microfin.ledger.operation import Outcome
-from microfin.ledger.records import LegKey, OutboxRow
+from microfin.ledger.records import Account, LegKey, OutboxRow
 from microfin_api.commands.sending_gate import Destination
 from microfin_api.commands.submission import Submission
 from microfin_api.commands.waiting import Waiter
@@ -200,6 +201,15 @@ def _send_without_reference(self: Deciding, command: wire.Command) -> None:
 _SEND = Deciding._send
 
 
+def _let_what_is_held_be_spent(account: Account, amount: int) -> None:
+    if amount > account.balance:
+        raise Rejection("insufficient_funds", account.number, amount, account.balance)
+
+
+def _decide_ahead_without_holds(batch: Any) -> list[str]:
+    return []
+
+
 BUGS = [
     PlantedBug(
         "no epoch check",
@@ -275,6 +285,16 @@ BUGS = [
         "a reference stays with the sender",
         (12,),
         [(Deciding, "_send", _send_without_reference)],
+    ),
+    PlantedBug(
+        "what is held is spent",
+        (7, 13),
+        [(Deciding, "_check_funds", staticmethod(_let_what_is_held_be_spent))],
+    ),
+    PlantedBug(
+        "a capture is decided ahead, without its hold",
+        (7,),
+        [(microfin_worker.batch, "hold_ids", _decide_ahead_without_holds)],
     ),
     PlantedBug(
         "repeat inside one batch",

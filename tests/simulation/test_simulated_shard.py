@@ -15,6 +15,7 @@ import pytest
 import microfin_worker.postgres_store
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.decision import account_numbers, decide, leg_keys
+from microfin.ledger.hold_rules import hold_ids
 from microfin.ledger.operation import operation_id
 from microfin.ledger.records import Received
 from microfin.ledger.routing import Routing, partition_of
@@ -51,7 +52,7 @@ from simulation.sessions import Tables
 from simulation.virtual_loop import STARTS_AT, Process, VirtualLoop
 from support.postgres_ledger import make_ledger_databases
 
-STEPS = 300
+STEPS = 400
 DECIDED = 2  # partitions, as the decisions see it: what is of partition 1 goes to the outbox
 USER = "a" * 32
 OPENED = [operation_id(USER, f"open{number}", "open", "") for number in range(6)]
@@ -65,6 +66,8 @@ MISFITS: list[dict[str, Any]] = [
     {"time": 9_224_318_016_000_000}, {"time": -210_866_803_200_001}, {"time": 2**63},
     {"counterparty": "\0"}, {"at_account": "1\0"}, {"currency": "\0"}, {"user": "not-a-uuid"},
     {"operation": "1"}, {"status": "settled"}, {"leg": "debit"}, {"kind": "lend"},
+    {"hold": "1"}, {"held": 2**63}, {"hold_left": 2**63}, {"ends": 2**63},
+    {"ends": 9_224_318_016_000_000},
 ]  # fmt: skip
 MISFIT_RECORDS: list[dict[str, Any]] = [{"reason": "\0"}, {"time": 2**62}, {"time": 2**63}]
 FITS: list[dict[str, Any]] = [
@@ -93,6 +96,7 @@ class Drive:
         self.rows: dict[int, PartitionRow] = {}
         self.offset = 0
         self.operations: list[str] = []
+        self.holds: dict[str, str] = {}
         self.token: UUID | None = None
 
     async def run(self) -> list[Any]:
@@ -149,7 +153,9 @@ class Drive:
                 kind="open", leg="request", operation=OPENED[index], account=ACCOUNTS[index],
                 user=USER, currency="EUR",
             )  # fmt: skip
-        kind = self.random.choice(["deposit", "withdraw", "transfer"])
+        if self.holds and self.random.random() < 0.25:
+            return self.on_hold()
+        kind = self.random.choice(["deposit", "withdraw", "transfer", "hold"])
         key = str(self.random.randrange(60))
         operation = operation_id(USER, key, kind, ACCOUNTS[index])  # type: ignore[arg-type]
         return Command(
@@ -160,7 +166,17 @@ class Drive:
             user=USER,
             counterparty=derive_account_number(key, 0) if kind == "transfer" else "",
             amount=str(self.random.randint(1, 9)),
+            lifetime=1 if kind == "hold" else 0,
         )
+
+    def on_hold(self) -> Command:
+        hold, account = self.random.choice(sorted(self.holds.items()))
+        kind = self.random.choice(["capture", "capture", "release"])
+        operation = operation_id(USER, str(self.random.randrange(60)), kind, account)
+        return Command(
+            kind=kind, leg="request", operation=operation, account=account, user=USER, hold=hold,
+            amount="1" if kind == "capture" else "", appended=1,
+        )  # fmt: skip
 
     async def commit(self) -> Any:
         """Commit by one statement, as what was decided ahead: repeats are not looked up."""
@@ -168,8 +184,9 @@ class Drive:
         batch = self.commands(place)
         numbers = account_numbers(batch, 0, Routing(1, DECIDED))
         async with self.stores[0].transaction() as transaction:
+            holds = await transaction.holds(hold_ids(batch))
             accounts = await transaction.accounts(numbers)
-        write = self.write(place, batch, accounts, {})
+        write = self.write(place, batch, accounts, {}, holds)
         await self.stores[0].commit(place, write)
         self.advance(place, write)
         return len(batch)
@@ -180,14 +197,18 @@ class Drive:
         async with self.stores[0].transaction() as transaction:
             row = await transaction.lock()
             known = await transaction.known_outcomes(leg_keys(batch))
-            accounts = await transaction.accounts(account_numbers(batch, 0, Routing(1, DECIDED)))
-            write = self.write(place, batch, accounts, known)
+            holds = await transaction.holds(hold_ids(batch))
+            accounts = await transaction.accounts(
+                account_numbers(batch, 0, Routing(1, DECIDED), holds)
+            )
+            write = self.write(place, batch, accounts, known, holds)
             await transaction.write(place, write)
         self.advance(place, write)
-        return row, sorted(known), sorted(accounts)
+        return row, sorted(known), sorted(accounts), sorted(holds)
 
-    def write(self, place: Place, batch: Any, accounts: Any, known: Any) -> BatchWrite:
-        decisions = decide(0, Routing(place.routing.generation, DECIDED), accounts, known, batch)
+    def write(self, place: Place, batch: Any, accounts: Any, known: Any, holds: Any) -> BatchWrite:
+        routing = Routing(place.routing.generation, DECIDED)
+        decisions = decide(0, routing, accounts, known, batch, holds)
         stale = self.random.random() < 0.05
         return BatchWrite(
             decisions=decisions,
@@ -203,6 +224,7 @@ class Drive:
 
     def advance(self, place: Place, write: BatchWrite) -> None:
         self.operations += [outcome.operation for outcome in write.decisions.outcomes]
+        self.holds |= {it.operation: it.account for it in write.decisions.holds.values()}
         self.rows[0] = PartitionRow(
             0, place.epoch, write.next_offset, write.fingerprint, place.routing
         )
@@ -222,7 +244,10 @@ class Drive:
         outcomes = await queries.legs(self.pool, [*asked, "f" * 32])
         state = await self.routing.state()
         offsets = {number: it.next_offset for number, it in state.partitions.items()}
-        return sorted(outcomes, key=lambda it: (it.operation, it.leg)), state.routing, offsets
+        due = await self.stores[0].due_holds(None, 3)
+        page = await self.stores[0].due_holds(due.holds[0] if due.holds else None, 500)
+        found = sorted(outcomes, key=lambda it: (it.operation, it.leg))
+        return found, state.routing, offsets, due, page
 
     async def grow(self) -> Any:
         state = await self.routing.state()
@@ -264,7 +289,7 @@ class DriveMisfits(Drive):
             kind="deposit", leg="request", operation=f"{len(self.answers):032x}", amount="1",
             account=next(it for it in ACCOUNTS if partition_of(it, DECIDED) == 0),
         )  # fmt: skip
-        write = self.write(place, [Received(row.next_offset, 1_000, command)], {}, {})
+        write = self.write(place, [Received(row.next_offset, 1_000, command)], {}, {}, {})
         outcomes = write.decisions.outcomes
         outcomes[0] = msgspec.structs.replace(outcomes[0], **changes)
         record = Quarantined(row.next_offset, 1_000, None, None, "why")
@@ -286,7 +311,7 @@ async def tables_of(pool: Any) -> dict[str, Any]:
             " FROM partitions ORDER BY partition"
         )
         accounts = await connection.fetch(
-            "SELECT number, balance, state, seq, version FROM accounts ORDER BY number"
+            "SELECT number, balance, held, state, seq, version FROM accounts ORDER BY number"
         )
         entries = await connection.fetch(
             "SELECT account, seq, amount, balance_after FROM entries ORDER BY account, seq"
@@ -300,7 +325,11 @@ async def tables_of(pool: Any) -> dict[str, Any]:
         quarantine = await connection.fetch(
             "SELECT partition, log_offset FROM quarantine ORDER BY 1, 2"
         )
-    found = [partitions, accounts, entries, contra, outbox, quarantine]
+        holds = await connection.fetch(
+            "SELECT replace(operation_id::text, '-', ''), account, receiver, amount, amount_left"
+            " FROM holds ORDER BY 1"
+        )
+    found = [partitions, accounts, entries, contra, outbox, quarantine, holds]
     return {str(number): [tuple(row) for row in rows] for number, rows in enumerate(found)}
 
 
@@ -308,7 +337,7 @@ def simulated_tables(tables: Tables) -> dict[str, Any]:
     columns = (
         "partition", "next_offset", "fingerprint", "epoch", "generation", "partition_count"
     )  # fmt: skip
-    account_columns = ("number", "balance", "state", "seq", "version")
+    account_columns = ("number", "balance", "held", "state", "seq", "version")
     found: list[Any] = [
         [tuple(row[it] for it in columns) for _, row in sorted(tables.partitions.items())],
         [tuple(row[it] for it in account_columns) for _, row in sorted(tables.accounts.items())],
@@ -316,6 +345,10 @@ def simulated_tables(tables: Tables) -> dict[str, Any]:
         [(*key, balance) for key, balance in sorted(tables.contra.items())],
         [(*key, command) for key, command in sorted(tables.outbox.items())],
         sorted(tables.quarantine),
+        [
+            (hold.operation, hold.account, hold.receiver, hold.amount, hold.left)
+            for _, hold in sorted(tables.holds.items())
+        ],
     ]
     return {str(number): rows for number, rows in enumerate(found)}
 

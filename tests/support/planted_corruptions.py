@@ -9,7 +9,7 @@ CORRUPT = "".join(
 
 _TABLES = (
     *("accounts", "outcomes", "entries", "contra_balances"),
-    *("outbox", "partitions", "quarantine", "audit_watermarks", "routing"),
+    *("outbox", "partitions", "quarantine", "audit_watermarks", "routing", "holds"),
 )
 KEEP = "CREATE SCHEMA kept;" + "".join(
     f"CREATE TABLE kept.{table} AS TABLE {table};" for table in _TABLES
@@ -22,6 +22,8 @@ RESTORE = (
     + """
     ALTER TABLE accounts DROP CONSTRAINT IF EXISTS accounts_balance_check,
         ADD CONSTRAINT accounts_balance_check CHECK (balance >= 0);
+    ALTER TABLE accounts DROP CONSTRAINT IF EXISTS accounts_held_check,
+        ADD CONSTRAINT accounts_held_check CHECK (held >= 0 AND held <= balance);
     ALTER TABLE entries DROP CONSTRAINT IF EXISTS entries_balance_after_check,
         ADD CONSTRAINT entries_balance_after_check CHECK (balance_after >= 0);
     """
@@ -259,7 +261,8 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
     ),
     "negative balance": (
         "source",
-        "ALTER TABLE accounts DROP CONSTRAINT accounts_balance_check;"
+        "ALTER TABLE accounts DROP CONSTRAINT accounts_balance_check,"
+        " DROP CONSTRAINT accounts_held_check;"
         "UPDATE accounts SET balance = -1 WHERE number = '{anna}'",
         {1, 2, 3},
         {2, 3},
@@ -464,6 +467,77 @@ CORRUPTIONS: dict[str, tuple[str, str, set[int], set[int]]] = {
         " WHERE account = '{dora}' AND kind = 'set_state'",
         {4},
         {4},
+    ),
+    "more held than there is": (
+        "source",
+        "ALTER TABLE accounts DROP CONSTRAINT accounts_held_check;"
+        "UPDATE accounts SET held = balance + 1 WHERE number = '{fritz}'",
+        {13},
+        {13},
+    ),
+    "less held than the hold has left": (
+        "source",
+        "UPDATE accounts SET held = held - 1 WHERE number = '{fritz}'",
+        {13},
+        {13},
+    ),
+    "a hold deleted": ("source", "DELETE FROM holds WHERE operation_id = '{hold}'", {13}, {13}),
+    "a hold made of nothing": (
+        "source",
+        "INSERT INTO holds SELECT gen_random_uuid(), account, receiver, amount, amount_left,"
+        " ends_at FROM holds WHERE operation_id = '{hold}'",
+        {13},
+        {13},
+    ),
+    "less left of a hold, and less held": (
+        "source",
+        "UPDATE holds SET amount_left = amount_left - 1 WHERE operation_id = '{hold}';"
+        "UPDATE accounts SET held = held - 1 WHERE number = '{fritz}'",
+        {13},
+        {13},
+    ),
+    "a hold that pays somebody else": (
+        "source",
+        "UPDATE holds SET receiver = '{carl}' WHERE operation_id = '{hold}'",
+        {13},
+        {13},
+    ),
+    "a hold that ends later": (
+        "source",
+        "UPDATE holds SET ends_at = ends_at + interval '1 day' WHERE operation_id = '{hold}'",
+        {13},
+        {13},
+    ),
+    "a hold that was made to end later": (
+        "source",
+        "UPDATE holds SET ends_at = ends_at + interval '1 day' WHERE operation_id = '{hold}';"
+        "UPDATE outcomes SET ends_at = ends_at + interval '1 day' WHERE operation_id = '{hold}'",
+        {4},
+        {4},
+    ),
+    "a release undone in the outcome": (
+        "source",
+        "UPDATE outcomes SET held_change = held_change - 1 WHERE operation_id = '{released}'",
+        {13},
+        {13},
+    ),
+    "a capture that took more than it paid": (
+        "source",
+        "UPDATE outcomes SET held_change = held_change - 1 WHERE operation_id = '{captured}'",
+        {4, 13},
+        {4, 13},
+    ),
+    "a capture from another hold": (
+        "source",
+        "UPDATE outcomes SET hold = gen_random_uuid() WHERE operation_id = '{captured}'",
+        {4, 13},
+        {4, 13},
+    ),
+    "an outcome that shows something else as held": (
+        "source",
+        "UPDATE outcomes SET held = held + 1 WHERE operation_id = '{captured}'",
+        {13},
+        set(),
     ),
     "partition deleted": (
         "source",

@@ -13,10 +13,11 @@ from uuid import uuid4
 
 from microfin.ledger.account_number import derive_account_number
 from microfin.ledger.decision import account_numbers, decide, leg_keys
+from microfin.ledger.hold_rules import hold_ids
 from microfin.ledger.operation import AccountState, Kind, operation_id
 from microfin.ledger.records import Decisions, Received
 from microfin.ledger.routing import Routing, partition_of, shard_of_account
-from microfin.ledger.wire import Command
+from microfin.ledger.wire import Command, expiry_of
 from microfin.postgres.connections import Pool, connect_pool
 from microfin.process.settings import CommonSettings
 from microfin_local.platform import Platform
@@ -121,9 +122,10 @@ class PostgresLedger:
         async with self.stores[partition].transaction() as transaction:
             row = await transaction.lock()
             known = await transaction.known_outcomes(leg_keys(batch))
-            numbers = account_numbers(batch, partition, row.routing)
+            holds = await transaction.holds(hold_ids(batch))
+            numbers = account_numbers(batch, partition, row.routing, holds)
             accounts = await transaction.accounts(numbers)
-            decisions = decide(partition, row.routing, accounts, known, batch)
+            decisions = decide(partition, row.routing, accounts, known, batch, holds)
             await transaction.write(
                 Place(partition, row.epoch, row.next_offset, row.routing),
                 BatchWrite(
@@ -189,6 +191,9 @@ class PostgresLedger:
         state: AccountState | None = None,
         reference: str = "",
         metadata: dict[str, str] | None = None,
+        hold: str = "",
+        lifetime: int = 0,
+        last: bool = False,
     ) -> str:
         """Ask for an operation and return its id."""
         operation = operation_id(user, str(next(self.keys)), kind, account)
@@ -204,9 +209,19 @@ class PostgresLedger:
                 state=state,
                 reference=reference,
                 metadata=metadata,
+                hold=hold,
+                lifetime=lifetime,
+                last=last,
             )
         )
         return operation
+
+    def expire(self, account: str, hold: str) -> None:
+        """Append the end of a hold, as a worker does when its time is over."""
+        command = Command(
+            kind="expire", leg="request", operation=expiry_of(hold), account=account, hold=hold
+        )
+        self.append(command)
 
     def shard(self, account: str) -> int:
         """Return the shard that an account is on."""

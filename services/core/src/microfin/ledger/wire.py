@@ -147,6 +147,9 @@ _SECOND: Final = b'{"v":2,'
 _THIRD: Final = b'{"v":3,'
 _HEADS: Final = {1: _FIRST, 2: _SECOND, 3: _THIRD}
 
+_NAME_A_HOLD: Final = ("capture", "release", "expire")
+"""The kinds that name a hold, and with it the receiver, if there is one."""
+
 HOLD_LONGEST: Final = 31 * 24 * 3_600_000
 """Milliseconds for which a hold may last."""
 
@@ -333,13 +336,13 @@ def body_hash(command: Command) -> bytes:
     and metadata are included where there is one of them, and what only a hold has for operations on
     holds: so a body without has the hash of before.
     """
+    is_request = command.leg == "request"
     parts = [
         command.kind,
         command.leg,
         command.user,
         "" if command.kind == "open" else command.account,
-        # A hold names its receiver; what is done with it later does not.
-        "" if command.kind in ("capture", "release", "expire") else command.counterparty,
+        "" if is_request and command.kind in _NAME_A_HOLD else command.counterparty,
         command.amount,
         command.currency,
         command.state or "",
@@ -348,5 +351,6 @@ def body_hash(command: Command) -> bytes:
     if on_hold or _has_notes(command):
         parts += [command.reference, notes.canonical(command.metadata)]
     if on_hold:
-        parts += [command.hold, str(command.lifetime), "last" if command.last else ""]
+        hold = command.hold if is_request else ""
+        parts += [hold, str(command.lifetime), "last" if command.last else ""]
     return blake2b("\0".join(parts).encode(), digest_size=16).digest()

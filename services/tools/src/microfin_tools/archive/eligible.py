@@ -35,6 +35,13 @@ SELECT operation_id FROM {home}.outcomes WHERE operation_id = ANY($1::uuid[]) LI
 """
 
 
+# What is done with a hold later is explained by the outcome that made it.
+_OPEN_HOLD: Final = """
+SELECT h.operation_id FROM holds h JOIN {home}.outcomes o
+    ON o.operation_id = h.operation_id AND o.leg = 'request' LIMIT 1
+"""
+
+
 async def why_not(
     pairs: Sequence[ShardAndArchive], shard: ShardAndArchive, volume: int, older_than: timedelta
 ) -> str:
@@ -44,6 +51,9 @@ async def why_not(
     )
     if young is not None:
         return f"it holds younger outcomes, such as one of {young:%Y-%m-%d}"
+    hold = await shard.ledger.fetchval(_OPEN_HOLD.format(home=home(volume)))
+    if hold is not None:
+        return f"hold {hold.hex} is open"
     waiting = await _in_an_outbox(pairs, shard, volume)
     if waiting is not None:
         return f"a command of operation {waiting} waits in an outbox"

@@ -5,17 +5,19 @@ bodies are built again from the columns. The columns of rejected outcomes do not
 body, so these are not checked.
 """
 
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from microfin.ledger.money import EXPONENTS, to_canonical_amount
 from microfin.ledger.operation import AccountState
 from microfin.ledger.wire import Command, body_hash
 from microfin.postgres.rows import metadata_of
 from microfin_tools.audit.report import LISTED, Findings, Row
-from microfin_tools.audit.scope import Scope
+from microfin_tools.audit.scope import ASKED_ON_HOLD, Scope
 from microfin_tools.audit.shard import AuditedShard
 from microfin_tools.audit.sweeps import BODIES, FIELDS_END
 
@@ -23,11 +25,12 @@ _STATES: Final[tuple[AccountState, ...]] = ("open", "frozen", "closed")
 
 _BODIES: Final = """
 SELECT operation_id, leg, kind, user_id, account, counterparty, amount, currency, reference,
-    metadata, body_hash
-FROM audited_outcomes WHERE status <> 'rejected'
+    metadata, hold, hold_left, (extract(epoch FROM ends_at - at) * 1000)::bigint AS lifetime,
+    body_hash
+FROM audited_outcomes o WHERE status <> 'rejected'
 """
 
-_STATE_BODIES: Final = _BODIES + " AND kind = 'set_state'"
+_NOT_SWEPT: Final = f"{_BODIES} AND (kind = 'set_state' OR {ASKED_ON_HOLD})"
 
 _HASH: Final = 16
 """Bytes of a body's hash."""
@@ -77,10 +80,13 @@ class BodySweep:
 
 
 async def check_bodies(
-    shard: AuditedShard, scope: Scope, findings: Findings, *, states_only: bool = False
+    shard: AuditedShard, scope: Scope, findings: Findings, *, after_sweep: bool = False
 ) -> None:
-    """Find the outcomes whose columns are not those of their body; `states_only`, of set_state."""
-    query = scope.clause + (_STATE_BODIES if states_only else _BODIES)
+    """Find the outcomes whose columns are not those of their body.
+
+    `after_sweep`, only of those that `BodySweep` leaves out.
+    """
+    query = scope.clause + (_NOT_SWEPT if after_sweep else _BODIES)
     async for row in shard.stream("bodies", query, *scope.arguments):
         if not _is_body_of(row):
             rows = []
@@ -110,6 +116,12 @@ def _is_body_of(row: Any) -> bool:
         return state_of(row["account"], row["user_id"], row["body_hash"]) is not None
     if row["currency"] not in EXPONENTS:
         return False
+    stored: bytes = row["body_hash"]
+    return any(body_hash(asked) == stored for asked in _bodies_of(row))
+
+
+def _bodies_of(row: Any) -> Iterator[Command]:
+    """Yield the bodies that an outcome with these columns can be of."""
     amount = row["amount"]
     asked = Command(
         kind=row["kind"],
@@ -123,9 +135,18 @@ def _is_body_of(row: Any) -> bool:
         currency=row["currency"] if row["kind"] == "open" or row["leg"] != "request" else "",
         reference=row["reference"] or "",
         metadata=metadata_of(row["metadata"]),
+        hold=row["hold"].hex if row["hold"] else "",
+        lifetime=row["lifetime"] or 0,
     )
-    stored: bytes = row["body_hash"]
-    return body_hash(asked) == stored
+    yield asked
+    if row["kind"] == "capture" and row["leg"] == "request":
+        # A capture without an amount takes all that is left; the last one may leave nothing.
+        yield from (
+            replace(asked, amount=amount, last=last)
+            for amount in (asked.amount, "")
+            for last in (False, True)
+            if row["hold_left"] == 0
+        )
 
 
 def state_of(account: str, user: Any, stored: bytes) -> AccountState | None:

@@ -31,7 +31,9 @@ _KEPT: Final = """
 SELECT volume, {table} AS rows, {table}_digest AS digest FROM archived_volumes ORDER BY volume
 """
 
-_ACCOUNT: Final = "number, owner, currency, opened_at, balance, seq, entry_time, version, state"
+_ACCOUNT: Final = (
+    "number, owner, currency, opened_at, balance, held, seq, entry_time, version, state"
+)
 
 _ACCOUNTS_DIGEST: Final = f"""
 SELECT count(*), sum(('x' || left(md5(record_send(ROW({_ACCOUNT}))), 16))::bit(64)::bigint)

@@ -46,11 +46,11 @@ class Checker:
         self.findings.violations_total += total - len(found)
 
     async def check_bodies(
-        self, shard: AuditedShard, scope: Scope, *, states_only: bool = False
+        self, shard: AuditedShard, scope: Scope, *, after_sweep: bool = False
     ) -> None:
         """Find the outcomes whose columns are not those of their body."""
         self.step(bodies.BODIES_STEP)
-        await bodies.check_bodies(shard, scope, self.findings, states_only=states_only)
+        await bodies.check_bodies(shard, scope, self.findings, after_sweep=after_sweep)
 
     async def check_states(self, shard: AuditedShard, scope: Scope) -> None:
         """Find the accounts whose state is not the one that was last set."""

@@ -144,21 +144,23 @@ GROUP BY operation_id, leg HAVING count(*) > 1
 """,  # noqa: S608 - the sentence is ours
 )
 
-# Opening an account gives it version 1; each entry and each settled set_state adds one. So the
-# version also says how often the state was set, even before a window.
+# Opening an account gives it version 1; each entry adds one, and so does each change of the state,
+# or of what is held, without an entry. So the version also says how often there was such a change,
+# even before a window.
 CHANGES: Final = Check(
     "no account has changed more often than its version says",
     3,
     """
-SELECT 'the version is behind the entries and changes of the state' AS what,
+SELECT 'the version is behind the entries and other changes' AS what,
     jsonb_build_array(to_jsonb(a)) AS rows
 FROM audited_accounts a
 LEFT JOIN (
     SELECT account, count(*) AS times FROM audited_outcomes
-    WHERE kind = 'set_state' AND status = 'settled' GROUP BY account
-) AS sets ON sets.account = a.number
+    WHERE kind IN ('set_state', 'hold', 'release', 'expire') AND status = 'settled'
+    GROUP BY account
+) AS others ON others.account = a.number
 LEFT JOIN archived_accounts past ON past.number = a.number
-WHERE a.version - a.seq - coalesce(past.version - past.seq, 1) < coalesce(sets.times, 0)
+WHERE a.version - a.seq - coalesce(past.version - past.seq, 1) < coalesce(others.times, 0)
 """,
 )
 
@@ -166,15 +168,16 @@ VERSION: Final = Check(
     "every version is the number of changes",
     3,
     """
-SELECT 'the version is not 1 for the opening and 1 for each entry and change of the state' AS what,
-    jsonb_build_array(to_jsonb(a), jsonb_build_object('settled_set_states', sets.times)) AS rows
+SELECT 'the version is not 1 for the opening and 1 for each entry and other change' AS what,
+    jsonb_build_array(to_jsonb(a), jsonb_build_object('other_changes', others.times)) AS rows
 FROM accounts a
 LEFT JOIN (
     SELECT account, count(*) AS times FROM outcomes
-    WHERE kind = 'set_state' AND status = 'settled' GROUP BY account
-) AS sets ON sets.account = a.number
+    WHERE kind IN ('set_state', 'hold', 'release', 'expire') AND status = 'settled'
+    GROUP BY account
+) AS others ON others.account = a.number
 LEFT JOIN archived_accounts past ON past.number = a.number
-WHERE a.version - a.seq - coalesce(past.version - past.seq, 1) > coalesce(sets.times, 0)
+WHERE a.version - a.seq - coalesce(past.version - past.seq, 1) > coalesce(others.times, 0)
 """,
 )
 
@@ -204,23 +207,48 @@ WHERE (a.state <> past.state AND a.version - a.seq = past.version - past.seq)
 
 SHAPE: Final = """
 coalesce(CASE
-    WHEN o.leg <> 'request' AND o.kind <> 'transfer' THEN false
+    WHEN o.leg <> 'request' AND o.kind NOT IN ('transfer', 'capture') THEN false
+    WHEN (o.hold IS NOT NULL)
+            <> (o.kind IN ('capture', 'release', 'expire') AND o.leg = 'request') THEN false
+    WHEN (o.ends_at IS NOT NULL) <> (o.kind = 'hold' AND o.status = 'settled') THEN false
+    WHEN num_nonnulls(o.held_change, o.hold_left) <> CASE
+            WHEN o.kind IN ('hold', 'capture', 'release', 'expire') AND o.leg = 'request'
+                AND o.status <> 'rejected' THEN 2 ELSE 0 END THEN false
+    WHEN o.held IS NOT NULL AND (o.held <= 0 OR o.held > coalesce(o.balance, o.held)) THEN false
     WHEN o.status = 'rejected'
         THEN o.leg <> 'refund' AND num_nonnulls(o.amount, o.seq, o.balance, o.counterparty_seq) = 0
+            AND (o.held IS NULL OR o.reason = 'insufficient_funds')
             AND CASE o.reason
+                WHEN 'hold_exceeded'
+                    THEN o.kind = 'capture' AND o.available > 0
+                        AND coalesce(o.needed > o.available, true)
                 WHEN 'insufficient_funds'
                     THEN o.available >= 0 AND coalesce(o.needed > o.available, true)
                 WHEN 'balance_not_zero' THEN o.available > 0 AND o.needed IS NULL
                 ELSE num_nonnulls(o.needed, o.available) = 0
             END
     WHEN o.status = 'debited'
-        THEN o.leg = 'request' AND o.kind = 'transfer' AND num_nulls(o.amount, o.seq, o.balance) = 0
+        THEN o.leg = 'request' AND num_nulls(o.amount, o.seq, o.balance) = 0
             AND o.counterparty_seq IS NULL
+            AND (o.kind = 'transfer'
+                OR (o.kind = 'capture' AND o.counterparty <> '' AND {captured}))
     WHEN o.kind IN ('open', 'set_state')
         THEN num_nulls(o.seq, o.balance) = 0 AND num_nonnulls(o.amount, o.counterparty_seq) = 0
+    WHEN o.kind IN ('release', 'expire')
+        THEN num_nulls(o.seq, o.balance) = 0 AND num_nonnulls(o.amount, o.counterparty_seq) = 0
+            AND o.held_change < 0 AND o.hold_left = 0
+    WHEN o.kind = 'hold'
+        THEN num_nulls(o.seq, o.balance) = 0 AND o.counterparty_seq IS NULL
+            AND o.held_change = o.amount AND o.hold_left = o.amount AND o.held >= o.amount
+            AND o.ends_at > o.at
     ELSE num_nulls(o.amount, o.seq, o.balance) = 0
-        AND (o.counterparty_seq IS NOT NULL) = (o.kind = 'transfer' AND o.leg = 'request')
-END, false)"""
+        AND (o.counterparty_seq IS NOT NULL) = (o.leg = 'request' AND (o.kind = 'transfer'
+            OR (o.kind = 'capture' AND o.counterparty <> '')))
+        AND (o.kind <> 'capture' OR o.leg <> 'request' OR {captured})
+END, false)""".format(
+    captured="o.hold_left >= 0 AND o.held_change <= -o.amount"
+    " AND (o.hold_left = 0 OR o.held_change = -o.amount)"
+)
 """SQL: whether a decision can have the outcome `o`."""
 
 OUTCOME_SHAPE: Final = Check(
@@ -285,8 +313,10 @@ FROM (
                 SELECT account FROM audited_outcomes
                 WHERE status = 'rejected' AND available IS NOT NULL)
             UNION ALL
-            SELECT account, partition, log_offset, NULL, operation_id, available
+            SELECT account, partition, log_offset, NULL, operation_id,
+                available + coalesce(held, 0)
             FROM audited_outcomes WHERE status = 'rejected' AND available IS NOT NULL
+                AND reason <> 'hold_exceeded'
         ) AS decided
     ) AS placed
     JOIN accounts a ON a.number = placed.account

@@ -10,7 +10,15 @@ SELECT attname FROM pg_attribute
 WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attname
 """
 
-_CAME_LATER: Final = ("reference", "metadata")
+_CAME_LATER: Final = (
+    "reference",
+    "metadata",
+    "held",
+    "hold",
+    "held_change",
+    "hold_left",
+    "ends_at",
+)
 """Columns that are younger than the first archives, in the order in which they came."""
 
 

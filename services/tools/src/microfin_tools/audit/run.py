@@ -20,6 +20,11 @@ from microfin_tools.audit.checks import (
     OPENED_AS_THEY_ARE,
     WINDOW_CHECKS,
 )
+from microfin_tools.audit.hold_checks import (
+    HOLD_CHECKS,
+    HOLD_CHECKS_OF_ARCHIVE,
+    HOLD_CHECKS_OF_WINDOW,
+)
 from microfin_tools.audit.impossible import AuditImpossible
 from microfin_tools.audit.legs import incomplete_transfers, requests_decided_twice
 from microfin_tools.audit.log_places import FingerprintsAt, check_places
@@ -29,6 +34,8 @@ from microfin_tools.audit.second_look import LogEnds, describe, look_up_again
 from microfin_tools.audit.shard import AuditedShard, on_all, open_archives, snapshots
 from microfin_tools.audit.watermarks import Watermark
 from microfin_tools.audit.whole import WholeShard
+
+_WINDOW_CHECKS: Final = (*WINDOW_CHECKS, *HOLD_CHECKS_OF_WINDOW)
 
 _PARTITIONS_ARCHIVED: Final = "SELECT partition, last_offset FROM archived_partitions"
 
@@ -133,9 +140,9 @@ class AuditRun:
     ) -> set[str]:
         """Check everything in the open snapshots; return the transfers to look up again."""
         full = scopes[0].full
-        checks = len(FULL_CHECKS if full else WINDOW_CHECKS)
+        checks = len((*FULL_CHECKS, *HOLD_CHECKS) if full else _WINDOW_CHECKS)
         self._checker.steps = len(shards) * (checks + (6 if full else 4)) + 3
-        self._checker.steps += len(archives) * (len(FULL_CHECKS) + 8)
+        self._checker.steps += len(archives) * (len(FULL_CHECKS) + len(HOLD_CHECKS_OF_ARCHIVE) + 8)
         for shard, archive in zip(shards, archives, strict=False):
             await check_volumes(shard, archive)
         await on_all(shards, lambda shard: self._check(shard, scopes[shard.number], archives))
@@ -184,7 +191,7 @@ class AuditRun:
             incomplete = await WholeShard(self._checker, shard, alone=alone).check()
             self._incomplete |= incomplete
             return
-        await self._checker.run_all(shard, WINDOW_CHECKS, scope)
+        await self._checker.run_all(shard, _WINDOW_CHECKS, scope)
         await self._checker.check_bodies(shard, scope)
         await self._checker.check_states(shard, scope)
         await self._checker.count_rows(shard, scope)

@@ -12,18 +12,24 @@ _EFFECTS: Final = """
     SELECT operation_id, leg, kind, account, seq,
         CASE WHEN kind = 'deposit' OR leg <> 'request' THEN amount ELSE -amount END AS amount,
         balance AS balance_after,
-        CASE kind WHEN 'transfer' THEN 'in_transit' ELSE 'cash' END AS contra,
+        CASE WHEN kind = 'transfer' OR (kind = 'capture' AND counterparty <> '')
+            THEN 'in_transit' ELSE 'cash' END AS contra,
         counterparty, currency, partition, log_offset, at,
         leg <> 'credit' AS by_owner, user_id, reference
     FROM audited_outcomes
-    WHERE status <> 'rejected' AND kind IN ('deposit', 'withdraw', 'transfer')
+    WHERE status <> 'rejected' AND kind IN ('deposit', 'withdraw', 'transfer', 'capture')
     UNION ALL
     SELECT operation_id, leg, kind, counterparty, counterparty_seq, amount, NULL, 'in_transit',
         account, currency, partition, log_offset, at, false, NULL, reference
     FROM audited_outcomes
-    WHERE status = 'settled' AND kind = 'transfer' AND leg = 'request'
+    WHERE status = 'settled' AND leg = 'request'
+        AND (kind = 'transfer' OR (kind = 'capture' AND counterparty <> ''))
 """
-"""The entries that the outcomes imply: one each, and two for a transfer in one decision."""
+"""The entries that the outcomes imply: one each, and two for a transfer in one decision. A capture
+is a withdrawal or a transfer."""
+
+ASKED_ON_HOLD: Final = "(o.kind IN ('hold', 'capture', 'release', 'expire') AND o.leg = 'request')"
+"""SQL: whether the outcome `o` is of an operation on a hold."""
 
 _BETWEEN_PARTITIONS: Final = "(leg <> 'request' OR status = 'debited')"
 

@@ -22,6 +22,7 @@ from microfin_tools.audit.checks import (
     SHAPE,
     SUM_OF_ENTRIES,
 )
+from microfin_tools.audit.scope import ASKED_ON_HOLD
 
 SWEPT: Final = (
     CONTRA,
@@ -66,11 +67,12 @@ WHERE (
 
 SUMMED: Final = """
 SELECT count(*) FILTER (WHERE (
-        a.balance >= 0 AND a.balance = coalesce(own.total, 0)
+        a.balance >= 0 AND a.held BETWEEN 0 AND a.balance AND a.balance = coalesce(own.total, 0)
         AND a.seq = coalesce(own.entries, 0) AND a.seq = coalesce(own.last_seq, 0)
         AND a.entry_time = coalesce(own.last_at, a.opened_at)
     ) IS NOT TRUE) AS suspicious,
     count(*) FILTER (WHERE a.version - 1 - a.seq <> 0) AS changed_otherwise,
+    count(*) FILTER (WHERE a.held <> 0) AS with_holds,
     count(a.number) AS accounts, coalesce(sum(own.entries), 0)::bigint AS entries
 FROM accounts a FULL JOIN (
     SELECT account, sum(amount) AS total, count(*) AS entries, max(seq) AS last_seq,
@@ -81,11 +83,12 @@ FROM accounts a FULL JOIN (
 
 SUMMED_AFTER_ARCHIVE: Final = """
 SELECT count(*) FILTER (WHERE (
-        a.balance >= 0 AND a.balance = coalesce(own.total, 0)
+        a.balance >= 0 AND a.held BETWEEN 0 AND a.balance AND a.balance = coalesce(own.total, 0)
         AND a.seq = coalesce(own.entries, 0) AND a.seq = coalesce(own.last_seq, 0)
         AND a.entry_time = coalesce(own.last_at, a.opened_at)
     ) IS NOT TRUE) AS suspicious,
     count(*) FILTER (WHERE a.version - 1 - a.seq <> 0) AS changed_otherwise,
+    count(*) FILTER (WHERE a.held <> 0) AS with_holds,
     count(a.number) AS accounts,
     (coalesce(sum(own.entries), 0) - (SELECT coalesce(sum(seq), 0) FROM archived_accounts))::bigint
         AS entries
@@ -134,12 +137,14 @@ _BODY: Final = " || E'\\x01' || ".join(
 """`microfin.ledger.wire.body_hash` says what is hashed. An amount of an unknown currency makes it
 null."""
 
-_NOTES: Final = """CASE WHEN o.reference IS NOT NULL OR o.metadata IS NOT NULL THEN
+_NOTES: Final = """CASE
+    WHEN o.reference IS NOT NULL OR o.metadata IS NOT NULL OR o.kind = 'capture' THEN
     E'\\x01' || coalesce(o.reference, '') || E'\\x01' || coalesce((
         SELECT string_agg(key || E'\\x02' || value, E'\\x03' ORDER BY key COLLATE "C")
         FROM jsonb_each_text(o.metadata)), '')
-ELSE '' END"""
-"""The end of a body that has a reference or metadata (`microfin.ledger.notes.canonical`)."""
+ELSE '' END || CASE WHEN o.kind = 'capture' THEN E'\\x01\\x010\\x01' ELSE '' END"""
+"""The end of a body that has a reference or metadata (`microfin.ledger.notes.canonical`), or is a
+leg of a capture between partitions."""
 
 _KNOWN: Final = f"o.currency IN ({', '.join(repr(it) for it in EXPONENTS)})"
 
@@ -147,10 +152,10 @@ _FITS: Final = f"""(CASE
     WHEN o.kind = 'open'
         THEN {_KNOWN} AND (o.status <> 'settled'
             OR (a.owner, a.currency, a.opened_at) = (o.user_id, o.currency, o.at))
-    WHEN o.kind IN ('deposit', 'withdraw', 'transfer')
+    WHEN o.kind IN ('deposit', 'withdraw', 'transfer', 'hold', 'capture', 'release')
         THEN a.currency = o.currency AND (o.leg = 'credit' OR o.user_id = a.owner)
-            AND (o.status <> 'settled' OR o.kind <> 'transfer' OR o.leg <> 'request'
-                OR b.currency = o.currency)
+            AND (o.counterparty_seq IS NULL OR b.currency = o.currency)
+    WHEN o.kind = 'expire' THEN a.currency = o.currency AND o.user_id IS NULL
     ELSE true
 END)"""
 
@@ -159,10 +164,11 @@ SELECT encode(o.body_hash, 'hex') || CASE
     WHEN {SHAPE} AND {_FITS} AND octet_length(o.body_hash) = 16 THEN {_BODY} || {_NOTES} END
 FROM outcomes o
 LEFT JOIN accounts a ON a.number = o.account
-LEFT JOIN accounts b ON b.number = CASE
-    WHEN o.status = 'settled' AND o.kind = 'transfer' AND o.leg = 'request' THEN o.counterparty END
-WHERE CASE WHEN o.status = 'rejected' OR o.kind = 'set_state' THEN NOT {SHAPE} ELSE true END
+LEFT JOIN accounts b ON b.number = CASE WHEN o.counterparty_seq IS NOT NULL THEN o.counterparty END
+WHERE CASE WHEN o.status = 'rejected' OR o.kind = 'set_state' THEN NOT {SHAPE}
+    WHEN {ASKED_ON_HOLD} THEN NOT ({SHAPE} AND {_FITS}) ELSE true END
 """  # noqa: S608 - all parts are ours
 """Each row is the hash of an outcome in hexadecimal and the body that its columns imply; null if
-the outcome does not fit its account. Of a settled set_state, and of what was rejected, only those
-that no decision can have: their columns do not hold the whole body."""
+the outcome does not fit its account. Of a settled set_state, of what was rejected, and of what was
+asked on holds, only those that no decision can have: their columns do not hold the whole body, or
+it can be one of several."""

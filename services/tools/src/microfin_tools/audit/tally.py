@@ -8,8 +8,10 @@ from microfin_tools.audit.shard import AuditedShard
 
 _SORTS: Final = """
 SELECT partition, kind, leg, status, currency, available IS NOT NULL AS saw_balance,
-    count(*) AS outcomes, sum(amount)::text AS amount
-FROM outcomes GROUP BY partition, kind, leg, status, currency, available IS NOT NULL
+    kind = 'transfer' OR (kind = 'capture' AND counterparty <> '') AS has_receiver,
+    count(*) AS outcomes, sum(amount)::text AS amount,
+    count(*) FILTER (WHERE held_change IS NOT NULL OR held IS NOT NULL) AS on_holds
+FROM outcomes GROUP BY partition, kind, leg, status, currency, saw_balance, has_receiver
 """
 
 _CONTRA: Final = """
@@ -18,7 +20,7 @@ UNION ALL
 SELECT partition, contra, currency, (-balance)::text FROM archived_contra_balances
 """
 
-_MONEY: Final = ("deposit", "withdraw", "transfer")
+_MONEY: Final = ("deposit", "withdraw", "transfer", "capture")
 
 _Side = tuple[int, str, str]
 
@@ -32,6 +34,8 @@ class Tally:
         self.effects = 0
         """How many entries the outcomes imply."""
         self.set_states = 0
+        self.on_holds = 0
+        """How many outcomes changed what is held, or show that anything is."""
         self.rejections_for_a_balance = 0
         self.partitions: set[int] = set()
         self.contra_is_suspicious = False
@@ -63,6 +67,7 @@ class Tally:
             self.set_states += number
         if row["saw_balance"]:
             self.rejections_for_a_balance += number
+        self.on_holds += row["on_holds"]
         self.effects += number * len(list(_signs(row)))
 
 
@@ -71,11 +76,11 @@ def _signs(row: Any) -> Iterator[int]:
     if row["status"] == "rejected" or row["kind"] not in _MONEY:
         return
     yield 1 if row["kind"] == "deposit" or row["leg"] != "request" else -1
-    if row["status"] == "settled" and row["kind"] == "transfer" and row["leg"] == "request":
+    if row["status"] == "settled" and row["has_receiver"] and row["leg"] == "request":
         yield 1
 
 
 def _contra_of(row: Any) -> tuple[_Side, Decimal]:
-    contra = "in_transit" if row["kind"] == "transfer" else "cash"
+    contra = "in_transit" if row["has_receiver"] else "cash"
     change = sum(_signs(row)) * Decimal(row["amount"] or 0)
     return (row["partition"], contra, row["currency"]), change

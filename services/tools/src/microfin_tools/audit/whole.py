@@ -16,6 +16,7 @@ from microfin_tools.audit.checks import (
     VERSION,
     Check,
 )
+from microfin_tools.audit.hold_checks import HOLD_CHECKS, HOLD_CHECKS_OF_ARCHIVE
 from microfin_tools.audit.legs import INCOMPLETE_OPERATIONS
 from microfin_tools.audit.report import Checked
 from microfin_tools.audit.scope import everything
@@ -47,7 +48,7 @@ class WholeShard:
         self._tally = Tally()
         self._rows_are_suspicious = False
         self._versions_changed_otherwise = False
-        self._accounts = self._entries = 0
+        self._accounts = self._entries = self._accounts_with_holds = 0
         self._incomplete: set[str] = set()
 
     async def check(self) -> set[str]:
@@ -61,8 +62,10 @@ class WholeShard:
         await self._run(SWEPT, needed=suspicious)
         await self._run((VERSION, CHANGES), needed=suspicious or self._versions_need_a_look())
         await self._run((REJECTIONS,), needed=self._tally.rejections_for_a_balance > 0)
-        if suspicious or self._tally.set_states:
-            await self._checker.check_bodies(self._shard, self._scope, states_only=not suspicious)
+        on_holds = HOLD_CHECKS_OF_ARCHIVE if self._shard.is_archive else HOLD_CHECKS
+        await self._run(on_holds, needed=suspicious or self._holds_need_a_look())
+        if suspicious or self._tally.set_states or self._tally.on_holds:
+            await self._checker.check_bodies(self._shard, self._scope, after_sweep=not suspicious)
             await self._checker.check_states(self._shard, self._scope)
         self._checker.add(
             Checked(
@@ -96,7 +99,14 @@ class WholeShard:
         )
 
     def _versions_need_a_look(self) -> bool:
-        return self._versions_changed_otherwise or self._tally.set_states > 0
+        return (
+            self._versions_changed_otherwise
+            or self._tally.set_states > 0
+            or self._tally.on_holds > 0
+        )
+
+    def _holds_need_a_look(self) -> bool:
+        return self._tally.on_holds > 0 or self._accounts_with_holds > 0
 
     async def _sweep_chains(self, shard: AuditedShard) -> None:
         self._checker.step("entries are compared with outcomes")
@@ -115,6 +125,7 @@ class WholeShard:
             self._rows_are_suspicious = True
         self._versions_changed_otherwise = row["changed_otherwise"] > 0
         self._accounts, self._entries = row["accounts"], row["entries"]
+        self._accounts_with_holds = row["with_holds"]
 
     async def _match_legs(self, shard: AuditedShard) -> None:
         async for row in shard.stream("incomplete", self._scope.clause + INCOMPLETE_OPERATIONS):

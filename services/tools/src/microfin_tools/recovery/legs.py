@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from microfin.ledger.money import to_canonical_amount
-from microfin.ledger.operation import Leg, Outcome
+from microfin.ledger.operation import Leg, Outcome, released_by
 from microfin.ledger.wire import Command
 from microfin_tools.recovery.report import Transfer
 
@@ -97,7 +97,7 @@ def _credit_again(request: Outcome) -> Command | None:
     if request.amount is None:
         return None
     return Command(
-        kind="transfer",
+        kind=request.kind,
         leg="credit",
         operation=request.operation,
         account=request.counterparty,
@@ -107,7 +107,11 @@ def _credit_again(request: Outcome) -> Command | None:
         currency=request.currency,
         sender_seq=request.seq or 0,
         sender_balance=request.balance or 0,
+        sender_held=request.held,
         reference=request.reference,
+        hold=request.hold,
+        hold_left=request.hold_left or 0,
+        released=released_by(request) or 0,
     )
 
 
@@ -115,7 +119,7 @@ def _refund_again(request: Outcome, credit: Outcome) -> Command | None:
     if request.amount is None:
         return None
     return Command(
-        kind="transfer",
+        kind=request.kind,
         leg="refund",
         operation=request.operation,
         account=request.account,
@@ -126,12 +130,18 @@ def _refund_again(request: Outcome, credit: Outcome) -> Command | None:
         reason=credit.reason or None,
         at_account=credit.at_account,
         reference=request.reference,
+        hold=request.hold,
+        hold_left=request.hold_left or 0,
+        released=released_by(request) or 0,
     )
 
 
 def _request_again(credit: Outcome, amount: int | None) -> Command | None:
-    """Return the request as its credit shows it: metadata does not travel, and is lost."""
-    if amount is None:
+    """Return the request as its credit shows it: metadata does not travel, and is lost.
+
+    None for a capture, whose hold does not travel either.
+    """
+    if amount is None or credit.kind != "transfer":
         return None
     return Command(
         kind="transfer",

@@ -401,7 +401,9 @@ REVOKE EXECUTE ON FUNCTION outcomes_of_hold FROM PUBLIC;
 """
 
 GRANTS = """
-GRANT SELECT, INSERT, UPDATE, DELETE ON holds TO microfin_worker;
+GRANT UPDATE (held) ON accounts TO microfin_worker;
+GRANT SELECT, INSERT, DELETE ON holds TO microfin_worker;
+GRANT UPDATE (amount_left) ON holds TO microfin_worker;
 GRANT SELECT ON holds TO microfin_api, microfin_auditor;
 GRANT EXECUTE ON FUNCTION outcomes_of_hold TO microfin_api;
 """
