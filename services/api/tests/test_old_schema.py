@@ -26,7 +26,7 @@ from support.ports import free_port
 from support.waiting import until, until_ready
 
 WITHOUT_VOLUMES = """
-DROP FUNCTION attempts_of, outcomes_of_hold;
+DROP FUNCTION attempts_of, end_of_hold;
 DROP TABLE holds;
 ALTER TABLE accounts DROP COLUMN held;
 DROP FUNCTION volumes_of_operations, legs_of, decided_before, volumes_of_account, entries_of,

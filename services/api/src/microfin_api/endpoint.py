@@ -20,6 +20,7 @@ class Parameter(msgspec.Struct, frozen=True):
     place: Literal["query", "header", "path"]
     description: str
     schema: Mapping[str, Any]
+    required: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):

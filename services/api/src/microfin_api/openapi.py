@@ -93,7 +93,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "name": parameter.name,
         "in": parameter.place,
         "description": parameter.description,
-        "required": parameter.place == "path",
+        "required": parameter.required or parameter.place == "path",
         "schema": dict(parameter.schema),
     }
 

@@ -10,6 +10,7 @@ from microfin_api.endpoint import Answer, Endpoint, Parameter
 from microfin_api.endpoints import (
     accounts,
     health,
+    holds,
     money_movement,
     operation_list,
     operations,
@@ -39,6 +40,9 @@ _NUMBER: Final = Parameter(
 )
 _OPERATION: Final = Parameter(
     "operation", "path", "The operation's id.", {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+)
+_HOLD: Final = Parameter(
+    "hold", "path", "The holdId.", {"type": "string", "pattern": f"^{holds.HOLD_ID}$"}
 )
 _AT: Final = Parameter(
     "at", "query", "The token in a 202's Location.", {"type": "string", "maxLength": 128}
@@ -130,6 +134,28 @@ _PAGE_OF_OPERATIONS: Final = (
     ),
 )
 
+_PAGE_OF_HOLDS: Final = (
+    Parameter(
+        "account",
+        "query",
+        "The account.",
+        {"type": "string", "pattern": "^[0-9]{12}$"},
+        required=True,
+    ),
+    Parameter(
+        "cursor",
+        "query",
+        "The nextCursor of the previous page.",
+        {"type": "string", "pattern": f"^{holds.CURSOR}$"},
+    ),
+    Parameter(
+        "limit",
+        "query",
+        f"Holds on a page; {holds.LIMIT_USUAL} by default.",
+        {"type": "integer", "minimum": 1, "maximum": holds.LIMIT_MOST},
+    ),
+)
+
 _PAGE_OF_ACCOUNTS: Final = (
     Parameter(
         "cursor",
@@ -180,6 +206,8 @@ _MOVE_PROBLEMS: Final = (
     "insufficient_funds",
     "too_many_decimals",
 )
+_HOLD_PROBLEMS: Final = tuple(it for it in _MOVE_PROBLEMS if it != "balance_limit")
+_END_HOLD_PROBLEMS: Final = (*_OPERATION_PROBLEMS, "hold_not_found", "hold_ended")
 _OPEN_PROBLEMS: Final = (
     *_OPERATION_PROBLEMS,
     "unknown_currency",
@@ -194,13 +222,15 @@ _ACCEPTED: Final = Answer(
 _SIGNED_IN: Final = Answer("Signed in", (answers.SignedIn,), headers=("Set-Cookie",))
 
 
-def _money_endpoint(path: str, summary: str, **others: Any) -> Endpoint:
+def _money_endpoint(
+    path: str, summary: str, of: tuple[Parameter, ...] = (), **others: Any
+) -> Endpoint:
     return Endpoint(
         method="POST",
         path=path,
         summary=summary,
         tag="money",
-        parameters=(_KEY, _PREFER),
+        parameters=(*of, _KEY, _PREFER),
         **others,
     )
 
@@ -250,6 +280,72 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         body=bodies.TransferBody,
         answers={200: Answer("Settled", (answers.Transferred,), headers=_KEYED), 202: _ACCEPTED},
         problems=(*_MOVE_PROBLEMS, "same_account", "currency_mismatch"),
+    ),
+    _money_endpoint(
+        "/api/holds",
+        "Set money of an account aside",
+        handler=holds.hold,
+        name="hold",
+        body=bodies.HoldBody,
+        answers={
+            201: Answer("Set aside", (answers.HoldMade,), headers=(*_KEYED, "Location")),
+            202: _ACCEPTED,
+        },
+        problems=(*_HOLD_PROBLEMS, "same_account"),
+    ),
+    _money_endpoint(
+        "/api/holds/{hold}/capture",
+        "Pay from what was set aside",
+        handler=holds.capture,
+        name="capture",
+        body=bodies.CaptureBody,
+        body_required=False,
+        answers={200: Answer("Settled", (answers.Captured,), headers=_KEYED), 202: _ACCEPTED},
+        problems=(
+            *_END_HOLD_PROBLEMS,
+            "invalid_amount",
+            "account_not_found",
+            "account_frozen",
+            "account_closed",
+            "balance_limit",
+            "currency_mismatch",
+            "hold_exceeded",
+            "too_many_decimals",
+        ),
+        of=(_HOLD,),
+    ),
+    _money_endpoint(
+        "/api/holds/{hold}/release",
+        "Let what was set aside be spent again",
+        handler=holds.release,
+        name="release",
+        body=bodies.ReleaseBody,
+        body_required=False,
+        answers={200: Answer("Released", (answers.Released,), headers=_KEYED), 202: _ACCEPTED},
+        problems=_END_HOLD_PROBLEMS,
+        of=(_HOLD,),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/holds",
+        handler=holds.list_holds,
+        name="listHolds",
+        summary="List the open holds of an account",
+        tag="money",
+        answers={200: Answer("A page of them, those that end first", (answers.HoldList,))},
+        problems=(*_READ_PROBLEMS, "account_not_found"),
+        parameters=_PAGE_OF_HOLDS,
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/holds/{hold}",
+        handler=holds.show_hold,
+        name="showHold",
+        summary="Show a hold",
+        tag="money",
+        answers={200: Answer("The hold", (answers.HoldView,))},
+        problems=(*_READ_PROBLEMS, *_ARCHIVE_PROBLEMS, "hold_not_found"),
+        parameters=(_HOLD,),
     ),
     Endpoint(
         method="GET",

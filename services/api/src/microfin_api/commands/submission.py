@@ -28,8 +28,8 @@ logger = structlog.get_logger(__name__)
 TraceHeaders = Sequence[tuple[str, bytes]]
 
 _NOT_UPGRADED = (
-    "Reference and metadata wait for workers that read them: an upgrade is under way, or a shard's "
-    "database does not answer. Nothing was done."
+    "This waits for workers that can read it: an upgrade is under way, or a shard's database does "
+    "not answer. Nothing was done."
 )
 
 

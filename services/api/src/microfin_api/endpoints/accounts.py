@@ -114,6 +114,8 @@ def _view(account: StoredAccount) -> AccountView:
     return AccountView(
         account_number=account.number,
         balance=to_decimal_text(account.balance, account.currency),
+        available=to_decimal_text(account.balance - account.held, account.currency),
+        held=to_decimal_text(account.held, account.currency),
         currency=account.currency,
         state=account.state,
         seq=account.seq,

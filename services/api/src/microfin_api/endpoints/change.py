@@ -5,12 +5,13 @@ import re
 from collections.abc import Iterator
 from typing import Final, Literal
 
+import msgspec
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
 from microfin.ledger.account_number import derive_account_number
-from microfin.ledger.operation import Kind, operation_id
+from microfin.ledger.operation import Kind, Operation, operation_id
 from microfin.ledger.wire import Command, body_hash
 from microfin_api import metrics
 from microfin_api.commands.idempotency import (
@@ -23,7 +24,7 @@ from microfin_api.commands.idempotency import (
 from microfin_api.commands.submission import Accepted, TraceHeaders, unknown_after
 from microfin_api.commands.waiting import Settled
 from microfin_api.endpoints.outcome_answers import rejection, settled_view
-from microfin_api.http.answers import AcceptedOperation, answer
+from microfin_api.http.answers import AcceptedOperation, answer, hold_id
 from microfin_api.http.notes import Notes
 from microfin_api.http.problems import Problem
 from microfin_api.people.session_cache import Session
@@ -33,6 +34,18 @@ from microfin_api.services import Services
 logger = structlog.get_logger(__name__)
 
 _TRACE_PARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What is to be done with an account's money; the fields are those of `Command`."""
+
+    kind: Kind
+    account: str
+    amount: str = ""
+    counterparty: str = ""
+    hold: str = ""
+    lifetime: int = 0
+    last: bool = False
 
 
 class Change:
@@ -66,28 +79,24 @@ class Change:
         return await self._perform(command, "", status=status, at_once=at_once)
 
     async def move(
-        self,
-        kind: Kind,
-        account: str,
-        amount: str,
-        *,
-        counterparty: str = "",
-        notes: Notes,
-        at_once: bool,
+        self, asked: Asked, notes: Notes, *, status: int = 200, at_once: bool
     ) -> Response:
-        """Deposit, withdraw or transfer `amount`."""
+        """Move money, or set it aside; `status` is that of a settled answer."""
         command = Command(
-            kind=kind,
+            kind=asked.kind,
             leg="request",
-            operation=operation_id(self.user, self.key.text, kind, account),
-            account=account,
+            operation=operation_id(self.user, self.key.text, asked.kind, asked.account),
+            account=asked.account,
             user=self.user,
-            counterparty=counterparty,
-            amount=amount,
+            counterparty=asked.counterparty,
+            amount=asked.amount,
             reference=notes.reference,
             metadata=notes.metadata,
+            hold=asked.hold,
+            lifetime=asked.lifetime,
+            last=asked.last,
         )
-        return await self._perform(command, account, status=200, at_once=at_once)
+        return await self._perform(command, asked.account, status=status, at_once=at_once)
 
     async def _perform(
         self, command: Command, noted_account: str, *, status: int, at_once: bool
@@ -136,7 +145,7 @@ class Change:
             problem.headers |= headers
             raise problem
         if status == 201:
-            headers["Location"] = f"/api/accounts/{operation.account}"
+            headers["Location"] = _location(operation)
         return answer(settled_view(operation), status, headers)
 
     def _accepted_answer(self, command: Command, accepted: Accepted) -> Response:
@@ -153,6 +162,18 @@ class Change:
             headers["Preference-Applied"] = "respond-async"
         view = AcceptedOperation(operation_id=accepted.operation, status=status)
         return answer(view, 202, headers)
+
+
+def _location(operation: Operation) -> str:
+    """Return where what an operation made is shown."""
+    if operation.kind == "hold":
+        return f"/api/holds/{hold_id(operation.account, operation.operation)}"
+    return f"/api/accounts/{operation.account}"
+
+
+def at_once(request: Request, services: Services) -> bool:
+    """Return whether an operation is answered before its outcome."""
+    return services.settings.answer == "accepted" or prefers_async(request)
 
 
 def prefers_async(request: Request) -> bool:

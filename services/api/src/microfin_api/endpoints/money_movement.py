@@ -5,7 +5,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
-from microfin_api.endpoints.change import Change, prefers_async
+from microfin_api.endpoints.change import Asked, Change, at_once
 from microfin_api.http.bodies import (
     DepositBody,
     TransferBody,
@@ -33,12 +33,11 @@ async def _move_cash(
 ) -> Response:
     change = await Change.begin(request, services)
     body = await read_body(request, DepositBody, services.settings.body_limit)
+    account, amount = read_account_number(body.account_number), read_amount(body.amount)
     return await change.move(
-        kind,
-        read_account_number(body.account_number),
-        read_amount(body.amount),
-        notes=read_notes(body.reference, body.metadata),
-        at_once=_at_once(request, services),
+        Asked(kind, account, amount),
+        read_notes(body.reference, body.metadata),
+        at_once=at_once(request, services),
     )
 
 
@@ -53,14 +52,5 @@ async def transfer(request: Request, services: Services) -> Response:
     if sender == receiver:
         raise Problem("same_account")
     return await change.move(
-        "transfer",
-        sender,
-        amount,
-        counterparty=receiver,
-        notes=notes,
-        at_once=_at_once(request, services),
+        Asked("transfer", sender, amount, receiver), notes, at_once=at_once(request, services)
     )
-
-
-def _at_once(request: Request, services: Services) -> bool:
-    return services.settings.answer == "accepted" or prefers_async(request)

@@ -94,7 +94,7 @@ class _Wanted(msgspec.Struct, frozen=True):
     limit: int
 
 
-_WITHOUT_ENTRIES: Final = ("open", "set_state")
+_WITHOUT_ENTRIES: Final = ("open", "set_state", "hold", "release", "expire")
 
 _decode_cursor = msgspec.json.Decoder(list[_Place]).decode
 

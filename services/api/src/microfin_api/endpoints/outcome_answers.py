@@ -6,10 +6,14 @@ from microfin.ledger.money import to_decimal_text
 from microfin.ledger.operation import Operation
 from microfin_api.http.answers import (
     AnswerBody,
+    Captured,
+    HoldMade,
     Moved,
     Opened,
     OperationView,
+    Released,
     Transferred,
+    hold_id,
     moment,
 )
 from microfin_api.http.problems import Problem
@@ -18,26 +22,23 @@ from microfin_api.http.problems import Problem
 def settled_view(operation: Operation) -> AnswerBody:
     """Return the answer for a settled operation."""
     currency = operation.currency
-    balance = to_decimal_text(operation.balance or 0, currency)
-    if operation.kind == "open":
-        return Opened(
-            operation_id=operation.operation,
-            status="settled",
-            account_number=operation.account,
-            balance=balance,
-            currency=currency,
-            time=moment(operation.time),
-        )
     shared: dict[str, Any] = {
         "operation_id": operation.operation,
         "status": "settled",
         "account_number": operation.account,
-        "amount": to_decimal_text(operation.amount or 0, currency),
         "currency": currency,
-        "balance": balance,
-        "seq": operation.seq or 0,
+        "balance": to_decimal_text(operation.balance or 0, currency),
+        "available": to_decimal_text((operation.balance or 0) - operation.held, currency),
         "time": moment(operation.time),
-        "reference": operation.reference or None,
+    }
+    if operation.kind == "open":
+        return Opened(**shared)
+    shared["reference"] = operation.reference or None
+    if operation.kind in ("hold", "capture", "release"):
+        return _settled_on_hold(operation, shared)
+    shared |= {
+        "amount": to_decimal_text(operation.amount or 0, currency),
+        "seq": operation.seq or 0,
     }
     if operation.kind == "transfer":
         return Transferred(
@@ -46,6 +47,33 @@ def settled_view(operation: Operation) -> AnswerBody:
             **shared,
         )
     return Moved(**shared)
+
+
+def _settled_on_hold(operation: Operation, shared: dict[str, Any]) -> AnswerBody:
+    currency = operation.currency
+    shared["hold_id"] = _hold_id(operation)
+    released = to_decimal_text(operation.released or 0, currency)
+    if operation.kind == "release":
+        return Released(released=released, **shared)
+    shared |= {
+        "amount": to_decimal_text(operation.amount or 0, currency),
+        "receiver_account_number": operation.counterparty or None,
+    }
+    if operation.kind == "hold":
+        return HoldMade(expires_at=moment(operation.ends or operation.time), **shared)
+    return Captured(
+        released=released,
+        left=to_decimal_text(operation.hold_left or 0, currency),
+        seq=operation.seq or 0,
+        **shared,
+    )
+
+
+def _hold_id(operation: Operation) -> str | None:
+    """Return the id of the hold that an operation made, takes from or ends."""
+    made_one = operation.kind == "hold" and operation.hold_left is not None
+    hold = operation.operation if made_one else operation.hold
+    return hold_id(operation.account, hold) if hold else None
 
 
 def rejection(operation: Operation) -> Problem:
@@ -60,6 +88,8 @@ def rejection(operation: Operation) -> Problem:
     detail = ""
     if operation.reason == "insufficient_funds":
         detail = _shortfall(operation.currency, members)
+    if operation.reason == "hold_exceeded":
+        detail = _excess(operation.currency, members)
     if own_account_is_missing(operation):
         detail = (
             "You have no such account. Check the number; the key of this request is used up, so "
@@ -67,16 +97,25 @@ def rejection(operation: Operation) -> Problem:
         )
     if operation.status == "refunded":
         detail = "The transfer could not be completed; its amount is back on the sender's account."
+    if operation.kind in ("capture", "release") and (
+        operation.reason == "hold_not_found" or own_account_is_missing(operation)
+    ):
+        members.pop("accountNumber", None)
+        return Problem("hold_not_found", **members)
     own = own_account_is_missing(operation)
     code = "account_not_found" if own else operation.reason or "internal"
     return Problem(code, detail, status=404 if own else 422, **members)
 
 
 def _shortfall(currency: str, funds: dict[str, str]) -> str:
-    there = f"The account has {funds.get('available')} {currency}"
+    there = f"The account has {funds.get('available')} {currency} available"
     if "needed" not in funds:
         return f"{there}, and no account may hold as much as was asked for."
     return f"{there}, {funds['needed']} {currency} is needed."
+
+
+def _excess(currency: str, funds: dict[str, str]) -> str:
+    return f"The hold has {funds.get('available')} {currency} left."
 
 
 def own_account_is_missing(operation: Operation) -> bool:
@@ -89,6 +128,7 @@ def own_account_is_missing(operation: Operation) -> bool:
 def operation_view(operation: Operation) -> OperationView:
     """Return an operation as its owner sees it, in any state."""
     transfer = operation.kind == "transfer"
+    on_hold = operation.kind in ("hold", "capture")
     # Nothing of another user's account is shown, not even its currency.
     currency = "" if own_account_is_missing(operation) else operation.currency
     reason = "account_not_found" if operation.reason == "not_owner" else operation.reason
@@ -98,7 +138,7 @@ def operation_view(operation: Operation) -> OperationView:
         kind=operation.kind,
         account_number=operation.account,
         sender_account_number=operation.account if transfer else None,
-        receiver_account_number=operation.counterparty if transfer else None,
+        receiver_account_number=(operation.counterparty or None) if transfer or on_hold else None,
         amount=_text(operation.amount, currency),
         currency=currency or None,
         balance=_text(operation.balance, currency),
@@ -106,14 +146,21 @@ def operation_view(operation: Operation) -> OperationView:
         reason=reason or None,
         reference=operation.reference or None,
         metadata=operation.metadata,
+        hold_id=_hold_id(operation),
+        released=_text(operation.released, currency),
+        left=_text(operation.hold_left, currency),
+        expires_at=None if operation.ends is None else moment(operation.ends),
         time=moment(operation.time),
         **_funds(operation),
     )
 
 
 def _funds(operation: Operation) -> dict[str, str]:
-    """Return needed and available as decimals, if the rejection has them."""
-    amounts = {"needed": operation.needed, "available": operation.available}
+    """Return needed and available as decimals: what a rejection saw, or what is left now."""
+    available = operation.available
+    if operation.balance is not None:
+        available = operation.balance - operation.held
+    amounts = {"needed": operation.needed, "available": available}
     return {
         name: to_decimal_text(amount, operation.currency)
         for name, amount in amounts.items()

@@ -22,6 +22,23 @@ OperationId = Annotated[
 ]
 
 
+HoldId = Annotated[
+    str,
+    msgspec.Meta(
+        description="Names a hold. Use it as it is.",
+        extra_json_schema={"pattern": "^[0-9]{12}-[0-9a-f]{32}$"},
+    ),
+]
+HoldState = Literal["open", "captured", "released", "expired"]
+Available = Annotated[
+    str,
+    msgspec.Meta(
+        description="A decimal string: the balance without what holds have set aside.",
+        examples=["12.50"],
+    ),
+]
+
+
 class AnswerBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Base of all answers' bodies: names in camelCase, unknown values left out."""
 
@@ -92,6 +109,8 @@ class AccountView(AnswerBody, frozen=True):
 
     account_number: str
     balance: Money
+    available: Available
+    held: Annotated[Money, msgspec.Meta(description="What open holds have set aside.")]
     currency: str
     state: AccountState
     seq: Annotated[int, msgspec.Meta(description="The number of the account's last entry.")]
@@ -112,6 +131,7 @@ class Opened(AnswerBody, frozen=True):
     status: Literal["settled"]
     account_number: str
     balance: Money
+    available: Available
     currency: str
     time: Moment
 
@@ -125,6 +145,7 @@ class Moved(AnswerBody, frozen=True):
     amount: Money
     currency: str
     balance: Money
+    available: Available
     seq: int
     time: Moment
     reference: str | None = None
@@ -141,9 +162,84 @@ class Transferred(AnswerBody, frozen=True):
     amount: Money
     currency: str
     balance: Money
+    available: Available
     seq: int
     time: Moment
     reference: str | None = None
+
+
+class HoldMade(AnswerBody, frozen=True):
+    """Money was set aside. It ends by itself at `expiresAt`."""
+
+    operation_id: OperationId
+    status: Literal["settled"]
+    hold_id: HoldId
+    account_number: str
+    amount: Money
+    currency: str
+    balance: Money
+    available: Available
+    expires_at: Moment
+    time: Moment
+    reference: str | None = None
+    receiver_account_number: str | None = None
+
+
+class Captured(AnswerBody, frozen=True):
+    """A settled capture. `left` is what the hold has left, `released` what it gave back."""
+
+    operation_id: OperationId
+    status: Literal["settled"]
+    hold_id: HoldId
+    account_number: str
+    amount: Money
+    released: Money
+    left: Money
+    currency: str
+    balance: Money
+    available: Available
+    seq: int
+    time: Moment
+    reference: str | None = None
+    receiver_account_number: str | None = None
+
+
+class Released(AnswerBody, frozen=True):
+    """A hold was ended. `released` is what it gave back."""
+
+    operation_id: OperationId
+    status: Literal["settled"]
+    hold_id: HoldId
+    account_number: str
+    released: Money
+    currency: str
+    balance: Money
+    available: Available
+    time: Moment
+    reference: str | None = None
+
+
+class HoldView(AnswerBody, frozen=True):
+    """A hold. Of `amount`, `captured` was paid and `left` is still set aside."""
+
+    hold_id: HoldId
+    state: HoldState
+    account_number: str
+    amount: Money
+    captured: Money
+    left: Money
+    currency: str
+    expires_at: Moment
+    ended_at: Moment | None = None
+    receiver_account_number: str | None = None
+
+
+class HoldList(AnswerBody, frozen=True):
+    """An account's open holds, those that end first. `nextCursor` is present if there may be
+    more."""
+
+    holds: list[HoldView]
+    next_cursor: str | None = None
 
 
 class AcceptedOperation(AnswerBody, frozen=True):
@@ -171,6 +267,10 @@ class OperationView(AnswerBody, frozen=True):
     available: Money | None = None
     reference: str | None = None
     metadata: dict[str, str] | None = None
+    hold_id: HoldId | None = None
+    released: Money | None = None
+    left: Money | None = None
+    expires_at: Moment | None = None
     time: Moment | None = None
 
 
@@ -244,6 +344,11 @@ def answer(
 ) -> Response:
     """Return `view` as a JSON response."""
     return Response(_encode(view), status, media_type=JSON, headers=headers)
+
+
+def hold_id(account: str, operation: str) -> str:
+    """Return the id of the hold that `operation` made on `account`."""
+    return f"{account}-{operation}"
 
 
 def moment(milliseconds: int) -> str:

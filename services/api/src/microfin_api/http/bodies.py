@@ -13,6 +13,7 @@ from starlette.requests import Request
 from microfin.ledger.account_number import is_account_number
 from microfin.ledger.money import EXPONENTS, InvalidAmount, canonical_amount
 from microfin.ledger.notes import METADATA_BYTES_MOST, METADATA_PAIRS_MOST, REFERENCE_MOST
+from microfin.ledger.wire import HOLD_LONGEST
 from microfin.people import identity
 from microfin.people.identity import EMAIL_MOST, NAME_MOST, PASSWORD_LEAST, PASSWORD_MOST
 from microfin_api.http.problems import Problem
@@ -20,6 +21,15 @@ from microfin_api.http.problems import Problem
 _DISCARD_MOST: Final = 4 * 2**20
 _DISCARD_SECONDS: Final = 2.0
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
+
+_DAY: Final = 24 * 3_600
+_AMOUNT_SCHEMA: Final[dict[str, Any]] = {
+    "oneOf": [
+        {"type": "string", "pattern": r"^[0-9]{1,40}(\.[0-9]{1,40})?$"},
+        {"type": "number", "exclusiveMinimum": 0},
+    ],
+    "examples": ["12.50", 12.5],
+}
 
 AccountNumber = Annotated[
     str,
@@ -33,13 +43,7 @@ Amount = Annotated[
     msgspec.Raw,
     msgspec.Meta(
         description="A positive decimal as a JSON number or string, exact, without an exponent.",
-        extra_json_schema={
-            "oneOf": [
-                {"type": "string", "pattern": r"^[0-9]{1,40}(\.[0-9]{1,40})?$"},
-                {"type": "number", "exclusiveMinimum": 0},
-            ],
-            "examples": ["12.50", 12.5],
-        },
+        extra_json_schema=_AMOUNT_SCHEMA,
     ),
 ]
 Currency = Annotated[
@@ -74,6 +78,36 @@ SentMetadata = Annotated[
         examples=[{"order": "A-17"}],
         extra_json_schema={"maxProperties": METADATA_PAIRS_MOST},
     ),
+]
+
+
+Receiver = Annotated[
+    str,
+    msgspec.Meta(
+        description="The account that captures pay. Without it they are withdrawals.",
+        examples=["100000000008"],
+        extra_json_schema={"pattern": "^[0-9]{12}$"},
+    ),
+]
+HoldSeconds = Annotated[
+    int,
+    msgspec.Meta(
+        ge=1,
+        le=HOLD_LONGEST // 1000,
+        description="Seconds after which the hold ends by itself: 7 days by default, 31 at most.",
+    ),
+]
+CapturedAmount = Annotated[
+    msgspec.Raw,
+    msgspec.Meta(
+        description="A positive decimal as a JSON number or string. Without it, all that the hold "
+        "has left.",
+        extra_json_schema=_AMOUNT_SCHEMA,
+    ),
+]
+LastCapture = Annotated[
+    bool,
+    msgspec.Meta(description="Whether what the hold has left then is released."),
 ]
 
 
@@ -114,6 +148,33 @@ class DepositBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     metadata: SentMetadata | None = None
 
 
+class HoldBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """How much to set aside, of which account, for whom and for how long."""
+
+    account_number: AccountNumber
+    amount: Amount
+    receiver_account_number: Receiver | None = None
+    expires_in: HoldSeconds = 7 * _DAY
+    reference: Reference = ""
+    metadata: SentMetadata | None = None
+
+
+class CaptureBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """How much to pay from a hold."""
+
+    amount: CapturedAmount | None = None
+    final: LastCapture = False
+    reference: Reference = ""
+    metadata: SentMetadata | None = None
+
+
+class ReleaseBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What a release may be noted with."""
+
+    reference: Reference = ""
+    metadata: SentMetadata | None = None
+
+
 class TransferBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """What to transfer, from where, and to where."""
 
@@ -127,7 +188,10 @@ class TransferBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 _DECODERS: Final[dict[type[msgspec.Struct], msgspec.json.Decoder[Any]]] = {
     body: msgspec.json.Decoder(body)
-    for body in (SignUpBody, SignInBody, PasswordBody, OpenBody, DepositBody, TransferBody)
+    for body in (
+        *(SignUpBody, SignInBody, PasswordBody, OpenBody, DepositBody, TransferBody),
+        *(HoldBody, CaptureBody, ReleaseBody),
+    )
 }
 
 

@@ -177,6 +177,13 @@ _KINDS: Final = (
         "just answered with 202, use the whole address in that answer's Location.",
     ),
     ProblemKind(
+        "hold_not_found",
+        404,
+        "There is no such hold.",
+        "Use the holdId of an answer. A hold of somebody else's account is treated as missing. The "
+        "Idempotency-Key is used up: send the right id with a new one.",
+    ),
+    ProblemKind(
         "too_many_accounts",
         409,
         "The user has reached the limit of accounts.",
@@ -193,9 +200,22 @@ _KINDS: Final = (
     ProblemKind(
         "insufficient_funds",
         422,
-        "The balance is too low.",
-        "The members needed and available show what was asked for and what was there; needed is "
-        "left out if no account could ever hold that much.",
+        "The account has too little available.",
+        "The members needed and available show what was asked for and what was there, without what "
+        "holds set aside; needed is left out if no account could ever hold that much.",
+    ),
+    ProblemKind(
+        "hold_ended",
+        422,
+        "The hold has ended.",
+        "It was captured or released, or its time is over. What it had left is available.",
+    ),
+    ProblemKind(
+        "hold_exceeded",
+        422,
+        "The hold has less left than was to be captured.",
+        "The members needed and available show what was asked for and what the hold has left. "
+        "Capture that much at most, or leave the amount out to capture all of it.",
     ),
     ProblemKind(
         "account_frozen",

@@ -1,4 +1,4 @@
-"""Operations of an account that have no entry: those that were rejected, and the opening.
+"""Operations of an account that have no entry: rejections, the opening, holds and releases.
 
 They have an index of their own in each volume, which costs the others nothing
 (docs/adr/0053-own-operations.md). A volume may leave for the archive between two looks: then it is

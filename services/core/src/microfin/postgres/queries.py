@@ -36,6 +36,7 @@ class StoredAccount(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     currency: str
     balance: int
+    held: int
     state: AccountState
     seq: int
     version: int
@@ -62,7 +63,7 @@ class RoutingRow(msgspec.Struct, frozen=True, kw_only=True):
 _LEGS = f"SELECT {OUTCOME_COLUMNS} FROM legs_of($1::uuid[])"  # noqa: S608 - the columns are ours
 
 _ACCOUNTS = f"""
-SELECT number, owner, currency, balance, state, seq, version,
+SELECT number, owner, currency, balance, held, state, seq, version,
     {MILLISECONDS.format(column="opened_at")} AS opened_at,
     {MILLISECONDS.format(column="clock_timestamp()")} AS read_at
 FROM accounts
@@ -261,6 +262,7 @@ def _stored_account(row: Any) -> StoredAccount:
         owner=row["owner"].hex,
         currency=row["currency"],
         balance=row["balance"],
+        held=row["held"],
         state=row["state"],
         seq=row["seq"],
         version=row["version"],

@@ -70,7 +70,7 @@ CREATE TABLE holds (
 COMMENT ON TABLE holds IS 'The open holds; what ended the others is in outcomes';
 COMMENT ON COLUMN holds.operation_id IS 'The operation that made the hold';
 COMMENT ON COLUMN holds.receiver IS 'The account that captures pay; empty: cash';
-CREATE INDEX holds_account ON holds (account, operation_id);
+CREATE INDEX holds_account ON holds (account, ends_at, operation_id);
 CREATE INDEX holds_end ON holds (ends_at, operation_id);
 
 ALTER TABLE archived_accounts ADD COLUMN held bigint NOT NULL DEFAULT 0;
@@ -383,21 +383,14 @@ DO $$ DECLARE home text; BEGIN
 END $$;
 """  # noqa: S608 - all names are ours
 
-# What was done with a hold came after it, so it is in the hold's volume or a later one.
-OUTCOMES_OF_HOLD = """
-CREATE FUNCTION outcomes_of_hold(of_hold uuid, of_volume integer, at_most integer)
-RETURNS SETOF outcomes LANGUAGE plpgsql STABLE SET enable_seqscan = off
-AS $$
-BEGIN
-    RETURN QUERY EXECUTE format(
-        'SELECT * FROM outcomes WHERE hold = $1 AND volume = ANY (%L::integer[])
-        ORDER BY volume DESC, at DESC, log_offset DESC LIMIT $2',
-        ARRAY(SELECT volume FROM volumes WHERE volume >= of_volume)) USING of_hold, at_most;
-END
-$$;
-COMMENT ON FUNCTION outcomes_of_hold IS
-    'What was done with a hold, the latest first, from the volume in which it was made on';
-REVOKE EXECUTE ON FUNCTION outcomes_of_hold FROM PUBLIC;
+END_OF_HOLD = """
+CREATE FUNCTION end_of_hold(of_hold uuid) RETURNS SETOF outcomes LANGUAGE sql STABLE ROWS 1
+    SET enable_seqscan = off
+BEGIN ATOMIC
+    SELECT * FROM outcomes WHERE hold = of_hold AND hold_left = 0 LIMIT 1;
+END;
+COMMENT ON FUNCTION end_of_hold IS 'What ended a hold; no row: it is open';
+REVOKE EXECUTE ON FUNCTION end_of_hold FROM PUBLIC;
 """
 
 GRANTS = """
@@ -405,7 +398,7 @@ GRANT UPDATE (held) ON accounts TO microfin_worker;
 GRANT SELECT, INSERT, DELETE ON holds TO microfin_worker;
 GRANT UPDATE (amount_left) ON holds TO microfin_worker;
 GRANT SELECT ON holds TO microfin_api, microfin_auditor;
-GRANT EXECUTE ON FUNCTION outcomes_of_hold TO microfin_api;
+GRANT EXECUTE ON FUNCTION end_of_hold TO microfin_api;
 """
 
 
@@ -436,5 +429,5 @@ def upgrade() -> None:
     op.execute(VOLUME_ACCOUNTS)
     op.execute(IN_THE_LEDGER)
     op.execute(IN_THE_ARCHIVE)
-    op.execute(OUTCOMES_OF_HOLD)
+    op.execute(END_OF_HOLD)
     op.execute(GRANTS)
