@@ -23,11 +23,13 @@ from faults.effect_order import AccountOrder, Place, PlacedEntry
 from faults.finding import Finding
 from faults.history import History, Read
 from faults.ledger import AccountState, Entry, Ledger, Leg, LegName
+from microfin.ledger.wire import expiry_of
 
 HARMLESS_REASONS = frozenset({"expired"})
 """Rejections that a fault may cause, whether or not the accounts hold enough."""
 
 _NOTHING = AccountState(0, 0)
+_LONG = 600  # seconds: no round lasts so long
 
 
 def check(history: History, ledger: Ledger) -> list[Finding]:
@@ -41,6 +43,7 @@ class _Checking:
         self._ledger = ledger
         self._asked = {it.operation: it for it in (*history.unresolved, *history.asked)}
         self._legs: dict[str, dict[LegName, Leg]] = defaultdict(dict)
+        self._ended_holds = {it.hold for it in ledger.legs if it.hold_left == 0}
         self._entries: dict[str, list[Entry]] = defaultdict(list)
         self._of_account: dict[str, list[Entry]] = defaultdict(list)
         for entry in ledger.entries:
@@ -76,10 +79,22 @@ class _Checking:
             if leg.leg in self._legs[leg.operation]:
                 yield Finding("doubled", f"two outcomes of {leg.leg}", leg.operation)
             self._legs[leg.operation][leg.leg] = leg
-            if leg.operation not in self._asked:
+            if leg.operation not in self._asked and not self._is_an_end(leg):
                 yield Finding(
                     "invented", f"nobody asked for this {leg.kind}", leg.operation, leg.account
                 )
+
+    def _is_an_end(self, leg: Leg) -> bool:
+        """Whether a worker ended a hold whose time was over: no client asks for that.
+
+        The hold may be of an earlier round.
+        """
+        hold = self._asked.get(leg.hold)
+        return (
+            (leg.kind, leg.leg, leg.status) == ("expire", "request", "settled")
+            and leg.operation == expiry_of(leg.hold)
+            and (hold is None or (hold.kind, hold.account) == ("hold", leg.account))
+        )
 
     def _balances(self, account: str) -> Iterator[Finding]:
         """Follow the account's entries from before the round to its end."""
@@ -135,7 +150,7 @@ class _Checking:
                 place = order.of_entry(entry.seq)
                 effects.append((place, asked.first_sent, known, asked.operation))
         for leg in requests:
-            if leg.seq is None:
+            if leg.seq is None or leg.kind in ("hold", "release"):  # what has no entry
                 rejected_at = order.of_rejection(leg.partition, leg.offset)
                 if rejected_at is not None:
                     asked = self._asked[leg.operation]
@@ -161,18 +176,25 @@ class _Checking:
             return
         asked = self._asked[leg.operation]
         unjustified = Finding("unjustified", f"rejected: {leg.reason}", leg.operation, leg.account)
-        if leg.reason == "account_not_found" and asked.kind == "transfer":
+        if leg.reason == "account_not_found" and asked.kind in ("transfer", "capture"):
             if asked.counterparty in self._ledger.after:
+                yield unjustified
+        elif leg.reason == "hold_ended":
+            if asked.hold not in self._ended_holds and self._asked[asked.hold].lifetime > _LONG:
+                yield unjustified
+        elif leg.reason == "hold_exceeded":
+            if leg.needed != asked.amount or (leg.available or 0) >= asked.amount:
                 yield unjustified
         elif leg.reason == "insufficient_funds":
             if leg.needed != asked.amount or (leg.available or 0) >= asked.amount:
                 yield unjustified
             place = order.of_rejection(leg.partition, leg.offset)
             balance = self._balance_after(leg.account, place, before)
-            if balance is not None and balance != leg.available:
+            if balance is not None and balance != (leg.available or 0) + leg.held:
                 yield Finding(
                     "unjustified",
-                    f"rejected with {leg.available} available, but the balance was {balance}",
+                    f"rejected with {leg.available} available and {leg.held} held, but the "
+                    f"balance was {balance}",
                     leg.operation,
                     leg.account,
                 )

@@ -25,10 +25,14 @@ _CHAIN: Final = 6  # operations in a chain
 _ABANDON: Final = 0.1
 _NOBODY: Final = 0.03  # of the transfers go to an account that does not exist
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_LIFETIMES: Final = (2, 10, 3_600)  # seconds of a hold: some end while the round lasts
 _ACTIONS: Final = (
     ("deposit", 30),
     ("withdraw", 20),
     ("transfer", 36),
+    ("hold", 6),
+    ("capture", 6),
+    ("release", 2),
     ("burst", 2),
     ("open", 1),
     ("statement", 4),
@@ -104,6 +108,7 @@ class _Life:
         self._account = account
         self._random = random
         self._last: Asked | None = None
+        self._holds: list[Asked] = []
 
     async def act(self) -> None:
         """Do one thing."""
@@ -115,7 +120,7 @@ class _Life:
             await self._teller.read_balance(self._account)
         elif action == "replay" and self._last is not None:
             await self._teller.attempt(self._last, self._account)
-        elif action == "reuse" and self._last is not None and self._last.kind != "open":
+        elif action == "reuse" and self._last is not None and self._last.amount:
             await self._teller.reuse_key(self._last, self._account)
         elif action == "burst":
             await asyncio.gather(*(self._perform(self._draw("deposit")) for _ in range(3)))
@@ -143,11 +148,30 @@ class _Life:
         amount = self._random.randint(1, 2_000)
         if kind == "open":
             return self._new("open")
+        if kind in ("capture", "release"):
+            return self._draw_on_hold(kind)
+        if kind == "hold":
+            receiver = self._receiver() if self._random.random() < 0.7 else ""
+            asked = self._new("hold", amount=amount, counterparty=receiver)
+            asked.lifetime = self._random.choice(_LIFETIMES)
+            return asked
         if kind == "withdraw" and self._random.random() < 0.1:
             amount = self._random.randint(20_000, 90_000)
         if kind != "transfer":
             return self._new(kind, amount=amount)
         return self._new("transfer", amount=amount, counterparty=self._receiver())
+
+    def _draw_on_hold(self, kind: str) -> Asked:
+        """Take from one of the client's holds, or end it; a deposit if there is none."""
+        if not self._holds:
+            return self._draw("deposit")
+        hold = self._random.choice(self._holds)
+        amount = self._random.randint(1, max(1, hold.amount)) if kind == "capture" else 0
+        asked = self._new(kind, amount=amount, counterparty=hold.counterparty * (kind == "capture"))
+        asked.hold = hold.operation
+        if self._random.random() < 0.3:
+            self._holds.remove(hold)
+        return asked
 
     def _receiver(self) -> str:
         if self._random.random() < _NOBODY:
@@ -171,6 +195,8 @@ class _Life:
             await self._follow(asked, location)
         if asked.answered is not None and not asked.asynchronous:
             self._last = asked
+            if asked.kind == "hold" and asked.answers[0].status == "settled":
+                self._holds.append(asked)
             if asked.kind == "open" and asked.answers[0].status == "settled":
                 self._clients.numbers.append(asked.answers[0].account)
 

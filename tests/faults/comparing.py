@@ -30,12 +30,15 @@ def _body(asked: Asked, legs: Iterable[Leg]) -> Iterator[Finding]:
         if leg.leg == "credit":
             account, counterparty = counterparty, account
         amount = asked.amount or None
+        if asked.kind == "capture" and leg.leg == "request" and leg.status == "rejected":
+            counterparty = leg.counterparty  # the hold names it, and may be gone
         if (
             leg.kind != asked.kind
             or leg.user not in (asked.user, "")
             or (account and (leg.account, leg.counterparty) != (account, counterparty))
             or (leg.amount is not None and leg.amount != amount)
             or leg.reference != asked.reference
+            or (leg.leg == "request" and leg.hold != asked.hold)
         ):
             yield Finding("invented", f"{leg} is not what was asked", asked.operation, leg.account)
 
@@ -86,11 +89,9 @@ def _expected(asked: Asked, legs: Mapping[LegName, Leg]) -> dict[tuple[str, LegN
     status = legs["request"].status
     if asked.kind == "deposit" and status == "settled":
         effects[asked.account, "request"] = asked.amount
-    elif asked.kind == "withdraw" and status == "settled":
+    elif asked.kind in ("withdraw", "transfer", "capture") and status != "rejected":
         effects[asked.account, "request"] = -asked.amount
-    elif asked.kind == "transfer" and status != "rejected":
-        effects[asked.account, "request"] = -asked.amount
-        if status == "settled":
+        if status == "settled" and asked.counterparty:
             effects[asked.counterparty, "request"] = asked.amount
     credit = legs.get("credit")
     if credit is not None and credit.status == "settled":

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["open", "deposit", "withdraw", "transfer"]
+Kind = Literal["open", "deposit", "withdraw", "transfer", "hold", "capture", "release"]
 Result = Literal["final", "accepted", "refused", "unknown"]
 """How one request ended. `refused`: nothing was done; `unknown`: nobody knows."""
 
@@ -37,7 +37,8 @@ class Asked(msgspec.Struct, omit_defaults=True):
 
     `account` is the one that the command is sent to; empty for `open`. `asynchronous`: the client
     asked for 202. `acknowledged` is when the first 202 or final answer came, `answered` when the
-    first final answer came. `abandoned`: the client gave it up while it was ambiguous.
+    first final answer came. `abandoned`: the client gave it up while it was ambiguous. `hold` is the
+    operation that made the hold which this one is about; `lifetime` is a new one's, in seconds.
     """
 
     operation: str
@@ -54,6 +55,8 @@ class Asked(msgspec.Struct, omit_defaults=True):
     answers: list[Answer] = []
     abandoned: bool = False
     reference: str = ""
+    hold: str = ""
+    lifetime: int = 0
 
     @property
     def first_sent(self) -> float:

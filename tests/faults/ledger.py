@@ -27,6 +27,10 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     partition: int = 0
     offset: int = 0
     reference: str = ""
+    held: int = 0
+    hold: str = ""
+    held_change: int = 0
+    hold_left: int | None = None
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

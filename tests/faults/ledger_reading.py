@@ -10,7 +10,7 @@ from faults.ledger import AccountState, Entry, Ledger, Leg
 
 _LEGS = """
 SELECT operation_id, leg, kind, status, account, counterparty, user_id, amount, seq, balance,
-    reason, needed, available, partition, log_offset, reference
+    reason, needed, available, partition, log_offset, reference, held, hold, held_change, hold_left
 FROM outcomes WHERE partition = $1 AND log_offset >= $2 ORDER BY log_offset
 """
 _ENTRIES = """
@@ -90,6 +90,10 @@ def _leg(row: Any) -> Leg:
         partition=row["partition"],
         offset=row["log_offset"],
         reference=row["reference"] or "",
+        held=row["held"] or 0,
+        hold=row["hold"].hex if row["hold"] else "",
+        held_change=row["held_change"] or 0,
+        hold_left=row["hold_left"],
     )
 
 

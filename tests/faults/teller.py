@@ -15,6 +15,7 @@ _PATHS: Final = {
     "deposit": "/api/deposit",
     "withdraw": "/api/withdraw",
     "transfer": "/api/transfer",
+    "hold": "/api/holds",
 }
 _NOT_DONE: Final = frozenset({"overloaded", "unavailable"})
 _LINES: Final = 20
@@ -65,7 +66,7 @@ class Teller:
         try:
             response = await self._connections.ask(
                 "POST",
-                _PATHS[asked.kind],
+                _path(asked),
                 account.customer.session,
                 _body(asked, asked.amount),
                 headers,
@@ -143,7 +144,7 @@ class Teller:
         body = _body(asked, asked.amount + 1)
         try:
             response = await self._connections.ask(
-                "POST", _PATHS[asked.kind], account.customer.session, body, headers
+                "POST", _path(asked), account.customer.session, body, headers
             )
         except NoAnswer:
             return
@@ -198,11 +199,29 @@ class Teller:
         self.history.oddities.append(Oddity(time.monotonic(), operation, response.status, body))
 
 
+def _path(asked: Asked) -> str:
+    if asked.hold:
+        return f"/api/holds/{asked.account}-{asked.hold}/{asked.kind}"
+    return _PATHS[asked.kind]
+
+
 def _body(asked: Asked, amount: int) -> bytes:
     decimal = f"{amount // 100}.{amount % 100:02d}"
     reference = f',"reference":"{asked.reference}"' if asked.reference else ""
     if asked.kind == "open":
         return b"{}"
+    if asked.kind == "release":
+        return f"{{{reference[1:]}}}".encode()
+    if asked.kind == "capture":
+        return f'{{"amount":"{decimal}"{reference}}}'.encode()
+    if asked.kind == "hold":
+        receiver = ""
+        if asked.counterparty:
+            receiver = f',"receiverAccountNumber":"{asked.counterparty}"'
+        return (
+            f'{{"accountNumber":"{asked.account}","amount":"{decimal}",'
+            f'"expiresIn":{asked.lifetime}{receiver}{reference}}}'
+        ).encode()
     if asked.kind == "transfer":
         return (
             f'{{"senderAccountNumber":"{asked.account}",'

@@ -59,11 +59,14 @@ async def test_the_last_releases_workers_get_only_what_they_read(
         expected = 200 if int(read) >= 2 else 503
         assert (await client.post("/api/deposit", json=noted)).status_code == expected
         assert (await client.post("/api/deposit", json=plain)).status_code == 200
+        held = 201 if int(read) >= 3 else 503
+        assert (await client.post("/api/holds", json=plain)).status_code == held
         *others, last = range(bank.partitions)
         for partition in others:
             assert await workers[partition].end() == 0
             await worker(bank, PRESENT, partition)
         assert (await client.post("/api/deposit", json=noted)).status_code == expected
+        assert (await client.post("/api/holds", json=plain)).status_code == held
         assert await workers[last].end() == 0
         await worker(bank, PRESENT, last)
 
@@ -71,6 +74,10 @@ async def test_the_last_releases_workers_get_only_what_they_read(
             return (await client.post("/api/deposit", json=noted)).status_code == 200
 
         await until("the reference is taken", is_taken)
+        made = await client.post("/api/holds", json=plain)
+        assert made.status_code == 201, made.text
+        captured = await client.post(f"/api/holds/{made.json()['holdId']}/capture")
+        assert captured.status_code == 200, captured.text
     await bank.check()
 
 
@@ -137,12 +144,12 @@ async def test_a_partition_waits_for_a_worker_that_reads_its_records(bank: Bank)
     account = await bank.open_on(0, balance="1")
     await bank.check()
     ahead = bank.request("deposit", account, "of the next release", amount="20")
-    value = wire.encode(ahead).replace(b'{"v":1', b'{"v":3')
+    value = wire.encode(ahead).replace(b'{"v":1', b'{"v":4')
     offset = await append_raw(bank, 0, account.encode(), value)
     behind = await bank.withdraw(account, "21", "only after the deposit")
     for stopping in (first, await bank.worker(0)):
         status = await stopping.reaches("stopped")
-        assert "version 3" in status["reason"]
+        assert "version 4" in status["reason"]
         assert status["next_offset"] == offset
         assert (await stopping.get("/readyz")).status_code == 503
         assert (await stopping.get("/healthz")).status_code == 200

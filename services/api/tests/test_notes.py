@@ -8,6 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from microfin.ledger import wire
 from microfin.ledger.account_number import check_digit
 from microfin.ledger.routing import partition_of
 from support.api_under_test import PARTITIONS, Api, Ledger, User
@@ -185,7 +186,7 @@ async def test_none_is_sent_before_all_workers_read_it(
     finally:
         await owner.execute("UPDATE partitions SET wire_epoch = epoch")
         await owner.close()
-    await until_true(lambda: lease.latest is not None and lease.latest.wire_version == 2)
+    await until_true(lambda: lease.latest is not None and lease.latest.wire_version == wire.VERSION)
     answer = await user.client.post("/api/deposit", json=body | {"reference": "x"})
     assert answer.status_code == 200, answer.text
     assert await user.balance(number) == "2.00"

@@ -31,7 +31,7 @@ ALICE = uuid4().hex
 YEAR = timedelta(days=400)
 BY_VOLUME = "SELECT volume, count(*) FROM outcomes GROUP BY volume ORDER BY volume"
 ACCOUNTS = """
-SELECT number, owner, currency, opened_at, balance, seq, entry_time, version, state
+SELECT number, owner, currency, opened_at, balance, held, seq, entry_time, version, state
 FROM {} ORDER BY number
 """
 CONTRA = "SELECT partition, contra, currency, balance FROM {} ORDER BY 1, 2, 3"
@@ -125,6 +125,50 @@ async def test_a_dry_run_changes_nothing(archived: Archived) -> None:
     assert states(await archived.archive(dry_run=True)) == [(0, "ready"), (1, "ready"), (2, "kept")]
     assert await archived.by_volume() == before
     assert await archived.by_volume(of_archive=True) == {}
+
+
+async def test_a_volume_stays_while_a_hold_of_it_is_open(archived: Archived) -> None:
+    ledger = archived.ledger
+    first, second = await some_history(ledger, volumes=1)
+    hold = ledger.request("hold", first, user=ALICE, amount="2", to=second, lifetime=10**9)
+    await ledger.drain()
+    await ledger.turn()
+    ledger.request("capture", first, user=ALICE, amount="1", hold=hold)
+    await ledger.drain()
+    await ledger.turn()
+    moved = await archived.archive()
+    assert states(moved) == [(0, "archived"), (1, "kept")]
+    assert f"hold {hold} is open" in moved[-1].reason
+    ledger.request("release", first, user=ALICE, hold=hold)
+    await ledger.drain()
+    await ledger.turn()
+    assert states(await archived.archive(dry_run=True))[0] == (1, "ready")
+    assert states(await archived.archive())[:3] == [(1, "archived"), (2, "archived"), (3, "archived")]
+    await archived.both_ends_agree()
+    report = await audit(ledger.urls, archives=archived.urls, at_rest=True)
+    assert report.ok, report.violations
+
+
+async def test_what_is_held_goes_on_over_the_border(archived: Archived) -> None:
+    """A hold is made in one volume, captured in the next and ended in a third."""
+    ledger = archived.ledger
+    first, second = await some_history(ledger, volumes=1)
+    hold = ledger.request("hold", first, user=ALICE, amount="3", to=second, lifetime=10**9)
+    await ledger.drain()
+    await ledger.turn()
+    ledger.request("capture", first, user=ALICE, amount="1", hold=hold)
+    await ledger.drain()
+    await ledger.turn()
+    ledger.request("capture", first, user=ALICE, hold=hold)
+    await ledger.drain()
+    # Only the volumes before the last capture leave: what was held then is the ledger's beginning.
+    moved = await archived.archive()
+    assert states(moved) == [(0, "archived"), (1, "archived"), (2, "archived"), (3, "kept")]
+    await archived.both_ends_agree()
+    held = await archived.rows(f"SELECT held FROM archived_accounts WHERE number = '{first}'")
+    assert held == [(200,)]
+    report = await audit(ledger.urls, archives=archived.urls, at_rest=True)
+    assert report.ok, report.violations
 
 
 async def test_states_and_openings_of_each_volume_are_kept(archived: Archived) -> None:

@@ -293,10 +293,15 @@ def migrate_to(url: str, revision: str) -> None:
 
 
 def batch_statement_of_before(place: Place, write: BatchWrite) -> str:
-    """Call `write_batch` without references and metadata, which came later."""
+    """Call `write_batch` without what came later: references, metadata and holds."""
     arguments = list(batch_statement._arguments(place, write))
-    of_entries, of_outcomes = 7 + 21 + 10, slice(7 + 19, 7 + 21)
-    del arguments[of_entries], arguments[of_outcomes]
+    entries = 7 + 26  # after the place and the outcomes
+    changed = entries + 11
+    opened = changed + 8
+    holds = opened + 10 + 3 + 4 + 2
+    del arguments[holds : holds + 6]
+    del arguments[opened + 9], arguments[changed + 7], arguments[entries + 10]
+    del arguments[entries - 7 : entries]
     return f"SELECT write_batch({','.join(arguments)})"
 
 
@@ -322,7 +327,13 @@ async def before(
         "_KNOWN",
         postgres_store._KNOWN.replace(
             "legs_of($1::uuid[])", "outcomes WHERE operation_id = ANY($1::uuid[])"
-        ).replace("reference, metadata", "NULL AS reference, NULL AS metadata"),
+        )
+        .replace("reference, metadata", "NULL AS reference, NULL AS metadata")
+        .replace("held, hold, held_change, hold_left", "0 AS held, NULL AS hold, 0 AS held_change")
+        .replace("(extract(epoch FROM ends_at) * 1000)::bigint", "NULL AS hold_left, NULL"),
+    )
+    monkeypatch.setattr(
+        postgres_store, "_ACCOUNTS", postgres_store._ACCOUNTS.replace("held", "0 AS held")
     )
     monkeypatch.setattr(postgres_store, "batch_statement", batch_statement_of_before)
     monkeypatch.setattr(PostgresStore, "_raise_epoch", raise_epoch_of_before)

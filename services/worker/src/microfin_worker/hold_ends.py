@@ -15,8 +15,11 @@ from microfin_worker.ports import Clock, DueHold, DueHolds, Log, Store, origin
 
 logger = structlog.get_logger(__name__)
 
-PAGE: Final = 500
+PAGE: Final = 100
 """Holds that are read, and ended, at once."""
+
+PAUSE: Final = 0.25
+"""Seconds between two pages: holds that end all at once must not be in everybody's way."""
 
 _BEGIN_ANEW: Final = 600.0  # seconds: a hold that was decided late may lie before the cursor
 
@@ -59,6 +62,7 @@ class HoldEnds:
                 self._after = due.holds[-1]
             if len(due.holds) < PAGE:
                 return
+            await self._clock.sleep(PAUSE)
 
     def _is_of_another_routing(self, due: DueHolds) -> bool:
         """Return whether accounts came from other partitions: their holds may have been passed."""

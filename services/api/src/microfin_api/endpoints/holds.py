@@ -41,6 +41,7 @@ HOLD_ID: Final = r"[0-9]{12}-[0-9a-f]{32}"
 _HOLD_ID: Final = re.compile(HOLD_ID, re.ASCII)
 _CURSOR: Final = re.compile(CURSOR, re.ASCII)
 _SECOND: Final = 1_000
+_LOOKS: Final = 3  # a hold may be made, or end, between two questions
 
 _ENDED_BY: Final[dict[str, HoldState]] = {
     "capture": "captured",
@@ -100,19 +101,29 @@ async def show_hold(request: Request, services: Services) -> Response:
     account, operation = _read_id(request)
     try:
         currency = await require_own_account(services, account, session.user)
-    except Problem:
+    except Problem as problem:
+        if problem.kind.code != "account_not_found":
+            raise
         raise Problem("hold_not_found") from None
-    found = await holds.open_hold(pool_of(services, account), operation)
-    if found is not None and found.account == account:
-        return answer(_view(found, currency))
+    pool, archive = pool_of(services, account), archive_of(services, account)
+    for _ in range(_LOOKS):
+        found = await holds.open_hold(pool, operation)
+        if found is not None and found.account == account:
+            return answer(_view(found, currency))
+        made = await _made(services, account, operation)
+        end = await holds.end_of(pool, operation, archive)
+        if end is not None:
+            return answer(_ended_view(made, end))
+    raise Problem("unavailable", "The hold is neither open nor ended.")
+
+
+async def _made(services: Services, account: str, operation: str) -> Outcome:
+    """Return the outcome that made a hold of the account. Raises `Problem` where there is none."""
     known = await queries.operations(services.pools, [operation], services.archives)
     made = known[operation].request if operation in known else None
     if made is None or (made.kind, made.status, made.account) != ("hold", "settled", account):
         raise Problem("hold_not_found")
-    end = await holds.end_of(pool_of(services, account), operation, archive_of(services, account))
-    if end is None:  # it was open when its outcome was read
-        return await show_hold(request, services)
-    return answer(_ended_view(made, end))
+    return made
 
 
 async def list_holds(request: Request, services: Services) -> Response:

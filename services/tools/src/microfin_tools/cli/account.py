@@ -76,6 +76,8 @@ def show(
         "owner": found.owner,
         "state": found.state,
         "balance": amount_text(found.balance, found.currency),
+        "held": amount_text(found.held, found.currency),
+        "available": amount_text(found.balance - found.held, found.currency),
         "currency": found.currency,
         "seq": found.seq,
         "version": found.version,
@@ -96,7 +98,8 @@ def show(
 def freeze(number: Number, key: Key = None, wait: Wait = 10, json: Json = False) -> None:
     """Freeze an account: nothing but refunds can be paid in, nothing can be paid out.
 
-    Deposits, withdrawals and transfers are rejected, credits go back to their senders. The worker
+    Deposits, withdrawals, transfers, holds and captures are rejected, credits go back to their
+    senders; holds can be released. The worker
     of the account's partition decides the command, in the order of the log.
 
     Needs MICROFIN_KAFKA and MICROFIN_DATABASES.

@@ -383,12 +383,22 @@ DO $$ DECLARE home text; BEGIN
 END $$;
 """  # noqa: S608 - all names are ours
 
+# What ended a hold came after it, so it is in the hold's volume or a later one. The volume with the
+# hold may be archived when it has ended.
 END_OF_HOLD = """
-CREATE FUNCTION end_of_hold(of_hold uuid) RETURNS SETOF outcomes LANGUAGE sql STABLE ROWS 1
+CREATE FUNCTION end_of_hold(of_hold uuid) RETURNS SETOF outcomes LANGUAGE plpgsql STABLE ROWS 1
     SET enable_seqscan = off
-BEGIN ATOMIC
-    SELECT * FROM outcomes WHERE hold = of_hold AND hold_left = 0 LIMIT 1;
-END;
+AS $$
+DECLARE
+    made_in integer := (
+        SELECT volume FROM legs_of(ARRAY[of_hold]) WHERE leg = 'request' LIMIT 1);
+BEGIN
+    RETURN QUERY EXECUTE format('SELECT * FROM outcomes
+        WHERE hold = $1 AND hold_left = 0 AND volume = ANY (%L::integer[]) LIMIT 1',
+        ARRAY(SELECT volume FROM volumes WHERE made_in IS NULL OR volume >= made_in))
+    USING of_hold;
+END
+$$;
 COMMENT ON FUNCTION end_of_hold IS 'What ended a hold; no row: it is open';
 REVOKE EXECUTE ON FUNCTION end_of_hold FROM PUBLIC;
 """
