@@ -10,6 +10,7 @@ from microfin.ledger.wire import expiry_of
 from microfin_worker import hold_ends
 from microfin_worker.hold_ends import HoldEnds
 from microfin_worker.ports import DueHold, DueHolds
+from microfin_worker.status import Status
 from support.clocks import ArtificialClock
 from support.logs import FailingLog
 
@@ -51,7 +52,8 @@ class Ends:
         self.store: Any = ListedHolds(count)
         self.log = FailingLog()
         self.clock = ArtificialClock()
-        self.ends = HoldEnds(1, self.store, self.log, self.clock, 5.0)
+        self.status = Status(1, state="working")
+        self.ends = HoldEnds(self.status, self.store, self.log, self.clock, 5.0)
 
     def appended(self) -> list[str]:
         assert all(partition == 1 for partition, _ in self.log.appended)
@@ -114,3 +116,23 @@ async def test_a_failure_is_a_delay() -> None:
     with pytest.raises(Enough):
         await it.ends.run()
     assert it.store.asked.count(None) == 2
+
+
+async def test_a_worker_that_does_not_work_appends_nothing() -> None:
+    it = Ends(20)
+    it.status.state = "stopped"
+    looks = 0
+
+    class Enough(Exception):
+        pass
+
+    async def tick(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 3:
+            raise Enough
+
+    it.clock.tick = tick  # type: ignore[method-assign]
+    with pytest.raises(Enough):
+        await it.ends.run()
+    assert it.appended() == []

@@ -12,6 +12,7 @@ import structlog
 from microfin.ledger.routing import partition_of
 from microfin.ledger.wire import Command, expiry_of
 from microfin_worker.ports import Clock, DueHold, DueHolds, Log, Store, origin
+from microfin_worker.status import Status
 
 logger = structlog.get_logger(__name__)
 
@@ -25,12 +26,16 @@ _BEGIN_ANEW: Final = 600.0  # seconds: a hold that was decided late may lie befo
 
 
 class HoldEnds:
-    """Ends the holds of one partition's accounts. It looks for them every `seconds`."""
+    """Ends the holds of one partition's accounts. It looks for them every `seconds`.
+
+    Only while the worker works: one that found another log than its own appends nothing to it.
+    """
 
     def __init__(
-        self, partition: int, store: Store, log: Log, clock: Clock, seconds: float
+        self, status: Status, store: Store, log: Log, clock: Clock, seconds: float
     ) -> None:
-        self._partition = partition
+        self._status = status
+        self._partition = status.partition
         self._store = store
         self._log = log
         self._clock = clock
@@ -44,7 +49,8 @@ class HoldEnds:
         while True:
             await self._clock.tick(self._seconds)
             try:
-                await self.end_due()
+                if self._status.ready:
+                    await self.end_due()
             except Exception as error:  # noqa: BLE001 - tried again at the next look
                 logger.warning("holds end later", error=repr(origin(error)))
                 self._begin_anew()

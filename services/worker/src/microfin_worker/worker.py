@@ -68,10 +68,12 @@ class Worker:
             pauses=self._pauses,
             states=self._states,
         )
-        self._hold_ends = HoldEnds(partition, ports.store, ports.log, ports.clock, limits.hold_look)
         self._tenure: Tenure | None = None
         self._held: int | None = None  # the epoch of the last claim, as far as it is known
         self.status = self._states.status
+        self._hold_ends = HoldEnds(
+            self.status, ports.store, ports.log, ports.clock, limits.hold_look
+        )
 
     @property
     def stopping(self) -> bool:

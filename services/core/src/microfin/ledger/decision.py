@@ -62,7 +62,7 @@ def leg_keys(batch: Sequence[Received]) -> list[LegKey]:
     for received in batch:
         if received.command is not None:
             keys[(received.command.operation, received.command.leg)] = None
-            if received.command.hold:
+            if received.command.hold and received.command.leg == "request":
                 keys[(received.command.hold, "request")] = None
         elif received.identity is not None and received.identity.leg == "request":
             keys[(received.identity.operation, "request")] = None

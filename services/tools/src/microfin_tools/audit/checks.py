@@ -209,7 +209,9 @@ SHAPE: Final = """
 coalesce(CASE
     WHEN o.leg <> 'request' AND o.kind NOT IN ('transfer', 'capture') THEN false
     WHEN (o.hold IS NOT NULL)
-            <> (o.kind IN ('capture', 'release', 'expire') AND o.leg = 'request') THEN false
+            <> (o.kind IN ('capture', 'release', 'expire') AND o.leg = 'request')
+        -- A record that could not be read completely names no hold.
+        AND (o.hold IS NOT NULL OR o.reason <> 'quarantined') THEN false
     WHEN (o.ends_at IS NOT NULL) <> (o.kind = 'hold' AND o.status = 'settled') THEN false
     WHEN num_nonnulls(o.held_change, o.hold_left) <> CASE
             WHEN o.kind IN ('hold', 'capture', 'release', 'expire') AND o.leg = 'request'
