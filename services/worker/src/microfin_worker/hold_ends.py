@@ -1,6 +1,6 @@
 """Ending holds whose time is over: the worker of their account's partition appends an `expire`.
 
-Beside the batches, so that none waits for it. Whoever appends one, and however often, it takes
+Beside the batches, so that none waits for it. However many append one, and however often, it takes
 effect once: its id follows from the hold (docs/adr/0049-holds.md).
 """
 
