@@ -171,7 +171,9 @@ class _Checking:
             if sent > latest:
                 latest, latest_operation = sent, operation
 
-    def _reason(self, leg: Leg, order: AccountOrder, before: AccountState) -> Iterator[Finding]:
+    def _reason(  # noqa: C901 - one reason after another
+        self, leg: Leg, order: AccountOrder, before: AccountState
+    ) -> Iterator[Finding]:
         if leg.status != "rejected" or leg.reason in HARMLESS_REASONS:
             return
         asked = self._asked[leg.operation]

@@ -37,8 +37,8 @@ class Asked(msgspec.Struct, omit_defaults=True):
 
     `account` is the one that the command is sent to; empty for `open`. `asynchronous`: the client
     asked for 202. `acknowledged` is when the first 202 or final answer came, `answered` when the
-    first final answer came. `abandoned`: the client gave it up while it was ambiguous. `hold` is the
-    operation that made the hold which this one is about; `lifetime` is a new one's, in seconds.
+    first final answer came. `abandoned`: the client gave it up while it was ambiguous. `hold` is
+    the operation that made the hold which this one is about; `lifetime` is a new one's, in seconds.
     """
 
     operation: str

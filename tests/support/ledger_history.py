@@ -29,8 +29,8 @@ class History(msgspec.Struct):
 
     Anna, Carl, Emil and `idle`, which nobody touches, are on partition 0, Bert and Dora (frozen) on
     partition 1, which is another shard where there are two. Fritz, on partition 0, has an open hold
-    from which `captured` took some, and `released` ended another one. `holds` are all, with account and
-    user. `bare_credit` is the body's hash that
+    from which `captured` took some, and `released` ended another one. `holds` are all, with account
+    and user. `bare_credit` is the body's hash that
     the credit of `crossed` would have without its reference, in hexadecimal.
     """
 

@@ -143,7 +143,11 @@ async def test_a_volume_stays_while_a_hold_of_it_is_open(archived: Archived) -> 
     await ledger.drain()
     await ledger.turn()
     assert states(await archived.archive(dry_run=True))[0] == (1, "ready")
-    assert states(await archived.archive())[:3] == [(1, "archived"), (2, "archived"), (3, "archived")]
+    assert states(await archived.archive())[:3] == [
+        (1, "archived"),
+        (2, "archived"),
+        (3, "archived"),
+    ]
     await archived.both_ends_agree()
     report = await audit(ledger.urls, archives=archived.urls, at_rest=True)
     assert report.ok, report.violations
@@ -165,8 +169,8 @@ async def test_what_is_held_goes_on_over_the_border(archived: Archived) -> None:
     moved = await archived.archive()
     assert states(moved) == [(0, "archived"), (1, "archived"), (2, "archived"), (3, "kept")]
     await archived.both_ends_agree()
-    held = await archived.rows(f"SELECT held FROM archived_accounts WHERE number = '{first}'")
-    assert held == [(200,)]
+    held = await archived.rows("SELECT number, held FROM archived_accounts WHERE held > 0")
+    assert held == [(first, 200)]
     report = await audit(ledger.urls, archives=archived.urls, at_rest=True)
     assert report.ok, report.violations
 

@@ -75,7 +75,7 @@ async def capture(request: Request, services: Services) -> Response:
     change = await Change.begin(request, services)
     account, operation = _read_id(request)
     body = await read_optional_body(request, CaptureBody, services.settings.body_limit)
-    amount = "" if body.amount is None else read_amount(body.amount)
+    amount = read_amount(body.amount) if bytes(body.amount) else ""
     return await change.move(
         Asked("capture", account, amount, hold=operation, last=body.final),
         read_notes(body.reference, body.metadata),

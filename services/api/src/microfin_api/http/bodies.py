@@ -162,7 +162,7 @@ class HoldBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 class CaptureBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """How much to pay from a hold."""
 
-    amount: CapturedAmount | None = None
+    amount: CapturedAmount = msgspec.Raw(b"")
     final: LastCapture = False
     reference: Reference = ""
     metadata: SentMetadata | None = None
