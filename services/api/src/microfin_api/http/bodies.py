@@ -159,10 +159,14 @@ class HoldBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     metadata: SentMetadata | None = None
 
 
+def _no_amount() -> msgspec.Raw:
+    return msgspec.Raw(b"")
+
+
 class CaptureBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """How much to pay from a hold."""
 
-    amount: CapturedAmount = msgspec.Raw(b"")
+    amount: CapturedAmount = msgspec.field(default_factory=_no_amount)
     final: LastCapture = False
     reference: Reference = ""
     metadata: SentMetadata | None = None
