@@ -71,6 +71,7 @@ async def test_the_reference_is_the_catalogue(shard: tuple[Platform, str, str]) 
         ("microfin_worker", "decided_before"),
         ("microfin_api", "open_session"),
         ("microfin_api", "attempts_of"),
+        ("microfin_api", "end_of_hold"),
         *product(ROLES, ("operation_chunk", "operation_bits", "volumes_of_operations", "legs_of")),
         *product(
             ("microfin_api", "microfin_auditor"),

@@ -80,7 +80,8 @@ def test_it_is_what_the_transaction_would_decide(
     batch = read_batch(records(renamed), 500, (), SystemClock())
     expected = decide(0, ROUTING, ledger.accounts, {}, batch.received)
     decided = ahead(renamed, memory, before)
-    assert decided == expected or (decided is None and not remembered)
+    takes_from_holds = any(it.hold for it in renamed)  # which memory does not have
+    assert decided == expected or (decided is None and (takes_from_holds or not remembered))
 
 
 @given(requests(), requests(), st.integers(0, 40), st.sets(st.sampled_from(NUMBERS)))
@@ -176,7 +177,7 @@ def test_a_batch_ends_before_a_newer_version() -> None:
     deposit = Command(
         kind="deposit", leg="request", operation=operation(1), account=NUMBERS[0], amount="1"
     )
-    mixed = [*records([deposit]), Record(1, 1, b"x", b'{"v":3}')]
+    mixed = [*records([deposit]), Record(1, 1, b"x", b'{"v":4}')]
     assert len(read_batch(mixed, 500, (), SystemClock()).records) == 1
     with pytest.raises(wire.NewerVersion):
         read_batch(mixed[1:], 500, (), SystemClock())
