@@ -27,8 +27,8 @@ ALLOWED: Final = {
     "SELECT {} FROM legs_of($1::uuid[])":
         "three legs of each operation at most; as many operations as requests are under way, or as "
         "are on a page of them",
-    "SELECT number, owner, currency, balance, held, state, seq, version, {} AS opened_at, {} AS read_at "
-    "FROM accounts":
+    "SELECT number, owner, currency, balance, held, state, seq, version, {} AS opened_at, "
+    "{} AS read_at FROM accounts":
         "goes on with one of the WHERE below, or with a page's LIMIT",
     "WHERE number = $1": BY_UNIQUE_KEY,
     "WHERE number = ANY($1::text[])":
