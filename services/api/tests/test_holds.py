@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from support.api_answers import all_pages
 from support.api_under_test import Api, User
 from support.waiting import until
 
@@ -205,15 +206,8 @@ async def test_open_holds_are_listed_in_pages(held: Held) -> None:
     await held.done(f"/api/holds/{made[1]['holdId']}/release")
     expected = [made[it]["holdId"] for it in (3, 2, 0)]
     for limit in (1, 2, 3, 200):
-        found: list[str] = []
-        cursor: str | None = ""
-        while cursor is not None:
-            more = f"&cursor={cursor}" if cursor else ""
-            page = await held.get(f"/api/holds?account={held.account}&limit={limit}{more}")
-            assert len(page["holds"]) <= limit
-            found += [it["holdId"] for it in page["holds"]]
-            cursor = page.get("nextCursor")
-        assert found == expected
+        listed = await all_pages(held.user, f"/api/holds?account={held.account}", "holds", limit)
+        assert [it["holdId"] for it in listed] == expected
     for query in ("limit=0", "cursor=x", "cursor=1.2"):
         answer = await held.user.client.get(f"/api/holds?account={held.account}&{query}")
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_parameter"), query

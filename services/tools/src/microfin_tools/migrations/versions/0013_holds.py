@@ -26,6 +26,7 @@ _archive = import_module("microfin_tools.migrations.versions.0009_archive")
 _look_ups = import_module("microfin_tools.migrations.versions.0010_look_ups")
 _notes = import_module("microfin_tools.migrations.versions.0011_notes")
 _attempts = import_module("microfin_tools.migrations.versions.0012_attempts")
+_with = _look_ups._with  # noqa: SLF001 - a migration stands on those before it
 
 _KINDS = (
     "'open', 'deposit', 'withdraw', 'transfer', 'set_state', 'hold', 'capture', 'release', 'expire'"
@@ -79,12 +80,6 @@ ALTER TABLE archived_accounts ADD COLUMN held bigint NOT NULL DEFAULT 0;
 
 def _quoted(body: str) -> str:
     return body.replace("'", "''")
-
-
-def _with(text: str, old: str, new: str) -> str:
-    """Return `text` with `new` for `old`. Raises ValueError if `old` is not there once."""
-    before, after = text.split(old)
-    return before + new + after
 
 
 # The columns of holds come as empty arrays where no row of the batch is about one: an array that is
