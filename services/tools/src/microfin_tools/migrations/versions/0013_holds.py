@@ -304,11 +304,12 @@ def _archiving(body: str) -> str:
         "coalesce(change.seq - it.seq, 0) + change.other_changes,\n"
         "        held = it.held + change.held_change",
     )
-    return _with(
+    archiving: str = _with(
         body,
         "coalesce(seq, 0) + states_set, 'open'",
         "coalesce(seq, 0) + other_changes, 'open',\n        held_change",
     )
+    return archiving
 
 
 _NOTE = _look_ups.IN_THE_LEDGER[
