@@ -115,7 +115,7 @@ def _answers(
             )
         elif answer.seq is not None and answer.seq and asked.kind != "open":
             given = (answer.account or asked.account, answer.seq, answer.balance)
-            if given not in {(it.account, it.seq, it.balance_after) for it in entries}:
+            if given not in _places(asked, legs["request"], entries):
                 yield Finding(
                     "contradicted", f"no entry is {answer}", asked.operation, asked.account
                 )
@@ -125,6 +125,18 @@ def _answers(
         yield Finding(
             "contradicted", f"different answers: {asked.answers}", asked.operation, asked.account
         )
+
+
+def _places(
+    asked: Asked, request: Leg, entries: Sequence[Entry]
+) -> set[tuple[str, int | None, int | None]]:
+    """Return what an answer may name: account, seq and balance of an entry.
+
+    What only changes what is held has none: it names the last one before it.
+    """
+    if asked.kind in ("hold", "release"):
+        return {(request.account, request.seq, request.balance)}
+    return {(it.account, it.seq, it.balance_after) for it in entries}
 
 
 def _truth(legs: Mapping[LegName, Leg]) -> Answer | None:

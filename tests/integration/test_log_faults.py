@@ -152,9 +152,10 @@ async def test_a_record_of_a_newer_version_stops_the_partition_loudly(make_bank:
     workers = await bank.workers()
     account = await bank.open_on(0, balance="1")
     other = await bank.open_on(1, balance="1")
-    offset = await append_raw(bank, 0, account.encode(), b'{"v":3,"kind":"from the future"}')
+    newer = f'{{"v":{wire.VERSION + 1},"kind":"from the future"}}'.encode()
+    offset = await append_raw(bank, 0, account.encode(), newer)
     status = await workers[0].reaches("stopped")
-    assert "version 3" in status["reason"]
+    assert f"version {wire.VERSION + 1}" in status["reason"]
     assert status["next_offset"] == offset
     assert (await workers[0].get("/readyz")).status_code == 503
     assert (await workers[0].get("/healthz")).status_code == 200

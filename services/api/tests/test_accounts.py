@@ -22,6 +22,8 @@ async def test_a_new_account(user: User) -> None:
     assert shown == {
         "accountNumber": number,
         "balance": "0.000",
+        "available": "0.000",
+        "held": "0.000",
         "currency": "KWD",
         "state": "open",
         "seq": 0,
@@ -225,6 +227,7 @@ async def test_an_operation_shows_its_end(user: User) -> None:
         "amount": "4.00",
         "currency": "EUR",
         "balance": "6.00",
+        "available": "6.00",
         "seq": 2,
         "time": settled["time"],
     }
