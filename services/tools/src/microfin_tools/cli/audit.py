@@ -39,6 +39,7 @@ def audit(
     5  durable              the log holds the records decided last (with MICROFIN_KAFKA)
     6  one writer           partitions decide by the routing of their shard
     8  arrival              every debited transfer is credited or refunded, once
+    13 held                 what is held is what the open holds have left
 
     Works while the platform runs, in one snapshot of each shard. A difference between snapshots is
     looked up again before it counts. Reads MICROFIN_DATABASES (role microfin_auditor), or
