@@ -221,7 +221,7 @@ BUGS = [
     ),
     PlantedBug(
         "no offset check after an ambiguous commit",
-        (4, 5),  # what was answered and not committed is missing, or is decided anew
+        (4, 5, 7),  # what was answered and not committed is missing, or is decided anew
         [
             (microfin_worker.tenure, "commit_batch", _commit_believing),
             (microfin_worker.batch, "check", _check_without_offset),

@@ -330,7 +330,7 @@ IN_THE_ARCHIVE = _with(
 )
 
 # What has no entry: rejections, openings, and what only changes what is held. Payouts (migration
-# 0014) have one for each item, so they are listed by this index, too; whoever upgrades over both
+# 0014) have one for each item, so they are listed by this index, too: an upgrade over both
 # migrations makes it once.
 _WITHOUT_ENTRY = """leg = 'request' AND user_id IS NOT NULL
     AND (status = 'rejected' OR kind IN ('open', 'hold', 'release', 'payout'))"""
