@@ -75,6 +75,15 @@ class World:
         self.answer(asked, Answer("settled", "", A, balance, seq))
         return asked
 
+    def hold(self, amount: int) -> Asked:
+        """Set money of A aside, and look at the operation: it names A's last entry."""
+        asked = self.ask("hold", A, amount)
+        at = self.after[A]
+        change = {"held": amount, "held_change": amount, "hold_left": amount}
+        self.leg(asked, "settled", seq=at.seq, balance=at.balance, amount=amount, **change)
+        self.answer(asked, Answer("settled", "", A, at.balance, at.seq))
+        return asked
+
     def refuse(self, amount: int) -> Asked:
         """Withdraw from A what it does not have, and get this answer."""
         asked = self.ask("withdraw", A, amount)
@@ -145,6 +154,7 @@ def right() -> World:
     world.refuse(10_000)
     world.move("withdraw", A, 100)
     world.move("deposit", B, 50)
+    world.hold(30)
     return world
 
 
@@ -262,6 +272,11 @@ def report_another_balance(world: World) -> None:
     world.history.asked[0].answers = [Answer("settled", "", A, 801, 4)]
 
 
+def report_another_entry_of_a_hold(world: World) -> None:
+    hold = world.hold(5)
+    hold.answers = [replace(hold.answers[0], seq=1)]
+
+
 def reject_in_spite_of_funds(world: World) -> None:
     world.leg(world.ask("withdraw", A, 10), "rejected", reason="insufficient_funds",
               needed=10, available=500)  # fmt: skip
@@ -362,6 +377,7 @@ PLANTED: list[tuple[Callable[[World], None], str]] = [
     (report_a_rejection_as_settled, "contradicted"),
     (report_two_ends, "contradicted"),
     (report_another_balance, "contradicted"),
+    (report_another_entry_of_a_hold, "contradicted"),
     (reject_in_spite_of_funds, "unjustified"),
     (reject_by_a_balance_that_was_not, "unjustified"),
     (reject_without_a_cause, "unjustified"),
