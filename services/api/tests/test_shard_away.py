@@ -151,6 +151,25 @@ async def test_without_any_shard_nothing_is_ready(
         assert "shard 1" in missing
 
 
+async def test_a_capture_is_looked_up_where_it_pays(two_shards: Ledger) -> None:
+    """Its request does not name the receiver, which the hold knows: so all shards are asked."""
+    settings = two_shards.settings(
+        redis="redis://127.0.0.1:1", look_up_after=0.05, answer_within=4.0
+    )
+    async with running(two_shards.settings()) as signing, running(settings) as api:
+        user = await signing.user()
+        account = await user.account(balance="10")
+        other = await user.account()
+        while shard_of_account(other, SHARDS) == shard_of_account(account, SHARDS):
+            other = await user.account()
+        body = {"accountNumber": account, "amount": "5", "receiverAccountNumber": other}
+        made = (await user.client.post("/api/holds", json=body)).json()
+        async with api.client(Authorization=f"Bearer {user.session_id}") as client:
+            captured = await client.post(f"/api/holds/{made['holdId']}/capture")
+        assert captured.status_code == 200, captured.text
+        assert await user.balance(other) == "5.00"
+
+
 async def test_an_outcome_is_looked_up_where_it_is(
     two_shards: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

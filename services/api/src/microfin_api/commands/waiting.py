@@ -181,7 +181,9 @@ class Waiting:
 
     def _shards_of(self, command: Command) -> Sequence[int]:
         count = len(self._pools)
-        if command.kind == "open":  # its shard depends on which number is free
+        # The shard of an `open` depends on which number is free; only its hold knows whom a capture
+        # pays.
+        if command.kind in ("open", "capture"):
             return range(count)
         return sorted(
             {
