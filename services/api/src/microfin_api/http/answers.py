@@ -124,98 +124,61 @@ class AccountList(AnswerBody, frozen=True):
     next_cursor: str | None = None
 
 
-class Opened(AnswerBody, frozen=True):
+class SettledAnswer(AnswerBody, frozen=True, kw_only=True):
+    """What every settled operation is answered with. `balance` is the account's after it."""
+
+    operation_id: OperationId
+    status: Literal["settled"]
+    account_number: str
+    currency: str
+    balance: Money
+    available: Available
+    time: Moment
+
+
+class Opened(SettledAnswer, frozen=True):
     """A new account."""
 
-    operation_id: OperationId
-    status: Literal["settled"]
-    account_number: str
-    balance: Money
-    available: Available
-    currency: str
-    time: Moment
 
-
-class Moved(AnswerBody, frozen=True):
+class Moved(SettledAnswer, frozen=True, kw_only=True):
     """A settled deposit or withdrawal. `balance` is the account's after entry `seq`."""
 
-    operation_id: OperationId
-    status: Literal["settled"]
-    account_number: str
     amount: Money
-    currency: str
-    balance: Money
-    available: Available
     seq: int
-    time: Moment
     reference: str | None = None
 
 
-class Transferred(AnswerBody, frozen=True):
+class Transferred(Moved, frozen=True, kw_only=True):
     """A settled transfer. `accountNumber`, `balance` and `seq` are the sender's."""
 
-    operation_id: OperationId
-    status: Literal["settled"]
-    account_number: str
     sender_account_number: str
     receiver_account_number: str
-    amount: Money
-    currency: str
-    balance: Money
-    available: Available
-    seq: int
-    time: Moment
-    reference: str | None = None
 
 
-class HoldMade(AnswerBody, frozen=True):
+class HoldMade(SettledAnswer, frozen=True, kw_only=True):
     """Money was set aside. It ends by itself at `expiresAt`."""
 
-    operation_id: OperationId
-    status: Literal["settled"]
     hold_id: HoldId
-    account_number: str
     amount: Money
-    currency: str
-    balance: Money
-    available: Available
     expires_at: Moment
-    time: Moment
     reference: str | None = None
     receiver_account_number: str | None = None
 
 
-class Captured(AnswerBody, frozen=True):
+class Captured(Moved, frozen=True, kw_only=True):
     """A settled capture. `left` is what the hold has left, `released` what it gave back."""
 
-    operation_id: OperationId
-    status: Literal["settled"]
     hold_id: HoldId
-    account_number: str
-    amount: Money
     released: Money
     left: Money
-    currency: str
-    balance: Money
-    available: Available
-    seq: int
-    time: Moment
-    reference: str | None = None
     receiver_account_number: str | None = None
 
 
-class Released(AnswerBody, frozen=True):
+class Released(SettledAnswer, frozen=True, kw_only=True):
     """A hold was ended. `released` is what it gave back."""
 
-    operation_id: OperationId
-    status: Literal["settled"]
     hold_id: HoldId
-    account_number: str
     released: Money
-    currency: str
-    balance: Money
-    available: Available
-    time: Moment
     reference: str | None = None
 
 
