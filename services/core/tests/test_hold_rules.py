@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from microfin.ledger.columns import MOMENT_LATEST
 from microfin.ledger.operation import Outcome
 from microfin.ledger.records import Received
 from microfin.ledger.routing import partition_of
@@ -184,10 +185,19 @@ def test_a_hold_ends_at_its_time_and_not_before() -> None:
     assert (bank.money(), bank.holds) == ((10_000, 4_000), {hold: 4_000})
     assert rejected(bank, bank.settle("capture", hold=hold))[0] == "hold_ended"
     assert bank.money() == (10_000, 4_000)  # until a worker has ended it
-    bank.expire(hold)
+    bank.cluster.time = ends - 1
+    bank.expire(hold)  # at this very millisecond
     assert (bank.money(), bank.holds) == ((10_000, 0), {})
     outcome = bank.outcome(expiry_of(hold))
     assert (outcome.status, outcome.held_change, outcome.hold_left) == ("settled", -4_000, 0)
+
+
+def test_the_end_of_a_hold_is_a_time_that_can_be_stored() -> None:
+    """Whatever time the broker reports."""
+    bank = Bank()
+    bank.cluster.time = MOMENT_LATEST - 1
+    hold = bank.hold("40")
+    assert bank.outcome(hold).ends == MOMENT_LATEST
 
 
 @pytest.mark.parametrize("first", ["capture", "expire"])
