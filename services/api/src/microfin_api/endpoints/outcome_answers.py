@@ -100,7 +100,6 @@ def rejection(operation: Operation) -> Problem:
     if operation.kind in ("capture", "release") and (
         operation.reason == "hold_not_found" or own_account_is_missing(operation)
     ):
-        members.pop("accountNumber", None)
         return Problem("hold_not_found", **members)
     own = own_account_is_missing(operation)
     code = "account_not_found" if own else operation.reason or "internal"
